@@ -1,0 +1,187 @@
+"""Everything that talks to other processes. Each function is the identity on one process.
+
+Policy: gather at a method's edge, then compute the single-process loss on every rank
+(docs/decisions/0001). DDP averages gradients over ranks; the backward of `all_gather_rows`
+sums what all ranks send back, so a loss computed on the whole gathered batch by every rank gives
+exactly the gradient of one process, for sums and for means alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """Return this process's rank and the number of processes; (0, 1) without a process group.
+
+    Example:
+        >>> rank_and_world_size()
+        (0, 1)
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def _sizes(num_rows: int, device: torch.device, world_size: int) -> list[int]:
+    mine = torch.tensor([num_rows], device=device)
+    sizes = [torch.empty_like(mine) for _ in range(world_size)]
+    dist.all_gather(sizes, mine)
+    return [int(size) for size in sizes]
+
+
+def _gather_ragged(rows: Tensor, sizes: list[int]) -> Tensor:
+    """Return all ranks' rows in rank order; gloo and NCCL want equal shapes, so pad and cut."""
+    longest = max(sizes)
+    wire = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
+    padded = wire.new_zeros((longest, *wire.shape[1:]))
+    padded[: rows.shape[0]] = wire
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    gathered = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    return gathered.to(rows.dtype)
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:  # noqa: ANN401
+        ctx.start = sum(sizes[:rank])
+        ctx.num_rows = sizes[rank]
+        return _gather_ragged(rows.contiguous(), sizes)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad[ctx.start : ctx.start + ctx.num_rows], None, None
+
+
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """Return the rows of all processes, in rank order, with gradient.
+
+    Args:
+        rows: ``[b, ...]``; ``b`` may differ between processes and be 0.
+
+    Returns:
+        ``[B, ...]``, the same on every process, ``B`` the sum of all ``b``.
+
+    Example:
+        >>> all_gather_rows(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    rank, world_size = rank_and_world_size()
+    if world_size == 1:
+        return rows
+    sizes = _sizes(rows.shape[0], rows.device, world_size)
+    if not rows.requires_grad:
+        return _gather_ragged(rows.contiguous(), sizes)
+    gathered: Tensor = _GatherRows.apply(rows, sizes, rank)
+    return gathered
+
+
+def local_slice(num_rows: int) -> tuple[int, int]:
+    """Return start and end of this process's contiguous share of ``num_rows`` global rows.
+
+    The first ``num_rows % world_size`` processes get one row more, so any number divides.
+
+    Example:
+        >>> local_slice(5)
+        (0, 5)
+    """
+    return rank_slice(num_rows, *rank_and_world_size())
+
+
+def rank_slice(num_rows: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return start and end of process ``rank``'s share of ``num_rows`` rows.
+
+    Example:
+        >>> [rank_slice(5, rank, 2) for rank in (0, 1)]
+        [(0, 3), (3, 5)]
+    """
+    share, rest = divmod(num_rows, world_size)
+    start = rank * share + min(rank, rest)
+    return start, start + share + (rank < rest)
+
+
+def gather_table(sample_index: Tensor, rows: Tensor, num_samples: int) -> Tensor:
+    """Return ``[num_samples, ...]`` with every process's rows at their samples' places.
+
+    Args:
+        sample_index: ``[n]`` int64 sample of each of this process's rows.
+        rows: ``[n, ...]`` values, without gradient.
+        num_samples: Size of the training set.
+
+    Raises:
+        RuntimeError: If a sample is missing or occurs twice.
+
+    Example:
+        >>> gather_table(torch.tensor([1, 0]), torch.tensor([0.5, 0.25]), 2)
+        tensor([0.2500, 0.5000])
+    """
+    index = all_gather_rows(sample_index)
+    rows = all_gather_rows(rows.detach())
+    count = torch.bincount(index, minlength=num_samples)
+    if index.numel() != num_samples or bool((count != 1).any()):
+        missing = (count == 0).nonzero().flatten().tolist()
+        doubled = (count > 1).nonzero().flatten().tolist()
+        raise RuntimeError(
+            f"a sweep must see each of the {num_samples} training samples once; missing "
+            f"{missing[:5]} ({len(missing)} in all), more than once {doubled[:5]} "
+            f"({len(doubled)} in all). Check the plan behind the data module's sweep_dataloader()."
+        )
+    table = torch.empty_like(rows)
+    table[index] = rows
+    return table
+
+
+def on_rank_zero(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    """Return ``function(*args, **kwargs)``, computed by rank 0 only and sent to the others.
+
+    For mixture fits, clusterings and coin tosses, whose results could differ between processes
+    in the last bit or in a random draw. An error of rank 0 is raised by every process.
+
+    Example:
+        >>> on_rank_zero(torch.add, torch.tensor(1), torch.tensor(2))
+        tensor(3)
+    """
+    rank, world_size = rank_and_world_size()
+    if world_size == 1:
+        return function(*args, **kwargs)
+    outcome: list[Any] = [None]
+    if rank == 0:
+        try:
+            outcome = [function(*args, **kwargs)]
+        except Exception as error:  # noqa: BLE001  # sent on, so that no process waits for ever
+            outcome = [error]
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    result: Tensor = outcome[0]
+    device = next((arg.device for arg in args if isinstance(arg, Tensor)), torch.device("cpu"))
+    return result.to(device)
+
+
+def gather_objects(value: Any) -> list[Any]:  # noqa: ANN401
+    """Return every process's ``value`` in rank order; for small plain objects.
+
+    Example:
+        >>> gather_objects("a")
+        ['a']
+    """
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return [value]
+    values: list[Any] = [None] * world_size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def wait_for_everyone() -> None:
+    """Return once every process has come here."""
+    if rank_and_world_size()[1] > 1:
+        dist.barrier()

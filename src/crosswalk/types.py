@@ -1,0 +1,126 @@
+"""Types that several layers share: batches, sizes of a data set, optional abilities of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class PairBatch(NamedTuple):
+    """A training batch of image-caption pairs.
+
+    ``image`` leaves a loader as uint8 ``[B, 3, H, W]`` and reaches a method as normalised
+    float32, after the batch transform. ``tokens`` is int64 ``[B, L]``, zero padded; ``length``
+    counts start and end token. ``key`` is the random key of each sample's augmentation
+    (`crosswalk.data.draws`), or None where nothing is augmented.
+    """
+
+    image: Tensor
+    tokens: Tensor
+    length: Tensor
+    person_id: Tensor
+    camera_id: Tensor
+    sample_index: Tensor
+    key: Tensor | None
+
+
+class ImageBatch(NamedTuple):
+    """A batch of images: a training batch of image ReID, a gallery batch of any task."""
+
+    image: Tensor
+    person_id: Tensor
+    camera_id: Tensor
+    sample_index: Tensor
+    key: Tensor | None
+
+
+class TextBatch(NamedTuple):
+    """A batch of captions, queries of text-based person search."""
+
+    tokens: Tensor
+    length: Tensor
+    person_id: Tensor
+    camera_id: Tensor
+    sample_index: Tensor
+
+
+class SourceTargetBatch(NamedTuple):
+    """One batch of a labelled source and one of an unlabelled target, for one training step."""
+
+    source: ImageBatch
+    target: ImageBatch
+
+
+BatchT = TypeVar("BatchT")
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """Sizes a method needs to build itself, known once the data are read.
+
+    Attributes:
+        num_samples: Training samples: pairs for text-based search, images for image ReID.
+        num_images: Training images.
+        num_person_ids: Training identities; person ids of training batches are below it.
+        num_cameras: Largest camera number + 1, or 1 where cameras are unknown.
+        vocabulary_size: Token ids are below it; 0 without text.
+    """
+
+    num_samples: int
+    num_images: int
+    num_person_ids: int
+    num_cameras: int = 1
+    vocabulary_size: int = 0
+
+
+@runtime_checkable
+class Sweepable(Protocol):
+    """A method that looks at the whole training set at the start of an epoch."""
+
+    def wants_sweep(self, epoch: int) -> bool:
+        """Return whether epoch ``epoch`` starts with a sweep."""
+
+    def sweep_step(self, batch: NamedTuple) -> dict[str, Tensor]:
+        """Return one row per sample of this process's batch, by column name."""
+
+    def on_sweep_end(self, table: dict[str, Tensor]) -> None:
+        """Take the assembled table: ``[num_samples, ...]`` per column, row i of sample i."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A method that writes queues or banks after backward of every step."""
+
+    def remember(self, outputs: dict[str, Tensor]) -> None:
+        """Write what ``training_step`` returned into the memories."""
+
+
+@runtime_checkable
+class DividesPairs(Protocol):
+    """A method that judges every training pair right or wrong."""
+
+    clean: Tensor
+    """``[num_samples]``, 1 where a pair is kept."""
+
+
+class SweepData(Protocol):
+    """What `EpochSweep` needs of a data module."""
+
+    def sweep_dataloader(self, epoch: int) -> Iterable[NamedTuple]:
+        """Return one pass over the training set for the sweep of ``epoch``."""
+
+
+class EvaluationData(Protocol):
+    """What `RetrievalMetrics` needs of a data module."""
+
+    def evaluation_roles(self, stage: str) -> Sequence[tuple[str, str]]:
+        """Return (split, "query" or "gallery") of each loader of ``stage`` "validate" or "test"."""
+
+    def num_evaluation_samples(self, split: str, role: str) -> int:
+        """Return how many different samples that loader covers."""
