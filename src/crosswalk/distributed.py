@@ -156,7 +156,7 @@ def on_rank_zero(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> 
     if rank == 0:
         try:
             outcome = [function(*args, **kwargs)]
-        except Exception as error:  # noqa: BLE001  # sent on, so that no process waits for ever
+        except Exception as error:  # sent on, so that no process waits for ever
             outcome = [error]
     dist.broadcast_object_list(outcome, src=0)
     if isinstance(outcome[0], Exception):

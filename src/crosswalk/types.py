@@ -112,8 +112,17 @@ class DividesPairs(Protocol):
 class SweepData(Protocol):
     """What `EpochSweep` needs of a data module."""
 
+    spec: DataSpec
+
     def sweep_dataloader(self, epoch: int) -> Iterable[NamedTuple]:
         """Return one pass over the training set for the sweep of ``epoch``."""
+
+
+class DivisionData(Protocol):
+    """What `DivisionQuality` needs of a data module."""
+
+    true_pairs: Tensor | None
+    """``[num_samples]`` bool, False where noise was injected; None where nobody knows."""
 
 
 class EvaluationData(Protocol):

@@ -1,0 +1,237 @@
+"""Tables as data: a manifest names rows and published numbers, this runs them and renders both.
+
+Every row and seed is a process of its own (``crosswalk train``), so that rows cannot disturb each
+other. A result is kept with its commit, its command and its resolved overrides; a row that is
+already done with the same overrides is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: what it changes and what the paper reports for it."""
+
+    name: str
+    overrides: tuple[str, ...]
+    published: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One table."""
+
+    path: Path
+    title: str
+    source: dict[str, Any]
+    base: tuple[str, ...]
+    metrics: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def results_path(self) -> Path:
+        """Where the results of this table are kept."""
+        return self.path.parent / "results" / f"{self.path.stem}.json"
+
+
+KEYS = {"title", "source", "base", "metrics", "seeds", "rows"}
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the table that ``path`` describes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a key is missing or unknown, or a row's published numbers do not match the
+            metrics.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; the tables lie in experiments/<method>/<table>.yaml"
+        )
+    content = yaml.safe_load(path.read_text())
+    if set(content) != KEYS:
+        raise ValueError(f"{path}: needs exactly the keys {sorted(KEYS)}, has {sorted(content)}")
+    rows = []
+    for entry in content["rows"]:
+        published = entry.get("published")
+        if published is not None and len(published) != len(content["metrics"]):
+            raise ValueError(
+                f"{path}, row '{entry['name']}': {len(published)} published numbers for "
+                f"{len(content['metrics'])} metrics; write null for a number that is not known"
+            )
+        rows.append(Row(entry["name"], tuple(entry["overrides"]), published and tuple(published)))
+    names = [row.name for row in rows]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{path}: two rows have the same name; results are kept by row name")
+    return Manifest(
+        path=path,
+        title=content["title"],
+        source=content["source"],
+        base=tuple(content["base"]),
+        metrics=tuple(content["metrics"]),
+        seeds=tuple(content["seeds"]),
+        rows=tuple(rows),
+    )
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
+
+
+def row_overrides(manifest: Manifest, row: Row, seed: int) -> list[str]:
+    """Return the overrides of ``crosswalk train`` for one row and seed."""
+    return [*manifest.base, *row.overrides, f"seed={seed}"]
+
+
+def read_results(manifest: Manifest) -> list[dict[str, Any]]:
+    """Return the results kept for this table, in the order they were made."""
+    path = manifest.results_path
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def _add_result(manifest: Manifest, result: dict[str, Any]) -> None:
+    path = manifest.results_path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = [
+        old
+        for old in read_results(manifest)
+        if (old["row"], old["seed"]) != (result["row"], result["seed"])
+    ]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([*results, result], indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _run_one(manifest: Manifest, row: Row, seed: int, threads: int) -> dict[str, Any]:
+    """Train one row with one seed in a process of its own and return its result."""
+    overrides = row_overrides(manifest, row, seed)
+    name = f"{_slug(manifest.path.stem)}/{_slug(row.name)}-seed{seed}"
+    runs = Path(os.environ.get("CROSSWALK_RUNS", "runs"))
+    folder = runs / name
+    finished = folder / "results.json"
+    command = [
+        *(sys.executable, "-m", "crosswalk", "train", *overrides),
+        *(f"name={name}", f"output_dir={runs}", "logger=csv"),
+    ]
+    if folder.exists() and not finished.exists():
+        command.append("resume=true")
+    log = runs / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    start = time.monotonic()
+    if not finished.exists():
+        with log.open("w") as output:
+            status = subprocess.run(
+                command, stdout=output, stderr=output, env=environment
+            ).returncode
+        if status != 0:
+            raise RuntimeError(
+                f"row '{row.name}', seed {seed} ended with status {status}; see {log}"
+            )
+    record = json.loads((folder / "run.json").read_text())
+    return {
+        "row": row.name,
+        "seed": seed,
+        "command": " ".join(["crosswalk train", *overrides]),
+        "overrides": overrides,
+        "commit": record.get("commit"),
+        "seconds": round(time.monotonic() - start),
+        "results": json.loads(finished.read_text()),
+    }
+
+
+def run_table(
+    manifest: Manifest,
+    *,
+    rows: Iterable[str] = (),
+    seeds: Sequence[int] = (),
+    jobs: int = 1,
+    dry_run: bool = False,
+) -> int:
+    """Run what is not done yet of a table, ``jobs`` rows at a time, and return the exit status.
+
+    Args:
+        manifest: The table.
+        rows: Names of the rows to run; all if empty.
+        seeds: Seeds to run; the manifest's if empty.
+        jobs: Processes side by side; they share the cores evenly.
+        dry_run: Only print the commands.
+    """
+    wanted = set(rows) or {row.name for row in manifest.rows}
+    unknown = wanted - {row.name for row in manifest.rows}
+    if unknown:
+        raise ValueError(
+            f"{manifest.path} has no row {sorted(unknown)}; it has "
+            f"{[row.name for row in manifest.rows]}"
+        )
+    done = {(old["row"], old["seed"], tuple(old["overrides"])) for old in read_results(manifest)}
+    todo = [
+        (row, seed)
+        for seed in seeds or manifest.seeds
+        for row in manifest.rows
+        if row.name in wanted
+        and (row.name, seed, tuple(row_overrides(manifest, row, seed))) not in done
+    ]
+    print(f"{manifest.title}: {len(todo)} runs to do, {len(done)} done", flush=True)
+    if dry_run:
+        for row, seed in todo:
+            print("crosswalk train " + " ".join(row_overrides(manifest, row, seed)))
+        return 0
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    failures = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(_run_one, manifest, row, seed, threads) for row, seed in todo]
+        for (row, seed), future in zip(todo, futures, strict=True):
+            try:
+                result = future.result()
+            except RuntimeError as error:
+                failures += 1
+                print(f"failed: {error}", flush=True)
+                continue
+            _add_result(manifest, result)
+            print(f"done: {row.name}, seed {seed}, {result['seconds']} s", flush=True)
+    return 1 if failures else 0
+
+
+def render_table(manifest: Manifest, *, checkpoint: str = "best", split: str = "test") -> str:
+    """Return the table in Markdown: obtained mean and standard deviation over seeds, in percent.
+
+    Rows that were not run say so; published numbers stand beside the obtained ones.
+    """
+    results = read_results(manifest)
+    header = ["row", "seeds"] + [
+        part for metric in manifest.metrics for part in (f"published {metric}", f"{metric}")
+    ]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in manifest.rows:
+        runs = [
+            result["results"][checkpoint]
+            for result in results
+            if result["row"] == row.name
+            and result["overrides"] == row_overrides(manifest, row, result["seed"])
+        ]
+        cells = [row.name, str(len(runs)) if runs else "not run"]
+        for position, metric in enumerate(manifest.metrics):
+            published = row.published[position] if row.published else None
+            values = [100 * run[f"{split}/{metric}"] for run in runs]
+            spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append("-" if published is None else f"{published:.2f}")
+            cells.append(f"{mean(values):.2f}{spread}" if values else "not run")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

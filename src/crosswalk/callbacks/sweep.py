@@ -1,0 +1,75 @@
+"""One pass over the training set at the start of an epoch, for methods that ask for it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from crosswalk.distributed import gather_table
+from crosswalk.types import Sweepable, SweepData
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put ``module`` into eval mode and restore every submodule's own mode afterwards.
+
+    A plain ``module.train()`` afterwards would also wake norm layers that a method keeps frozen.
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+        >>> with evaluating(model):
+        ...     print(model[0].training, model[1].training)
+        False False
+        >>> print(model[0].training, model[1].training)
+        True False
+    """
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+class EpochSweep(L.Callback):
+    """Feeds the training set to ``sweep_step`` and the assembled table to ``on_sweep_end``.
+
+    Hooks run outside Lightning's precision context, so the sweep enters it itself. When a run
+    resumes in mid-epoch, Lightning skips this hook: what a sweep decides must be a buffer.
+
+    Args:
+        data: Gives the pass over the training set; the data module decides order and
+            augmentation.
+    """
+
+    def __init__(self, data: SweepData) -> None:
+        self.data = data
+
+    @torch.no_grad()
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Run the sweep if the method wants one for this epoch."""
+        epoch = trainer.current_epoch
+        if not isinstance(pl_module, Sweepable) or not pl_module.wants_sweep(epoch):
+            return
+        columns: dict[str, list[Tensor]] = defaultdict(list)
+        index: list[Tensor] = []
+        with evaluating(pl_module), trainer.precision_plugin.val_step_context():
+            for batch in self.data.sweep_dataloader(epoch):
+                batch = trainer.strategy.batch_to_device(batch)
+                index.append(batch.sample_index)
+                for name, rows in pl_module.sweep_step(batch).items():
+                    columns[name].append(rows)
+        sample_index = torch.cat(index)
+        num_samples = self.data.spec.num_samples
+        pl_module.on_sweep_end(
+            {
+                name: gather_table(sample_index, torch.cat(rows), num_samples)
+                for name, rows in columns.items()
+            }
+        )

@@ -1,0 +1,72 @@
+"""What all methods share. It wires; it holds no encoder, loss, label, metric or flag.
+
+A line belongs here only if every method uses it unchanged; what four of five use is a function
+that four call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic
+
+import lightning.pytorch as L
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from crosswalk.distributed import local_slice
+from crosswalk.types import BatchT, ImageBatch, TextBatch
+
+OptimFactory = Callable[[nn.Module], OptimizerLRScheduler]
+
+
+class Method(L.LightningModule, Generic[BatchT]):
+    """A published method: its `training_step` reads like the paper's algorithm box.
+
+    Args:
+        optim: Builds the optimizer and its schedule from the module's parameters.
+    """
+
+    def __init__(self, optim: OptimFactory) -> None:
+        super().__init__()
+        self.optim = optim
+
+    def embed(self, batch: ImageBatch | TextBatch) -> dict[str, Tensor]:
+        """Return the ``[b, D]`` unit vectors compared at test, by view."""
+        raise NotImplementedError(f"{type(self).__name__} does not define embed()")
+
+    def training_step(self, batch: BatchT, batch_idx: int) -> Any:  # noqa: ANN401
+        """Return the loss of the global batch, the same on every process."""
+        raise NotImplementedError(f"{type(self).__name__} does not define training_step()")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return what the optimizer builder makes of this module."""
+        return self.optim(self)
+
+    def validation_step(
+        self, batch: ImageBatch | TextBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """Return the embeddings of one evaluation batch for the metrics callback."""
+        return self.embed(batch)
+
+    def test_step(
+        self, batch: ImageBatch | TextBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """Return the embeddings of one evaluation batch for the metrics callback."""
+        return self.embed(batch)
+
+    def local_rows(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return this process's rows of columns that cover the global batch."""
+        rows = {}
+        for name, column in columns.items():
+            start, end = local_slice(len(column))
+            rows[name] = column[start:end]
+        return rows
+
+    def log_total(self, prefix: str, losses: dict[str, Tensor]) -> Tensor:
+        """Log every term and their sum as ``<prefix>/loss``; return the sum."""
+        total = sum(losses.values(), start=next(iter(losses.values())).new_zeros(()))
+        terms = {f"{prefix}/loss_{name}": loss.detach() for name, loss in losses.items()}
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1}
+        self.log(f"{prefix}/loss", total.detach(), **options)
+        self.log_dict(terms, **options)
+        return total

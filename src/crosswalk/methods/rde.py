@@ -1,0 +1,93 @@
+"""RDE: robust dual embedding under noisy correspondence (Qin et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from crosswalk.distributed import all_gather_rows, on_rank_zero
+from crosswalk.losses.pair_losses import PairLoss
+from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
+
+
+class RDE(Method[PairBatch]):
+    """Trains two embeddings on the pairs that both of them judge clean.
+
+    Each epoch: 1. the loss of every pair under either embedding (`sweep_step`); 2. two mixture
+    fits and their consensus (`on_sweep_end`); 3. the pair loss of the pairs kept
+    (`training_step`). Pairs judged noisy stay in the batch as negatives of the others.
+
+    Args:
+        encoder: `embed_images` and `embed_texts` give the unit vectors ``[b, D]`` of a batch by
+            view; the views are trained side by side and averaged at test.
+        data: Sizes of the training set.
+        optim: Builds the optimizer and its schedule.
+        loss: Loss of every pair from the similarities of a batch, and its reduction.
+        division: ``(*losses [N], seed) -> [N]``, 1 where a pair is kept (Confident Consensus
+            Division); None trains on all pairs.
+        warmup_epochs: Epochs on all pairs before the first division; 0 as published.
+        seed: Seeds the mixture fits and the coins of the pairs without consensus.
+    """
+
+    clean: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        data: DataSpec,
+        optim: OptimFactory,
+        *,
+        loss: PairLoss,
+        division: Callable[..., Tensor] | None,
+        warmup_epochs: int = 0,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(optim)
+        self.encoder = encoder
+        self.pair_loss = loss
+        self.division = division
+        self.warmup_epochs = warmup_epochs
+        self.seed = seed
+        self.register_buffer("clean", torch.ones(data.num_samples))
+
+    def embed(self, batch: ImageBatch | TextBatch) -> dict[str, Tensor]:
+        if isinstance(batch, ImageBatch):
+            views: dict[str, Tensor] = self.encoder.embed_images(batch.image)
+        else:
+            views = self.encoder.embed_texts(batch.tokens)
+        return views
+
+    def pair_losses(self, batch: PairBatch) -> dict[str, Tensor]:
+        """Return for every view the ``[global batch]`` losses, both directions together."""
+        person_id = all_gather_rows(batch.person_id)
+        positive = person_id[:, None] == person_id
+        images = self.encoder.embed_images(batch.image)
+        texts = self.encoder.embed_texts(batch.tokens)
+        losses = {}
+        # float32 outside autocast: exp(1 / 0.015) needs the range, the ranking the precision
+        with torch.autocast(batch.image.device.type, enabled=False):
+            for view in images:
+                similarity = all_gather_rows(texts[view]) @ all_gather_rows(images[view]).T
+                losses[view] = self.pair_loss(similarity, positive)
+        return losses
+
+    def wants_sweep(self, epoch: int) -> bool:
+        return self.division is not None and epoch >= self.warmup_epochs
+
+    def sweep_step(self, batch: PairBatch) -> dict[str, Tensor]:
+        return self.local_rows(self.pair_losses(batch))
+
+    def on_sweep_end(self, table: dict[str, Tensor]) -> None:
+        clean = on_rank_zero(self.division, *table.values(), seed=self.seed + self.current_epoch)
+        self.clean.copy_(clean)
+        self.log("train/clean_fraction", self.clean.mean())
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        clean = self.clean[all_gather_rows(batch.sample_index)]
+        losses = self.pair_losses(batch)
+        return self.log_total(
+            "train", {view: self.pair_loss.reduce(loss, clean) for view, loss in losses.items()}
+        )
