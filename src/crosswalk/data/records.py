@@ -1,0 +1,164 @@
+"""Records of a data set, the same for every data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image with its captions, as the annotation gives it.
+
+    Attributes:
+        image_path: The image file; readers do not open it.
+        person_id: Identity as numbered in the annotation. Ids mean something only within a split.
+        camera_id: Camera as numbered in the file name, -1 where it is unknown.
+        captions: Sentences about this image, in the order of the annotation.
+        origin: Place in the annotation, for messages: ``reid_raw.json, entry 17``.
+    """
+
+    image_path: Path
+    person_id: int
+    camera_id: int = -1
+    captions: tuple[str, ...] = ()
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The records of a data set and where they come from.
+
+    Attributes:
+        dataset: Name of the data set, e.g. ``CUHK-PEDES``.
+        root: The folder that holds it: the one that matched below ``data.root``.
+        layout: Which of the accepted layouts matched, below ``data.root``.
+        train: Training images, in the order of the annotation.
+        val: Validation images; empty where the data set has no such split.
+        test: Test images.
+        notices: What the user should be told about these data, whole sentences.
+        published: Counts expected per split (``person_ids``, ``images``, ``captions``), if known.
+        pair_order_is_published: Whether the training pairs come in the order that the published
+            noise-index files count in. Where False, such a file must be refused.
+        image_folder: Folder that the image names in the annotation start from.
+        annotation_files: The annotation files that were read.
+    """
+
+    dataset: str
+    root: Path
+    layout: str
+    train: tuple[Record, ...]
+    val: tuple[Record, ...]
+    test: tuple[Record, ...]
+    notices: tuple[str, ...] = ()
+    published: Counts | None = None
+    pair_order_is_published: bool = True
+    image_folder: Path = field(default_factory=Path)
+    annotation_files: tuple[Path, ...] = ()
+
+    def split(self, name: str) -> tuple[Record, ...]:
+        """Return the records of the split called ``name``.
+
+        Example:
+            >>> splits = Splits("own", Path(), "pairs.csv", (), (), (Record(Path("a.jpg"), 3),))
+            >>> [record.person_id for record in splits.split("test")]
+            [3]
+        """
+        if name not in SPLITS:
+            raise ValueError(f"There is no split {name!r}; choose one of {', '.join(SPLITS)}.")
+        records: tuple[Record, ...] = getattr(self, name)
+        return records
+
+    def __iter__(self) -> Iterator[tuple[str, Record]]:
+        for name in SPLITS:
+            for record in self.split(name):
+                yield name, record
+
+
+def relabel(person_ids: Iterable[int]) -> dict[int, int]:
+    """Return the training label 0..C-1 of each person id, in ascending order of the ids.
+
+    A classifier needs labels without gaps; ascending order makes them the published ones
+    (``id - 1`` on CUHK-PEDES, the id itself on ICFG-PEDES and RSTPReid).
+
+    Example:
+        >>> relabel([7, 3, 7, 12])
+        {3: 0, 7: 1, 12: 2}
+    """
+    return {person_id: label for label, person_id in enumerate(sorted(set(person_ids)))}
+
+
+def count(records: Sequence[Record]) -> dict[str, int]:
+    """Return how many identities, images and captions ``records`` hold.
+
+    Example:
+        >>> count([Record(Path("a.jpg"), 3, captions=("red", "blue")), Record(Path("b.jpg"), 3)])
+        {'person_ids': 1, 'images': 2, 'captions': 2}
+    """
+    return {
+        "person_ids": len({record.person_id for record in records}),
+        "images": len(records),
+        "captions": sum(len(record.captions) for record in records),
+    }
+
+
+def count_deviations(splits: Splits) -> list[str]:
+    """Return one sentence per split whose counts are not the expected ones.
+
+    Example:
+        >>> published = {"test": {"images": 2}}
+        >>> splits = Splits("own", Path(), "pairs.csv", (), (), (), published=published)
+        >>> count_deviations(splits)
+        ['test has 0 images, expected 2.']
+    """
+    sentences = []
+    for name, expected in (splits.published or {}).items():
+        found = count(splits.split(name))
+        wrong = [
+            f"{found[what]:,} {what.replace('_', ' ')}, expected {number:,}"
+            for what, number in expected.items()
+            if found[what] != number
+        ]
+        if wrong:
+            sentences.append(f"{name} has {'; '.join(wrong)}.")
+    return sentences
+
+
+def with_notices(splits: Splits) -> Splits:
+    """Return ``splits`` with notices of odd counts, shared person ids and empty captions added.
+
+    Example:
+        >>> record = Record(Path("a.jpg"), 3, captions=("",))
+        >>> with_notices(Splits("own", Path(), "pairs.csv", (record,), (), ())).notices
+        ('1 caption is empty.',)
+    """
+    notices = count_deviations(splits)
+    ids = {name: {record.person_id for record in splits.split(name)} for name in SPLITS}
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = ids[first] & ids[second]
+        if shared:
+            notices.append(
+                f"{first} and {second} share {len(shared):,} person ids; results mean little if "
+                "these are the same people. Run `crosswalk data check`."
+            )
+    empty = sum(not caption.strip() for _, record in splits for caption in record.captions)
+    if empty:
+        notices.append(f"{empty:,} caption{'s are' if empty > 1 else ' is'} empty.")
+    return replace(splits, notices=splits.notices + tuple(notices))
+
+
+def repeated_images(records: Iterable[Record]) -> list[Path]:
+    """Return the images that more than one record names, in order.
+
+    Example:
+        >>> repeated_images([Record(Path("a.jpg"), 3), Record(Path("a.jpg"), 4)])
+        [PosixPath('a.jpg')]
+    """
+    times = Counter(record.image_path for record in records)
+    return [path for path, number in times.items() if number > 1]
