@@ -224,6 +224,28 @@ def parse_entries(
     return checked
 
 
+def split_by_name(path: Path, entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Return the entries of train, val and test, each in order.
+
+    Raises:
+        ValueError: If entries do not say which split they are of.
+
+    Example:
+        >>> entry = Entry("a.jpg", 3, ("red",), "test", "reid_raw.json, entry 0")
+        >>> {name: len(of) for name, of in split_by_name(Path("reid_raw.json"), [entry]).items()}
+        {'train': 0, 'val': 0, 'test': 1}
+    """
+    problems = [
+        f"entry {index}: `split` should be train, val or test, but is missing"
+        for index, entry in enumerate(entries)
+        if entry.split is None
+    ]
+    raise_problems(
+        path, problems, "If this is caption_all.json under another name, give it its name back."
+    )
+    return {name: [entry for entry in entries if entry.split == name] for name in SPLITS}
+
+
 def merge_captions(entries: Iterable[Entry]) -> list[Entry]:
     """Return one entry per image and person, with the captions of all entries that repeat it.
 

@@ -29,6 +29,7 @@ from crosswalk.data.annotations import (
     parse_entries,
     raise_problems,
     read_entries,
+    split_by_name,
     to_records,
 )
 from crosswalk.data.records import SPLITS, Splits, with_notices
@@ -119,7 +120,7 @@ def _read_form(layout: Layout) -> dict[str, list[Entry]]:
     if layout.form in ("reid_raw.json", "caption_all.json"):
         path = layout.files[0]
         entries = parse_entries(path, read_entries(path), image_keys=("file_path", "img_path"))
-        of_split = _split_by_id if layout.form == "caption_all.json" else _split_by_name
+        of_split = _split_by_id if layout.form == "caption_all.json" else split_by_name
         return of_split(path, entries)
     expected = [layout.folder / name for name in FORMS[layout.form]]
     missing = [path for path in expected if path not in layout.files]
@@ -147,18 +148,6 @@ def _read_form(layout: Layout) -> dict[str, list[Entry]]:
         raise_problems(path, problems, "Files were mixed up: make them again from reid_raw.json.")
         by_split[name] = merge_captions(entries) if layout.form == "annotations/*.json" else entries
     return by_split
-
-
-def _split_by_name(path: Path, entries: list[Entry]) -> dict[str, list[Entry]]:
-    problems = [
-        f"entry {index}: `split` should be train, val or test, but is missing"
-        for index, entry in enumerate(entries)
-        if entry.split is None
-    ]
-    raise_problems(
-        path, problems, "If this is caption_all.json under another name, give it its name back."
-    )
-    return {name: [entry for entry in entries if entry.split == name] for name in SPLITS}
 
 
 def _split_by_id(path: Path, entries: list[Entry]) -> dict[str, list[Entry]]:
