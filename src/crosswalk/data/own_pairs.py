@@ -43,10 +43,10 @@ def read_own_pairs(path: Path) -> Splits:
 
     Example:
         >>> import tempfile
-        >>> rows = "1.jpg,A man.,anna,train\n1.jpg,In red.,anna,train\n"
+        >>> rows = "image,caption,person_id,split\n1.jpg,A man.,anna,val\n1.jpg,In red.,anna,val"
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "pairs.csv").write_text("image,caption,person_id,split\n" + rows)
-        ...     read_own_pairs(Path(folder)).train[0].captions
+        ...     _ = (Path(folder) / "pairs.csv").write_text(rows)
+        ...     read_own_pairs(Path(folder)).val[0].captions
         ('A man.', 'In red.')
     """
     path = _pairs_file(Path(path))
