@@ -1,0 +1,502 @@
+"""Ranks a gallery for every query, without ever holding or sorting the whole similarity matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+TILE_BYTES = 80 * 2**20
+"""Size of the similarities held at one time: large tiles multiply faster."""
+GROUP_BYTES = 2 * 2**20
+"""Size of the comparisons held at one time by one thread: they should stay in its cache."""
+NUM_BLOCKS = 32
+"""Column blocks of a tile, at most 255: the exact order of ties is looked for in one of them."""
+MANY_MATCHES = 256
+"""With more matches than this, sorting the row takes less time than comparing per match."""
+MOST_PAIRS = 2**20
+"""Same-person (query, gallery) pairs looked at together."""
+
+
+class Ranking(NamedTuple):
+    """What became of every query; row i belongs to query i.
+
+    Ranks count from 1. A gallery item is ahead of another if its similarity is greater, or equal
+    and its place in the gallery earlier, so results never depend on a sorting algorithm.
+
+    Attributes:
+        num_matches: ``[queries]`` gallery items of the same person that are not ignored.
+        first_hit: ``[queries]`` rank of the best match, 0 without a match.
+        average_precision: ``[queries]`` mean over matches of the precision at the match's
+            rank, in [0, 1]; NaN without a match.
+        inverse_negative_penalty: ``[queries]`` matches divided by the rank of the last one, in
+            [0, 1]; NaN without a match.
+        top_index: ``[queries, topk]`` places in the gallery of the best items, best first, ignored
+            ones left out; -1 where fewer are left.
+        top_score: ``[queries, topk]`` their similarities; -inf where fewer are left.
+    """
+
+    num_matches: NDArray[np.int64]
+    first_hit: NDArray[np.int64]
+    average_precision: NDArray[np.float64]
+    inverse_negative_penalty: NDArray[np.float64]
+    top_index: NDArray[np.int64]
+    top_score: NDArray[np.floating[Any]]
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """``[queries]`` bool, true where a query has a match."""
+        return self.num_matches > 0
+
+
+class _Labels(NamedTuple):
+    """Who is on each picture, and where the matches of each person lie in the gallery."""
+
+    query_person_id: Tensor
+    query_camera_id: Tensor | None
+    gallery_camera_id: Tensor | None
+    junk: Tensor  # gallery places of person -1
+    by_person: Tensor  # gallery places, grouped by person
+    start: Tensor  # [queries] where the query's person starts in `by_person`
+    num_places: Tensor  # [queries] how many places that person has
+
+
+def rank_embeddings(
+    query: Tensor,
+    gallery: Tensor,
+    *,
+    query_person_id: Tensor,
+    gallery_person_id: Tensor,
+    query_camera_id: Tensor | None = None,
+    gallery_camera_id: Tensor | None = None,
+    num_views: int = 1,
+    topk: int = 10,
+    tile_bytes: int = TILE_BYTES,
+) -> Ranking:
+    """Return the ranking of all queries by the cosine of their embeddings.
+
+    Similarities are computed tile by tile; in a tile, the rank of a match is the number of
+    gallery items ahead of it, which needs no sorting. Time is close to that of the matrix product,
+    memory does not depend on the number of queries.
+
+    Args:
+        query: ``[queries, D]`` unit vectors, or the concatenation of ``num_views`` unit vectors.
+        gallery: ``[gallery, D]`` the same, on the same device.
+        query_person_id: ``[queries]`` int64.
+        gallery_person_id: ``[gallery]`` int64; -1 marks junk (bad detections), which is neither
+            right nor wrong and is ignored. Distractors have a person id of their own.
+        query_camera_id: ``[queries]`` int64, or None: with cameras, a gallery item of the same
+            person and the same camera as the query is ignored. Cameras below 0 are unknown and
+            never the same.
+        gallery_camera_id: ``[gallery]`` int64, or None.
+        num_views: The similarity is the mean over this many concatenated unit vectors.
+        topk: Length of the ranking lists that are returned.
+        tile_bytes: Size of the similarities held at one time.
+
+    Raises:
+        ValueError: If shapes disagree, embeddings are not finite, or no query has a match.
+
+    Example:
+        >>> ranking = rank_embeddings(
+        ...     torch.tensor([[1.0, 0.0]]),
+        ...     torch.tensor([[0.6, 0.8], [1.0, 0.0], [0.8, 0.6]]),
+        ...     query_person_id=torch.tensor([7]),
+        ...     gallery_person_id=torch.tensor([7, 3, 7]),
+        ... )
+        >>> ranking.first_hit, ranking.average_precision.round(4)
+        (array([2]), array([0.5833]))
+    """
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"query {tuple(query.shape)} and gallery {tuple(gallery.shape)} must be [queries, D] "
+            "and [gallery, D]. Give both the same views in the same order."
+        )
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    gallery = gallery.to(dtype)
+
+    def fill(rows: Tensor, scores: Tensor) -> None:
+        some = query[rows.to(query.device)].to(dtype) / num_views
+        here = scores if query.device == scores.device else some.new_empty(scores.shape)
+        with torch.autocast(query.device.type, enabled=False), _full_precision():
+            torch.mm(some, gallery.T, out=here)
+        scores.copy_(here)
+        # A bad gallery vector spoils every row and a bad query its whole row.
+        if not bool(scores[0].isfinite().all() & scores[:, 0].isfinite().all()):
+            for role, vectors in (("query", query), ("gallery", gallery)):
+                bad = (~vectors.isfinite().all(dim=1)).nonzero().flatten().tolist()
+                if bad:
+                    raise ValueError(
+                        f"{len(bad)} {role} embeddings are NaN or infinite (first: {bad[:5]}). The "
+                        "encoder has diverged: lower the learning rate or use trainer.precision=32."
+                    )
+
+    labels = _index_labels(
+        (query.shape[0], gallery.shape[0]),
+        query_person_id,
+        gallery_person_id,
+        query_camera_id,
+        gallery_camera_id,
+    )
+    size = (query.shape[0], gallery.shape[0])
+    return _rank(fill, size, dtype, labels, topk, tile_bytes)
+
+
+def rank_similarity(
+    similarity: Tensor,
+    *,
+    query_person_id: Tensor,
+    gallery_person_id: Tensor,
+    query_camera_id: Tensor | None = None,
+    gallery_camera_id: Tensor | None = None,
+    topk: int = 10,
+    tile_bytes: int = TILE_BYTES,
+) -> Ranking:
+    """Return the ranking of all queries by given similarities (see `rank_embeddings`).
+
+    Args:
+        similarity: ``[queries, gallery]``, any finite numbers, greater is more similar.
+        query_person_id: ``[queries]`` int64.
+        gallery_person_id: ``[gallery]`` int64, -1 for junk.
+        query_camera_id: ``[queries]`` int64, or None.
+        gallery_camera_id: ``[gallery]`` int64, or None.
+        topk: Length of the ranking lists that are returned.
+        tile_bytes: Size of the copies held at one time.
+
+    Raises:
+        ValueError: If shapes disagree, a similarity is not finite, or no query has a match.
+
+    Example:
+        >>> ranking = rank_similarity(
+        ...     torch.tensor([[-0.2, -0.3, -0.5, -0.9]]),
+        ...     query_person_id=torch.tensor([1]),
+        ...     gallery_person_id=torch.tensor([1, 2, 1, 2]),
+        ... )
+        >>> ranking.average_precision.round(4), ranking.inverse_negative_penalty.round(4)
+        (array([0.8333]), array([0.6667]))
+    """
+    if similarity.ndim != 2:
+        raise ValueError(
+            f"similarity has shape {tuple(similarity.shape)}; give [queries, gallery]."
+        )
+    dtype = torch.float64 if similarity.dtype == torch.float64 else torch.float32
+
+    def fill(rows: Tensor, scores: Tensor) -> None:
+        scores.copy_(similarity[rows.to(similarity.device)])
+        if not bool(scores.isfinite().all()):
+            raise ValueError("similarity contains NaN or infinite numbers, which have no rank.")
+
+    size = (similarity.shape[0], similarity.shape[1])
+    labels = _index_labels(
+        size, query_person_id, gallery_person_id, query_camera_id, gallery_camera_id
+    )
+    return _rank(fill, size, dtype, labels, topk, tile_bytes)
+
+
+def rank_k(ranking: Ranking, k: int) -> float:
+    """Return the fraction of valid queries with a match among the first ``k`` items.
+
+    Example:
+        >>> rank_k(
+        ...     rank_similarity(
+        ...         torch.tensor([[0.9, 0.1], [0.2, 0.3]]),
+        ...         query_person_id=torch.tensor([1, 1]),
+        ...         gallery_person_id=torch.tensor([1, 2]),
+        ...     ),
+        ...     k=1,
+        ... )
+        0.5
+    """
+    return float((ranking.first_hit[ranking.valid] <= k).mean())
+
+
+def mean_average_precision(ranking: Ranking) -> float:
+    """Return the mean of `Ranking.average_precision` over valid queries.
+
+    Example:
+        >>> mean_average_precision(
+        ...     rank_similarity(
+        ...         torch.tensor([[0.9, 0.1], [0.2, 0.3]]),
+        ...         query_person_id=torch.tensor([1, 1]),
+        ...         gallery_person_id=torch.tensor([1, 2]),
+        ...     )
+        ... )
+        0.75
+    """
+    return float(ranking.average_precision[ranking.valid].mean())
+
+
+def mean_inp(ranking: Ranking) -> float:
+    """Return the mean of `Ranking.inverse_negative_penalty` over valid queries (mINP).
+
+    Source: Ye et al., Deep learning for person re-identification: a survey and outlook, TPAMI 2021.
+
+    Example:
+        >>> mean_inp(
+        ...     rank_similarity(
+        ...         torch.tensor([[0.9, 0.1, 0.5]]),
+        ...         query_person_id=torch.tensor([1]),
+        ...         gallery_person_id=torch.tensor([1, 1, 2]),
+        ...     )
+        ... )
+        0.6666666666666666
+    """
+    return float(ranking.inverse_negative_penalty[ranking.valid].mean())
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep TF32 and bfloat16 out of the product: they would change ranks."""
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
+
+
+def _index_labels(
+    size: tuple[int, int],
+    query_person_id: Tensor,
+    gallery_person_id: Tensor,
+    query_camera_id: Tensor | None,
+    gallery_camera_id: Tensor | None,
+) -> _Labels:
+    if (query_camera_id is None) != (gallery_camera_id is None):
+        raise ValueError(
+            "query_camera_id and gallery_camera_id belong together: give both, or neither."
+        )
+    for name, ids, length in (
+        ("query_person_id", query_person_id, size[0]),
+        ("gallery_person_id", gallery_person_id, size[1]),
+        ("query_camera_id", query_camera_id, size[0]),
+        ("gallery_camera_id", gallery_camera_id, size[1]),
+    ):
+        if ids is not None and ids.shape != (length,):
+            raise ValueError(f"{name} has shape {tuple(ids.shape)}, expected ({length},).")
+    if min(size) == 0:
+        raise ValueError(
+            f"there are {size[0]} queries and {size[1]} gallery items. Ranking needs both: check "
+            "that the split has images and captions."
+        )
+    query_person_id, gallery_person_id = query_person_id.cpu(), gallery_person_id.cpu()
+    grouped, by_person = gallery_person_id.sort(stable=True)
+    start = torch.searchsorted(grouped, query_person_id)
+    num_places = torch.searchsorted(grouped, query_person_id, right=True) - start
+    return _Labels(
+        query_person_id,
+        None if query_camera_id is None else query_camera_id.cpu(),
+        None if gallery_camera_id is None else gallery_camera_id.cpu(),
+        (gallery_person_id == -1).nonzero().flatten(),
+        by_person,
+        start,
+        num_places.masked_fill(query_person_id == -1, 0),
+    )
+
+
+@torch.no_grad()
+def _rank(
+    fill: Callable[[Tensor, Tensor], None],
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    labels: _Labels,
+    topk: int,
+    tile_bytes: int,
+) -> Ranking:
+    """Rank with ``fill(rows, scores)``, which writes the similarities of query ``rows``."""
+    num_queries, num_gallery = size
+    topk = min(topk, num_gallery)
+    block = 8 * -(-num_gallery // (8 * NUM_BLOCKS))  # comparisons are added up as 64-bit words
+    width = block * -(-num_gallery // block)
+    ranking = Ranking(
+        num_matches=np.zeros(num_queries, np.int64),
+        first_hit=np.zeros(num_queries, np.int64),
+        average_precision=np.full(num_queries, np.nan),
+        inverse_negative_penalty=np.full(num_queries, np.nan),
+        top_index=np.full((num_queries, topk), -1, np.int64),
+        top_score=np.full((num_queries, topk), -np.inf, torch.empty(0, dtype=dtype).numpy().dtype),
+    )
+    # Queries with similar numbers of matches stand together, so little of a group is padding.
+    order = labels.num_places.argsort(descending=True, stable=True)
+    tile_rows = max(1, min(num_queries, tile_bytes // (width * dtype.itemsize)))
+    buffer = torch.full((tile_rows, width), -torch.inf, dtype=dtype)
+    num_ignored = 0
+    first = 0
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        while first < num_queries:
+            most = int(labels.num_places[order[first]])
+            rows = order[first : first + max(1, min(tile_rows, MOST_PAIRS // max(1, most)))]
+            first += len(rows)
+            tile = buffer[: len(rows)]
+            scores = tile[:, :num_gallery]
+            fill(rows, scores)
+            columns, matches, ignored = _pairs(labels, rows)
+            row, slot = ignored.nonzero(as_tuple=True)
+            num_ignored += len(row)
+            scores[row, columns[row, slot]] = -torch.inf
+            scores.index_fill_(1, labels.junk, -torch.inf)
+            if topk:
+                ranking.top_score[rows], ranking.top_index[rows] = _top(scores, topk)
+            ahead = _count_ahead(tile, block, columns.numpy(), matches.numpy(), pool)
+            _summarise(ranking, rows.numpy(), 1 + ahead, matches.numpy())
+    if not ranking.valid.any():
+        raise ValueError(_why_nothing_matches(labels, num_ignored))
+    return ranking
+
+
+def _pairs(labels: _Labels, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gallery places of the rows' persons, and which of them match or are ignored.
+
+    All are ``[rows, slots]``, matches first; surplus slots are neither.
+    """
+    num_places = labels.num_places[rows, None]
+    slot = torch.arange(int(num_places.max()))
+    place = (labels.start[rows, None] + slot).clamp_max(len(labels.by_person) - 1)
+    columns = labels.by_person[place]
+    same_person = slot < num_places
+    if labels.query_camera_id is None or labels.gallery_camera_id is None:
+        return columns, same_person, torch.zeros_like(same_person)
+    camera = labels.query_camera_id[rows, None]
+    same_camera = (labels.gallery_camera_id[columns] == camera) & (camera >= 0)
+    matches = same_person & ~same_camera
+    ignored = same_person & same_camera
+    order = matches.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    return columns.gather(1, order), matches.gather(1, order), ignored.gather(1, order)
+
+
+def _top(scores: Tensor, topk: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return scores and places of the best ``topk`` items, equal ones in gallery order."""
+    # One more than asked for: where it is lower, the set of the best is unique.
+    value, index = scores.topk(min(topk + 1, scores.shape[1]), dim=1)
+    if value.shape[1] > topk:
+        unclear = (value[:, topk] == value[:, topk - 1]).nonzero().flatten().tolist()
+        value, index = value[:, :topk], index[:, :topk]
+        for row in unclear:
+            index[row] = scores[row].argsort(descending=True, stable=True)[:topk]
+            value[row] = scores[row, index[row]]
+    index, order = index.sort(dim=1)
+    value, by_value = value.gather(1, order).sort(dim=1, descending=True, stable=True)
+    index = index.gather(1, by_value).masked_fill(value == -torch.inf, -1)
+    return value.numpy(), index.numpy()
+
+
+def _count_ahead(
+    tile: Tensor,
+    block: int,
+    columns: NDArray[np.int64],
+    matches: NDArray[np.bool_],
+    pool: ThreadPoolExecutor,
+) -> NDArray[np.int64]:
+    """Return ``[rows, slots]`` how many gallery items are ahead of each match.
+
+    Args:
+        tile: ``[rows, width]`` similarities, -inf where ignored or beyond the gallery.
+        block: Divides ``width``, a multiple of 8.
+        columns: ``[rows, slots]`` gallery places.
+        matches: ``[rows, slots]`` true where the place is a match, true slots first.
+        pool: NumPy compares outside of Python's lock, so threads count side by side.
+    """
+    ahead = np.zeros(columns.shape, np.int64)
+    num_matches = matches.sum(axis=1)
+    few = num_matches <= MANY_MATCHES
+    for row in np.flatnonzero(~few):
+        found = columns[row, : num_matches[row]]
+        order = tile[row].argsort(descending=True, stable=True).numpy()
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        ahead[row, : len(found)] = place[found]
+
+    blocks = tile.numpy().reshape(len(tile), -1, block)
+    num_slots = np.where(few, num_matches, 0)
+
+    def count(start: int, stop: int) -> None:
+        slots = slice(0, num_slots[start:stop].max())
+        counted = few[start:stop, None] & matches[start:stop, slots]
+        group = _count_group(blocks[start:stop], columns[start:stop, slots], counted)
+        np.copyto(ahead[start:stop, slots], group, where=counted)
+
+    most = np.maximum.accumulate(num_slots[::-1])[::-1]  # of this row and all after it
+    groups, start = [], 0
+    while start < len(tile):
+        stop = start + max(1, GROUP_BYTES // (tile.shape[1] * max(1, most[start])))
+        if num_slots[start:stop].any():
+            groups.append((start, stop))
+        start = stop
+    list(pool.map(lambda group: count(*group), groups))
+    return ahead
+
+
+def _count_group(
+    blocks: NDArray[Any], columns: NDArray[np.int64], counted: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Return ``[rows, slots]`` how many items of ``blocks`` ``[rows, blocks, block]`` are ahead."""
+    num_rows, num_blocks, block = blocks.shape
+    home, offset = np.divmod(columns, block)
+    score = blocks[np.arange(num_rows)[:, None], home, offset]
+    score = np.where(counted, score, np.inf).astype(blocks.dtype, copy=False)
+    # In the blocks before its own, an equal item is ahead: s >= score is s > the number below it.
+    below = np.nextafter(score, score.dtype.type(-np.inf))
+    threshold = np.where(
+        np.arange(num_blocks) < home[..., None], below[..., None], score[..., None]
+    )
+    greater = blocks[:, None] > threshold[..., None]
+    # Eight comparisons at a time: bytes of a 64-bit word add up without carry to 32 blocks.
+    words = greater.view(np.uint64).reshape(num_rows, -1, num_blocks, block // 8).sum(axis=2)
+    ahead: NDArray[np.int64] = words.view(np.uint8).sum(axis=-1, dtype=np.int64)
+    # In its own block, those before it.
+    tied = blocks[np.arange(num_rows)[:, None], home] == score[..., None]
+    if np.count_nonzero(tied) > np.count_nonzero(counted):
+        ahead += (tied & (np.arange(block) < offset[..., None])).sum(axis=-1)
+    return ahead
+
+
+def _summarise(
+    ranking: Ranking,
+    rows: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    matches: NDArray[np.bool_],
+) -> None:
+    """Write the measures of query ``rows`` from the ``[rows, slots]`` ranks of their matches."""
+    num_matches = matches.sum(axis=1)
+    ranking.num_matches[rows] = num_matches
+    found = num_matches > 0
+    if not found.any():
+        return
+    rows, num_matches = rows[found], num_matches[found]
+    ranks = np.sort(np.where(matches, ranks, np.iinfo(np.int64).max)[found], axis=1)
+    hits = np.arange(1, ranks.shape[1] + 1)
+    precision = np.where(hits <= num_matches[:, None], hits / ranks, 0.0)
+    ranking.first_hit[rows] = ranks[:, 0]
+    ranking.average_precision[rows] = precision.sum(axis=1) / num_matches
+    last = ranks[np.arange(len(ranks)), num_matches - 1]
+    ranking.inverse_negative_penalty[rows] = num_matches / last
+
+
+def _why_nothing_matches(labels: _Labels, num_ignored: int) -> str:
+    junk_queries = int((labels.query_person_id == -1).sum())
+    absent = int((labels.num_places == 0).sum()) - junk_queries
+    reasons = []
+    if absent:
+        reasons.append(f"{absent} show persons that the gallery does not hold")
+    if junk_queries:
+        reasons.append(f"{junk_queries} are junk (person -1)")
+    if num_ignored:
+        rest = len(labels.num_places) - absent - junk_queries
+        reasons.append(
+            f"{rest} lost all their {num_ignored} matches to the camera rule (an image of the "
+            "same person by the same camera is ignored)"
+        )
+    advice = (
+        "Switch the rule off with camera_rule=false, or give query and gallery different cameras."
+        if num_ignored
+        else "Check that the person ids of query and gallery come from the same split."
+    )
+    return (
+        f"none of the {len(labels.num_places)} queries has a match: {'; '.join(reasons)}; and "
+        f"{len(labels.junk)} junk images (person -1) were dropped from the gallery. {advice}"
+    )

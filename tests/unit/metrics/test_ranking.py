@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crosswalk.metrics import ranking as ranking_module
+from crosswalk.metrics.ranking import (
+    Ranking,
+    mean_average_precision,
+    mean_inp,
+    rank_embeddings,
+    rank_k,
+    rank_similarity,
+)
+
+
+def rank_in_a_loop(
+    similarity: list[list[float]],
+    query_person_id: list[int],
+    gallery_person_id: list[int],
+    cameras: tuple[list[int], list[int]] | None,
+    topk: int,
+) -> list[dict[str, Any]]:
+    """The definition, one query at a time, with Python's stable sort."""
+    results = []
+    for query, person_id in enumerate(query_person_id):
+        kept = []
+        for place, other in enumerate(gallery_person_id):
+            same_camera = cameras is not None and cameras[0][query] == cameras[1][place] >= 0
+            if other != -1 and not (other == person_id and same_camera):
+                kept.append(place)
+        kept.sort(key=lambda place: -similarity[query][place])
+        is_hit = [gallery_person_id[place] == person_id for place in kept]
+        ranks = [rank for rank, hit in enumerate(is_hit, start=1) if hit and person_id != -1]
+        precision = [(number + 1) / rank for number, rank in enumerate(ranks)]
+        results.append(
+            {
+                "num_matches": len(ranks),
+                "first_hit": ranks[0] if ranks else 0,
+                "average_precision": sum(precision) / len(ranks) if ranks else math.nan,
+                "inverse_negative_penalty": len(ranks) / ranks[-1] if ranks else math.nan,
+                "top_index": (kept + [-1] * topk)[: min(topk, len(gallery_person_id))],
+            }
+        )
+    return results
+
+
+def assert_equals_loop(ranking: Ranking, expected: list[dict[str, Any]]) -> None:
+    for name in ("num_matches", "first_hit", "top_index"):
+        assert getattr(ranking, name).tolist() == [query[name] for query in expected], name
+    for name in ("average_precision", "inverse_negative_penalty"):
+        values = [query[name] for query in expected]
+        np.testing.assert_allclose(getattr(ranking, name), values, rtol=1e-12, err_msg=name)
+
+
+def draw(
+    num_queries: int, num_gallery: int, num_persons: int, num_levels: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Similarities of few levels, so that many are equal, with junk and two or three cameras."""
+    random = torch.Generator().manual_seed(seed)
+    similarity = torch.randint(
+        -num_levels, num_levels, (num_queries, num_gallery), generator=random
+    )
+    return (
+        similarity.double() / num_levels,
+        torch.randint(0, num_persons, (num_queries,), generator=random),
+        torch.randint(-1, num_persons, (num_gallery,), generator=random),
+        torch.randint(-1, 3, (num_queries,), generator=random),
+        torch.randint(-1, 3, (num_gallery,), generator=random),
+    )
+
+
+SIZES = [(7, 1, 1), (3, 7, 2), (9, 40, 3), (31, 300, 7), (5, 1031, 40), (2, 2100, 1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_levels", [1, 3, 1000])
+@pytest.mark.parametrize(("num_queries", "num_gallery", "num_persons"), SIZES)
+@pytest.mark.parametrize("with_cameras", [False, True])
+def test_ranking_equals_an_explicit_loop_ties_included(
+    num_queries: int,
+    num_gallery: int,
+    num_persons: int,
+    num_levels: int,
+    with_cameras: bool,
+    dtype: torch.dtype,
+) -> None:
+    similarity, *ids = draw(num_queries, num_gallery, num_persons, num_levels, seed=num_gallery)
+    similarity = similarity.to(dtype)
+    ids[1][0] = ids[0][0] = 0
+    ids[2][0], ids[3][0] = 1, 2
+    names = ["query_person_id", "gallery_person_id", "query_camera_id", "gallery_camera_id"]
+    labels = dict(zip(names, ids if with_cameras else ids[:2], strict=False))
+
+    ranking = rank_similarity(similarity, **labels, topk=11, tile_bytes=100_000)
+
+    cameras = (ids[2].tolist(), ids[3].tolist()) if with_cameras else None
+    expected = rank_in_a_loop(similarity.tolist(), ids[0].tolist(), ids[1].tolist(), cameras, 11)
+    assert_equals_loop(ranking, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GROUP_BYTES", 1), ("MANY_MATCHES", 2), ("MOST_PAIRS", 1), ("NUM_BLOCKS", 1)],
+)
+def test_sizes_of_tiles_and_groups_do_not_matter(
+    name: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    similarity, query_person_id, gallery_person_id, *_ = draw(13, 70, 5, num_levels=4, seed=3)
+    labels = (query_person_id.tolist(), gallery_person_id.tolist())
+
+    monkeypatch.setattr(ranking_module, name, value)
+    ranking = rank_similarity(
+        similarity,
+        query_person_id=query_person_id,
+        gallery_person_id=gallery_person_id,
+        tile_bytes=1,
+    )
+
+    assert_equals_loop(ranking, rank_in_a_loop(similarity.tolist(), *labels, None, 10))
+
+
+@pytest.mark.parametrize("num_views", [1, 2, 3])
+def test_similarity_of_several_views_is_their_mean(num_views: int) -> None:
+    random = torch.Generator().manual_seed(num_views)
+    query = torch.nn.functional.normalize(
+        torch.randn(11, num_views, 5, generator=random, dtype=torch.float64), dim=2
+    )
+    gallery = torch.nn.functional.normalize(
+        torch.randn(23, num_views, 5, generator=random, dtype=torch.float64), dim=2
+    )
+    person_id = torch.arange(23) % 11
+
+    ranking = rank_embeddings(
+        query.flatten(1),
+        gallery.flatten(1),
+        query_person_id=person_id[:11],
+        gallery_person_id=person_id,
+        num_views=num_views,
+        topk=4,
+    )
+
+    mean = [
+        [sum(float(q[view] @ g[view]) for view in range(num_views)) / num_views for g in gallery]
+        for q in query
+    ]
+    expected = rank_in_a_loop(mean, person_id[:11].tolist(), person_id.tolist(), None, 4)
+    assert_equals_loop(ranking, expected)
+    best = [sorted(row, reverse=True)[:4] for row in mean]
+    np.testing.assert_allclose(ranking.top_score, best, rtol=1e-12)
+
+
+def test_equal_embeddings_rank_in_gallery_order() -> None:
+    query = torch.tensor([[1.0, 0.0]])
+    gallery = torch.tensor([[1.0, 0.0]]).repeat(70, 1)
+
+    ranking = rank_embeddings(
+        query,
+        gallery,
+        query_person_id=torch.tensor([5]),
+        gallery_person_id=torch.arange(70),
+        topk=3,
+    )
+
+    assert ranking.first_hit.tolist() == [6]
+    assert ranking.top_index.tolist() == [[0, 1, 2]]
+
+
+def test_half_precision_embeddings_are_compared_in_float32() -> None:
+    query = torch.tensor([[1.0, 2**-8]]).bfloat16()
+    gallery = torch.tensor([[1.0, 0.0], [1.0, 2**-8]]).bfloat16()
+
+    ranking = rank_embeddings(
+        query, gallery, query_person_id=torch.tensor([1]), gallery_person_id=torch.arange(2)
+    )
+
+    assert ranking.first_hit.tolist() == [1]  # 1 + 2**-16 is more than 1, not so in bfloat16
+    assert ranking.top_score[0, 0] == 1 + 2**-16
+
+
+def test_measures_are_means_over_queries_with_a_match() -> None:
+    ranking = rank_similarity(
+        torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.9, 0.8, 0.7]]),
+        query_person_id=torch.tensor([1, 2, 3]),
+        gallery_person_id=torch.tensor([1, 2, 1]),
+    )
+
+    assert ranking.valid.tolist() == [True, True, False]
+    assert rank_k(ranking, 1) == 1 / 2
+    assert rank_k(ranking, 2) == 1
+    assert mean_average_precision(ranking) == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    assert mean_inp(ranking) == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def test_a_query_with_all_matches_ignored_is_skipped_and_leaves_the_lists() -> None:
+    ranking = rank_similarity(
+        torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]]),
+        query_person_id=torch.tensor([1, 2]),
+        gallery_person_id=torch.tensor([1, 2, -1]),
+        query_camera_id=torch.tensor([4, 4]),
+        gallery_camera_id=torch.tensor([4, 5, 6]),
+        topk=3,
+    )
+
+    assert ranking.num_matches.tolist() == [0, 1]
+    assert ranking.top_index.tolist() == [[1, -1, -1], [0, 1, -1]]
+
+
+def test_error_says_which_rule_removed_how_many_matches() -> None:
+    with pytest.raises(ValueError, match="none of the 3 queries") as caught:
+        rank_similarity(
+            torch.zeros(3, 4),
+            query_person_id=torch.tensor([1, 2, 9]),
+            gallery_person_id=torch.tensor([1, 1, 2, -1]),
+            query_camera_id=torch.tensor([0, 1, 1]),
+            gallery_camera_id=torch.tensor([0, 0, 1, 1]),
+        )
+
+    message = str(caught.value)
+    assert "2 lost all their 3 matches to the camera rule" in message
+    assert "1 show persons that the gallery does not hold" in message
+    assert "1 junk images" in message
+    assert "camera_rule=false" in message
+
+
+def test_error_without_a_camera_rule_points_to_the_person_ids() -> None:
+    with pytest.raises(ValueError, match="person ids of query and gallery come from the same"):
+        rank_similarity(
+            torch.zeros(1, 1),
+            query_person_id=torch.tensor([1]),
+            gallery_person_id=torch.tensor([2]),
+        )
+
+
+@pytest.mark.parametrize("role", ["query", "gallery"])
+def test_embeddings_that_are_not_finite_are_refused(role: str) -> None:
+    embeddings = {"query": torch.ones(5, 2), "gallery": torch.ones(6, 2)}
+    embeddings[role][3, 1] = math.nan
+
+    with pytest.raises(ValueError, match=rf"1 {role} embeddings are NaN .*first: \[3\]"):
+        rank_embeddings(
+            **embeddings,
+            query_person_id=torch.arange(5),
+            gallery_person_id=torch.arange(6),
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query_person_id": torch.zeros(3)}, r"query_person_id has shape \(3,\), expected \(2,\)"),
+        ({"query_camera_id": torch.zeros(2)}, "give both, or neither"),
+        ({"similarity": torch.zeros(2, 0)}, r"gallery_person_id has shape \(3,\), expected \(0,\)"),
+        ({"similarity": torch.full((2, 3), math.inf)}, "NaN or infinite"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(change: dict[str, Tensor], message: str) -> None:
+    inputs = {
+        "similarity": torch.zeros(2, 3),
+        "query_person_id": torch.zeros(2, dtype=torch.long),
+        "gallery_person_id": torch.zeros(3, dtype=torch.long),
+    }
+
+    with pytest.raises(ValueError, match=message):
+        rank_similarity(**(inputs | change))
