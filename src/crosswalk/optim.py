@@ -1,0 +1,336 @@
+"""Parameter groups by rules on names, optimizers, and learning rates as functions of the epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+Groups = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class GroupRule:
+    """Settings of the parameters whose name contains one of some words.
+
+    Args:
+        contains: Words; a parameter is meant if any of them is part of its full name.
+        lr: Learning rate of these parameters; None leaves it.
+        lr_factor: Their learning rate as a multiple of the base rate; not together with ``lr``.
+        weight_decay: Their weight decay; None leaves it.
+
+    Example:
+        >>> GroupRule(contains=["bias"], lr_factor=2, weight_decay=0).matches("encoder.fc.bias")
+        True
+    """
+
+    contains: Sequence[str]
+    lr: float | None = None
+    lr_factor: float | None = None
+    weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.contains, str) or not self.contains:
+            raise ValueError(
+                f"contains={self.contains!r} of an optim rule is no list of words; write [bias]."
+            )
+        if self.lr is not None and self.lr_factor is not None:
+            raise ValueError(
+                f"the optim rule for {list(self.contains)} gives both lr={self.lr} and "
+                f"lr_factor={self.lr_factor}. Keep one."
+            )
+
+    def matches(self, name: str) -> bool:
+        """Return whether the parameter ``name`` is meant."""
+        return any(word in name for word in self.contains)
+
+
+def parameter_groups(
+    module: nn.Module, *, lr: float, weight_decay: float, rules: Sequence[GroupRule] = ()
+) -> Groups:
+    """Return the trainable parameters, one group per pair of learning rate and weight decay.
+
+    Args:
+        module: Whose parameters are meant; frozen ones are left out.
+        lr: Base learning rate.
+        weight_decay: Weight decay where no rule gives another.
+        rules: Applied in order; a later one overrides what it sets itself and nothing else.
+
+    Returns:
+        Groups for an optimizer, in the order of their first parameters.
+
+    Raises:
+        ValueError: If a rule matches no parameter, or nothing is trainable.
+
+    Example:
+        >>> rules = [GroupRule(["bias"], lr_factor=2, weight_decay=0)]
+        >>> groups = parameter_groups(nn.Linear(3, 1), lr=0.5, weight_decay=0.1, rules=rules)
+        >>> [(group["lr"], group["weight_decay"]) for group in groups]
+        [(0.5, 0.1), (1.0, 0)]
+    """
+    trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    if not trainable:
+        raise ValueError(f"{type(module).__name__} has no trainable parameter.")
+    for number, rule in enumerate(rules):
+        if not any(rule.matches(name) for name, _ in trainable):
+            raise ValueError(
+                f"optim.rules[{number}] is for names with {list(rule.contains)}, and none of the "
+                f"{len(trainable)} trainable parameters has such a name (the first is "
+                f"{trainable[0][0]!r}). Correct the words, or remove the rule."
+            )
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trainable:
+        settings = [lr, weight_decay]
+        for rule in rules:
+            if rule.matches(name):
+                if rule.lr is not None:
+                    settings[0] = rule.lr
+                if rule.lr_factor is not None:
+                    settings[0] = rule.lr_factor * lr
+                if rule.weight_decay is not None:
+                    settings[1] = rule.weight_decay
+        groups.setdefault((settings[0], settings[1]), []).append(parameter)
+    return [
+        {"params": parameters, "lr": group_lr, "weight_decay": group_decay}
+        for (group_lr, group_decay), parameters in groups.items()
+    ]
+
+
+def _can_be_fused(groups: Groups) -> bool:
+    return all(
+        parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")
+        for group in groups
+        for parameter in group["params"]
+    )
+
+
+def adam(groups: Groups, *, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8) -> Optimizer:
+    """Return Adam with coupled weight decay (added to the gradient), fused where possible.
+
+    Example:
+        >>> adam([{"params": [nn.Parameter(torch.zeros(2))], "lr": 0.5}], eps=1e-3).defaults["eps"]
+        0.001
+    """
+    beta1, beta2 = betas
+    return torch.optim.Adam(groups, betas=(beta1, beta2), eps=eps, fused=_can_be_fused(groups))
+
+
+def adamw(groups: Groups, *, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8) -> Optimizer:
+    """Return AdamW (weight decay beside the gradient), fused where possible.
+
+    Example:
+        >>> type(adamw([{"params": [nn.Parameter(torch.zeros(2))], "lr": 0.5}])).__name__
+        'AdamW'
+    """
+    beta1, beta2 = betas
+    return torch.optim.AdamW(groups, betas=(beta1, beta2), eps=eps, fused=_can_be_fused(groups))
+
+
+def sgd(groups: Groups, *, momentum: float = 0.0, nesterov: bool = False) -> Optimizer:
+    """Return stochastic gradient descent, fused where possible.
+
+    Example:
+        >>> groups = [{"params": [nn.Parameter(torch.zeros(2))], "lr": 0.5}]
+        >>> sgd(groups, momentum=0.9).param_groups[0]["momentum"]
+        0.9
+    """
+    return torch.optim.SGD(
+        groups, momentum=momentum, nesterov=nesterov, fused=_can_be_fused(groups)
+    )
+
+
+class Decay(Protocol):
+    """Learning rate after the warm-up."""
+
+    def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
+        """Return the rate of 0-based ``epoch``; ``progress`` goes from 0 to 1 over the decay."""
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """Half a cosine from the base rate down to ``target_lr``.
+
+    Example:
+        >>> CosineDecay()(1.0, epoch=0, progress=0.5)
+        0.5
+    """
+
+    target_lr: float = 0.0
+
+    def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
+        """Return the rate at ``progress``."""
+        share = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.target_lr + (base_lr - self.target_lr) * share
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """The base rate times ``gamma`` for every milestone reached; milestones are 0-based epochs.
+
+    Example:
+        >>> [StepDecay([2], gamma=0.5)(1.0, epoch=epoch, progress=0.0) for epoch in (1, 2)]
+        [1.0, 0.5]
+    """
+
+    milestones: Sequence[int]
+    gamma: float = 0.1
+
+    def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
+        """Return the rate of ``epoch``."""
+        reached = sum(milestone <= epoch for milestone in self.milestones)
+        return float(base_lr * self.gamma**reached)
+
+
+@dataclass(frozen=True)
+class ExponentialDecay:
+    """From the base rate to ``power`` times the base rate, by equal factors.
+
+    Example:
+        >>> ExponentialDecay(power=0.25)(1.0, epoch=0, progress=0.5)
+        0.5
+    """
+
+    power: float
+
+    def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
+        """Return the rate at ``progress``."""
+        return float(base_lr * self.power**progress)
+
+
+@dataclass(frozen=True)
+class LinearDecay:
+    """A straight line from the base rate to 0.
+
+    Example:
+        >>> LinearDecay()(1.0, epoch=0, progress=0.25)
+        0.75
+    """
+
+    def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
+        """Return the rate at ``progress``."""
+        return base_lr * (1 - progress)
+
+
+@dataclass(frozen=True)
+class PolynomialDecay:
+    """``target_lr`` plus the rest of the base rate times ``power ** (1 - progress)``.
+
+    What RDE's code calls poly: not a polynomial, and it rises from ``power`` to 1.
+
+    Example:
+        >>> PolynomialDecay(power=0.25)(1.0, epoch=0, progress=0.5)
+        0.5
+    """
+
+    power: float
+    target_lr: float = 0.0
+
+    def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
+        """Return the rate at ``progress``."""
+        share = self.power ** (1 - progress)
+        return float(self.target_lr + (base_lr - self.target_lr) * share)
+
+
+@dataclass(frozen=True)
+class WarmupSchedule:
+    """Learning rate of every epoch: a warm-up, then a decay. A pure function of the epoch.
+
+    Source: RDE's official code, which takes it from IRRA.
+
+    Args:
+        num_epochs: Epochs of the whole training; the decay ends there.
+        decay: Rate after the warm-up.
+        warmup_epochs: Epochs of warm-up, 0 for none.
+        warmup_factor: Share of the base rate in epoch 0.
+        warmup: "linear" rises to the base rate, "constant" stays at ``warmup_factor``.
+
+    Example:
+        >>> schedule = WarmupSchedule(num_epochs=6, decay=LinearDecay(), warmup_epochs=2)
+        >>> [round(schedule(1.0, epoch), 2) for epoch in range(6)]
+        [0.1, 0.55, 1.0, 0.75, 0.5, 0.25]
+    """
+
+    num_epochs: int
+    decay: Decay
+    warmup_epochs: int = 0
+    warmup_factor: float = 0.1
+    warmup: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.warmup not in ("linear", "constant"):
+            raise ValueError(f"optim.schedule.warmup={self.warmup!r} is not linear or constant.")
+
+    def __call__(self, base_lr: float, epoch: int) -> float:
+        """Return the learning rate of 0-based ``epoch`` for a group of rate ``base_lr``."""
+        if epoch < self.warmup_epochs:
+            if self.warmup == "constant":
+                return base_lr * self.warmup_factor
+            done = epoch / self.warmup_epochs
+            return base_lr * (self.warmup_factor * (1 - done) + done)
+        # After the last epoch, where Lightning steps once more, the decay has ended.
+        span = max(1, self.num_epochs - self.warmup_epochs)
+        progress = min(1.0, (epoch - self.warmup_epochs) / span)
+        return self.decay(base_lr, epoch=epoch, progress=progress)
+
+
+def epoch_scheduler(optimizer: Optimizer, schedule: Callable[[float, int], float]) -> LambdaLR:
+    """Return a scheduler that sets each group's rate to ``schedule(its rate, epoch)``.
+
+    Example:
+        >>> optimizer = sgd([{"params": [nn.Parameter(torch.zeros(2))], "lr": 2.0}])
+        >>> schedule = WarmupSchedule(num_epochs=4, decay=LinearDecay())
+        >>> scheduler = epoch_scheduler(optimizer, schedule)
+        >>> optimizer.step(); scheduler.step(); scheduler.get_last_lr()
+        [1.5]
+    """
+
+    def factor_of(base_lr: float) -> Callable[[int], float]:
+        return lambda epoch: schedule(base_lr, epoch) / base_lr if base_lr else 1.0
+
+    return LambdaLR(optimizer, [factor_of(group["lr"]) for group in optimizer.param_groups])
+
+
+@dataclass(frozen=True)
+class OptimBuilder:
+    """Builds what Lightning wants of `configure_optimizers` from a module.
+
+    Args:
+        optimizer: Makes the optimizer from parameter groups: `adam`, `adamw`, `sgd`, or any class
+            of torch.optim.
+        lr: Base learning rate.
+        weight_decay: Weight decay where no rule gives another.
+        rules: Exceptions by parameter name, in order; see `parameter_groups`.
+        schedule: ``(base rate, epoch) -> rate``; None keeps the rates.
+
+    Example:
+        >>> build = OptimBuilder(adam, lr=0.5)
+        >>> build(nn.Linear(3, 1))["optimizer"].param_groups[0]["lr"]
+        0.5
+    """
+
+    optimizer: Callable[[Groups], Optimizer]
+    lr: float
+    weight_decay: float = 0.0
+    rules: Sequence[GroupRule] = ()
+    schedule: Callable[[float, int], float] | None = None
+
+    def __call__(self, module: nn.Module) -> OptimizerLRScheduler:
+        """Return the optimizer of ``module``'s trainable parameters, and its schedule by epoch."""
+        groups = parameter_groups(
+            module, lr=self.lr, weight_decay=self.weight_decay, rules=self.rules
+        )
+        optimizer = self.optimizer(groups)
+        if self.schedule is None:
+            return {"optimizer": optimizer}
+        scheduler = epoch_scheduler(optimizer, self.schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"},
+        }
