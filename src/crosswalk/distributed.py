@@ -84,6 +84,31 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     return gathered
 
 
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Return the sum of all processes' ``x``, which has one shape, with gradient.
+
+    Example:
+        >>> sum_over_processes(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    total: Tensor = x if rank_and_world_size()[1] == 1 else _Sum.apply(x)
+    return total
+
+
 def local_slice(num_rows: int) -> tuple[int, int]:
     """Return start and end of this process's contiguous share of ``num_rows`` global rows.
 

@@ -1,0 +1,139 @@
+"""A batch normalisation whose statistics do not depend on the number of processes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crosswalk.distributed import rank_and_world_size, sum_over_processes
+
+BatchStatistics = Literal["frozen", "train"]
+
+
+class GroupBatchNorm(nn.Module):
+    """Batch normalisation over groups of samples of the global batch.
+
+    In the place of `torch.nn.BatchNorm1d` and `BatchNorm2d`, with their parameter and buffer
+    names. The global batch is what all processes hold, in rank order. Its first ``group_size``
+    samples share mean and variance, then the next; a rest stands alone. A group may span
+    processes, and one process may hold several, so any number of processes computes the same.
+
+    Buffers are written by `forward` in training mode, once per group in order, and never if
+    ``statistics`` is "frozen".
+
+    Args:
+        num_features: Channels.
+        group_size: Samples that share statistics; None means the whole global batch.
+        statistics: "train" uses a batch's own statistics in training mode; "frozen" always uses
+            the stored ones, whatever the mode. RDE's published numbers come from "frozen" with
+            the initial mean 0 and variance 1, which makes the layer an affine map.
+        eps: Added to the variance.
+        momentum: Weight of a new statistic in the running one; in (0, 1].
+
+    Example:
+        >>> norm = GroupBatchNorm(1, group_size=2)
+        >>> norm(torch.tensor([[1.0], [3.0], [10.0], [14.0]])).flatten()
+        tensor([-1.0000,  1.0000, -1.0000,  1.0000], grad_fn=<...>)
+        >>> norm.num_batches_tracked
+        tensor(2)
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        group_size: int | None = None,
+        statistics: BatchStatistics = "train",
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if statistics not in ("frozen", "train"):
+            raise ValueError(f"statistics={statistics!r} must be 'frozen' or 'train'")
+        if group_size is not None and group_size < 1:
+            raise ValueError(f"group_size={group_size} must be at least 1, or null for all samples")
+        self.group_size = group_size
+        self.statistics = statistics
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[b, C, ...]`` normalised over samples and positions of each group.
+
+        Args:
+            x: ``[b, C, ...]`` this process's samples, which may be none.
+
+        Raises:
+            ValueError: If a group has a single value per channel, so no variance.
+        """
+        if not self.training or self.statistics == "frozen":
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+        if rank_and_world_size()[1] == 1:
+            groups = torch.split(x, self.group_size or max(len(x), 1))
+            self.num_batches_tracked += len(groups)
+            return torch.cat([self._normalise_group(group) for group in groups])
+        return self._normalise_across_processes(x)
+
+    def _normalise_group(self, x: Tensor) -> Tensor:
+        self._check_count(x.numel() // x.shape[1])
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+
+    def _normalise_across_processes(self, x: Tensor) -> Tensor:
+        rank, world_size = rank_and_world_size()
+        sizes = x.new_zeros(world_size, dtype=torch.int64)
+        sizes[rank] = len(x)
+        shards = sum_over_processes(sizes).tolist()
+        group_size = self.group_size or sum(shards)
+        num_groups = -(-sum(shards) // group_size)
+        start = sum(shards[:rank])
+        group = torch.arange(start, start + len(x), device=x.device) // group_size
+        count = torch.full((num_groups, 1), group_size, device=x.device)
+        count[-1] = sum(shards) - group_size * (num_groups - 1)
+        count *= x[0, 0].numel() if len(x) else x.shape[2:].numel()
+        self._check_count(int(count.min()))
+
+        # float32 under autocast, and the variance from centred values: E[x^2] - E[x]^2 cancels
+        wide = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2 if x.dim() > 2 else 1)
+        wide = wide if wide.dim() == 3 else wide[:, :, None]
+        empty = wide.new_zeros(num_groups, x.shape[1])
+        mean = sum_over_processes(empty.index_add(0, group, wide.sum(dim=2))) / count
+        centred = wide - mean[group][:, :, None]
+        squares = empty.index_add(0, group, centred.square().sum(dim=2))
+        var = sum_over_processes(squares) / count
+        with torch.no_grad():
+            self.num_batches_tracked += num_groups
+            unbiased = var * (count / (count - 1))
+            for new_mean, new_var in zip(mean, unbiased, strict=True):
+                self.running_mean.lerp_(new_mean.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_(new_var.to(self.running_var.dtype), self.momentum)
+        scale = self.weight * (var + self.eps).rsqrt()
+        out = centred * scale[group][:, :, None] + self.bias[:, None]
+        return out.view(x.shape).to(x.dtype)
+
+    def _check_count(self, values_per_channel: int) -> None:
+        if values_per_channel < 2:
+            raise ValueError(
+                f"a batch normalisation group has {values_per_channel} value per channel, so no "
+                "variance. Choose a batch size (or group_size) that leaves no rest of one sample."
+            )
+
+    def extra_repr(self) -> str:
+        """Return the settings shown in a printed model."""
+        return (
+            f"{len(self.weight)}, group_size={self.group_size}, statistics={self.statistics!r}, "
+            f"eps={self.eps}, momentum={self.momentum}"
+        )

@@ -1,0 +1,170 @@
+"""Reads pretrained CLIP weights and fits them to another image size."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# What CLIP files hold besides the two transformers; the temperature belongs to the loss here.
+_NOT_OURS = frozenset(
+    {"logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size"}
+)
+
+
+def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return a position embedding for another patch grid, as RDE resizes it.
+
+    The row of the class token is kept; the square grid behind it is interpolated bilinearly,
+    without antialiasing. Nothing changes if the number of rows agrees already.
+
+    Args:
+        embedding: ``[1 + g * g, width]``, the grid row by row.
+        grid: (rows, columns) of patches wanted.
+
+    Returns:
+        ``[1 + rows * columns, width]``.
+
+    Raises:
+        ValueError: If the patches of ``embedding`` form no square.
+
+    Example:
+        >>> resize_position_embedding(torch.tensor([[9.0], [0], [4], [2], [6]]), (2, 1)).T
+        tensor([[9., 2., 4.]])
+    """
+    rows, columns = grid
+    if len(embedding) == 1 + rows * columns:
+        return embedding
+    side = round((len(embedding) - 1) ** 0.5)
+    if side * side != len(embedding) - 1:
+        raise ValueError(
+            f"a position embedding of {len(embedding)} rows cannot be resized to {rows}x{columns} "
+            "patches: without the class token it is no square grid. Use weights that were trained "
+            "on square images, or set data.image_size to the size these were trained on."
+        )
+    patches = embedding[1:].T.reshape(1, -1, side, side)
+    # float32: half precision weights, and a CPU, interpolate badly in float16
+    patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
+    resized = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
+    return torch.cat([embedding[:1], resized[0].flatten(1).T.to(embedding.dtype)])
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a weight file by name, on the CPU.
+
+    Args:
+        path: ``.safetensors``, a file of `torch.save` (read without running code from it), or a
+            TorchScript archive such as OpenAI's ``ViT-B-16.pt``. A dictionary inside under
+            ``state_dict`` or ``model`` is taken; ``module.`` before every name is dropped.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the weight file {path} is missing")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state: Any = load_file(path)
+    elif _is_torchscript(path):
+        state = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(row, Tensor) for row in state.values()):
+        raise ValueError(f"{path} holds no dictionary of tensors, so no weights")
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): row for name, row in state.items()}
+    weights: dict[str, Tensor] = state
+    return weights
+
+
+def fit_weights(
+    weights: dict[str, Tensor],
+    wanted: dict[str, Tensor],
+    grid: tuple[int, int],
+    *,
+    origin: str = "the weights",
+) -> dict[str, Tensor]:
+    """Return ``weights`` with the shapes of ``wanted``, without entries that are no part of CLIP.
+
+    The image positions are resized; of the text positions the first are taken.
+
+    Args:
+        weights: A CLIP state dict with OpenAI's names.
+        wanted: The state dict of a `ClipDualEncoder`.
+        grid: Its (rows, columns) of patches.
+        origin: Where the weights come from, for messages.
+
+    Raises:
+        ValueError: If names or other shapes differ.
+    """
+    fitted = {name: row for name, row in weights.items() if name not in _NOT_OURS}
+    name = "visual.positional_embedding"
+    if name in fitted:
+        fitted[name] = resize_position_embedding(fitted[name], grid)
+    name = "positional_embedding"
+    if name in fitted:
+        fitted[name] = fitted[name][: len(wanted[name])]
+    missing = sorted(wanted.keys() - fitted.keys())
+    unexpected = sorted(fitted.keys() - wanted.keys())
+    differing = [
+        f"{name} {list(row.shape)} instead of {list(wanted[name].shape)}"
+        for name, row in fitted.items()
+        if name in wanted and row.shape != wanted[name].shape
+    ]
+    if missing or unexpected or differing:
+        raise ValueError(
+            f"{origin} (encoder.clip.pretrained) does not fit the architecture: "
+            f"{len(missing)} names are missing {missing[:3]}, {len(unexpected)} are unexpected "
+            f"{unexpected[:3]}, {len(differing)} shapes differ {differing[:3]}. Choose the "
+            "encoder.clip.name, or the sizes, that the weights were trained with."
+        )
+    return fitted
+
+
+def pretrained_file(name: str, pretrained: str) -> str:
+    """Return the path of weights for open_clip's model ``name``, downloaded if need be.
+
+    Args:
+        name: Of the model, as open_clip spells it.
+        pretrained: A local file, or a tag that open_clip knows for the model.
+
+    Raises:
+        FileNotFoundError: If there is no such file, no such tag, or the download fails.
+    """
+    if Path(pretrained).is_file():
+        return pretrained
+    from open_clip import pretrained as registry  # type: ignore[import-untyped]
+
+    entry = registry.get_pretrained_cfg(name, pretrained)
+    if not entry:
+        tags = ", ".join(registry.list_pretrained_tags_by_model(name)) or "none"
+        raise FileNotFoundError(
+            f"encoder.clip.pretrained={pretrained} is neither a file nor a tag of {name} in "
+            f"open_clip (tags: {tags})."
+        )
+    try:
+        return str(registry.download_pretrained(entry))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"the weights {pretrained!r} of {name} could not be downloaded ({error}). Fetch the "
+            f"file on a machine with network access ({entry.get('url') or entry.get('hf_hub')}) "
+            "and pass encoder.clip.pretrained=<file>."
+        ) from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Return whether the file is an archive of compiled code, which `torch.load` refuses."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
