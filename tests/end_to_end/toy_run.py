@@ -1,0 +1,245 @@
+"""A small training run that can be stopped anywhere, and what it left behind.
+
+The model draws random numbers in training, in validation and at the start of every epoch, so a
+step that is repeated, left out or done in another order changes its weights.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from crosswalk.callbacks.remember import StepMemory
+from crosswalk.data.loaders import BatchRequest, EpochLoader
+from crosswalk.data.plans import SequentialBatches, ShuffledBatches
+from crosswalk.tracking import RunLogger, read_metrics
+from tests.ddp.processes import REPOSITORY
+
+NUM_SAMPLES, NUM_EPOCHS, STEPS_PER_EPOCH = 22, 3, 6
+
+
+class ToyBatch(NamedTuple):
+    rows: Tensor
+    sample_index: Tensor
+
+
+class ToyDataset:
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.rows = torch.randn(NUM_SAMPLES, 4, generator=generator)
+
+    def __len__(self) -> int:
+        return NUM_SAMPLES
+
+    def __getitems__(self, request: BatchRequest) -> ToyBatch:
+        index = torch.from_numpy(request.sample_index)
+        return ToyBatch(self.rows[index], index)
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a run."""
+
+
+@dataclass
+class StopAt:
+    """Ends the run when an event has happened ``count`` times.
+
+    Events: ``step`` (in training_step), ``stepped`` (after the step and its checkpoint),
+    ``sweep``, ``validation``, ``validated``, ``writing`` (a checkpoint half written),
+    ``replacing``, ``replaced`` (before and after a file takes its place).
+    """
+
+    event: str = "never"
+    count: int = 0
+    kill: bool = False
+
+    def __call__(self, event: str) -> None:
+        if event != self.event:
+            return
+        self.count -= 1
+        if self.count <= 0:
+            if self.kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise Stopped
+
+
+class ToyMethod(L.LightningModule):
+    memory: Tensor
+    labels: Tensor
+
+    def __init__(self, stop: Callable[[str], None]) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3))
+        self.head = nn.Linear(8, 1)
+        self.register_buffer("memory", torch.zeros(NUM_SAMPLES))
+        self.register_buffer("labels", torch.zeros(NUM_SAMPLES))
+        self.stop = stop
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.05)
+        by_epoch = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2], gamma=0.5)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_epoch}}
+
+    def on_train_epoch_start(self) -> None:
+        self.labels.copy_(torch.rand(NUM_SAMPLES) + self.head.weight.sum().detach())
+        self.log("train/labels", self.labels.mean())
+        self.stop("sweep")
+
+    def training_step(self, batch: ToyBatch, batch_idx: int) -> dict[str, Tensor]:
+        output = self.head(self.net(batch.rows)).flatten()
+        target = self.labels[batch.sample_index] + self.memory[batch.sample_index]
+        loss = (output - target).square().mean() + 0 * torch.rand(())
+        self.log("train/step_loss", loss, on_step=True, on_epoch=False)
+        self.log("train/loss", loss, on_step=False, on_epoch=True)
+        self.log("train/most", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        self.stop("step")
+        return {"loss": loss, "index": batch.sample_index, "output": output.detach()}
+
+    def remember(self, outputs: dict[str, Tensor]) -> None:
+        self.memory[outputs["index"]] += 0.1 * outputs["output"] + 0.01
+
+    def validation_step(self, batch: ToyBatch, batch_idx: int) -> None:
+        self.stop("validation")
+        noise = torch.rand(len(batch.rows))
+        self.log("val/score", (self.head(self.net(batch.rows)).flatten() + noise).mean())
+
+    def on_train_batch_start(self, batch: ToyBatch, batch_idx: int) -> None:
+        self.stop("stepped")
+
+    def on_train_epoch_end(self) -> None:
+        self.stop("validated")
+
+
+@contextmanager
+def stopping_in_files(stop: Callable[[str], None]) -> Iterator[None]:
+    """Let ``stop`` end a run while a checkpoint is written or takes its place."""
+    save, replace = torch.save, os.replace
+
+    def stopping_save(value: object, path: Path) -> None:
+        save(value, path)
+        whole = Path(path).read_bytes()
+        Path(path).write_bytes(whole[: len(whole) // 2])
+        stop("writing")
+        Path(path).write_bytes(whole)
+
+    def stopping_replace(source: Path, target: Path) -> None:
+        stop("replacing")
+        replace(source, target)
+        stop("replaced")
+
+    torch.save, os.replace = stopping_save, stopping_replace
+    try:
+        yield
+    finally:
+        torch.save, os.replace = save, replace
+
+
+def toy_trainer(folder: Path, stop: Callable[[str], None], **options: Any) -> L.Trainer:
+    every_n_steps = options.pop("every_n_steps", 2)
+    callbacks = [
+        Checkpoints(
+            folder,
+            record={"config": {"seed": 0}},
+            monitor="val/score",
+            every_n_steps=every_n_steps,
+        ),
+        StepMemory(),
+    ]
+    return L.Trainer(
+        accelerator="cpu",
+        callbacks=[*callbacks, *options.pop("callbacks", [])],
+        logger=[RunLogger(folder)],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=options.pop("num_sanity_val_steps", 0),
+        log_every_n_steps=1,
+        **{"max_epochs": NUM_EPOCHS, "devices": 1, **options},
+    )
+
+
+def train_toy(
+    folder: Path, stop: StopAt | None = None, num_workers: int = 0, **options: Any
+) -> None:
+    """Start the run in ``folder``, or continue it from its last checkpoint if it has one."""
+    torch.set_num_threads(1)
+    stop = stop or StopAt()
+    L.seed_everything(3, verbose=False)
+    method = ToyMethod(stop)
+    dataset = ToyDataset()
+    train = EpochLoader(
+        dataset,
+        ShuffledBatches(NUM_SAMPLES, batch_size=4, seed=1),
+        seed=1,
+        num_workers=num_workers,
+    )
+    val = EpochLoader(
+        dataset, SequentialBatches(NUM_SAMPLES, 8), seed=None, num_workers=num_workers
+    )
+    train._loader.generator = torch.Generator()
+    val._loader.generator = torch.Generator()
+    last = folder / "last.ckpt"
+    with stopping_in_files(stop):
+        toy_trainer(folder, stop, **options).fit(
+            method, train, val, ckpt_path=str(last) if last.exists() else None
+        )
+
+
+def exit_code_of(function: Callable[..., None], *args: object) -> int | None:
+    """Return how a process ends that does nothing but ``function(*args)``."""
+    if str(REPOSITORY) not in sys.path:
+        sys.path.insert(0, str(REPOSITORY))  # the process imports the function's module by name
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lightning.pytorch", "torchmetrics"])
+    process = context.Process(target=function, args=args)
+    process.start()
+    process.join(120)
+    code = process.exitcode
+    process.kill()
+    return code
+
+
+def traces(folder: Path) -> dict[str, Any]:
+    """Return everything about a run that must not depend on whether it was interrupted."""
+    last, best = (
+        torch.load(folder / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")
+    )
+    lines = read_metrics(folder / "metrics.jsonl")
+    return {
+        "last": {key: last[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")},
+        "random": last["resume"]["processes"],
+        "best": (best["state_dict"], best["resume"]["best_score"], best["resume"]["best_epoch"]),
+        "step": last["global_step"],
+        "metrics": [{k: v for k, v in line.items() if k != "time"} for line in lines],
+        "csv": (folder / "metrics.csv").read_text(),
+        "files": sorted(path.name for path in folder.iterdir()),
+    }
+
+
+def assert_same(found: Any, expected: Any, where: str = "") -> None:
+    """Check that two nested containers are equal, tensors bit by bit."""
+    if isinstance(expected, Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected), where
+        for key, value in expected.items():
+            assert_same(found[key], value, f"{where}.{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), where
+        for place, value in enumerate(expected):
+            assert_same(found[place], value, f"{where}[{place}]")
+    else:
+        assert found == expected, where
