@@ -320,16 +320,30 @@ def expected_counts(folder: Path, published: Counts | None) -> Counts | None:
         return published
     content = read_json(path)
     splits = content.get("splits") if isinstance(content, dict) else None
-    if not isinstance(splits, dict) or not set(splits) <= set(SPLITS):
+    keys = ("person_ids", "images", "captions")
+    if not isinstance(splits, dict) or not all(
+        name in SPLITS and isinstance(counts, dict) for name, counts in splits.items()
+    ):
         raise ValueError(
             f"{path} should hold an object `splits` with counts of train, val and test. Generate "
             "the data set again with `crosswalk data synthesize`, or remove this file."
         )
-    keys = ("person_ids", "images", "captions")
     return {
         name: {key: int(counts[key]) for key in keys if key in counts}
         for name, counts in splits.items()
     }
+
+
+def dataset_name(folder: Path, name: str) -> str:
+    """Return what the data set calls itself in ``expected_counts.json``, or ``name``.
+
+    Example:
+        >>> dataset_name(Path("/nowhere"), "CUHK-PEDES")
+        'CUHK-PEDES'
+    """
+    path = folder / EXPECTED_COUNTS_FILE
+    content = read_json(path) if path.is_file() else {}
+    return str(content.get("dataset", name)) if isinstance(content, dict) else name
 
 
 def _whole_number(value: object) -> int | None:

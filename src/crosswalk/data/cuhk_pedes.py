@@ -22,6 +22,7 @@ from pathlib import Path
 from crosswalk.data.annotations import (
     Entry,
     Layout,
+    dataset_name,
     expected_counts,
     find_layout,
     image_folder,
@@ -95,7 +96,7 @@ def read_cuhk_pedes(root: Path) -> Splits:
         )
     return with_notices(
         Splits(
-            dataset="CUHK-PEDES",
+            dataset=dataset_name(layout.folder, "CUHK-PEDES"),
             root=layout.folder,
             layout=layout.name,
             train=to_records(entries["train"], images),

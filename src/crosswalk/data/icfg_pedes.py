@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosswalk.data.annotations import (
+    dataset_name,
     expected_counts,
     find_layout,
     image_folder,
@@ -26,6 +27,8 @@ PUBLISHED_COUNTS = {
     "train": {"person_ids": 3_102, "images": 34_674, "captions": 34_674},
     "test": {"person_ids": 1_000, "images": 19_848, "captions": 19_848},
 }
+
+FOLDERS = ("ICFG-PEDES", ".")
 
 FORMS = {name: (name,) for name in ("ICFG-PEDES.json", "ICFG_PEDES.json")}
 
@@ -62,14 +65,14 @@ def read_icfg_pedes(root: Path) -> Splits:
         >>> splits.layout, splits.train[0].camera_id, splits.val
         ('ICFG_PEDES.json', 1, ())
     """
-    layout = find_layout(Path(root), "ICFG-PEDES", ("ICFG-PEDES", "."), FORMS, ADVICE)
+    layout = find_layout(Path(root), "ICFG-PEDES", FOLDERS, FORMS, ADVICE)
     path = layout.files[0]
     entries = parse_entries(path, read_entries(path), image_keys=("file_path", "img_path"))
     images = image_folder(layout.folder, [entry.name for entry in entries])
     by_split = split_by_name(path, entries)
     return with_notices(
         Splits(
-            dataset="ICFG-PEDES",
+            dataset=dataset_name(layout.folder, "ICFG-PEDES"),
             root=layout.folder,
             layout=layout.name,
             train=to_records(by_split["train"], images, CAMERA),

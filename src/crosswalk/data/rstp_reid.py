@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from crosswalk.data.annotations import (
+    dataset_name,
     expected_counts,
     find_layout,
     image_folder,
@@ -25,6 +26,8 @@ PUBLISHED_COUNTS = {
     "val": {"person_ids": 200, "images": 1_000, "captions": 2_000},
     "test": {"person_ids": 200, "images": 1_000, "captions": 2_000},
 }
+
+FOLDERS = ("RSTPReid", ".")
 
 FORMS = {"data_captions.json": ("data_captions.json",)}
 
@@ -55,14 +58,14 @@ def read_rstp_reid(root: Path) -> Splits:
         >>> splits.val[0].person_id, splits.val[0].camera_id
         (1, 14)
     """
-    layout = find_layout(Path(root), "RSTPReid", ("RSTPReid", "."), FORMS, ADVICE)
+    layout = find_layout(Path(root), "RSTPReid", FOLDERS, FORMS, ADVICE)
     path = layout.files[0]
     entries = parse_entries(path, read_entries(path), image_keys=("img_path", "file_path"))
     images = image_folder(layout.folder, [entry.name for entry in entries])
     by_split = split_by_name(path, entries)
     return with_notices(
         Splits(
-            dataset="RSTPReid",
+            dataset=dataset_name(layout.folder, "RSTPReid"),
             root=layout.folder,
             layout=layout.name,
             train=to_records(by_split["train"], images, CAMERA),
