@@ -178,9 +178,10 @@ def _scene(camera: Camera, number: int) -> Image.Image:
     _paint_far(pen, rng, horizon, camera.place)
     image = image.filter(ImageFilter.GaussianBlur(1.2))
     mottled = keyed_generator(*camera.key, "mottle", number)
-    coarse = mottled.normal(0, 7, (45, 52)).repeat(8, 0).repeat(9, 1)[: size[1], : size[0]]
+    blotches = Image.fromarray(mottled.normal(0, 8, (30, 36)).astype(np.float32))
+    coarse = np.asarray(blotches.resize(size, Image.Resampling.BICUBIC))
     levels = np.asarray(image).astype(np.float32)
-    levels[:, : coarse.shape[1]] += coarse[:, :, None]
+    levels += coarse[:, :, None]
     levels += mottled.normal(0, 4, levels.shape)
     return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).filter(ImageFilter.SMOOTH)
 
@@ -232,15 +233,15 @@ def _paint_far(
         colour = _near(rng, (156, 128, 108), 26)
         pen.rectangle((0, 0, _SCENE_WIDTH, horizon), fill=colour)
         dark = tuple(int(c * 0.86) for c in colour)
-        for row, top in enumerate(range(0, horizon, 14)):
-            pen.line((0, top, _SCENE_WIDTH, top), fill=dark, width=1)
-            for left in range(-(row % 2) * 15, _SCENE_WIDTH, 30):
-                pen.line((left, top, left, min(horizon, top + 14)), fill=dark, width=1)
+        for row, level in enumerate(range(0, horizon, 14)):
+            pen.line((0, level, _SCENE_WIDTH, level), fill=dark, width=1)
+            for joint in range(-(row % 2) * 15, _SCENE_WIDTH, 30):
+                pen.line((joint, level, joint, min(horizon, level + 14)), fill=dark, width=1)
     else:
         pen.rectangle((0, 0, _SCENE_WIDTH, horizon), fill=_near(rng, (176, 186, 196), 22))
         for _ in range(int(rng.integers(3, 8))):
-            left, wide = rng.uniform(-60, _SCENE_WIDTH), rng.uniform(40, 150)
-            top = horizon * rng.uniform(0, 0.6)
+            left, wide = float(rng.uniform(-60, _SCENE_WIDTH)), float(rng.uniform(40, 150))
+            top = horizon * float(rng.uniform(0, 0.6))
             if place == "grass" or rng.random() < 0.3:
                 green = _near(rng, (58, 92, 48), 20)
                 pen.ellipse((left, top, left + wide, horizon + 12), fill=green)
@@ -251,15 +252,15 @@ def _paint_far(
                 for x in range(int(left) + 6, int(left + wide) - 10, 18):
                     for y in range(int(top) + 6, horizon - 14, 22):
                         pen.rectangle((x, y, x + 9, y + 13), fill=pane)
-    for _ in range(int(rng.integers(0, 4))):  # poles, doors, parked things
-        left = rng.uniform(0, _SCENE_WIDTH)
+    for _ in range(int(rng.integers(0, 4))):  # poles, parked things
+        left = float(rng.uniform(0, _SCENE_WIDTH))
         colour = _near(rng, pick(rng, [(70, 72, 76), (150, 150, 150), (120, 60, 50)]), 14)
         if rng.random() < 0.5:
-            foot = horizon + rng.uniform(10, 120)
+            foot = horizon + float(rng.uniform(10, 120))
             pen.rectangle((left, 0, left + rng.uniform(4, 10), foot), fill=colour)
         else:
-            foot, wide = horizon + rng.uniform(5, 70), rng.uniform(50, 130)
-            top = foot - rng.uniform(35, 70)
+            foot, wide = horizon + float(rng.uniform(5, 70)), float(rng.uniform(50, 130))
+            top = foot - float(rng.uniform(35, 70))
             body = _near(rng, pick(rng, [(150, 30, 36), (40, 60, 120), (200, 200, 200)]), 20)
             pen.rounded_rectangle((left, top, left + wide, foot), 12, fill=body)
             pen.ellipse((left + 8, foot - 12, left + 30, foot + 10), fill=(30, 30, 32))

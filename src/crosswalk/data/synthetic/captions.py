@@ -16,13 +16,15 @@ from crosswalk.data.synthetic.people import Item, Person, attribute_values
 from crosswalk.data.synthetic.pose import Shot, view_of, visible_items
 from crosswalk.data.synthetic.randomness import draw, pick
 
-WRONG_SHARE = 0.03
+WRONG_SHARE = 0.04
 """Share of mentions of attributes that are wrong."""
 
 WORD_LIMITS = (10, 40)
 """Least and most words of a caption."""
 
-_COLOUR_WORDS: dict[str, dict[str, float]] = {
+Words = Mapping[str, Mapping[str, float]]
+
+_COLOUR_WORDS: Words = {
     "black": {"black": 8, "dark": 0.8},
     "white": {"white": 8, "light-coloured": 0.5, "cream-coloured": 0.3},
     "grey": {"grey": 5, "gray": 3, "light grey": 0.5, "dark grey": 0.5},
@@ -40,7 +42,7 @@ _COLOUR_WORDS: dict[str, dict[str, float]] = {
     "brown": {"brown": 7, "dark brown": 1, "dark": 0.3},
     "beige": {"beige": 3, "tan": 3, "khaki": 2, "cream-coloured": 0.5, "light-coloured": 0.4},
 }
-_UPPER_WORDS: dict[str, dict[str, float]] = {
+_UPPER_WORDS: Words = {
     "t-shirt": {"t-shirt": 5, "tee shirt": 1, "shirt": 2, "top": 0.6},
     "shirt": {"shirt": 4, "button-up shirt": 1.5, "collared shirt": 1, "top": 0.3},
     "polo": {"polo shirt": 4, "collared shirt": 1, "shirt": 1.5},
@@ -54,7 +56,7 @@ _UPPER_WORDS: dict[str, dict[str, float]] = {
     "tank top": {"tank top": 4, "sleeveless top": 2, "top": 0.6},
     "dress": {"dress": 6},
 }
-_LOWER_WORDS: dict[str, dict[str, float]] = {
+_LOWER_WORDS: Words = {
     "trousers": {"trousers": 3, "pants": 4, "slacks": 1.5},
     "jeans": {"jeans": 6, "denim pants": 0.8, "pants": 1.2},
     "sweatpants": {"sweatpants": 3, "track pants": 2, "jogging pants": 1, "pants": 1},
@@ -63,7 +65,7 @@ _LOWER_WORDS: dict[str, dict[str, float]] = {
     "shorts": {"shorts": 6, "short pants": 0.8},
     "skirt": {"skirt": 6},
 }
-_SHOE_WORDS: dict[str, dict[str, float]] = {
+_SHOE_WORDS: Words = {
     "sneakers": {"sneakers": 3, "trainers": 0.8, "tennis shoes": 1, "sports shoes": 1, "shoes": 3},
     "leather shoes": {"dress shoes": 2, "leather shoes": 1.5, "loafers": 0.8, "shoes": 3},
     "boots": {"boots": 5, "shoes": 0.7},
@@ -71,21 +73,21 @@ _SHOE_WORDS: dict[str, dict[str, float]] = {
     "flats": {"flats": 2, "flat shoes": 1.5, "shoes": 3},
     "heels": {"heels": 2, "high heels": 2, "high-heeled shoes": 1, "shoes": 1},
 }
-_BAG_WORDS: dict[str, dict[str, float]] = {
+_BAG_WORDS: Words = {
     "backpack": {"backpack": 6, "rucksack": 0.8, "book bag": 0.8, "bag": 1},
     "crossbody bag": {"crossbody bag": 1.5, "messenger bag": 2, "satchel": 0.8, "bag": 1.5},
     "shoulder bag": {"shoulder bag": 3, "purse": 1.2, "bag": 1.5},
     "handbag": {"handbag": 3, "purse": 2, "bag": 1.2},
     "suitcase": {"suitcase": 4, "rolling suitcase": 1.5, "trolley bag": 0.6},
 }
-_PATTERN_WORDS: dict[str, dict[str, float]] = {
+_PATTERN_WORDS: Words = {
     "striped": {"striped": 5, "horizontally striped": 1},
     "vertical": {"vertically striped": 2, "pinstriped": 1, "striped": 2},
     "plaid": {"plaid": 3, "checkered": 2, "checked": 1.5},
     "dotted": {"polka-dot": 2, "dotted": 2, "spotted": 1},
     "block": {"two-tone": 2, "two-coloured": 1},
 }
-_HEADWEAR_WORDS: dict[str, dict[str, float]] = {
+_HEADWEAR_WORDS: Words = {
     "cap": {"cap": 4, "baseball cap": 2, "hat": 0.8},
     "hat": {"hat": 4, "brimmed hat": 1.5},
     "beanie": {"beanie": 3, "knitted hat": 1.5, "hat": 0.8},
@@ -173,7 +175,7 @@ class _Writer:
 
     # words --------------------------------------------------------------------------------------
 
-    def name(self, attribute: str, words: Mapping[str, Mapping[str, float]]) -> str:
+    def name(self, attribute: str, words: Words) -> str:
         """Return a word for the attribute's value, sometimes for another value; note it."""
         value = self.values[attribute]
         if self.chance(WRONG_SHARE):
@@ -209,7 +211,7 @@ class _Writer:
                 Mention("stature", stature, frozenset({stature})),
             ]
         if self.chance(0.16) and person.build != "average":
-            build = {"slim": {"slim": 2, "thin": 1}, "heavy": {"heavy-set": 1, "stocky": 1}}
+            build: Words = {"slim": {"slim": 2, "thin": 1}, "heavy": {"heavy-set": 1, "stocky": 1}}
             adjectives.append(self.name("build", build))
         if self.chance(0.3) and noun not in ("boy", "girl", "guy") and person.age != "adult":
             age = {"young": {"young": 1}, "old": {"older": 1, "elderly": 1}}
@@ -275,7 +277,7 @@ class _Writer:
         if lower.kind == "skirt":
             kind_wrong = self.said["lower"][-1].means != frozenset({"skirt"})
             if not kind_wrong and self.chance(0.5):
-                words = {
+                words: Words = {
                     "short": {"short": 2, "mini": 1},
                     "knee": {"knee-length": 2},
                     "long": {"long": 2},
@@ -296,12 +298,12 @@ class _Writer:
     def hair(self) -> str:
         self.phrase = "hair"
         kind = self.values["hair.kind"]
-        lengths = {
+        lengths: Words = {
             "short": {"short": 1},
             "medium": {"shoulder-length": 1, "medium-length": 1},
             "long": {"long": 1},
         }
-        colours = {
+        colours: Words = {
             "black": {"black": 4, "dark": 2},
             "brown": {"brown": 4, "dark": 0.6},
             "blond": {"blond": 2, "blonde": 2, "light-coloured": 0.4},
@@ -352,7 +354,10 @@ class _Writer:
             )
         if "glasses" in seen and self.chance(0.45):
             self.phrase = "worn glasses"
-            words = {"glasses": {"glasses": 3, "eyeglasses": 1}, "sunglasses": {"sunglasses": 3}}
+            words: Words = {
+                "glasses": {"glasses": 3, "eyeglasses": 1},
+                "sunglasses": {"sunglasses": 3},
+            }
             extras.append(self.name("glasses.kind", words))
         if "scarf" in seen and self.chance(0.6):
             self.phrase = "worn scarf"
@@ -364,13 +369,13 @@ class _Writer:
         held = []
         if "carried" in self.seen and self.chance(0.65):
             self.phrase = "held carried"
-            words = {
+            things: Words = {
                 "shopping bag": {"shopping bag": 3, "plastic bag": 1},
                 "box": {"box": 3, "cardboard box": 0.4},
                 "folder": {"folder": 2, "book": 1},
                 "bottle": {"bottle": 3},
             }
-            held.append(_a(f"{self.colour('carried')} {self.name('carried.kind', words)}"))
+            held.append(_a(f"{self.colour('carried')} {self.name('carried.kind', things)}"))
         if "umbrella" in self.seen and self.chance(0.9):
             self.phrase = "held umbrella"
             held.append(_a(f"{self.colour('umbrella')} umbrella"))
@@ -424,10 +429,9 @@ class _Writer:
         used = _needs(form)
         sentences = [form.format(**slots)]
         for slot, maker in (("H", self._hair_sentence), ("B", self._bag_sentence)):
-            if slot in slots and slot not in used:
-                if self.chance(0.75):
-                    sentences.append(maker(slots))
-                    used = used | {slot}
+            if slot in slots and slot not in used and self.chance(0.75):
+                sentences.append(maker(slots))
+                used = used | {slot}
         if "F" in slots and "F" not in used and self.chance(0.7):
             sentences.append(self._shoe_sentence(slots))
             used = used | {"F"}

@@ -1,4 +1,4 @@
-"""Synthetic image-caption pairs on disk: every person's pictures and words, rendered on all cores."""
+"""Synthetic image-caption pairs on disk, rendered on all cores."""
 
 from __future__ import annotations
 

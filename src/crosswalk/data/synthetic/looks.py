@@ -33,7 +33,7 @@ class Look:
     colour_weights: Mapping[str, float] = field(default_factory=dict)
     bag_rate: float = 0.58
     headwear_rate: float = 0.2
-    look_alike_share: float = 0.5
+    look_alike_share: float = 0.6
     cameras: Mapping[str, int] = field(
         default_factory=lambda: {
             "cam_a": 1,
@@ -45,8 +45,8 @@ class Look:
             "train_query": 4,
         }
     )
-    exposure: tuple[float, float] = (0.72, 1.18)
-    cast: float = 0.12
+    exposure: tuple[float, float] = (0.7, 1.12)
+    cast: float = 0.09
     sharpness: tuple[float, float] = (0.35, 1.0)
     places: Mapping[str, float] = field(
         default_factory=lambda: {"street": 3.0, "grass": 2.0, "wall": 2.0, "plaza": 2.0}
@@ -61,8 +61,8 @@ LOOKS: dict[str, Look] = {
         colour_weights={"blue": 1.8, "light blue": 1.6, "orange": 1.6, "black": 0.7, "green": 1.4},
         bag_rate=0.66,
         headwear_rate=0.26,
-        exposure=(0.8, 1.3),
-        cast=0.08,
+        exposure=(0.8, 1.2),
+        cast=0.06,
         sharpness=(0.45, 1.0),
         places={"street": 1.0, "grass": 4.0, "wall": 1.5, "plaza": 3.0},
     ),

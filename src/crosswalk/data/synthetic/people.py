@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -301,7 +302,7 @@ def _accented(rng: np.random.Generator, item: Item, pattern: str) -> Item:
 
 
 def _distance(a: Rgb, b: Rgb) -> float:
-    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5
+    return math.dist(a, b)
 
 
 def _clothes(rng: np.random.Generator, look: Look, sex: str) -> tuple[Item, Item, Item]:
@@ -332,7 +333,7 @@ def _clothes(rng: np.random.Generator, look: Look, sex: str) -> tuple[Item, Item
     if kind in ("shirt", "blouse"):
         sleeves = "short" if rng.random() < 0.25 + 0.4 * warm else "long"
     upper = replace(_plain(rng, kind, colours), extent=sleeves)
-    patterns = {
+    patterns: dict[str, dict[str, float]] = {
         "t-shirt": {"plain": 5, "striped": 2, "logo": 2.4, "block": 0.8, "dotted": 0.3},
         "shirt": {"plain": 4, "plaid": 3, "vertical": 1.2},
         "polo": {"plain": 4, "striped": 2, "block": 0.8},

@@ -146,7 +146,7 @@ class Skeleton:
     def _arm(
         self, side: int, angle: float, person: Person, shot: Shot
     ) -> tuple[Point, Point, Point]:
-        left = side * self.shoulder
+        left = side * (self.shoulder - 0.014)
         spread = 0.16 if person.build != "heavy" else 0.2
         bend = 0.25 + 0.4 * max(0.0, angle)
         angle = angle * shot.arm
@@ -159,8 +159,8 @@ class Skeleton:
         elif person.carried.kind in ("box", "folder"):
             angle, bend = 0.1, 1.45
         elbow = (
-            left + side * 0.14 * math.sin(spread),
-            0.8 - 0.15 * math.cos(angle),
+            left + side * 0.15 * math.sin(spread),
+            0.795 - 0.15 * math.cos(angle),
             0.15 * math.sin(angle),
         )
         fore = angle + bend
@@ -170,4 +170,4 @@ class Skeleton:
             elbow[1] - 0.14 * math.cos(fore),
             elbow[2] + 0.14 * math.sin(fore),
         )
-        return self.place(left, 0.8, 0.0), self.place(*elbow), self.place(*wrist)
+        return self.place(left, 0.795, 0.0), self.place(*elbow), self.place(*wrist)

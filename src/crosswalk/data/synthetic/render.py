@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -35,7 +35,7 @@ class Painter:
 
     def finish(self) -> Image.Image:
         """Return the picture in its light."""
-        soft = self._shade.filter(ImageFilter.BoxBlur(1.6))
+        soft = self._shade.filter(ImageFilter.BoxBlur(2))
         return ImageChops.multiply(self._picture, Image.merge("RGB", (soft, soft, soft)))
 
     def figure(
@@ -75,11 +75,11 @@ class Painter:
         """Paint a piece of clothing around the trunk, darker on the side away from the light."""
         self.shape(outline, item.rgb, item=item)
         middle = sum(x for x, _ in outline) / len(outline)
-        dark = [
-            (x, y) if (x - middle) * self._light < 0 else (middle + (x - middle) * -0.35, y)
-            for x, y in outline
-        ]
-        self._shader.polygon(dark, fill=_DIM + 12)
+        self._shader.polygon(outline, fill=_DIM + 6)
+        for share, shift, light in ((0.84, 0.1, _DIM + 44), (0.6, 0.2, _LIT)):
+            lit = [(middle + (x - middle) * share, y) for x, y in outline]
+            reach = max(x for x, _ in lit) - middle
+            self._shader.polygon([(x + self._light * shift * reach, y) for x, y in lit], fill=light)
         for _ in range(3):  # folds
             (x0, y0), (x1, y1) = outline[0], outline[len(outline) // 2]
             a, b, c, d = self._rng.random(4)
@@ -215,7 +215,7 @@ class _Figure:
         for side in (1, -1):
             depth = self.body.place(side * self.body.hip, 0, 0)[2]
             forward = self.body.legs[side][1][2]
-            self.add(-0.3 + 0.5 * depth + 0.3 * forward, lambda side=side: self._leg(side))
+            self.add(-0.3 + 0.5 * depth + 0.3 * forward, partial(self._leg, side))
 
     def _leg(self, side: int) -> None:
         person, size = self.person, self.size
@@ -353,8 +353,11 @@ class _Figure:
         if worn.kind == "tank top":
             self.paint_on.trunk(
                 self._outline(
-                    [(0.84, 0.045, 0.04), (0.82, self.body.shoulder * 0.9, 0.05)]
-                    + [(0.7, self.body.shoulder * 0.9, 0.06)]
+                    [
+                        (0.84, 0.045, 0.04),
+                        (0.82, self.body.shoulder * 0.9, 0.05),
+                        (0.7, self.body.shoulder * 0.9, 0.06),
+                    ]
                 ),
                 Item("skin", rgb=person.skin),
             )
@@ -438,10 +441,9 @@ class _Figure:
 
     def _arms(self) -> None:
         for side in (1, -1):
-            shoulder, elbow, wrist = self.body.arms[side]
+            shoulder, _, wrist = self.body.arms[side]
             depth = shoulder[2] * 1.6 + 0.4 * (wrist[2] - shoulder[2])
-            self.add(depth, lambda side=side: self._arm(side))
-            del elbow
+            self.add(depth, partial(self._arm, side))
 
     def _arm(self, side: int) -> None:
         person, size = self.person, self.size

@@ -30,7 +30,8 @@ def shots_of(look: Look, person: Person, *, seed: int, person_id: int, count: in
     Example:
         >>> from crosswalk.data.synthetic.looks import LOOKS
         >>> city = LOOKS["city"]
-        >>> shots = shots_of(city, person_of(city, seed=0, person_id=3), seed=0, person_id=3, count=3)
+        >>> person = person_of(city, seed=0, person_id=3)
+        >>> shots = shots_of(city, person, seed=0, person_id=3, count=3)
         >>> len({shot.yaw for shot in shots}), len({shot.source for shot in shots})
         (3, 1)
     """
