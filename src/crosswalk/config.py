@@ -1,0 +1,448 @@
+"""From `key=value` overrides to objects. The only module that knows Hydra and OmegaConf.
+
+`compose` reads the files under ``configs/`` and is quick: nothing heavy is imported before
+`check_types` looks at constructors. `build` then makes the objects in the order they need each
+other: data, their sizes, the method.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from crosswalk.constructors import check_node, construct, did_you_mean, locate
+from crosswalk.trainer_arguments import num_processes, trainer_keys, trainer_settings
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    from hydra.core.override_parser.types import Override
+
+DEFAULT_METHOD = "rde"  # as in configs/train.yaml
+
+
+def config_folder() -> Path:
+    """Return the folder of the YAML files: inside an installed package, or beside ``src/``.
+
+    Example:
+        >>> (config_folder() / "train.yaml").is_file()
+        True
+    """
+    package = Path(__file__).parent
+    for folder in (package / "configs", package.parents[1] / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"no configs/train.yaml inside {package} or beside its src folder. The installation is "
+        "incomplete: install crosswalk again, from a wheel or a whole clone."
+    )
+
+
+def group_values(group: str) -> list[str]:
+    """Return what ``<group>=`` may be set to.
+
+    Example:
+        >>> "rde" in group_values("method")
+        True
+    """
+    folder = config_folder() / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def compose(overrides: Iterable[str] = ()) -> DictConfig:
+    """Return the configuration of a run, closed against unknown keys.
+
+    From weakest to strongest: the group files, the published run
+    ``configs/experiment/<method>/<data>.yaml`` where there is one, the overrides. Without
+    ``data=`` the method's synthetic data are taken.
+
+    Args:
+        overrides: ``key=value`` in Hydra's grammar, with or without leading ``--``:
+            ``group=file``, ``dotted.key=value``, ``+new.key=value``, ``~key``.
+
+    Raises:
+        ValueError: A key, a group or a value of a group does not exist; the message suggests
+            the nearest one that does.
+
+    Example:
+        >>> compose(["method=rde", "seed=3"]).seed
+        3
+    """
+    parsed = _parse(overrides)
+    groups = _groups()
+    choices = [override for override in parsed if _is_choice(override, groups)]
+    for choice in choices:
+        _check_choice(choice)
+    lines = [choice.input_line or "" for choice in choices]
+    chosen = {choice.key_or_group: choice.value() for choice in choices}
+    experiment = _published_run(chosen)
+    if experiment is not None:
+        lines.append(f"experiment={experiment}")
+    config = _hydra_compose(lines)
+    keys = [override for override in parsed if not _is_choice(override, groups)]
+    if keys:
+        lines += [_checked_line(override, config, groups) for override in keys]
+        config = _hydra_compose(lines)
+    return config
+
+
+def restore(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> DictConfig:
+    """Return the configuration of an earlier run, changed by overrides.
+
+    ``dotted.key=value`` changes the stored value; ``group=file`` replaces the group's part by a
+    new one, as in ``data=icfg_pedes`` to evaluate a model on other data.
+
+    Example:
+        >>> restore({"seed": 1, "trainer": {"devices": 2}}, ["trainer.devices=1"])
+        {'seed': 1, 'trainer': {'devices': 1}}
+    """
+    config = OmegaConf.create(dict(stored))
+    groups = _groups()
+    for override in _parse(overrides):
+        key, value = override.key_or_group, override.value()
+        if _is_choice(override, groups) and key in config:
+            _check_choice(override)
+            method = stored.get("choices", {}).get("method", DEFAULT_METHOD)
+            fresh = compose([f"method={method}", override.input_line or ""])
+            OmegaConf.update(config, key, fresh[key], merge=False, force_add=True)
+        elif override.is_delete():
+            raise ValueError(f"~{key}: keys of a stored run can be changed, not removed.")
+        else:
+            _checked_line(override, config, groups)
+            OmegaConf.update(config, key, value, merge=False, force_add=True)
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resolved configuration as plain dicts, lists and scalars.
+
+    Raises:
+        ValueError: A value is still ``???`` or an interpolation cannot be resolved.
+
+    Example:
+        >>> to_plain(OmegaConf.create({"seed": 1, "data": {"seed": "${seed}"}}))
+        {'seed': 1, 'data': {'seed': 1}}
+    """
+    if not isinstance(config, DictConfig):
+        return dict(config)
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", "") or ""
+        raise ValueError(f"{key}: {_first_line(error)}. Set it with {key}=<value>.") from error
+    return typing.cast(dict[str, Any], plain)
+
+
+def to_yaml(config: DictConfig | Mapping[str, Any]) -> str:
+    """Return the configuration as YAML, interpolations resolved where they can be.
+
+    Example:
+        >>> print(to_yaml({"seed": 1, "trainer": {"devices": 2}}))
+        seed: 1
+        trainer:
+          devices: 2
+        <BLANKLINE>
+    """
+    if isinstance(config, DictConfig):
+        return OmegaConf.to_yaml(config, resolve=True)
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return a stored ``config.yaml`` as plain dicts.
+
+    Example:
+        >>> read_yaml(config_folder() / "train.yaml")["seed"]
+        1
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: a run folder holds the config.yaml of its run")
+    return to_plain(typing.cast(DictConfig, OmegaConf.load(path)))
+
+
+def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (dotted key, left value, right value) wherever two configurations differ.
+
+    Example:
+        >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}, "d": None})
+        [('a.c', '2', '(absent)'), ('d', '(absent)', 'null')]
+    """
+    one, two = (
+        {
+            key: "null" if value is None else str(value)
+            for key, value in _nested(config)
+            if not (isinstance(value, (Mapping, list)) and value)
+        }
+        for config in (left, right)
+    )
+    rows = []
+    for key in [*one, *(key for key in two if key not in one)]:
+        if one.get(key, "(absent)") != two.get(key, "(absent)"):
+            rows.append((key, one.get(key, "(absent)"), two.get(key, "(absent)")))
+    return rows
+
+
+def check_types(
+    node: DictConfig | Mapping[str, Any], key: str = "", given: Iterable[str] = ()
+) -> None:
+    """Compare a ``_target_`` node, and all nodes inside, with the constructors they name.
+
+    Without this ``temperature=hot`` would reach the loss as a string.
+
+    Args:
+        node: A mapping with a ``_target_``.
+        key: Its dotted key, for the message; a `DictConfig` knows its own.
+        given: Names of arguments that will be handed over later.
+
+    Raises:
+        ValueError: A key the constructor does not have, a value it does not take, or no value
+            where it has no default; the message names the dotted key.
+
+    Example:
+        >>> loss = {"_target_": "crosswalk.losses.pair_losses.InfoNCE", "temperature": "hot"}
+        >>> check_types(loss, key="method.loss")
+        Traceback (most recent call last):
+            ...
+        ValueError: method.loss.temperature='hot' is a str, but ...pair_losses.InfoNCE takes float.
+    """
+    if isinstance(node, DictConfig):
+        key = key or node._get_full_key(None)
+    check_node(to_plain(node), key, frozenset(given))
+
+
+def instantiate(node: DictConfig | Mapping[str, Any] | None, **kwargs: Any) -> Any:  # noqa: ANN401
+    """Return the object a ``_target_`` node describes, after `check_types`.
+
+    Constructors get plain dicts, lists and scalars. With ``_partial_: true`` the object is a
+    function that waits for its remaining arguments.
+
+    Args:
+        node: A mapping with a ``_target_``; None gives None.
+        kwargs: Further arguments, objects of any kind.
+
+    Example:
+        >>> instantiate({"_target_": "fractions.Fraction", "numerator": 6}, denominator=4)
+        Fraction(3, 2)
+    """
+    if node is None:
+        return None
+    check_types(node, given=kwargs)
+    return construct(to_plain(node), kwargs)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a configuration describes.
+
+    Attributes:
+        config: The resolved configuration, plain.
+        data: The data module.
+        method: The method, built with the data's sizes.
+        trainer: Keyword arguments of Lightning's Trainer, strategy included; callbacks and
+            loggers are the caller's.
+    """
+
+    config: dict[str, Any]
+    data: L.LightningDataModule
+    method: L.LightningModule
+    trainer: dict[str, Any]
+
+
+def build(config: DictConfig | Mapping[str, Any]) -> Run:
+    """Return the objects of a run: first the data, then their sizes, then the method.
+
+    Raises:
+        ValueError: Values that do not fit their constructors, or each other.
+    """
+    plain = to_plain(config)
+    method_class = locate(plain["method"]["_target_"], "method")
+    check_types(plain["method"], key="method", given=("data", "optim"))
+    check_types(plain["data"], key="data")
+    check_types(plain["optim"], key="optim")
+    trainer = trainer_settings(plain["trainer"])
+    check_together(plain, accumulates=bool(getattr(method_class, "accumulates", False)))
+    data = instantiate(plain["data"])
+    optim = instantiate(plain["optim"])
+    method = instantiate(plain["method"], data=data.spec, optim=optim)
+    return Run(config=plain, data=data, method=method, trainer=trainer)
+
+
+def check_together(config: Mapping[str, Any], *, accumulates: bool) -> None:
+    """Refuse values that are right alone and wrong together.
+
+    Args:
+        config: The plain configuration.
+        accumulates: Whether the method defines its loss over accumulated batches.
+
+    Example:
+        >>> trainer = {"accelerator": "cpu", "devices": 8}
+        >>> check_together({"data": {"batch_size": 100}, "trainer": trainer}, accumulates=False)
+        Traceback (most recent call last):
+            ...
+        ValueError: data.batch_size=100 does not split over 8 processes; use 96 or 104.
+    """
+    trainer = config["trainer"]
+    steps = trainer.get("accumulate_grad_batches") or 1
+    if steps > 1 and not accumulates:
+        raise ValueError(
+            f"trainer.accumulate_grad_batches={steps}: this method's loss compares all samples of "
+            "a batch with each other, so several small batches are not one large batch. Use one "
+            "larger data.batch_size on more processes (trainer.devices), or keep the batch."
+        )
+    processes = num_processes(trainer)
+    for key, batch_size in _batch_sizes(config["data"]):
+        below = batch_size // processes * processes
+        if batch_size % processes:
+            advice = f"{below} or {below + processes}" if below else f"{processes} or more"
+            raise ValueError(
+                f"{key}={batch_size} does not split over {processes} processes; use {advice}."
+            )
+
+
+# Composition
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in config_folder().iterdir() if path.is_dir())
+
+
+def _parse(overrides: Iterable[str]) -> list[Override]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    parser = OverridesParser.create()
+    parsed = []
+    for line in overrides:
+        try:
+            override = parser.parse_override(line.removeprefix("--"))
+        except OverrideParseException as error:
+            raise ValueError(
+                f"{line!r} is not of the form key=value. Quote values with special characters, "
+                "as in 'data.root=\"/my data/a=b\"'."
+            ) from error
+        if override.is_sweep_override():
+            raise ValueError(
+                f"{line!r} has several values. A list is written key=[1,2]; for a sweep start one "
+                "run per value."
+            )
+        parsed.append(override)
+    return parsed
+
+
+def _is_choice(override: Override, groups: Sequence[str]) -> bool:
+    """Return whether the override names a file of a group; ``method={...}`` is none."""
+    return override.key_or_group in groups and (
+        override.is_delete() or isinstance(override.value(), str) or override.value() is None
+    )
+
+
+def _check_choice(choice: Override) -> None:
+    group, value = choice.key_or_group, choice.value()
+    values = group_values(group)
+    if value is None or value in values:
+        return
+    raise ValueError(
+        f"{group}={value} does not exist.{did_you_mean(str(value), values)} "
+        f"There are: {', '.join(values)}."
+    )
+
+
+def _published_run(chosen: Mapping[str, Any]) -> str | None:
+    """Return the experiment that belongs to the chosen method and data, unless one was named."""
+    if "experiment" in chosen:
+        return None
+    method, runs = chosen.get("method", DEFAULT_METHOD), group_values("experiment")
+    if chosen.get("data") is not None:
+        wanted = [f"{method}/{chosen['data']}"]
+    else:
+        wanted = [run for run in runs if run.startswith(f"{method}/synthetic_")]
+    return next((run for run in wanted if run in runs), None)
+
+
+def _hydra_compose(lines: list[str]) -> DictConfig:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    OmegaConf.register_new_resolver("above", _above, replace=True)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            whole = hydra_compose("train", lines, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        message = str(error).split("Config search path")[0]
+        raise ValueError(" ".join(message.split())) from error
+    finally:
+        GlobalHydra.instance().clear()
+    choices = dict(whole.hydra.runtime.choices)
+    config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    OmegaConf.set_struct(config, False)
+    config["choices"] = {
+        group: value
+        for group, value in sorted(choices.items())
+        if value is not None and not group.startswith("hydra/")
+    }
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def _above(value: float, limit: float, then: Any, otherwise: Any) -> Any:  # noqa: ANN401
+    """Return ``then`` if ``value > limit``: ``${above:${data.noise_rate},0.4,100,10}``."""
+    return then if float(value) > float(limit) else otherwise
+
+
+def _checked_line(override: Override, config: DictConfig, groups: Sequence[str]) -> str:
+    """Return the override as a line for Hydra, or say which key was meant."""
+    key, line = override.key_or_group, override.input_line or ""
+    if override.is_add() or override.is_force_add():
+        if key.startswith("trainer."):
+            _check_trainer_key(key, line)
+        return line
+    known = [name for name, _ in _nested(OmegaConf.to_container(config, resolve=False))]
+    if key in known:
+        return line
+    if key.startswith("trainer.") and not override.is_delete():
+        _check_trainer_key(key, line)
+        return f"++{line}"
+    near = did_you_mean(key, [*known, *groups])
+    raise ValueError(
+        f"{key} is not a key of this configuration.{near} `crosswalk config show` lists all keys; "
+        f"+{key}=<value> adds a new one."
+    )
+
+
+def _check_trainer_key(key: str, line: str) -> None:
+    name = key.split(".")[1]
+    if key.count(".") == 1 and name not in trainer_keys():
+        near = did_you_mean(key, [f"trainer.{name}" for name in trainer_keys()])
+        raise ValueError(f"{line}: Lightning's Trainer has no argument {name}.{near}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")
+
+
+def _batch_sizes(data: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Return every batch size of the data node, with its key."""
+    return [
+        (f"data.{key}", value)
+        for key, value in _nested(data)
+        if key.rsplit(".", 1)[-1] == "batch_size" and isinstance(value, int)
+    ]
+
+
+def _nested(node: Any, prefix: str = "") -> list[tuple[str, Any]]:  # noqa: ANN401
+    """Return every dotted key below ``node`` with its value, inner nodes included."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+        rows.append((f"{prefix}{name}", value))
+        if isinstance(value, (Mapping, list)):
+            rows += _nested(value, f"{prefix}{name}.")
+    return rows
