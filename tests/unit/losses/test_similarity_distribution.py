@@ -1,0 +1,58 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from crosswalk.losses.similarity_distribution import (
+    image_id_labels,
+    label_divergence,
+    similarity_distribution_loss,
+)
+from tests.unit.losses.batches import hand_example, random_batch
+
+
+@pytest.mark.parametrize(("num_pairs", "num_persons"), [(1, 1), (3, 1), (3, 3), (7, 3)])
+def test_it_matches_an_explicit_loop(num_pairs: int, num_persons: int) -> None:
+    similarity, positive = random_batch(num_pairs, num_persons, seed=num_pairs)
+
+    losses = similarity_distribution_loss(similarity, positive, temperature=0.1)
+
+    for anchor, loss in enumerate(losses):
+        exponentials = [math.exp(s / 0.1) for s in similarity[anchor].tolist()]
+        count = int(positive[anchor].sum())
+        expected = 0.0
+        for exponential, own in zip(exponentials, positive[anchor].tolist(), strict=True):
+            probability = exponential / sum(exponentials)
+            label = 1 / count if own else 0.0
+            expected += probability * (math.log(probability) - math.log(label + 1e-8))
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_it_gives_the_values_calculated_by_hand() -> None:
+    similarity, positive = hand_example()
+
+    text = similarity_distribution_loss(similarity, positive, temperature=0.1)
+    image = similarity_distribution_loss(similarity.T, positive.T, temperature=0.1)
+
+    expected = [5.720636, 5.788459, 27.518306]
+    assert (text + image).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_two_images_of_a_person_share_the_label_by_the_factor() -> None:
+    person_id, image_id = torch.tensor([4, 4, 4, 9]), torch.tensor([0, 0, 1, 2])
+
+    label = image_id_labels(person_id, image_id, factor=0.5)
+
+    # Before division: rows [1, 1, .5, 0] twice (sum 2.5), [.5, .5, 1, 0] (sum 2), [0, 0, 0, 1];
+    # column j is divided by the sum of row j.
+    expected = [[0.4, 0.4, 0.25, 0], [0.4, 0.4, 0.25, 0], [0.2, 0.2, 0.5, 0], [0, 0, 0, 1]]
+    assert_close(label, torch.tensor(expected))
+
+
+def test_the_divergence_is_zero_where_the_softmax_is_the_label() -> None:
+    label = torch.tensor([[0.25, 0.25, 0.5]])
+
+    divergence = label_divergence(label.log() + 3.0, label)
+
+    assert divergence.item() == pytest.approx(0.0, abs=1e-6)
