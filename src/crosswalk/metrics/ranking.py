@@ -16,8 +16,8 @@ TILE_BYTES = 80 * 2**20
 """Size of the similarities held at one time: large tiles multiply faster."""
 GROUP_BYTES = 2 * 2**20
 """Size of the comparisons held at one time by one thread: they should stay in its cache."""
-NUM_BLOCKS = 32
-"""Column blocks of a tile, at most 255: the exact order of ties is looked for in one of them."""
+NUM_CLASSES = 256
+"""Columns are padded to a multiple of this; ranking lists up to this long need no sorting."""
 MANY_MATCHES = 256
 """With more matches than this, sorting the row takes less time than comparing per match."""
 MOST_PAIRS = 2**20
@@ -311,8 +311,7 @@ def _rank(
     """Rank with ``fill(rows, scores)``, which writes the similarities of query ``rows``."""
     num_queries, num_gallery = size
     topk = min(topk, num_gallery)
-    block = 8 * -(-num_gallery // (8 * NUM_BLOCKS))  # comparisons are added up as 64-bit words
-    width = block * -(-num_gallery // block)
+    width = NUM_CLASSES * -(-num_gallery // NUM_CLASSES)
     ranking = Ranking(
         num_matches=np.zeros(num_queries, np.int64),
         first_hit=np.zeros(num_queries, np.int64),
@@ -327,6 +326,7 @@ def _rank(
     buffer = torch.full((tile_rows, width), -torch.inf, dtype=dtype)
     num_ignored = 0
     first = 0
+    # NumPy compares outside of Python's lock, so threads work side by side.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         while first < num_queries:
             most = int(labels.num_places[order[first]])
@@ -340,13 +340,29 @@ def _rank(
             num_ignored += len(row)
             scores[row, columns[row, slot]] = -torch.inf
             scores.index_fill_(1, labels.junk, -torch.inf)
-            if topk:
-                ranking.top_score[rows], ranking.top_index[rows] = _top(scores, topk)
-            ahead = _count_ahead(tile, block, columns.numpy(), matches.numpy(), pool)
-            _summarise(ranking, rows.numpy(), 1 + ahead, matches.numpy())
+            work: tuple[NDArray[Any], ...]
+            work = (rows.numpy(), tile.numpy(), columns.numpy(), matches.numpy())
+
+            def rank_group(group: slice, work: tuple[NDArray[Any], ...] = work) -> None:
+                _rank_group(ranking, *(array[group] for array in work))
+
+            for _ in pool.map(rank_group, _groups(work[-1], width)):
+                pass
     if not ranking.valid.any():
         raise ValueError(_why_nothing_matches(labels, num_ignored))
     return ranking
+
+
+def _groups(matches: NDArray[np.bool_], width: int) -> list[slice]:
+    """Return slices of rows whose comparisons with ``width`` items fit into a thread's cache."""
+    num_matches = np.minimum(matches.sum(axis=1), MANY_MATCHES)
+    most = np.maximum.accumulate(num_matches[::-1])[::-1]  # of this row and all after it
+    groups, start = [], 0
+    while start < len(matches):
+        stop = start + max(1, GROUP_BYTES // (width * max(1, int(most[start]))))
+        groups.append(slice(start, stop))
+        start = stop
+    return groups
 
 
 def _pairs(labels: _Labels, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -369,108 +385,94 @@ def _pairs(labels: _Labels, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return columns.gather(1, order), matches.gather(1, order), ignored.gather(1, order)
 
 
-def _top(scores: Tensor, topk: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _top(scores: NDArray[Any], topk: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return scores and places of the best ``topk`` items, equal ones in gallery order."""
-    # One more than asked for: where it is lower, the set of the best is unique.
-    value, index = scores.topk(min(topk + 1, scores.shape[1]), dim=1)
-    if value.shape[1] > topk:
-        unclear = (value[:, topk] == value[:, topk - 1]).nonzero().flatten().tolist()
-        value, index = value[:, :topk], index[:, :topk]
-        for row in unclear:
-            index[row] = scores[row].argsort(descending=True, stable=True)[:topk]
-            value[row] = scores[row, index[row]]
-    index, order = index.sort(dim=1)
-    value, by_value = value.gather(1, order).sort(dim=1, descending=True, stable=True)
-    index = index.gather(1, by_value).masked_fill(value == -torch.inf, -1)
-    return value.numpy(), index.numpy()
+    num_rows, width = scores.shape
+    # Of NUM_CLASSES disjoint classes of columns, at least ``topk`` have a maximum not below
+    # `least`, so the best ``topk`` items are not below it either; few others are above.
+    least = np.full(num_rows, -np.inf, scores.dtype)
+    if topk < NUM_CLASSES:
+        maxima = scores.reshape(num_rows, -1, NUM_CLASSES).max(axis=1)
+        least = np.partition(maxima, NUM_CLASSES - topk, axis=1)[:, NUM_CLASSES - topk]
+    place = np.flatnonzero(scores >= least[:, None])
+    row, column = np.divmod(place, width)
+    score = scores.ravel()[place]
+    order = np.lexsort((column, -score, row))
+    start = np.searchsorted(row, np.arange(num_rows))
+    best = order[start[:, None] + np.arange(topk)]
+    top_score, top_index = score[best], column[best]
+    return top_score, np.where(top_score == -np.inf, -1, top_index)
 
 
 def _count_ahead(
-    tile: Tensor,
-    block: int,
-    columns: NDArray[np.int64],
-    matches: NDArray[np.bool_],
-    pool: ThreadPoolExecutor,
+    scores: NDArray[Any], columns: NDArray[np.int64], matches: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Return ``[rows, slots]`` how many gallery items are ahead of each match.
 
     Args:
-        tile: ``[rows, width]`` similarities, -inf where ignored or beyond the gallery.
-        block: Divides ``width``, a multiple of 8.
+        scores: ``[rows, width]`` similarities, -inf where ignored or beyond the gallery.
         columns: ``[rows, slots]`` gallery places.
-        matches: ``[rows, slots]`` true where the place is a match, true slots first.
-        pool: NumPy compares outside of Python's lock, so threads count side by side.
+        matches: ``[rows, slots]`` true where the place is a match.
     """
-    ahead = np.zeros(columns.shape, np.int64)
-    num_matches = matches.sum(axis=1)
-    few = num_matches <= MANY_MATCHES
-    for row in np.flatnonzero(~few):
-        found = columns[row, : num_matches[row]]
-        order = tile[row].argsort(descending=True, stable=True).numpy()
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        ahead[row, : len(found)] = place[found]
-
-    blocks = tile.numpy().reshape(len(tile), -1, block)
-    num_slots = np.where(few, num_matches, 0)
-
-    def count(start: int, stop: int) -> None:
-        slots = slice(0, num_slots[start:stop].max())
-        counted = few[start:stop, None] & matches[start:stop, slots]
-        group = _count_group(blocks[start:stop], columns[start:stop, slots], counted)
-        np.copyto(ahead[start:stop, slots], group, where=counted)
-
-    most = np.maximum.accumulate(num_slots[::-1])[::-1]  # of this row and all after it
-    groups, start = [], 0
-    while start < len(tile):
-        stop = start + max(1, GROUP_BYTES // (tile.shape[1] * max(1, most[start])))
-        if num_slots[start:stop].any():
-            groups.append((start, stop))
-        start = stop
-    list(pool.map(lambda group: count(*group), groups))
+    score = np.take_along_axis(scores, columns, axis=1)
+    score[~matches] = np.inf
+    ahead = _count_true(scores[:, None] > score[..., None])
+    equal = scores[:, None] == score[..., None]
+    if np.count_nonzero(equal) > np.count_nonzero(matches):
+        ahead += _count_true(equal & (np.arange(scores.shape[1]) < columns[..., None]))
     return ahead
 
 
-def _count_group(
-    blocks: NDArray[Any], columns: NDArray[np.int64], counted: NDArray[np.bool_]
+def _count_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return ``flags.sum(axis=-1)``, eight flags at a time.
+
+    The bytes of a 64-bit word add up side by side, without a carry for up to 255 words.
+    """
+    shape = flags.shape[:-1]
+    words = flags.view(np.uint64).reshape(*shape, -1, NUM_CLASSES // 8)
+    parts = [
+        words[..., start : start + 255, :].sum(axis=-2).view(np.uint8).sum(axis=-1, dtype=np.int64)
+        for start in range(0, words.shape[-2], 255)
+    ]
+    total: NDArray[np.int64] = sum(parts[1:], start=parts[0])
+    return total
+
+
+def _count_ahead_by_sorting(
+    scores: NDArray[Any], columns: NDArray[np.int64], matches: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Return ``[rows, slots]`` how many items of ``blocks`` ``[rows, blocks, block]`` are ahead."""
-    num_rows, num_blocks, block = blocks.shape
-    home, offset = np.divmod(columns, block)
-    score = blocks[np.arange(num_rows)[:, None], home, offset]
-    score = np.where(counted, score, np.inf).astype(blocks.dtype, copy=False)
-    # In the blocks before its own, an equal item is ahead: s >= score is s > the number below it.
-    below = np.nextafter(score, score.dtype.type(-np.inf))
-    threshold = np.where(
-        np.arange(num_blocks) < home[..., None], below[..., None], score[..., None]
-    )
-    greater = blocks[:, None] > threshold[..., None]
-    # Eight comparisons at a time: bytes of a 64-bit word add up without carry to 32 blocks.
-    words = greater.view(np.uint64).reshape(num_rows, -1, num_blocks, block // 8).sum(axis=2)
-    ahead: NDArray[np.int64] = words.view(np.uint8).sum(axis=-1, dtype=np.int64)
-    # In its own block, those before it.
-    tied = blocks[np.arange(num_rows)[:, None], home] == score[..., None]
-    if np.count_nonzero(tied) > np.count_nonzero(counted):
-        ahead += (tied & (np.arange(block) < offset[..., None])).sum(axis=-1)
-    return ahead
+    """Return what `_count_ahead` returns, by sorting each row."""
+    place = np.empty(scores.shape, np.int64)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    np.put_along_axis(place, order, np.arange(scores.shape[1])[None], axis=1)
+    return np.take_along_axis(place, columns, axis=1)
 
 
-def _summarise(
+def _rank_group(
     ranking: Ranking,
     rows: NDArray[np.int64],
-    ranks: NDArray[np.int64],
+    scores: NDArray[Any],
+    columns: NDArray[np.int64],
     matches: NDArray[np.bool_],
 ) -> None:
-    """Write the measures of query ``rows`` from the ``[rows, slots]`` ranks of their matches."""
+    """Write the results of query ``rows``."""
+    topk = ranking.top_index.shape[1]
+    if topk:
+        ranking.top_score[rows], ranking.top_index[rows] = _top(scores, topk)
     num_matches = matches.sum(axis=1)
     ranking.num_matches[rows] = num_matches
-    found = num_matches > 0
-    if not found.any():
+    found = np.flatnonzero(num_matches)
+    if len(found) == 0:
         return
-    rows, num_matches = rows[found], num_matches[found]
-    ranks = np.sort(np.where(matches, ranks, np.iinfo(np.int64).max)[found], axis=1)
-    hits = np.arange(1, ranks.shape[1] + 1)
-    precision = np.where(hits <= num_matches[:, None], hits / ranks, 0.0)
+    rows, num_matches, most = rows[found], num_matches[found], int(num_matches.max())
+    columns, matches = columns[found, :most], matches[found, :most]
+    scores = scores if len(found) == len(scores) else scores[found]
+    count = _count_ahead if most <= MANY_MATCHES else _count_ahead_by_sorting
+    ranks = 1 + count(scores, columns, matches)
+    ranks = np.sort(np.where(matches, ranks, np.iinfo(np.int64).max), axis=1)
+    precision = np.where(
+        np.arange(most) < num_matches[:, None], np.arange(1, most + 1) / ranks, 0.0
+    )
     ranking.first_hit[rows] = ranks[:, 0]
     ranking.average_precision[rows] = precision.sum(axis=1) / num_matches
     last = ranks[np.arange(len(ranks)), num_matches - 1]

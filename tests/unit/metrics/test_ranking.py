@@ -106,7 +106,7 @@ def test_ranking_equals_an_explicit_loop_ties_included(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("GROUP_BYTES", 1), ("MANY_MATCHES", 2), ("MOST_PAIRS", 1), ("NUM_BLOCKS", 1)],
+    [("GROUP_BYTES", 1), ("MANY_MATCHES", 2), ("MOST_PAIRS", 1), ("NUM_CLASSES", 8)],
 )
 def test_sizes_of_tiles_and_groups_do_not_matter(
     name: str, value: int, monkeypatch: pytest.MonkeyPatch
