@@ -37,7 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
 
-    torch.set_num_threads(1)  # the cases are small
     for problem in load_adapters(methods):
         print(f"IMPORT  {problem}")
     count: Counter[str] = Counter()
@@ -54,4 +53,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # the cases are small
     sys.exit(main())
