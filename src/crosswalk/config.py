@@ -73,21 +73,19 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
         >>> compose(["method=rde", "seed=3"]).seed
         3
     """
-    parsed = _parse(overrides)
-    groups = _groups()
+    parsed, groups = _parse(overrides), _groups()
     choices = [override for override in parsed if _is_choice(override, groups)]
     for choice in choices:
         _check_choice(choice)
-    lines = [choice.input_line or "" for choice in choices]
     chosen = {choice.key_or_group: choice.value() for choice in choices}
+    lines = [line for choice in choices if (line := _choice_line(choice)) is not None]
     experiment = _published_run(chosen)
     if experiment is not None:
         lines.append(f"experiment={experiment}")
     config = _hydra_compose(lines)
-    keys = [override for override in parsed if not _is_choice(override, groups)]
-    if keys:
-        lines += [_checked_line(override, config, groups) for override in keys]
-        config = _hydra_compose(lines)
+    for override in parsed:
+        if not _is_choice(override, groups):
+            _apply(override, config, groups)
     return config
 
 
@@ -104,17 +102,13 @@ def restore(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> DictCon
     config = OmegaConf.create(dict(stored))
     groups = _groups()
     for override in _parse(overrides):
-        key, value = override.key_or_group, override.value()
+        key = override.key_or_group
         if _is_choice(override, groups) and key in config:
-            _check_choice(override)
             method = stored.get("choices", {}).get("method", DEFAULT_METHOD)
             fresh = compose([f"method={method}", override.input_line or ""])
-            OmegaConf.update(config, key, fresh[key], merge=False, force_add=True)
-        elif override.is_delete():
-            raise ValueError(f"~{key}: keys of a stored run can be changed, not removed.")
+            OmegaConf.update(config, key, fresh[key], merge=False)
         else:
-            _checked_line(override, config, groups)
-            OmegaConf.update(config, key, value, merge=False, force_add=True)
+            _apply(override, config, groups)
     OmegaConf.set_struct(config, True)
     return config
 
@@ -206,10 +200,10 @@ def check_types(
 
     Example:
         >>> loss = {"_target_": "crosswalk.losses.pair_losses.InfoNCE", "temperature": "hot"}
-        >>> check_types(loss, key="method.loss")
+        >>> check_types(loss, key="loss")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        ValueError: method.loss.temperature='hot' is a str, but ...pair_losses.InfoNCE takes float.
+        ValueError: loss.temperature='hot' is of type str; ...pair_losses.InfoNCE takes float.
     """
     if isinstance(node, DictConfig):
         key = key or node._get_full_key(None)
@@ -262,10 +256,10 @@ def build(config: DictConfig | Mapping[str, Any]) -> Run:
     """
     plain = to_plain(config)
     method_class = locate(plain["method"]["_target_"], "method")
+    trainer = trainer_settings(plain["trainer"])
     check_types(plain["method"], key="method", given=("data", "optim"))
     check_types(plain["data"], key="data")
     check_types(plain["optim"], key="optim")
-    trainer = trainer_settings(plain["trainer"])
     check_together(plain, accumulates=bool(getattr(method_class, "accumulates", False)))
     data = instantiate(plain["data"])
     optim = instantiate(plain["optim"])
@@ -314,25 +308,38 @@ def _groups() -> list[str]:
 
 def _parse(overrides: Iterable[str]) -> list[Override]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     parser = OverridesParser.create()
     parsed = []
     for line in overrides:
+        line = line.removeprefix("--")
         try:
-            override = parser.parse_override(line.removeprefix("--"))
-        except OverrideParseException as error:
-            raise ValueError(
-                f"{line!r} is not of the form key=value. Quote values with special characters, "
-                "as in 'data.root=\"/my data/a=b\"'."
-            ) from error
+            override = parser.parse_override(line)
+        except HydraException:
+            try:  # paths may hold characters that the grammar wants quoted
+                override = parser.parse_override(_quoted(line))
+            except HydraException as error:
+                raise ValueError(
+                    f"{line!r} is not of the form key=value. Lists are written key=[1,2]; a value "
+                    "with quotes or brackets of its own stands in quotes."
+                ) from error
         if override.is_sweep_override():
             raise ValueError(
-                f"{line!r} has several values. A list is written key=[1,2]; for a sweep start one "
-                "run per value."
+                f"{line!r} has several values. A list is written key=[1,2], a value with a comma "
+                "'key=\"a,b\"'; for a sweep start one run per value."
             )
         parsed.append(override)
     return parsed
+
+
+def _quoted(line: str) -> str:
+    key, _, value = line.partition("=")
+    if value.startswith(("[", "{", "'", '"')):
+        return line
+    if value.startswith("~"):
+        value = str(Path(value).expanduser())
+    return key + "='" + value.replace("'", "\\'") + "'"
 
 
 def _is_choice(override: Override, groups: Sequence[str]) -> bool:
@@ -351,6 +358,13 @@ def _check_choice(choice: Override) -> None:
         f"{group}={value} does not exist.{did_you_mean(str(value), values)} "
         f"There are: {', '.join(values)}."
     )
+
+
+def _choice_line(choice: Override) -> str | None:
+    """Return the choice for Hydra, which knows ``~group`` but not ``group=null``."""
+    if choice.is_delete() or choice.value() is not None:
+        return choice.input_line
+    return None if choice.key_or_group == "experiment" else f"~{choice.key_or_group}"
 
 
 def _published_run(chosen: Mapping[str, Any]) -> str | None:
@@ -398,24 +412,26 @@ def _above(value: float, limit: float, then: Any, otherwise: Any) -> Any:  # noq
     return then if float(value) > float(limit) else otherwise
 
 
-def _checked_line(override: Override, config: DictConfig, groups: Sequence[str]) -> str:
-    """Return the override as a line for Hydra, or say which key was meant."""
+def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> None:
+    """Change the configuration by one override, or say which key was meant."""
     key, line = override.key_or_group, override.input_line or ""
-    if override.is_add() or override.is_force_add():
-        if key.startswith("trainer."):
-            _check_trainer_key(key, line)
-        return line
     known = [name for name, _ in _nested(OmegaConf.to_container(config, resolve=False))]
-    if key in known:
-        return line
-    if key.startswith("trainer.") and not override.is_delete():
+    adds = override.is_add() or override.is_force_add()
+    if key.startswith("trainer.") and key not in known:
         _check_trainer_key(key, line)
-        return f"++{line}"
-    near = did_you_mean(key, [*known, *groups])
-    raise ValueError(
-        f"{key} is not a key of this configuration.{near} `crosswalk config show` lists all keys; "
-        f"+{key}=<value> adds a new one."
-    )
+        adds = not override.is_delete()
+    if key not in known and not adds:
+        near = did_you_mean(key, [*known, *groups])
+        advice = near or f" `crosswalk config show` lists all; +{key}=<value> adds a new one."
+        raise ValueError(f"{key} is not a key of this configuration.{advice}")
+    if override.is_delete():
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+        OmegaConf.set_struct(config, False)
+        del node[name]
+        OmegaConf.set_struct(config, True)
+    else:
+        OmegaConf.update(config, key, override.value(), merge=True, force_add=adds)
 
 
 def _check_trainer_key(key: str, line: str) -> None:

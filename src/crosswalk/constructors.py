@@ -35,10 +35,11 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
         ' Did you mean rde?'
     """
     candidates = list(dict.fromkeys(candidates))
-    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     last = word.rsplit(".", 1)[-1]
     same_name = [candidate for candidate in candidates if candidate.rsplit(".", 1)[-1] == last]
-    best = (same_name or near)[:1]
+    longer = [candidate for candidate in candidates if word and candidate.startswith(word)]
+    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    best = (same_name or longer or near)[:1]
     return f" Did you mean {best[0]}?" if best else ""
 
 
@@ -145,8 +146,8 @@ def _check_call(node: Mapping[str, Any], key: str, given: frozenset[str]) -> Non
         expected = hints.get(name, Any)
         if not _fits(value, expected):
             raise ValueError(
-                f"{prefix}{name}={value!r} is a {type(value).__name__}, but {node['_target_']} "
-                f"takes {_readable(expected)}."
+                f"{prefix}{name}={value!r} is of type {type(value).__name__}; "
+                f"{node['_target_']} takes {_readable(expected)}."
             )
     if node.get("_partial_", False):
         return

@@ -1,0 +1,341 @@
+"""The program ``crosswalk``. Heavy imports happen inside the commands that need them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    Command = Callable[[argparse.Namespace], int]
+    SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+OVERRIDE = re.compile(r"(--)?(\+{1,2})?[A-Za-z_][\w./@]*=|~[A-Za-z_][\w.]*$", re.ASCII)
+OVERRIDES_HELP = """
+overrides:
+  group=file         method=rde, data=cuhk_pedes, encoder=..., loss=..., trainer=one_gpu, logger=csv
+  dotted.key=value   data.root=/datasets, data.noise_rate=0.5, trainer.max_epochs=3, seed=2
+  +new.key=value     a key that no file has; ~key removes one; --key=value is understood too
+`crosswalk config show` with the same overrides prints the result and runs nothing.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 2 for mistakes of the user, 1 for failures.
+
+    Example:
+        >>> main(["config", "show", "methd=rde"])
+        2
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or os.environ.get("CROSSWALK_DEBUG", "") not in ("", "0")
+    words = [word for word in words if word != "--debug"]
+    parser = _parser()
+    overrides = [word for word in words if OVERRIDE.match(word)] if _takes_overrides(words) else []
+    options, strays = parser.parse_known_args([word for word in words if word not in overrides])
+    if strays:
+        takes = "; overrides are written key=value" if _takes_overrides(words) else ""
+        parser.error(f"not understood: {' '.join(strays)}{takes}")
+    options.overrides = overrides
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("crosswalk: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    except (ValueError, OSError) as error:
+        if debug or not _is_users_mistake(error):
+            traceback.print_exc()
+            return 1
+        print(f"crosswalk: {_message(error)}", file=sys.stderr)
+        return 2
+
+
+def _is_users_mistake(error: Exception) -> bool:
+    """Return whether the error was raised on purpose, by a line of this package."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    return text
+
+
+def _takes_overrides(words: Sequence[str]) -> bool:
+    commands = [word for word in words if not word.startswith("-")][:2]
+    return bool(commands) and (
+        commands[0] in ("train", "evaluate") or tuple(commands[:2]) == ("config", "show")
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crosswalk",
+        description="Text-based person search and person re-identification.",
+        epilog="Examples:\n"
+        "  crosswalk train method=rde\n"
+        "  crosswalk train method=rde data=cuhk_pedes data.root=/datasets data.noise_rate=0.5\n"
+        "  crosswalk evaluate runs/<name>\n\n"
+        "`crosswalk <command> --help` explains each command. Errors come as one message; --debug\n"
+        "or CROSSWALK_DEBUG=1 shows where they were raised.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(title="commands", metavar="<command>", required=True)
+    train = _command(
+        commands,
+        "train",
+        _train,
+        "train a method, evaluate its best epoch",
+        "Examples:\n"
+        "  crosswalk train method=rde\n"
+        "  crosswalk train method=rde data=cuhk_pedes data.root=/datasets data.noise_rate=0.5\n"
+        "  crosswalk train method=rde data=cuhk_pedes data.root=/datasets trainer=ddp\n"
+        "  crosswalk train method=rde resume=true\n" + OVERRIDES_HELP,
+    )
+    train.usage = "crosswalk train [key=value ...]"
+    evaluate = _command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "evaluate a finished run again",
+        "Examples:\n"
+        "  crosswalk evaluate runs/<name>\n"
+        "  crosswalk evaluate runs/<name> data=icfg_pedes data.root=/datasets\n" + OVERRIDES_HELP,
+    )
+    evaluate.usage = "crosswalk evaluate RUN [key=value ...]"
+    evaluate.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    _config_commands(commands)
+    _data_commands(commands)
+    _weight_commands(commands)
+    ablate = _command(
+        commands,
+        "ablate",
+        _ablate,
+        "run the rows of a table and print it",
+        "Examples:\n"
+        "  crosswalk ablate experiments/rde/noise_synthetic.yaml --dry-run\n"
+        "  crosswalk ablate experiments/rde/noise_synthetic.yaml --row 'RDE, 50 %' --seeds 1,2,3\n",
+    )
+    ablate.add_argument(
+        "table", metavar="TABLE", type=Path, help="experiments/<method>/<name>.yaml"
+    )
+    ablate.add_argument("--row", action="append", default=[], help="only this row; repeatable")
+    ablate.add_argument("--seeds", default="", help="comma-separated; default: the table's")
+    ablate.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
+    ablate.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    ablate.add_argument("--show", action="store_true", help="print the table as it stands")
+    return parser
+
+
+def _config_commands(commands: SubParsers) -> None:
+    config = commands.add_parser("config", help="show and compare configurations")
+    parts = config.add_subparsers(metavar="<command>", required=True)
+    show = _command(
+        parts,
+        "show",
+        _config_show,
+        "print the configuration of a run, and run nothing",
+        "Examples:\n"
+        "  crosswalk config show method=rde data=cuhk_pedes\n"
+        "  crosswalk config show data.noise_rate=0.8\n" + OVERRIDES_HELP,
+    )
+    show.usage = "crosswalk config show [key=value ...]"
+    diff = _command(
+        parts,
+        "diff",
+        _config_diff,
+        "print where two configurations differ",
+        "Each side is a run folder or overrides in quotes; without RIGHT, LEFT is compared with\n"
+        "the default run.\n\n"
+        "Examples:\n"
+        "  crosswalk config diff runs/<name> runs/<other name>\n"
+        "  crosswalk config diff 'data=cuhk_pedes' 'data=cuhk_pedes data.noise_rate=0.5'\n",
+    )
+    diff.add_argument("left", metavar="LEFT")
+    diff.add_argument("right", metavar="RIGHT", nargs="?", default="")
+
+
+def _data_commands(commands: SubParsers) -> None:
+    data = commands.add_parser("data", help="check data sets, make synthetic ones")
+    parts = data.add_subparsers(metavar="<command>", required=True)
+    check = _command(
+        parts,
+        "check",
+        _data_check,
+        "examine a data set and report what is wrong with it",
+        "Layout, counts against the published ones, missing and damaged images, suspicious\n"
+        "captions, identities in two splits. Status 1 if something is broken, 0 for warnings.\n\n"
+        "Examples:\n"
+        "  crosswalk data check /datasets\n"
+        "  crosswalk data check /datasets --dataset cuhk_pedes --json report.json\n",
+    )
+    check.add_argument("root", metavar="ROOT", help="folder of one or several data sets, or a file")
+    check.add_argument("--dataset", help="which one, e.g. cuhk_pedes (default: all that are found)")
+    check.add_argument("--json", metavar="FILE", help="also write the report to FILE")
+    synthesize = _command(
+        parts,
+        "synthesize",
+        _data_synthesize,
+        "write a synthetic data set",
+        "Examples:\n"
+        "  crosswalk data synthesize /tmp/people --kind pairs --size toy\n"
+        "  crosswalk data synthesize /tmp/people --kind pairs --size small --seed 7\n",
+    )
+    synthesize.add_argument("folder", metavar="DIR", help="where to write it")
+    synthesize.add_argument("--kind", default="pairs", help="pairs: images with captions (default)")
+    synthesize.add_argument("--size", default="toy", help="toy (default), small or full")
+    synthesize.add_argument("--seed", type=int, default=0, help="another seed, other people")
+    synthesize.add_argument("--layout", help="layout of the files (default: that of the kind)")
+
+
+def _weight_commands(commands: SubParsers) -> None:
+    importing = _command(
+        commands,
+        "import-weights",
+        _import_weights,
+        "turn an official checkpoint into ours",
+        "Examples:\n"
+        "  crosswalk import-weights rde best.pth rde.safetensors\n"
+        "  crosswalk train method=rde data=cuhk_pedes checkpoint=rde.safetensors\n",
+    )
+    importing.add_argument("method", metavar="METHOD", help="whose checkpoint it is, e.g. rde")
+    importing.add_argument("source", metavar="FILE", type=Path, help="the official checkpoint")
+    importing.add_argument("target", metavar="OUT", type=Path, help="the .safetensors to write")
+    exporting = _command(
+        commands,
+        "export-weights",
+        _export_weights,
+        "write the encoder of a run as safetensors",
+        "Example:\n  crosswalk export-weights runs/<name> encoder.safetensors\n",
+    )
+    exporting.add_argument("run_folder", metavar="RUN", type=Path, help="run folder or checkpoint")
+    exporting.add_argument("target", metavar="OUT", type=Path, help="the .safetensors to write")
+    exporting.add_argument("--which", choices=("best", "last"), default="best")
+
+
+def _command(
+    parent: SubParsers, name: str, run: Command, summary: str, epilog: str
+) -> argparse.ArgumentParser:
+    parser = parent.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, **_: Any) -> None:  # noqa: ANN401
+        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:  # noqa: ANN401
+        from crosswalk import __version__
+
+        print(f"crosswalk {__version__}")
+        parser.exit()
+
+
+def _train(options: argparse.Namespace) -> int:
+    from crosswalk.config import compose
+
+    config = compose(options.overrides)
+    from crosswalk.train import train
+
+    return train(config)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    if not options.run_folder.exists():
+        raise FileNotFoundError(f"{options.run_folder} is no run folder; `ls runs` shows yours.")
+    from crosswalk.train import evaluate
+
+    return evaluate(options.run_folder, options.overrides)
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    from crosswalk.config import compose, to_yaml
+
+    print(to_yaml(compose(options.overrides)), end="")
+    return 0
+
+
+def _config_diff(options: argparse.Namespace) -> int:
+    from crosswalk.config import differences
+
+    left, right = _side(options.left), _side(options.right)
+    if not options.right:
+        left, right = right, left
+    for key, before, after in differences(left, right):
+        print(f"{key}: {before} -> {after}")
+    return 0
+
+
+def _side(words: str) -> dict[str, Any]:
+    from crosswalk.config import compose, read_yaml, to_plain
+
+    folder = Path(words)
+    if words and folder.is_dir():
+        return read_yaml(folder / "config.yaml")
+    return to_plain(compose(shlex.split(words)))
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from crosswalk.data.doctor import run_check
+
+    return run_check(options.root, options.dataset, options.json)
+
+
+def _data_synthesize(options: argparse.Namespace) -> int:
+    from crosswalk.data.synthetic.generate import run_synthesize
+
+    return run_synthesize(options.folder, options.kind, options.size, options.seed, options.layout)
+
+
+def _import_weights(options: argparse.Namespace) -> int:
+    from crosswalk.weights import run_import
+
+    return run_import(options.method, options.source, options.target)
+
+
+def _export_weights(options: argparse.Namespace) -> int:
+    from crosswalk.weights import run_export
+
+    return run_export(options.run_folder, options.target, options.which)
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from crosswalk.ablation import read_manifest, render_table, run_table
+
+    manifest = read_manifest(options.table)
+    if options.show:
+        print(render_table(manifest))
+        return 0
+    status = run_table(
+        manifest,
+        rows=options.row,
+        seeds=[int(seed) for seed in options.seeds.split(",") if seed],
+        jobs=options.jobs,
+        dry_run=options.dry_run,
+    )
+    if not options.dry_run:
+        print(render_table(manifest))
+    return status

@@ -1,0 +1,125 @@
+"""Weight files: an encoder's state dict as safetensors, with its origin in the header."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosswalk import __version__
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PREFIX = "encoder."
+
+
+def importable_methods() -> list[str]:
+    """Return the methods whose official checkpoints can be read.
+
+    Example:
+        >>> "rde" in importable_methods()
+        True
+    """
+    folder = Path(__file__).parent / "importers"
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def run_import(method: str, source: Path, target: Path) -> int:
+    """Write the weights of an official checkpoint to ``target``, say so, and return 0.
+
+    Args:
+        method: Whose checkpoint it is.
+        source: The official file.
+        target: The ``.safetensors`` to write; ``checkpoint=<target>`` starts a run from it.
+
+    Raises:
+        ValueError: If no importer of this name exists, or the file is another model's.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+        >>> run_import("cyclegan", Path("best.pth"), Path("weights.safetensors"))
+        Traceback (most recent call last):
+            ...
+        ValueError: there is no importer for 'cyclegan'; there are: rde.
+    """
+    if method not in importable_methods():
+        raise ValueError(
+            f"there is no importer for {method!r}; there are: {', '.join(importable_methods())}."
+        )
+    importer = importlib.import_module(f"crosswalk.importers.{method}")
+    official = getattr(importer, f"read_{method}")(source)
+    weights = getattr(importer, f"import_{method}")(official)
+    architecture = importer.architecture_of(official)
+    save_weights(target, weights, method=method, origin=source.name, architecture=architecture)
+    print(f"{len(weights)} tensors of {source} are in {target}. Architecture:")
+    print(json.dumps(architecture, indent=2))
+    return 0
+
+
+def run_export(run: Path, target: Path, which: str = "best") -> int:
+    """Write the encoder of a finished run to ``target``, say so, and return 0.
+
+    Args:
+        run: The run folder, or one of its checkpoints.
+        target: The ``.safetensors`` to write.
+        which: "best" or "last", where ``run`` is a folder.
+
+    Raises:
+        FileNotFoundError: If the run has no such checkpoint.
+        ValueError: If the checkpoint holds no encoder.
+    """
+    import torch
+
+    path = run if run.is_file() else run / f"{which}.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: name a run folder, or one of its .ckpt files.")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    weights = {
+        name.removeprefix(PREFIX): tensor.contiguous()
+        for name, tensor in checkpoint.get("state_dict", {}).items()
+        if name.startswith(PREFIX)
+    }
+    if not weights:
+        raise ValueError(f"{path} holds no entries {PREFIX}*; it is no checkpoint of a run.")
+    save_weights(target, weights, method="", origin=str(path), architecture={})
+    print(f"{len(weights)} tensors of {path} are in {target}.")
+    return 0
+
+
+def save_weights(
+    target: Path,
+    weights: dict[str, Tensor],
+    *,
+    method: str,
+    origin: str,
+    architecture: Mapping[str, object],
+) -> None:
+    """Write a weight file whose header says where it is from.
+
+    Raises:
+        ValueError: If the name does not end in ``.safetensors``.
+
+    Example:
+        >>> import tempfile, torch
+        >>> target = Path(tempfile.mkdtemp()) / "w.safetensors"
+        >>> save_weights(target, {"w": torch.ones(2)}, method="rde", origin="x", architecture={})
+        >>> from safetensors.torch import load_file
+        >>> load_file(target)["w"]
+        tensor([1., 1.])
+    """
+    from safetensors.torch import save_file
+
+    if target.suffix != ".safetensors":
+        raise ValueError(f"{target} should end in .safetensors, the format that is written.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    header = {
+        "format": "pt",
+        "crosswalk": __version__,
+        "method": method,
+        "origin": origin,
+        "architecture": json.dumps(architecture),
+    }
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, target, header)
