@@ -21,7 +21,7 @@ def _empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(folder: Path, file: str, **arrays: object) -> Path:
     path = folder / "some_method" / file
     path.parent.mkdir(exist_ok=True)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    np.savez(path, **arrays)
     return path
 
 

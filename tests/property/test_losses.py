@@ -48,7 +48,7 @@ def test_the_losses_of_a_permuted_batch_are_the_permuted_losses(
 ) -> None:
     similarity, positive = batch
     order = list(range(len(similarity)))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
 
     permuted = loss(similarity[order][:, order], positive[order][:, order])
 

@@ -281,6 +281,6 @@ def test_lightning_sets_the_rate_of_each_epoch() -> None:
         enable_model_summary=False,
     )
 
-    trainer.fit(module, DataLoader(torch.randn(4, 1), batch_size=2))  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(torch.randn(4, 1), batch_size=2))
 
     assert module.rates == [1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -71,9 +71,9 @@ def test_the_probability_is_that_of_a_mixture_fitted_with_loops(
 ) -> None:
     losses = min_max_normalised(two_heaps(num_clean, num_noisy, seed=num_clean).double())
 
-    probability = clean_probability(losses, seed=0, **settings)  # type: ignore[arg-type]
+    probability = clean_probability(losses, seed=0, **settings)
 
-    expected = fitted_by_hand(losses.tolist(), **settings)  # type: ignore[arg-type]
+    expected = fitted_by_hand(losses.tolist(), **settings)
     assert_close(probability, expected, rtol=0, atol=5e-3)
 
 
@@ -82,7 +82,7 @@ def test_the_low_heap_is_the_clean_one_whichever_component_it_is() -> None:
     order = torch.randperm(21, generator=torch.Generator().manual_seed(2))
 
     for seed in range(5):
-        clean = consensus_division(losses[order], seed=seed, **SHORT)  # type: ignore[arg-type]
+        clean = consensus_division(losses[order], seed=seed, **SHORT)
         assert clean.tolist() == [float(index < 15) for index in order.tolist()]
 
 
@@ -135,7 +135,7 @@ def test_two_views_keep_what_both_call_clean_and_toss_for_the_rest() -> None:
 
     kept = []
     for seed in range(30):
-        division = divide(first, second, seed=seed, **SHORT)  # type: ignore[arg-type]
+        division = divide(first, second, seed=seed, **SHORT)
         assert division.votes.tolist() == [2, 2, 2, 1, 1, 1, 1, 0, 0]
         assert division.clean[3:7].tolist() == coin_tosses(4, seed=seed).tolist()
         kept.append(division.clean)
@@ -147,7 +147,7 @@ def test_two_views_keep_what_both_call_clean_and_toss_for_the_rest() -> None:
 
 
 def test_one_view_decides_alone() -> None:
-    division = divide(torch.tensor([0.1, 3.0, 0.2]), seed=0, **SHORT)  # type: ignore[arg-type]
+    division = divide(torch.tensor([0.1, 3.0, 0.2]), seed=0, **SHORT)
 
     assert division.clean.tolist() == [1, 0, 1]
     assert division.probability.shape == (1, 3)
@@ -157,7 +157,7 @@ def test_one_view_decides_alone() -> None:
 def test_losses_that_are_all_equal_leave_every_pair_clean(num_pairs: int) -> None:
     losses = torch.full((num_pairs,), 0.7)
 
-    clean = consensus_division(losses, losses, seed=0, **SHORT)  # type: ignore[arg-type]
+    clean = consensus_division(losses, losses, seed=0, **SHORT)
 
     assert clean.tolist() == [1.0] * num_pairs
 
@@ -165,9 +165,9 @@ def test_losses_that_are_all_equal_leave_every_pair_clean(num_pairs: int) -> Non
 def test_a_division_is_repeated_exactly() -> None:
     views = [two_heaps(150, 40, seed=seed) for seed in (1, 2)]
 
-    first = divide(*views, seed=5, **LONG)  # type: ignore[arg-type]
+    first = divide(*views, seed=5, **LONG)
     torch.manual_seed(0)
-    second = divide(*views, seed=5, **LONG)  # type: ignore[arg-type]
+    second = divide(*views, seed=5, **LONG)
 
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
@@ -178,7 +178,7 @@ def test_a_division_does_not_depend_on_the_number_of_threads() -> None:
     divisions = []
     for num_threads in (1, 2):
         with threadpool_limits(num_threads):
-            divisions.append(divide(losses, seed=1, **LONG))  # type: ignore[arg-type]
+            divisions.append(divide(losses, seed=1, **LONG))
 
     assert torch.equal(divisions[0].probability, divisions[1].probability)
 
@@ -187,4 +187,4 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     losses = torch.tensor([0.1, math.nan, 0.3, math.inf])
 
     with pytest.raises(ValueError, match=r"view 1 .* samples \[1, 3\] \(2 in all\)"):
-        consensus_division(torch.rand(4), losses, seed=0, **SHORT)  # type: ignore[arg-type]
+        consensus_division(torch.rand(4), losses, seed=0, **SHORT)
