@@ -157,6 +157,10 @@ def _blocks(report: Report) -> Iterable[_Table | _Line]:
         yield "", f"layout       {report.layout}, images in {report.image_folder}"
     if report.fingerprint:
         yield "", f"fingerprint  {report.fingerprint}"
+    if report.counts:
+        known = {"": "nothing to compare with", "published": "compared with the published ones"}
+        told = known.get(report.expected_from, f"compared with {report.expected_from}")
+        yield "", f"counts       {told}"
     for notice in report.notices:
         yield "", f"note         {notice}"
     if report.counts:
@@ -202,10 +206,7 @@ def _count_table(report: Report) -> _Table:
             for what, number in counts.items()
         ]
         rows.append((name, *cells))
-    kind = {"": "", "published": ", as published unless noted"}.get(
-        report.expected_from, f", as in {report.expected_from} unless noted"
-    )
-    return _Table((f"split{kind}", "identities", "images", "captions"), tuple(rows))
+    return _Table(("split", "identities", "images", "captions"), tuple(rows))
 
 
 def print_report(report: Report) -> None:
