@@ -3,7 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from crosswalk.callbacks.run_record import RunRecord
+from crosswalk.run_folder import RunFolder
+from tests.ddp.processes import run_on_processes
 from tests.end_to_end.toy_run import (
     NUM_EPOCHS,
     STEPS_PER_EPOCH,
@@ -130,3 +134,49 @@ def test_a_run_killed_inside_an_epoch_in_validation_and_while_writing_ends_the_s
 
 def test_the_number_of_workers_does_not_matter(uninterrupted: Any) -> None:
     assert_same(uninterrupted("workers"), uninterrupted("plain"))
+
+
+def train_on_two_processes(folder: Path, stop: StopAt) -> str:
+    try:
+        train_toy(folder, stop, devices=2, strategy="ddp")
+    except Stopped:
+        return "stopped"
+    return "finished"
+
+
+@pytest.mark.parametrize(("event", "count"), [("step", 9), ("validation", 4)])
+def test_two_processes_continue_with_the_random_numbers_each_had(
+    tmp_path: Path, event: str, count: int
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_on_processes(train_on_two_processes, 2, whole, StopAt())
+
+    stopped = run_on_processes(train_on_two_processes, 2, parts, StopAt(event, count))
+    finished = run_on_processes(train_on_two_processes, 2, parts, StopAt())
+
+    assert (stopped, finished) == (["stopped"] * 2, ["finished"] * 2)
+    first, second = traces(whole)["random"]
+    assert not torch.equal(first["random"]["torch"], second["random"]["torch"])
+    assert_same(traces(parts), traces(whole))
+
+
+def be_interrupted(folder: Path, number: int, num_workers: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with RunRecord(RunFolder(folder), seeds={}) as record:
+        stop = StopAt("step", 9, signal=number)
+        train_toy(folder, stop, num_workers=num_workers, callbacks=[record])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_run_cleanly_and_it_continues(
+    tmp_path: Path, uninterrupted: Any, number: signal.Signals, status: int, num_workers: int
+) -> None:
+    assert exit_code_of(be_interrupted, tmp_path, number, num_workers) == status
+
+    assert RunFolder(tmp_path).record()["status"] == "interrupted"
+    assert RunFolder(tmp_path).record()["error"] == number.name
+    for record in ("run.json", ".lock"):
+        (tmp_path / record).unlink()
+    train_toy(tmp_path)
+    assert_same(traces(tmp_path), uninterrupted("plain"))

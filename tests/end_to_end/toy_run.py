@@ -24,6 +24,7 @@ from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from crosswalk.callbacks.remember import StepMemory
 from crosswalk.data.loaders import BatchRequest, EpochLoader
 from crosswalk.data.plans import SequentialBatches, ShuffledBatches
+from crosswalk.distributed import all_gather_rows, on_rank_zero
 from crosswalk.tracking import RunLogger, read_metrics
 from tests.ddp.processes import REPOSITORY
 
@@ -64,15 +65,19 @@ class StopAt:
     event: str = "never"
     count: int = 0
     kill: bool = False
+    signal: int | None = None
 
     def __call__(self, event: str) -> None:
         if event != self.event:
             return
         self.count -= 1
-        if self.count <= 0:
+        if self.count == 0:
             if self.kill:
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise Stopped
+            if self.signal is None:
+                raise Stopped
+            number, self.signal, self.event = self.signal, None, "never"
+            os.kill(os.getpid(), number)
 
 
 class ToyMethod(L.LightningModule):
@@ -81,7 +86,7 @@ class ToyMethod(L.LightningModule):
 
     def __init__(self, stop: Callable[[str], None]) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3))
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3))
         self.head = nn.Linear(8, 1)
         self.register_buffer("memory", torch.zeros(NUM_SAMPLES))
         self.register_buffer("labels", torch.zeros(NUM_SAMPLES))
@@ -93,7 +98,7 @@ class ToyMethod(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_epoch}}
 
     def on_train_epoch_start(self) -> None:
-        self.labels.copy_(torch.rand(NUM_SAMPLES) + self.head.weight.sum().detach())
+        self.labels.copy_(on_rank_zero(torch.rand, NUM_SAMPLES) + self.head.weight.sum().detach())
         self.log("train/labels", self.labels.mean())
         self.stop("sweep")
 
@@ -103,9 +108,10 @@ class ToyMethod(L.LightningModule):
         loss = (output - target).square().mean() + 0 * torch.rand(())
         self.log("train/step_loss", loss, on_step=True, on_epoch=False)
         self.log("train/loss", loss, on_step=False, on_epoch=True)
-        self.log("train/most", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        self.log("train/most", loss, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
         self.stop("step")
-        return {"loss": loss, "index": batch.sample_index, "output": output.detach()}
+        index, output = all_gather_rows(batch.sample_index), all_gather_rows(output.detach())
+        return {"loss": loss, "index": index, "output": output}
 
     def remember(self, outputs: dict[str, Tensor]) -> None:
         self.memory[outputs["index"]] += 0.1 * outputs["output"] + 0.01
@@ -113,7 +119,8 @@ class ToyMethod(L.LightningModule):
     def validation_step(self, batch: ToyBatch, batch_idx: int) -> None:
         self.stop("validation")
         noise = torch.rand(len(batch.rows))
-        self.log("val/score", (self.head(self.net(batch.rows)).flatten() + noise).mean())
+        score = (self.head(self.net(batch.rows)).flatten() + noise).mean()
+        self.log("val/score", score, sync_dist=True)
 
     def on_train_batch_start(self, batch: ToyBatch, batch_idx: int) -> None:
         self.stop("stepped")
@@ -177,7 +184,7 @@ def train_toy(
     """Start the run in ``folder``, or continue it from its last checkpoint if it has one."""
     torch.set_num_threads(1)
     stop = stop or StopAt()
-    L.seed_everything(3, verbose=False)
+    L.seed_everything(3 + int(os.environ.get("LOCAL_RANK", "0")), verbose=False)
     method = ToyMethod(stop)
     dataset = ToyDataset()
     train = EpochLoader(

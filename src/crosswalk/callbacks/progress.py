@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any, TextIO, TypeVar
 
 import lightning.pytorch as L
@@ -90,13 +90,14 @@ class Progress(L.Callback):
     """Shows the step, the loss, the speed and the time left of the whole run.
 
     On a terminal two bars: the run, and what it is doing. Elsewhere a plain line every
-    ``interval`` seconds and at every end. Only the first process shows anything.
+    ``interval`` seconds and at the end of every epoch. Only the first process shows anything.
 
     Sweeps and whatever else takes long show theirs with `start`, `advance` and `stop`, or with
     `track`, before, during or without a training.
 
     Args:
         interval: Seconds between two plain lines.
+        metrics: Names of metrics shown at the end of an epoch that has them.
         stream: Where lines go; standard error by default.
         terminal: Whether bars are drawn; by default, whether ``stream`` is a terminal.
         now: Clock in seconds.
@@ -113,11 +114,13 @@ class Progress(L.Callback):
         self,
         *,
         interval: float = 10.0,
+        metrics: Sequence[str] = ("val/rank1",),
         stream: TextIO | None = None,
         terminal: bool | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.interval = interval
+        self.metrics = tuple(metrics)
         self.stream = sys.stderr if stream is None else stream
         self.terminal = self.stream.isatty() if terminal is None else terminal
         self.now = now
@@ -154,7 +157,7 @@ class Progress(L.Callback):
             self._bars.remove_task(self._tasks.pop())
             if not self._tasks:
                 self._close_bars()
-        elif stage.done and stage.total != 0:
+        elif stage.done and self.now() - stage.started >= self.interval:
             self._line(self._describe(stage))
 
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
@@ -171,6 +174,8 @@ class Progress(L.Callback):
 
     def say(self, text: str) -> None:
         """Print a line without disturbing the bars."""
+        if not self.shown:
+            return
         if self._bars is not None:
             self._bars.console.print(text, highlight=False)
         else:
@@ -257,8 +262,9 @@ class Progress(L.Callback):
         stage = self._stages.pop()
         if self._tasks and self._bars is not None:
             self._bars.remove_task(self._tasks.pop())
-        elif stage.total is not None and self.shown:
-            self._line(self._describe_step(stage, stage.total - 1))
+        known = trainer.callback_metrics
+        values = [f"{name} {float(known[name]):.4f}" for name in self.metrics if name in known]
+        self.say("  ".join([self._describe_step(stage, stage.done - 1), *values]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End the training."""
@@ -308,6 +314,7 @@ class Progress(L.Callback):
         return (self.now() - self._run_started) / done * max(run.total - run.done, 0)
 
     def _describe_step(self, epoch: _Stage, batch_idx: int) -> str:
+        """Return the words of a plain line."""
         parts = [f"{epoch.what} step {batch_idx + 1}/{epoch.total if epoch.total else '?'}"]
         if self._loss is not None:
             parts.append(f"loss {self._loss:.3f}")
