@@ -178,11 +178,11 @@ def _scene(camera: Camera, number: int) -> Image.Image:
     _paint_far(pen, rng, horizon, camera.place)
     image = image.filter(ImageFilter.GaussianBlur(1.2))
     mottled = keyed_generator(*camera.key, "mottle", number)
-    blotches = Image.fromarray(mottled.normal(0, 8, (30, 36)).astype(np.float32))
-    coarse = np.asarray(blotches.resize(size, Image.Resampling.BICUBIC))
-    levels = np.asarray(image).astype(np.float32)
-    levels += coarse[:, :, None]
-    levels += mottled.normal(0, 4, levels.shape)
+    blotches = Image.fromarray(mottled.standard_normal((30, 36), dtype=np.float32) * 8)
+    grain = np.asarray(blotches.resize(size, Image.Resampling.BICUBIC)) + 4 * (
+        mottled.standard_normal(size[::-1], dtype=np.float32)
+    )
+    levels = np.asarray(image) + grain[:, :, None]
     return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).filter(ImageFilter.SMOOTH)
 
 

@@ -179,7 +179,7 @@ class _Writer:
         """Return a word for the attribute's value, sometimes for another value; note it."""
         value = self.values[attribute]
         if self.chance(WRONG_SHARE):
-            value = pick(self.rng, [other for other in words if other != value])
+            value = pick(self.rng, [other for other in words if other != value] or [value])
         word = draw(self.rng, words[value])
         means = frozenset(value for value, choices in words.items() if word in choices)
         self.said.setdefault(self.phrase, []).append(Mention(attribute, word, means))
@@ -311,8 +311,7 @@ class _Writer:
             "red": {"red": 2, "reddish": 1},
         }
         if kind == "bald":
-            self.said["hair"] = [Mention("hair.kind", "bald", frozenset({"bald"}))]
-            return pick(self.rng, ["a bald head", "a shaved head"])
+            return f"a {self.name('hair.kind', {'bald': {'bald': 1, 'shaved': 1}})} head"
         colour = self.name("hair.colour", colours)
         if kind in ("ponytail", "bun"):
             self.said["hair"].append(Mention("hair.kind", kind, frozenset({kind})))
