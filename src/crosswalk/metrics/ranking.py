@@ -284,7 +284,8 @@ def _index_labels(
             f"there are {size[0]} queries and {size[1]} gallery items. Ranking needs both: check "
             "that the split has images and captions."
         )
-    query_person_id, gallery_person_id = query_person_id.cpu(), gallery_person_id.cpu()
+    query_person_id = query_person_id.cpu().contiguous()
+    gallery_person_id = gallery_person_id.cpu().contiguous()
     grouped, by_person = gallery_person_id.sort(stable=True)
     start = torch.searchsorted(grouped, query_person_id)
     num_places = torch.searchsorted(grouped, query_person_id, right=True) - start

@@ -1,0 +1,274 @@
+"""Collects the embeddings of an evaluation, batch by batch and process by process, and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from crosswalk.distributed import all_gather_rows, gather_objects
+from crosswalk.metrics.ranking import (
+    Ranking,
+    mean_average_precision,
+    mean_inp,
+    rank_embeddings,
+    rank_k,
+)
+
+ROLES = ("query", "gallery")
+DIRECTIONS = {
+    "text_to_image": ("query", "gallery"),
+    "image_to_image": ("query", "gallery"),
+    "image_to_text": ("gallery", "query"),
+}
+"""What is looked for in what, by the name of the retrieval direction."""
+RANKS = (1, 5, 10)
+
+
+class QueryResults(NamedTuple):
+    """Per-query results of one direction, sorted by the query's sample index.
+
+    Attributes:
+        sample_index: ``[queries]`` sample index of the query within its role.
+        person_id: ``[queries]`` its person.
+        num_matches: ``[queries]`` matches in the gallery; 0 = the query was skipped.
+        first_hit: ``[queries]`` rank of the best match from 1; 0 = skipped.
+        average_precision: ``[queries]`` in [0, 1]; NaN = skipped.
+        inverse_negative_penalty: ``[queries]`` in [0, 1]; NaN = skipped.
+        top_index: ``[queries, topk]`` sample indices of the best gallery items, -1 = no more.
+        top_person_id: ``[queries, topk]`` their persons, -1 = no more.
+        top_score: ``[queries, topk]`` their similarities, -inf = no more.
+    """
+
+    sample_index: NDArray[np.int64]
+    person_id: NDArray[np.int64]
+    num_matches: NDArray[np.int64]
+    first_hit: NDArray[np.int64]
+    average_precision: NDArray[np.float64]
+    inverse_negative_penalty: NDArray[np.float64]
+    top_index: NDArray[np.int64]
+    top_person_id: NDArray[np.int64]
+    top_score: NDArray[np.floating[Any]]
+
+
+class RetrievalResult(NamedTuple):
+    """Measures by name, as fractions and counts, and the per-query results by direction."""
+
+    values: dict[str, float]
+    queries: dict[str, QueryResults]
+
+
+class _Samples(NamedTuple):
+    """All samples of one role, each once, sorted by sample index."""
+
+    embedding: Tensor
+    person_id: Tensor
+    camera_id: Tensor
+    sample_index: Tensor
+
+
+class RetrievalScores(Metric):
+    """Rank-k, mAP and mINP of an evaluation that may be spread over batches and processes.
+
+    Every process ends with the same values. A sample that was seen twice, for example because a
+    sampler filled up a last batch, counts once. Update it in evaluation only; reset it before the
+    next one.
+
+    Args:
+        num_query: Samples expected in role "query", or None to accept any number.
+        num_gallery: Samples expected in role "gallery", or None to accept any number.
+        camera_rule: Whether a gallery image of the same person by the same camera as the query
+            is ignored, as the image re-identification protocols say.
+        topk: Length of the ranking lists kept per query.
+        directions: Names from `DIRECTIONS`. The measures of the first have plain names
+            (``rank1``), those of others start with the direction (``image_to_text/rank1``).
+            With several views, the first direction is also measured view by view
+            (``view/<view>/rank1``).
+
+    Raises:
+        ValueError: If a direction is unknown or none is given.
+
+    Example:
+        >>> scores = RetrievalScores(directions=["text_to_image"])
+        >>> view, ids = {"global": torch.eye(2)}, torch.tensor([1, 2])
+        >>> for role in ("query", "gallery"):
+        ...     scores.update(role, view, person_id=ids, camera_id=-ids, sample_index=ids)
+        >>> scores.compute().values["rank1"]
+        1.0
+    """
+
+    full_state_update = False
+    query_embedding: list[Tensor]
+    query_labels: list[Tensor]
+    gallery_embedding: list[Tensor]
+    gallery_labels: list[Tensor]
+
+    def __init__(
+        self,
+        *,
+        num_query: int | None = None,
+        num_gallery: int | None = None,
+        camera_rule: bool = False,
+        topk: int = 10,
+        directions: Sequence[str] = ("text_to_image", "image_to_text"),
+    ) -> None:
+        # Gathered in `compute`: torchmetrics skips the collective on a process without samples,
+        # and the others would wait for ever.
+        super().__init__(sync_on_compute=False)
+        unknown = sorted(set(directions) - set(DIRECTIONS))
+        if unknown or not directions:
+            raise ValueError(
+                f"directions={list(directions)}: choose one or more of {sorted(DIRECTIONS)}."
+            )
+        self.num_expected = {"query": num_query, "gallery": num_gallery}
+        self.camera_rule = camera_rule
+        self.topk = topk
+        self.directions = tuple(directions)
+        self.widths: dict[str, int] = {}
+        for role in ROLES:
+            self.add_state(f"{role}_embedding", [], dist_reduce_fx="cat")
+            self.add_state(f"{role}_labels", [], dist_reduce_fx="cat")
+
+    def update(
+        self,
+        role: str,
+        views: Mapping[str, Tensor],
+        person_id: Tensor,
+        camera_id: Tensor,
+        sample_index: Tensor,
+    ) -> None:
+        """Take one batch.
+
+        Args:
+            role: "query" or "gallery".
+            views: ``[b, D]`` unit vectors by view; the same views and sizes in every batch.
+            person_id: ``[b]`` int64.
+            camera_id: ``[b]`` int64, -1 = unknown.
+            sample_index: ``[b]`` int64, distinguishes the samples of a role.
+
+        Raises:
+            ValueError: If the role is unknown or the views differ from those before.
+        """
+        if role not in ROLES:
+            raise ValueError(f"role {role!r} is unknown, choose one of {list(ROLES)}.")
+        widths = {view: embedding.shape[1] for view, embedding in views.items()}
+        if self.widths and widths != self.widths:
+            raise ValueError(
+                f"a {role} batch has views {widths}, earlier batches had {self.widths}. Let "
+                "validation_step return the same views of the same sizes for every loader."
+            )
+        self.widths = widths
+        embedding = torch.cat([views[view].detach() for view in sorted(views)], dim=1)
+        if embedding.dtype != torch.float64:
+            embedding = embedding.float()
+        getattr(self, f"{role}_embedding").append(embedding)
+        labels = torch.stack([person_id, camera_id, sample_index], dim=1)
+        getattr(self, f"{role}_labels").append(labels.to(embedding.device))
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        self.widths = {}
+
+    def compute(self) -> RetrievalResult:
+        """Return the measures over all processes' samples, the same on every process.
+
+        Raises:
+            RuntimeError: If samples are missing.
+            ValueError: If no query has a match.
+        """
+        widths, dtype = self._agree_on_views()
+        samples = {role: self._gather(role, sum(widths.values()), dtype) for role in ROLES}
+        values: dict[str, float] = {}
+        queries = {}
+        for number, direction in enumerate(self.directions):
+            query, gallery = (samples[role] for role in DIRECTIONS[direction])
+            prefix = f"{direction}/" if number else ""
+            ranking = self._rank(query, gallery, slice(None), len(widths), self.topk)
+            values |= _measures(prefix, ranking)
+            values[f"{prefix}queries_without_match"] = float((~ranking.valid).sum())
+            queries[direction] = _per_query(query, gallery, ranking)
+            if number == 0 and len(widths) > 1:
+                start = 0
+                for view in sorted(widths):
+                    columns = slice(start, start + widths[view])
+                    start += widths[view]
+                    ranking = self._rank(query, gallery, columns, 1, 0)
+                    values |= _measures(f"view/{view}/", ranking)
+        return RetrievalResult(values, queries)
+
+    def _agree_on_views(self) -> tuple[dict[str, int], torch.dtype]:
+        embeddings = [*self.query_embedding, *self.gallery_embedding]
+        known = gather_objects((self.widths, embeddings[0].dtype if embeddings else None))
+        seen = [(widths, dtype) for widths, dtype in known if widths]
+        if not seen:
+            raise RuntimeError(
+                "the evaluation saw no sample. Check that the split is not empty and that "
+                "validation_step returns the embeddings."
+            )
+        if any(each != seen[0] for each in seen):
+            raise RuntimeError(f"processes evaluated different views: {seen}.")
+        return seen[0]
+
+    def _gather(self, role: str, width: int, dtype: torch.dtype) -> _Samples:
+        empty = torch.zeros((0, width), dtype=dtype, device=self.device)
+        embedding = all_gather_rows(torch.cat([empty, *getattr(self, f"{role}_embedding")]))
+        no_label = torch.zeros((0, 3), dtype=torch.int64, device=self.device)
+        labels = all_gather_rows(torch.cat([no_label, *getattr(self, f"{role}_labels")]))
+        sample_index, order = labels[:, 2].sort(stable=True)
+        first = torch.ones_like(sample_index, dtype=torch.bool)
+        first[1:] = sample_index[1:] != sample_index[:-1]
+        kept = order[first]
+        expected = self.num_expected[role]
+        if expected is not None and len(kept) != expected:
+            raise RuntimeError(
+                f"the evaluation saw {len(kept)} different {role} samples, the split has "
+                f"{expected}. Metrics of a part have no meaning: leave trainer.limit_val_batches "
+                "and trainer.limit_test_batches at 1.0, and check that the loader of each process "
+                "takes its own slice."
+            )
+        person_id, camera_id, sample_index = labels[kept].unbind(dim=1)
+        return _Samples(embedding[kept], person_id, camera_id, sample_index)
+
+    def _rank(
+        self, query: _Samples, gallery: _Samples, columns: slice, num_views: int, topk: int
+    ) -> Ranking:
+        return rank_embeddings(
+            query.embedding[:, columns],
+            gallery.embedding[:, columns],
+            query_person_id=query.person_id,
+            gallery_person_id=gallery.person_id,
+            query_camera_id=query.camera_id if self.camera_rule else None,
+            gallery_camera_id=gallery.camera_id if self.camera_rule else None,
+            num_views=num_views,
+            topk=topk,
+        )
+
+
+def _measures(prefix: str, ranking: Ranking) -> dict[str, float]:
+    return {f"{prefix}rank{k}": rank_k(ranking, k) for k in RANKS} | {
+        f"{prefix}map": mean_average_precision(ranking),
+        f"{prefix}minp": mean_inp(ranking),
+    }
+
+
+def _per_query(query: _Samples, gallery: _Samples, ranking: Ranking) -> QueryResults:
+    def looked_up(values: Tensor) -> NDArray[np.int64]:
+        return np.where(ranking.top_index < 0, -1, values.cpu().numpy()[ranking.top_index])
+
+    return QueryResults(
+        query.sample_index.cpu().numpy(),
+        query.person_id.cpu().numpy(),
+        ranking.num_matches,
+        ranking.first_hit,
+        ranking.average_precision,
+        ranking.inverse_negative_penalty,
+        looked_up(gallery.sample_index),
+        looked_up(gallery.person_id),
+        ranking.top_score,
+    )
