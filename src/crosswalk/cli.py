@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import shlex
@@ -272,6 +273,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _config_show(options: argparse.Namespace) -> int:
+    gc.disable()  # a tenth of the time of so short a command
     from crosswalk.config import compose, to_yaml
 
     print(to_yaml(compose(options.overrides)), end="")
@@ -279,6 +281,7 @@ def _config_show(options: argparse.Namespace) -> int:
 
 
 def _config_diff(options: argparse.Namespace) -> int:
+    gc.disable()
     from crosswalk.config import differences
 
     left, right = _side(options.left), _side(options.right)

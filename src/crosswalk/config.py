@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import lightning.pytorch as L
     from hydra.core.override_parser.types import Override
 
+Config = DictConfig  # for annotations elsewhere: only this module imports OmegaConf
 DEFAULT_METHOD = "rde"  # as in configs/train.yaml
+ENCODERS = ("encoder", "image_encoder", "text_encoder")  # groups handed to the method by name
 
 
 def config_folder() -> Path:
@@ -251,19 +253,23 @@ class Run:
 def build(config: DictConfig | Mapping[str, Any]) -> Run:
     """Return the objects of a run: first the data, then their sizes, then the method.
 
+    The method's constructor gets its own node, the sizes of the data as ``data``, the optimizer's
+    builder as ``optim``, and the encoders under the names of their groups.
+
     Raises:
         ValueError: Values that do not fit their constructors, or each other.
     """
     plain = to_plain(config)
     method_class = locate(plain["method"]["_target_"], "method")
     trainer = trainer_settings(plain["trainer"])
-    check_types(plain["method"], key="method", given=("data", "optim"))
-    check_types(plain["data"], key="data")
-    check_types(plain["optim"], key="optim")
+    encoders = [name for name in ENCODERS if plain.get(name) is not None]
+    check_types(plain["method"], key="method", given=("data", "optim", *encoders))
+    for name in ("data", "optim", *encoders):
+        check_types(plain[name], key=name)
     check_together(plain, accumulates=bool(getattr(method_class, "accumulates", False)))
     data = instantiate(plain["data"])
-    optim = instantiate(plain["optim"])
-    method = instantiate(plain["method"], data=data.spec, optim=optim)
+    parts = {name: instantiate(plain[name]) for name in ("optim", *encoders)}
+    method = instantiate(plain["method"], data=data.spec, **parts)
     return Run(config=plain, data=data, method=method, trainer=trainer)
 
 
