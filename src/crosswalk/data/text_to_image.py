@@ -1,0 +1,589 @@
+"""Data of text-based person search: training pairs, and queries and galleries to evaluate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from crosswalk.data.cache import (
+    CachedImages,
+    DecodedImages,
+    ImageStore,
+    build_once,
+    cache_root,
+    cached_images,
+    cached_tokens,
+    decoded_images,
+    raise_if_broken,
+    refuse_folder_inside,
+)
+from crosswalk.data.icfg_pedes import carve_val
+from crosswalk.data.loaders import BatchRequest, EpochLoader
+from crosswalk.data.noise import noisy_caption_index, read_noise_index
+from crosswalk.data.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
+from crosswalk.data.records import Record, Splits, count, relabel
+from crosswalk.data.transforms import AnyBatch, RdeTransform
+from crosswalk.distributed import rank_and_world_size
+from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
+
+Reader = Callable[[Path], Splits]
+Transform = Callable[[Any], Any]
+
+
+class Tokenizer(Protocol):
+    """Turns captions into ids."""
+
+    vocabulary_size: int
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Return ``[captions, L]`` int64 ids, zero padded."""
+
+
+class PlanFactory(Protocol):
+    """Makes the batches of training samples with the given identities."""
+
+    def __call__(self, person_id: Index, *, batch_size: int, seed: int) -> BatchPlan:
+        """Return the plan."""
+
+
+class _Table:
+    """The captions and images of one split, as arrays."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.captions = [caption for record in records for caption in record.captions]
+        numbers = [len(record.captions) for record in records]
+        self.image_of_caption = np.repeat(np.arange(len(records)), numbers)
+        self.person_id = np.array([record.person_id for record in records], dtype=np.int64)
+        self.camera_id = np.array([record.camera_id for record in records], dtype=np.int64)
+
+
+class _Captions:
+    """Tokens with the number of ids of each caption."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+        self.length = token_length(tokens)
+
+
+class PairDataset:
+    """Training pairs, built in whole batches."""
+
+    def __init__(
+        self,
+        images: ImageStore,
+        tokens: Tensor,
+        *,
+        image_of_sample: Index,
+        person_id: Index,
+        camera_id: Index,
+    ) -> None:
+        self.images = images
+        self.captions = _Captions(tokens)
+        self.image_of_sample = image_of_sample
+        self.person_id = torch.from_numpy(person_id)
+        self.camera_id = torch.from_numpy(camera_id)
+
+    def __len__(self) -> int:
+        return len(self.image_of_sample)
+
+    def __getitems__(self, request: BatchRequest) -> PairBatch:
+        index = torch.from_numpy(request.sample_index)
+        return PairBatch(
+            image=self.images.read(self.image_of_sample[request.sample_index]),
+            tokens=self.captions.tokens[index],
+            length=self.captions.length[index],
+            person_id=self.person_id[index],
+            camera_id=self.camera_id[index],
+            sample_index=index,
+            key=request.key(),
+        )
+
+
+class GalleryDataset:
+    """Images of one split, built in whole batches."""
+
+    def __init__(self, images: ImageStore, *, person_id: Index, camera_id: Index) -> None:
+        self.images = images
+        self.person_id = torch.from_numpy(person_id)
+        self.camera_id = torch.from_numpy(camera_id)
+
+    def __len__(self) -> int:
+        return len(self.person_id)
+
+    def __getitems__(self, request: BatchRequest) -> ImageBatch:
+        index = torch.from_numpy(request.sample_index)
+        return ImageBatch(
+            image=self.images.read(request.sample_index),
+            person_id=self.person_id[index],
+            camera_id=self.camera_id[index],
+            sample_index=index,
+            key=request.key(),
+        )
+
+
+class QueryDataset:
+    """Captions of one split, built in whole batches. A caption has no camera: it is -1."""
+
+    def __init__(self, tokens: Tensor, *, person_id: Index) -> None:
+        self.captions = _Captions(tokens)
+        self.person_id = torch.from_numpy(person_id)
+
+    def __len__(self) -> int:
+        return len(self.person_id)
+
+    def __getitems__(self, request: BatchRequest) -> TextBatch:
+        index = torch.from_numpy(request.sample_index)
+        return TextBatch(
+            tokens=self.captions.tokens[index],
+            length=self.captions.length[index],
+            person_id=self.person_id[index],
+            camera_id=torch.full_like(index, -1),
+            sample_index=index,
+        )
+
+
+class TextToImageData(L.LightningDataModule):
+    """A text-based person search data set, from its annotation to batches.
+
+    A training sample is an image with one of its captions, in annotation order; `sample_index`
+    counts these. To evaluate, all images of a split are the gallery and all its captions the
+    queries. Works without a Trainer too: ``transform_batch`` does what a Trainer's transfer does.
+
+    Args:
+        reader: Reads the annotation below a folder.
+        root: The data set's folder, or the one above; nothing is written there. None generates
+            synthetic people below the cache folder.
+        tokenizer: Makes the tokenizer, given ``context_length``.
+        image_size: Height and width that images are resized to.
+        context_length: Ids per caption.
+        transform: Augments and normalises a batch.
+        plan: Makes the training batches, given the identity of every sample.
+        batch_size: Training pairs of a step, over all processes together.
+        eval_batch_size: Queries or gallery images of an evaluation step, likewise.
+        num_workers: Processes that load batches, per training process; 0 is none besides it.
+        seed: Of the order of samples and of augmentation; not negative.
+        cache: True keeps decoded images in the cache folder; False decodes them every time.
+        allow_missing: True leaves out images that cannot be read; False stops with their names.
+        protocol: ``val`` evaluates on val while training, ``official`` on test.
+        val_person_ids: Where there is no val split and ``protocol`` is ``val``: how many train
+            identities make one. None is a tenth.
+        noise_rate: Share of the training captions that are exchanged, in [0, 1].
+        noise_seed: Of the exchange; 1 gives the published ones.
+        noise_index: File of an exchange to use instead, ``.npy``.
+        sweep: What a sweep over the training set sees: ``training`` batches, shuffled and
+            augmented, or ``clean`` samples in order.
+        synthetic: ``size`` and ``seed`` of the synthetic people for ``root=None``.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        tokenizer: Callable[..., Tokenizer],
+        *,
+        root: str | Path | None = None,
+        image_size: Sequence[int] = (384, 128),
+        context_length: int = 77,
+        transform: Transform | None = None,
+        plan: PlanFactory = shuffled_plan,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 1,
+        cache: bool | str = True,
+        allow_missing: bool = False,
+        protocol: Literal["val", "official"] = "val",
+        val_person_ids: int | None = None,
+        noise_rate: float = 0.0,
+        noise_seed: int = 1,
+        noise_index: str | Path | None = None,
+        sweep: Literal["training", "clean"] = "training",
+        synthetic: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_choice("data.protocol", protocol, ("val", "official"))
+        _check_choice("data.sweep", sweep, ("training", "clean"))
+        if seed < 0:
+            raise ValueError(f"seed={seed} should not be negative.")
+        self.cache = _switch("data.cache", cache)
+        self.image_size = _height_and_width(image_size)
+        self.tokenizer = tokenizer(context_length=context_length)
+        self.transform: Transform = RdeTransform() if transform is None else transform
+        self.make_plan = plan
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.allow_missing = allow_missing
+        self.protocol = protocol
+        self.noise_rate = noise_rate
+        self.noise_seed = noise_seed
+        self.noise_index = noise_index
+        self.sweep = sweep
+        if root is None:
+            root = _synthetic_root(synthetic)
+        self.splits = _read(reader, Path(root).expanduser(), protocol, val_person_ids, seed=1)
+        refuse_folder_inside(cache_root(), self.splits.root)
+        self.notices = list(self.splits.notices)
+        self._images: dict[str, ImageStore] = {}
+        self._tables: dict[str, _Table] = {}
+        self._sweep_loader: EpochLoader | None = None
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """Sizes of the training set."""
+        table = self._table("train")
+        return DataSpec(
+            num_samples=len(table.captions),
+            num_images=len(table.records),
+            num_person_ids=len(np.unique(table.person_id)),
+            num_cameras=max(0, int(table.camera_id.max(initial=0))) + 1,
+            vocabulary_size=self.tokenizer.vocabulary_size,
+        )
+
+    @cached_property
+    def caption_of_sample(self) -> Index:
+        """Which caption each training sample has: its own, or another one as injected noise."""
+        num_pairs = self.spec.num_samples
+        if self.noise_index is not None:
+            if not self.splits.pair_order_is_published:
+                raise ValueError(
+                    f"data.noise_index={self.noise_index} counts training pairs in the published "
+                    f"order, which {self.splits.layout} does not have. Use data.noise_rate, or "
+                    "the annotation file that the published code reads."
+                )
+            return read_noise_index(self.noise_index, num_pairs)
+        return noisy_caption_index(num_pairs, self.noise_rate, seed=self.noise_seed)
+
+    @cached_property
+    def true_pairs(self) -> Tensor | None:
+        """``[num_samples]`` bool, False where noise was injected; None if none was."""
+        if self.noise_index is None and self.noise_rate == 0:
+            return None
+        return torch.from_numpy(self.caption_of_sample == np.arange(self.spec.num_samples))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all image names, identities and captions, the same on every machine."""
+        digest = hashlib.sha256()
+        for name, record in self.splits:
+            image = record.image_path
+            if image.is_relative_to(self.splits.root):
+                image = image.relative_to(self.splits.root)
+            line = [name, image.as_posix(), record.person_id, *record.captions]
+            digest.update(json.dumps(line).encode())
+        return digest.hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the run record says about the data, as plain values."""
+        return {
+            "dataset": self.splits.dataset,
+            "root": str(self.splits.root),
+            "layout": self.splits.layout,
+            "fingerprint": self.fingerprint,
+            "counts": {
+                name: count(self._tables[name].records if name in self._tables else records)
+                for name in ("train", "val", "test")
+                if (records := self.splits.split(name))
+            },
+            "changed_captions": int(
+                (self.caption_of_sample != np.arange(self.spec.num_samples)).sum()
+            ),
+            "protocol": self.protocol,
+            "notices": list(self.notices),
+        }
+
+    def setup(self, stage: str) -> None:
+        """Decode, or look for, everything that ``stage`` will read; broken images stop here."""
+        if stage == "fit":
+            self._table("train", opened=True)
+        for split in self._evaluated(stage):
+            self._table(split, opened=True)
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return the training batches."""
+        return self._training_loader(self.make_plan, first_pass=0)
+
+    def sweep_dataloader(self, epoch: int) -> EpochLoader:
+        """Return one pass over every training sample, for the sweep of ``epoch``.
+
+        Its order and its augmentations are other ones than those of the epoch's training.
+        """
+        if self._sweep_loader is None:
+            if self.sweep == "training":
+                # whatever makes the training batches: a sweep takes every sample once
+                self._sweep_loader = self._training_loader(shuffled_plan, first_pass=1)
+            else:
+                self._sweep_loader = self._clean_loader()
+        self._sweep_loader.set_epoch(epoch)
+        return self._sweep_loader
+
+    def val_dataloader(self) -> list[EpochLoader]:
+        """Return a query and a gallery loader per split, as `evaluation_roles` lists them."""
+        return self._evaluation_loaders("validate")
+
+    def test_dataloader(self) -> list[EpochLoader]:
+        """Return a query and a gallery loader per split, as `evaluation_roles` lists them."""
+        return self._evaluation_loaders("test")
+
+    def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
+        """Return (split, "query" or "gallery") of each loader of ``stage``."""
+        roles = ("query", "gallery")
+        return [(split, role) for split in self._evaluated(stage) for role in roles]
+
+    def num_evaluation_samples(self, split: str, role: str) -> int:
+        """Return the number of captions (role "query") or images ("gallery") of a split."""
+        table = self._table(split)
+        return len(table.captions) if role == "query" else len(table.records)
+
+    def evaluation_captions(self, split: str) -> list[str]:
+        """Return the caption of every query, by `sample_index`."""
+        return self._table(split).captions
+
+    def evaluation_images(self, split: str) -> list[Path]:
+        """Return the file of every gallery image, by `sample_index`."""
+        return [record.image_path for record in self._table(split).records]
+
+    def transform_batch(self, batch: AnyBatch) -> AnyBatch:
+        """Return the batch as methods want it: augmented if it has keys, and normalised."""
+        transformed: AnyBatch = self.transform(batch)
+        return transformed
+
+    def on_after_batch_transfer(self, batch: AnyBatch, dataloader_idx: int) -> AnyBatch:
+        """Transform a batch on the device it has come to."""
+        return self.transform_batch(batch)
+
+    def _evaluated(self, stage: str) -> list[str]:
+        """Return the splits that ``stage`` ("fit", "validate" or "test") evaluates."""
+        wanted = ["val"] if stage != "test" and self.protocol == "val" else ["val", "test"]
+        return [name for name in wanted if self.splits.split(name)]
+
+    def _table(self, split: str, *, opened: bool = False) -> _Table:
+        """Return the arrays of a split; its images are looked at if that can change them."""
+        if opened or self.allow_missing:
+            self._open(split)
+        if split not in self._tables:
+            self._tables[split] = _Table(_labelled(split, self.splits.split(split)))
+        return self._tables[split]
+
+    def _open(self, split: str) -> ImageStore:
+        """Return the images of a split, from the cache or the files."""
+        if split not in self._images:
+            records = self.splits.split(split)
+            paths = [record.image_path for record in records]
+            name = f"{self.splits.dataset} {split}"
+            open_images: Callable[..., CachedImages | DecodedImages] = (
+                cached_images if self.cache else decoded_images
+            )
+            images: ImageStore = open_images(paths, self.image_size, name=name)
+            if not self.allow_missing:
+                raise_if_broken(images, paths, root=self.splits.root)
+            elif images.broken:
+                images, records = _without_broken(images, records)
+                _check_not_empty(self.splits, split, records)
+                self._tables[split] = _Table(_labelled(split, records))
+                self.notices.append(_left_out(split, self.splits.split(split), records))
+            self._images[split] = images
+        return self._images[split]
+
+    def _tokens(self, split: str) -> Tensor:
+        table = self._table(split)
+        return cached_tokens(
+            table.captions,
+            self.tokenizer,
+            settings=_settings_of(self.tokenizer),
+            name=f"{self.splits.dataset} {split}",
+        )
+
+    @cached_property
+    def _pairs(self) -> PairDataset:
+        images = self._open("train")
+        table = self._table("train")
+        return PairDataset(
+            images,
+            self._tokens("train")[torch.from_numpy(self.caption_of_sample)],
+            image_of_sample=table.image_of_caption,
+            person_id=table.person_id[table.image_of_caption],
+            camera_id=table.camera_id[table.image_of_caption],
+        )
+
+    def _training_loader(self, make_plan: PlanFactory, first_pass: int) -> EpochLoader:
+        _, world_size = rank_and_world_size()
+        if self.batch_size < world_size:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} does not split over {world_size} processes: "
+                f"it counts the pairs of all of them. Use at least {world_size}, or fewer "
+                "processes (trainer.devices)."
+            )
+        person_id = self._pairs.person_id.numpy()
+        plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed)
+        return self._loader(self._pairs, plan, seed=self.seed, first_pass=first_pass)
+
+    def _clean_loader(self) -> EpochLoader:
+        plan = SequentialBatches(len(self._pairs), self.eval_batch_size)
+        return self._loader(self._pairs, plan, seed=None, first_pass=1)
+
+    def _evaluation_loaders(self, stage: str) -> list[EpochLoader]:
+        loaders = []
+        for split in self._evaluated(stage):
+            images = self._open(split)
+            table = self._table(split)
+            query_person_id = table.person_id[table.image_of_caption]
+            datasets = (
+                QueryDataset(self._tokens(split), person_id=query_person_id),
+                GalleryDataset(images, person_id=table.person_id, camera_id=table.camera_id),
+            )
+            for dataset in datasets:
+                plan = SequentialBatches(len(dataset), self.eval_batch_size)
+                # captions are ready in memory: a worker would only pass them on
+                workers = self.num_workers if isinstance(dataset, GalleryDataset) else 0
+                loaders.append(self._loader(dataset, plan, seed=None, num_workers=workers))
+        return loaders
+
+    def _loader(
+        self,
+        dataset: PairDataset | GalleryDataset | QueryDataset,
+        plan: BatchPlan,
+        *,
+        seed: int | None,
+        first_pass: int = 0,
+        num_workers: int | None = None,
+    ) -> EpochLoader:
+        return EpochLoader(
+            dataset,
+            plan,
+            seed=seed,
+            first_pass=first_pass,
+            num_workers=self.num_workers if num_workers is None else num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def token_length(tokens: Tensor) -> Tensor:
+    """Return ``[B]`` ids per caption: the place behind the last that is not 0.
+
+    Zeros inside a caption count, as CLIP's id 0 is also a piece of some punctuation.
+
+    Example:
+        >>> token_length(torch.tensor([[98, 0, 5, 99, 0], [98, 99, 0, 0, 0]]))
+        tensor([4, 2])
+    """
+    place = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    return ((tokens != 0) * place).amax(dim=1)
+
+
+class _SomeImages:
+    """The images of a store that can be read."""
+
+    def __init__(self, images: ImageStore, places: Index) -> None:
+        self.images = images
+        self.places = places
+        self.broken: Mapping[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, index: Index) -> Tensor:
+        return self.images.read(self.places[index])
+
+
+def _without_broken(
+    images: ImageStore, records: Sequence[Record]
+) -> tuple[_SomeImages, tuple[Record, ...]]:
+    places = [place for place in range(len(records)) if place not in images.broken]
+    kept = tuple(records[place] for place in places)
+    return _SomeImages(images, np.array(places, dtype=np.int64)), kept
+
+
+def _left_out(split: str, before: Sequence[Record], after: Sequence[Record]) -> str:
+    images = len(before) - len(after)
+    captions = count(before)["captions"] - count(after)["captions"]
+    return (
+        f"{split}: {images:,} of {len(before):,} images cannot be read; they and their "
+        f"{captions:,} captions are left out (data.allow_missing=true)."
+    )
+
+
+def _labelled(split: str, records: Sequence[Record]) -> Sequence[Record]:
+    """Return training records with person ids 0..C-1; others keep those of the file."""
+    if split != "train":
+        return records
+    labels = relabel(record.person_id for record in records)
+    return [replace(record, person_id=labels[record.person_id]) for record in records]
+
+
+def _read(
+    reader: Reader, root: Path, protocol: str, val_person_ids: int | None, *, seed: int
+) -> Splits:
+    splits = reader(root)
+    for name in ("train", "test"):
+        _check_not_empty(splits, name, splits.split(name))
+    if protocol == "val" and not splits.val:
+        num_people = len({record.person_id for record in splits.train})
+        wanted = max(1, num_people // 10) if val_person_ids is None else val_person_ids
+        splits = carve_val(splits, wanted, seed=seed)
+    return splits
+
+
+def _check_not_empty(splits: Splits, name: str, records: Sequence[Record]) -> None:
+    if not any(record.captions for record in records):
+        raise ValueError(
+            f"the {name} split of {splits.dataset} ({splits.layout}) in {splits.root} has no "
+            f"pairs. Run `crosswalk data check {splits.root}`."
+        )
+
+
+def _synthetic_root(synthetic: Mapping[str, Any] | None) -> Path:
+    if synthetic is None:
+        raise ValueError(
+            "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
+            "people with data=synthetic_pairs."
+        )
+    from crosswalk.data.synthetic.generate import GENERATOR_VERSION, synthesize_pairs
+
+    size, seed = synthetic.get("size", "toy"), synthetic.get("seed", 0)
+    folder = cache_root() / "synthetic" / f"pairs-{size}-{seed}-v{GENERATOR_VERSION}"
+    build_once(folder, lambda unfinished: synthesize_pairs(unfinished, size=size, seed=seed))
+    return folder
+
+
+def _settings_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what its tokens depend on: its class and its plain attributes."""
+    plain = {
+        name: value
+        for name, value in vars(tokenizer).items()
+        if not name.startswith("_") and isinstance(value, (bool, int, float, str))
+    }
+    return {"class": type(tokenizer).__qualname__, "version": 1, **plain}
+
+
+def _height_and_width(size: Sequence[int]) -> tuple[int, int]:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(
+            f"data.image_size={list(size)} should be [height, width], for instance [384, 128]."
+        )
+    return int(size[0]), int(size[1])
+
+
+def _switch(key: str, value: bool | str) -> bool:
+    """Return a switch; ``on`` and ``off`` are words on the command line, booleans in YAML."""
+    if isinstance(value, bool):
+        return value
+    if value in ("on", "off"):
+        return value == "on"
+    raise ValueError(f"{key}={value} should be on or off.")
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{key}={value} does not exist. There are: {', '.join(choices)}.")
