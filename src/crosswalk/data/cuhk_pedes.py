@@ -92,7 +92,7 @@ def read_cuhk_pedes(root: Path) -> Splits:
         )
         notices.append(
             f"Read {layout.name}, not reid_raw.json. {by_id}The order of its pairs is not known to "
-            "be the published one, so published noise-index files (data.noise_file) are refused."
+            "be the published one, so published noise-index files (data.noise_index) are refused."
         )
     return with_notices(
         Splits(

@@ -42,9 +42,9 @@ ADVICE = (
 )
 
 NO_VAL_SPLIT = (
-    "ICFG-PEDES has no val split. Set some train identities aside for it with "
-    "data.val_person_ids=<number>, or pass data.protocol=official to select the best epoch on "
-    "test, as the public code does."
+    "ICFG-PEDES has no val split. A tenth of the train identities, or as many as "
+    "data.val_person_ids says, are set aside for it; data.protocol=official trains on all and "
+    "selects the best epoch on test, as the public code does."
 )
 
 
@@ -121,7 +121,7 @@ def carve_val(splits: Splits, num_person_ids: int, seed: int) -> Splits:
     chosen = set(random.Random(seed).sample(person_ids, num_person_ids))
     notice = (
         f"val is {num_person_ids:,} of the {len(person_ids):,} train identities, chosen with "
-        f"seed {seed}; the rest is trained on. Published noise-index files (data.noise_file) do "
+        f"seed {seed}; the rest is trained on. Published noise-index files (data.noise_index) do "
         "not fit and are refused; with data.protocol=official they do."
     )
     published = dict(splits.published or {})

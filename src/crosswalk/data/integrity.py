@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from crosswalk.data.records import SPLITS, Record, Splits
+from crosswalk.data.records import Record, Splits
 
 KINDS = ("missing", "empty", "truncated", "corrupt")
 
@@ -180,82 +180,6 @@ def by_source(splits: Splits, problems: Sequence[ImageProblem]) -> dict[str, dic
     for problem in problems:
         table[source_of(problem.path, splits.image_folder)][problem.kind] += 1
     return dict(sorted(table.items()))
-
-
-def require_images(splits: Splits) -> None:
-    """Raise a FileNotFoundError that names the missing images, if there are any.
-
-    Example:
-        >>> require_images(Splits("own", Path(), "pairs.csv", (), (), ()))
-    """
-    problems = missing_images(splits)
-    if not problems:
-        return
-    sources = [
-        f"  {source}: {row['images'] - row['missing'] - row['empty']:,} of {row['images']:,} found"
-        for source, row in by_source(splits, problems).items()
-        if row["missing"] or row["empty"]
-    ]
-    named = [f"  {problem.path} ({problem.origin}): {problem.detail}" for problem in problems[:5]]
-    more = [f"  ... and {len(problems) - 5:,} more"] if len(problems) > 5 else []
-    raise FileNotFoundError(
-        "\n".join(
-            [
-                f"{len(problems):,} images of {splits.dataset} ({splits.layout}) are missing or "
-                f"empty below {splits.image_folder}:",
-                *sources,
-                *named,
-                *more,
-                f"`crosswalk data check {splits.root}` lists all. Complete the data set, or pass "
-                "data.allow_missing=true to drop these images and their captions.",
-            ]
-        )
-    )
-
-
-def drop_missing(
-    splits: Splits, problems: Iterable[ImageProblem]
-) -> tuple[Splits, dict[str, dict[str, int]]]:
-    """Return ``splits`` without the images in ``problems``, and how many went from each split.
-
-    Raises:
-        ValueError: If nothing of a split is left.
-
-    Example:
-        >>> records = (Record(Path("1.jpg"), 3, captions=("a", "b")), Record(Path("2.jpg"), 3))
-        >>> splits = Splits("own", Path(), "pairs.csv", records, (), ())
-        >>> splits, dropped = drop_missing(splits, [ImageProblem(Path("1.jpg"), "missing", "")])
-        >>> len(splits.train), dropped["train"]
-        (1, {'images': 1, 'captions': 2})
-    """
-    bad = {problem.path for problem in problems}
-    kept, dropped, notices = {}, {}, []
-    for name in SPLITS:
-        records = splits.split(name)
-        kept[name] = tuple(record for record in records if record.image_path not in bad)
-        lost = [record for record in records if record.image_path in bad]
-        captions = sum(len(record.captions) for record in lost)
-        dropped[name] = {"images": len(lost), "captions": captions}
-        if lost and not kept[name]:
-            raise ValueError(
-                f"None of the {len(lost):,} images of {name} can be used, so data.allow_missing="
-                f"true has nothing to go on with. `crosswalk data check {splits.root}` says why."
-            )
-        if lost:
-            notices.append(
-                f"data.allow_missing=true dropped {len(lost):,} of {len(records):,} images of "
-                f"{name} with {captions:,} captions; results are not comparable with published "
-                "ones."
-            )
-    remaining = replace(
-        splits,
-        train=kept["train"],
-        val=kept["val"],
-        test=kept["test"],
-        notices=splits.notices + tuple(notices),
-        pair_order_is_published=splits.pair_order_is_published and not dropped["train"]["images"],
-    )
-    return remaining, dropped
 
 
 def fingerprint(splits: Splits) -> str:

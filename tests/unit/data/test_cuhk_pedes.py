@@ -91,7 +91,7 @@ def test_only_reid_raw_has_the_published_order_of_pairs(tmp_path: Path, form: st
     splits = read_cuhk_pedes(tmp_path)
 
     assert splits.pair_order_is_published == (form == "reid_raw.json")
-    told = [notice for notice in splits.notices if "data.noise_file" in notice]
+    told = [notice for notice in splits.notices if "data.noise_index" in notice]
     assert len(told) == (0 if form == "reid_raw.json" else 1)
 
 

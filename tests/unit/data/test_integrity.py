@@ -13,10 +13,8 @@ from crosswalk.data.integrity import (
     by_source,
     check_image,
     damaged_images,
-    drop_missing,
     fingerprint,
     missing_images,
-    require_images,
 )
 from crosswalk.data.records import Record
 from tests.unit.data.trees import CUHK_ENTRIES, tree, untouched, write_cuhk, write_image
@@ -175,68 +173,6 @@ def test_problems_are_counted_by_source_folder(tmp_path: Path) -> None:
         "test_query": {"images": 2} | none | {"corrupt": 1},
     }
     assert list(table) == ["CUHK01", "Market", "cam_a", "test_query"]
-
-
-def test_training_stops_with_the_missing_images_named(tmp_path: Path) -> None:
-    splits = read_cuhk_pedes(write_cuhk(tmp_path))
-    shutil.rmtree(tmp_path / "imgs" / "Market")
-
-    with untouched(tmp_path), pytest.raises(FileNotFoundError, match="2 images") as error:
-        require_images(splits)
-
-    message = str(error.value)
-    assert "Market: 0 of 2 found" in message
-    assert f"{tmp_path}/imgs/Market/b1.jpg (reid_raw.json, entry 0): there is no folder" in message
-    assert f"`crosswalk data check {tmp_path}`" in message
-    assert "data.allow_missing=true" in message
-
-
-def test_whole_data_pass(tmp_path: Path) -> None:
-    require_images(read_cuhk_pedes(write_cuhk(tmp_path)))
-
-
-def test_dropped_images_take_their_captions_along(tmp_path: Path) -> None:
-    splits = read_cuhk_pedes(write_cuhk(tmp_path))
-    (tmp_path / "imgs" / "cam_a" / "a1.jpg").unlink()
-    (tmp_path / "imgs" / "test_query" / "t2.jpg").unlink()
-
-    remaining, dropped = drop_missing(splits, missing_images(splits))
-
-    assert dropped == {
-        "train": {"images": 1, "captions": 3},
-        "val": {"images": 0, "captions": 0},
-        "test": {"images": 1, "captions": 2},
-    }
-    assert [record.image_path.name for _, record in remaining] == [
-        "b1.jpg",
-        "b2.jpg",
-        "v1.png",
-        "t1.jpg",
-    ]
-    assert not remaining.pair_order_is_published
-    assert any(
-        "dropped 1 of 3 images of train with 3 captions" in notice for notice in remaining.notices
-    )
-    assert missing_images(remaining) == []
-
-
-def test_the_published_order_survives_losses_outside_train(tmp_path: Path) -> None:
-    splits = read_cuhk_pedes(write_cuhk(tmp_path))
-    (tmp_path / "imgs" / "test_query" / "t2.jpg").unlink()
-
-    remaining, _ = drop_missing(splits, missing_images(splits))
-
-    assert remaining.pair_order_is_published
-
-
-def test_a_split_that_loses_everything_stops(tmp_path: Path) -> None:
-    splits = read_cuhk_pedes(write_cuhk(tmp_path))
-    shutil.rmtree(tmp_path / "imgs" / "CUHK01")
-
-    with pytest.raises(ValueError, match="None of the 1 images of val can be used") as error:
-        drop_missing(splits, missing_images(splits))
-
-    assert "crosswalk data check" in str(error.value)
 
 
 def test_the_fingerprint_is_the_documented_hash(tmp_path: Path) -> None:
