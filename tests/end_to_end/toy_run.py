@@ -92,7 +92,7 @@ class ToyMethod(L.LightningModule):
         self.register_buffer("labels", torch.zeros(NUM_SAMPLES))
         self.stop = stop
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> dict[str, object]:
         optimizer = torch.optim.Adam(self.parameters(), lr=0.05)
         by_epoch = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2], gamma=0.5)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_epoch}}
@@ -134,8 +134,10 @@ def stopping_in_files(stop: Callable[[str], None]) -> Iterator[None]:
     """Let ``stop`` end a run while a checkpoint is written or takes its place."""
     save, replace = torch.save, os.replace
 
-    def stopping_save(value: object, path: Path) -> None:
-        save(value, path)
+    def stopping_save(value: object, path: object, **options: object) -> None:
+        save(value, path, **options)
+        if not isinstance(path, Path):
+            return
         whole = Path(path).read_bytes()
         Path(path).write_bytes(whole[: len(whole) // 2])
         stop("writing")
@@ -153,7 +155,7 @@ def stopping_in_files(stop: Callable[[str], None]) -> Iterator[None]:
         torch.save, os.replace = save, replace
 
 
-def toy_trainer(folder: Path, stop: Callable[[str], None], **options: Any) -> L.Trainer:
+def toy_trainer(folder: Path, stop: Callable[[str], None], **options: object) -> L.Trainer:
     every_n_steps = options.pop("every_n_steps", 2)
     callbacks = [
         Checkpoints(
@@ -179,7 +181,7 @@ def toy_trainer(folder: Path, stop: Callable[[str], None], **options: Any) -> L.
 
 
 def train_toy(
-    folder: Path, stop: StopAt | None = None, num_workers: int = 0, **options: Any
+    folder: Path, stop: StopAt | None = None, num_workers: int = 0, **options: object
 ) -> None:
     """Start the run in ``folder``, or continue it from its last checkpoint if it has one."""
     torch.set_num_threads(1)
@@ -236,7 +238,7 @@ def traces(folder: Path) -> dict[str, Any]:
     }
 
 
-def assert_same(found: Any, expected: Any, where: str = "") -> None:
+def assert_same(found: object, expected: object, where: str = "") -> None:
     """Check that two nested containers are equal, tensors bit by bit."""
     if isinstance(expected, Tensor):
         assert torch.equal(found, expected), where
