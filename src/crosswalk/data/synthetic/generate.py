@@ -6,8 +6,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -90,8 +92,8 @@ def synthesize_pairs(
     """Write a synthetic data set in the layout of CUHK-PEDES, and return its root.
 
     The set is a function of size, seed and domain: the number of workers changes no byte. It is
-    written beside the folder and moved there when it is complete. A complete set of the same
-    settings is left as it is.
+    written beside the folder, as ``.<name>.partial-<random>``, and moved there when it is complete.
+    A complete set of the same settings is left as it is.
 
     Args:
         folder: Root of the data set: ``CUHK-PEDES/imgs`` and ``CUHK-PEDES/reid_raw.json`` will be
@@ -122,7 +124,7 @@ def synthesize_pairs(
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"num_workers is {num_workers}. Set it to 1 or more.")
     look_named(domain)
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     settings: dict[str, str | int] = {
         "dataset": "synthetic-pairs",
         "seed": seed,
@@ -273,7 +275,9 @@ def _rendered(tasks: list[_Task], num_workers: int, progress: bool) -> list[Entr
         else:
             # spawn: the caller may have threads (a progress bar, torch) that a fork would break
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=context) as pool:
+            with ProcessPoolExecutor(
+                min(num_workers, len(tasks)), mp_context=context, initializer=_start_worker
+            ) as pool:
                 futures: dict[Future[list[Entry]], int] = {
                     pool.submit(_render, task): number for number, task in enumerate(tasks)
                 }
@@ -285,6 +289,19 @@ def _rendered(tasks: list[_Task], num_workers: int, progress: bool) -> list[Entr
                     pool.shutdown(cancel_futures=True)
                     raise
     return [entry for number in range(len(tasks)) for entry in entries[number]]
+
+
+def _start_worker() -> None:
+    """Leave interruptions to the parent, and end with it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _render(task: _Task) -> list[Entry]:
