@@ -116,7 +116,7 @@ class GroupBatchNorm(nn.Module):
         var = sum_over_processes(squares) / count
         with torch.no_grad():
             self.num_batches_tracked += num_groups
-            unbiased = var * (count / (count - 1))
+            unbiased = var * count / (count - 1)
             for new_mean, new_var in zip(mean, unbiased, strict=True):
                 self.running_mean.lerp_(new_mean.to(self.running_mean.dtype), self.momentum)
                 self.running_var.lerp_(new_var.to(self.running_var.dtype), self.momentum)

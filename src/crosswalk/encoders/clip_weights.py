@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
         state: Any = load_file(path)
     elif _is_torchscript(path):
-        state = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():  # deprecated, but OpenAI published nothing else
+            warnings.simplefilter("ignore", FutureWarning)
+            state = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in ("state_dict", "model"):
@@ -143,7 +146,7 @@ def pretrained_file(name: str, pretrained: str) -> str:
     """
     if Path(pretrained).is_file():
         return pretrained
-    from open_clip import pretrained as registry  # type: ignore[import-untyped]
+    from open_clip import pretrained as registry
 
     entry = registry.get_pretrained_cfg(name, pretrained)
     if not entry:
@@ -154,7 +157,7 @@ def pretrained_file(name: str, pretrained: str) -> str:
         )
     try:
         return str(registry.download_pretrained(entry))
-    except Exception as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise FileNotFoundError(
             f"the weights {pretrained!r} of {name} could not be downloaded ({error}). Fetch the "
             f"file on a machine with network access ({entry.get('url') or entry.get('hf_hub')}) "
