@@ -245,7 +245,7 @@ class Run:
     """
 
     config: dict[str, Any]
-    data: L.LightningDataModule
+    data: Any  # a LightningDataModule with what the callbacks' protocols ask for
     method: L.LightningModule
     trainer: dict[str, Any]
 

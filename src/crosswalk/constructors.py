@@ -38,7 +38,11 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     last = word.rsplit(".", 1)[-1]
     same_name = [candidate for candidate in candidates if candidate.rsplit(".", 1)[-1] == last]
     longer = [candidate for candidate in candidates if word and candidate.startswith(word)]
-    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    near = [
+        candidate
+        for candidate in difflib.get_close_matches(word, candidates, n=3, cutoff=0.6)
+        if difflib.get_close_matches(last, [candidate.rsplit(".", 1)[-1]], cutoff=0.6)
+    ]
     best = (same_name or longer or near)[:1]
     return f" Did you mean {best[0]}?" if best else ""
 

@@ -1,0 +1,83 @@
+# `make help` lists the targets. Everything happens in .venv, made on first use.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup train test test-ddp golden bench ablation lint types format check clean
+
+PYTHON ?= python3
+METHOD ?= rde
+DATA ?=
+ARGS ?=
+GOLDEN_DIR ?= tests/golden/data
+GOLDEN_METHODS ?=
+TABLE ?=
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+# One thread per test process: two processes with two threads each are slower on two cores.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+help:  ## list the targets
+	@echo "make <target>; Python is PYTHON=$(PYTHON)"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null \
+	  || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' $(MAKEFILE_LIST)
+	@echo
+	@echo '  make train METHOD=rde'
+	@echo '  make train METHOD=rde DATA=cuhk_pedes ARGS="data.root=/datasets data.noise_rate=0.5"'
+	@echo '  make golden GOLDEN_METHODS=rde GOLDEN_DIR=folder'
+
+setup: $(STAMP)  ## create .venv and install everything
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "crosswalk needs Python >= 3.11, but PYTHON=$(PYTHON) is $$($(PYTHON) -V 2>&1)." \
+	    "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian install python3-venv." >&2; \
+	  exit 2; }
+	@echo "Installing into .venv; several gigabytes on the first time. Log: .venv/install.log"
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	  PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --no-input --progress-bar off \
+	  --editable ".[dev]" 2>.venv/install.err | tee .venv/install.log \
+	  | awk '/^ *Downloading .*\([0-9.]+ [MG]B\)/ {sub(/^.*\//, ""); print "  " $$0; fflush()} \
+	         /^(Installing|Building|Successfully)/ {print "  " substr($$0, 1, 90); fflush()}' \
+	  || { tail -n 30 .venv/install.err >&2; echo "Installation failed." >&2; exit 1; }
+	@touch $@
+
+train: $(STAMP)  ## train METHOD on DATA (default: synthetic), with ARGS="key=value ..."
+	@$(BIN)/crosswalk train method=$(METHOD) $(if $(DATA),data=$(DATA)) $(ARGS)
+
+ablation: $(STAMP)  ## run the rows of TABLE=experiments/<method>/<table>.yaml
+	@$(BIN)/crosswalk ablate $(TABLE) $(ARGS)
+
+test: lint types  ## all checks: lint, types, tests and doctests
+	@$(PYTEST)
+
+test-ddp: $(STAMP)  ## only the tests with several processes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ddp
+
+golden: $(STAMP)  ## compare with the recorded outputs of the published implementations
+	@$(BIN)/python tests/golden/run.py --dir "$(GOLDEN_DIR)" --methods "$(GOLDEN_METHODS)"
+
+bench: $(STAMP)  ## measure against straightforward baselines, print ratios
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lint: $(STAMP)  ## ruff: rules and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
+
+types: $(STAMP)  ## mypy --strict on src
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite files as ruff wants them
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+check: test golden  ## test and golden
+
+clean:  ## remove .venv and caches; runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
