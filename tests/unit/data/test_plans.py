@@ -1,0 +1,156 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from crosswalk.data.plans import (
+    BatchPlan,
+    IdentityBatches,
+    SequentialBatches,
+    ShuffledBatches,
+    identity_plan,
+    shuffled_plan,
+)
+
+
+def lists(plan: BatchPlan) -> list[list[int]]:
+    return [batch.tolist() for batch in plan]
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(7, 3), (6, 3), (2, 5), (1, 1)])
+def test_sequential_batches_hold_all_samples_in_order(num_samples: int, batch_size: int) -> None:
+    plan = SequentialBatches(num_samples, batch_size)
+
+    batches = lists(plan)
+
+    assert list(chain(*batches)) == list(range(num_samples))
+    assert {len(batch) for batch in batches[:-1]} <= {batch_size}
+    assert len(plan) == len(batches)
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(68_126, 64), (7, 3), (6, 3), (2, 5)])
+def test_shuffled_batches_hold_every_sample_once(num_samples: int, batch_size: int) -> None:
+    plan = ShuffledBatches(num_samples, batch_size, seed=1)
+
+    batches = lists(plan)
+
+    assert sorted(chain(*batches)) == list(range(num_samples))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert len(batches[-1]) == num_samples - batch_size * (len(batches) - 1)
+    assert len(plan) == len(batches)
+
+
+def test_orders_of_epochs_passes_and_seeds_differ_and_repeat() -> None:
+    orders = {}
+    for seed in (0, 1):
+        for epoch in (0, 1):
+            for pass_ in (0, 1):
+                plan = ShuffledBatches(100, 100, seed=seed)
+                plan.set_epoch(epoch, pass_)
+                orders[seed, epoch, pass_] = lists(plan)
+                assert lists(plan) == orders[seed, epoch, pass_]
+
+    assert len({str(order) for order in orders.values()}) == 8
+
+
+def test_every_place_of_a_shuffled_order_gets_every_sample_equally_often() -> None:
+    counts = np.zeros((6, 6))
+    plan = ShuffledBatches(6, 6, seed=0)
+    for epoch in range(3000):
+        plan.set_epoch(epoch)
+        (order,) = plan
+        counts[np.arange(6), order] += 1
+
+    # 500 expected, standard deviation sqrt(3000 / 6 * 5 / 6) = 20.4
+    assert np.abs(counts - 500).max() < 5 * 20.4
+
+
+def people(*sizes: int) -> np.ndarray:
+    """Return person ids 10, 11, ... with the given numbers of samples, mixed up."""
+    person_id = np.repeat(np.arange(len(sizes)) + 10, sizes)
+    return np.random.default_rng(0).permutation(person_id)
+
+
+@pytest.mark.parametrize("sizes", [(4, 8, 5, 9, 3, 1), (4, 4, 4), (1, 1, 2), (13, 2, 4, 4)])
+def test_identity_batches_hold_k_samples_of_p_identities(sizes: tuple[int, ...]) -> None:
+    person_id = people(*sizes)
+    plan = IdentityBatches(person_id, batch_size=12, seed=3, samples_per_person=4)
+
+    batches = lists(plan)
+
+    assert len(plan) == len(batches)
+    for batch in batches:
+        owners = person_id[batch].reshape(3, 4)
+        assert (owners == owners[:, :1]).all()
+        assert len(set(owners[:, 0].tolist())) == 3
+
+
+def test_identity_batches_use_a_sample_twice_only_where_an_identity_is_too_small() -> None:
+    person_id = people(9, 5, 3, 8, 2, 4)
+    plan = IdentityBatches(person_id, batch_size=8, seed=1, samples_per_person=4)
+
+    for epoch in range(20):
+        plan.set_epoch(epoch)
+        drawn = np.concatenate(list(plan))
+        for person in np.unique(person_id):
+            mine = drawn[person_id[drawn] == person]
+            if (person_id == person).sum() >= 4:
+                assert len(set(mine.tolist())) == len(mine)
+            assert len(mine) <= max(4, (person_id == person).sum() // 4 * 4)
+
+
+def test_identity_batches_go_on_until_fewer_than_p_identities_have_chunks_left() -> None:
+    person_id = people(9, 5, 3, 8, 2, 4)  # chunks: 2, 1, 1, 2, 1, 1
+    plan = IdentityBatches(person_id, batch_size=8, seed=1, samples_per_person=4)
+
+    for epoch in range(50):
+        plan.set_epoch(epoch)
+        owners = np.concatenate([person_id[batch].reshape(2, 4)[:, 0] for batch in plan])
+        left = {10: 2, 11: 1, 12: 1, 13: 2, 14: 1, 15: 1}
+        for owner in owners.tolist():
+            left[owner] -= 1
+        assert min(left.values()) >= 0
+        assert sum(number > 0 for number in left.values()) < 2
+
+
+def test_first_identity_batch_takes_every_pair_of_identities_equally_often() -> None:
+    person_id = people(2, 2, 2, 2)
+    plan = IdentityBatches(person_id, batch_size=4, seed=0, samples_per_person=2)
+
+    counts: dict[tuple[int, ...], int] = {}
+    for epoch in range(3000):
+        plan.set_epoch(epoch)
+        pair = tuple(sorted(set(person_id[next(iter(plan))].tolist())))
+        counts[pair] = counts.get(pair, 0) + 1
+
+    # six pairs: 500 expected, standard deviation 20.4
+    assert len(counts) == 6
+    assert max(abs(count - 500) for count in counts.values()) < 5 * 20.4
+
+
+def test_identity_batches_repeat_with_their_epoch() -> None:
+    person_id = people(9, 5, 3, 8, 2, 4)
+    plan = IdentityBatches(person_id, batch_size=8, seed=1, samples_per_person=4)
+
+    first = lists(plan)
+    plan.set_epoch(1)
+    second = lists(plan)
+    plan.set_epoch(0)
+
+    assert first != second
+    assert lists(plan) == first
+
+
+def test_plans_refuse_what_cannot_be_batched() -> None:
+    with pytest.raises(ValueError, match=r"batch_size=0 should be at least 1"):
+        ShuffledBatches(5, 0, seed=0)
+    with pytest.raises(ValueError, match=r"batch_size=6 is not a multiple of .*=4"):
+        identity_plan(people(4, 4), batch_size=6, seed=0)
+    with pytest.raises(ValueError, match=r"needs 3 identities in a batch, but .* has 2"):
+        identity_plan(people(4, 4), batch_size=12, seed=0)
+
+
+def test_the_shuffled_plan_covers_every_sample() -> None:
+    plan = shuffled_plan(people(4, 4), batch_size=3, seed=0)
+
+    assert sorted(np.concatenate(list(plan)).tolist()) == list(range(8))
