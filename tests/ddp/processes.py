@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -21,8 +22,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def _be_one_process(
-    rank: int, world_size: int, folder: str, port: int, function: Callable[..., Any], args: bytes
+    rank: int,
+    world_size: int,
+    folder: str,
+    port: int,
+    timeout: float,
+    function: Callable[..., Any],
+    args: bytes,
 ) -> None:
+    traces = Path(folder, f"{rank}.traces").open("w")
+    faulthandler.dump_traceback_later(0.9 * timeout, file=traces)  # tells where it hangs
     torch.set_num_threads(1)
     # Lightning reads these: with LOCAL_RANK set, Trainer(devices=world_size, strategy="ddp")
     # joins the group below instead of starting processes of its own.
@@ -51,7 +60,7 @@ def _be_one_process(
 
 
 def run_on_processes(
-    function: Callable[..., Any], world_size: int, *args: object, timeout: float = 120.0
+    function: Callable[..., Any], world_size: int, *args: object, timeout: float = 30.0
 ) -> list[Any]:
     """Return what ``function(*args)`` returns on each of ``world_size`` processes, in rank order.
 
@@ -77,7 +86,7 @@ def run_on_processes(
         processes = [
             context.Process(
                 target=_be_one_process,
-                args=(rank, world_size, folder, port, function, pickle.dumps(args)),
+                args=(rank, world_size, folder, port, timeout, function, pickle.dumps(args)),
                 daemon=True,
             )
             for rank in range(world_size)
@@ -94,7 +103,11 @@ def run_on_processes(
         outcomes = [
             torch.load(path, weights_only=False)
             if (path := Path(folder, f"{rank}.pt")).exists()
-            else (False, f"no result within {timeout} s; exit code {process.exitcode}")
+            else (
+                False,
+                f"no result within {timeout} s; exit code {process.exitcode}\n"
+                + Path(folder, f"{rank}.traces").read_text(),
+            )
             for rank, process in enumerate(processes)
         ]
     failures = [f"process {rank}: {what}" for rank, (fine, what) in enumerate(outcomes) if not fine]
