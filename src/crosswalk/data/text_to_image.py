@@ -32,7 +32,7 @@ from crosswalk.data.loaders import BatchRequest, EpochLoader
 from crosswalk.data.noise import noisy_caption_index, read_noise_index
 from crosswalk.data.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
 from crosswalk.data.records import Record, Splits, count, relabel
-from crosswalk.data.transforms import AnyBatch, RdeTransform
+from crosswalk.data.transforms import AnyBatch, RdeTransform, token_length
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
 
@@ -467,19 +467,6 @@ class TextToImageData(L.LightningDataModule):
             num_workers=self.num_workers if num_workers is None else num_workers,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def token_length(tokens: Tensor) -> Tensor:
-    """Return ``[B]`` ids per caption: the place behind the last that is not 0.
-
-    Zeros inside a caption count, as CLIP's id 0 is also a piece of some punctuation.
-
-    Example:
-        >>> token_length(torch.tensor([[98, 0, 5, 99, 0], [98, 99, 0, 0, 0]]))
-        tensor([4, 2])
-    """
-    place = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    return ((tokens != 0) * place).amax(dim=1)
 
 
 class _SomeImages:

@@ -247,6 +247,19 @@ def mask_replace_delete(
     return moved.scatter_(1, target, tokens)[:, :length].contiguous()
 
 
+def token_length(tokens: Tensor) -> Tensor:
+    """Return ``[B]`` ids per caption: the place behind the last that is not 0.
+
+    Zeros inside a caption count, as CLIP's id 0 is also a piece of some punctuation.
+
+    Example:
+        >>> token_length(torch.tensor([[98, 0, 5, 99, 0], [98, 99, 0, 0, 0]]))
+        tensor([4, 2])
+    """
+    place = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    return ((tokens != 0) * place).amax(dim=1)
+
+
 @dataclass(frozen=True)
 class RdeTransform:
     """The augmentation of RDE (Qin et al., CVPR 2024), which is that of IRRA (CVPR 2023).
@@ -298,7 +311,7 @@ class RdeTransform:
         if isinstance(batch, PairBatch) and self.text_augmentation:
             assert batch.key is not None
             tokens = self.augment_tokens(batch.tokens, batch.key)
-            batch = batch._replace(tokens=tokens, length=(tokens != 0).sum(dim=1))
+            batch = batch._replace(tokens=tokens, length=token_length(tokens))
         return batch
 
     def augment_images(self, image: Tensor, key: Tensor) -> Tensor:
