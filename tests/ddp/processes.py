@@ -30,7 +30,7 @@ def _be_one_process(
     function: Callable[..., Any],
     args: bytes,
 ) -> None:
-    traces = Path(folder, f"{rank}.traces").open("w")
+    traces = Path(folder, f"{rank}.traces").open("w")  # noqa: SIM115  # open to the end
     faulthandler.dump_traceback_later(0.9 * timeout, file=traces)  # tells where it hangs
     torch.set_num_threads(1)
     # Lightning reads these: with LOCAL_RANK set, Trainer(devices=world_size, strategy="ddp")
