@@ -53,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
     except (ValueError, OSError) as error:
-        if debug or not _is_users_mistake(error):
+        mistake = _is_users_mistake(error)
+        if debug or not mistake:
             traceback.print_exc()
-            return 1
-        print(f"crosswalk: {_message(error)}", file=sys.stderr)
-        return 2
+        else:
+            print(f"crosswalk: {_message(error)}", file=sys.stderr)
+        return 2 if mistake else 1
 
 
 def _is_users_mistake(error: Exception) -> bool:

@@ -1,0 +1,175 @@
+"""The import directions of the design, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "crosswalk"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+# What each folder or file of the package may import of the package, itself and `types` aside.
+MAY_IMPORT = {
+    "types": set(),
+    "distributed": set(),
+    "neighbours": set(),
+    "losses": set(),
+    "labels": {"neighbours"},
+    "memory": set(),
+    "encoders": {"distributed"},
+    "importers": set(),
+    "optim": set(),
+    "methods": {"losses", "labels", "memory", "encoders", "distributed"},
+    "metrics": {"neighbours", "distributed"},
+    "data": {"distributed", "neighbours"},
+    "run_folder": set(),
+    "tracking": {"run_folder"},
+    "results": {"run_folder"},
+    "callbacks": {"metrics", "distributed", "run_folder", "tracking"},
+    "constructors": set(),
+    "trainer_arguments": {"constructors"},
+    "config": {"constructors", "trainer_arguments"},
+    "weights": {"importers"},
+    "train": {"callbacks", "config", "results", "run_folder", "tracking", "weights", "data"},
+    "ablation": {"config", "results", "run_folder"},
+    "cli": {"config", "train", "ablation", "weights", "data"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+PURE = ("losses", "labels", "neighbours", "metrics/ranking", "metrics/reranking", "memory")
+ONLY_IN = {
+    "torch.distributed": ("distributed",),
+    "omegaconf": ("config",),
+    "hydra": ("config",),
+    "wandb": ("tracking", "callbacks/ranking_lists"),
+    "torchmetrics": ("metrics/retrieval",),
+    "lightning": (
+        *("callbacks", "methods", "data", "optim", "tracking", "train"),
+        *("config", "trainer_arguments"),
+    ),
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").as_posix()
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            module = node.module or ""
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def names_of(expressions: list[ast.expr]) -> set[str]:
+    return {
+        node.id for each in expressions for node in ast.walk(each) if isinstance(node, ast.Name)
+    }
+
+
+def is_within(name: str, folders: tuple[str, ...]) -> bool:
+    return any(name == folder or name.startswith(f"{folder}/") for folder in folders)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
+    layer = name_of(path).split("/")[0]
+    assert layer in MAY_IMPORT, f"add {layer} to the picture of layers"
+    allowed = MAY_IMPORT[layer] | {layer, "types", "__version__"}
+
+    for line, module in imports_of(path):
+        if module.startswith("crosswalk."):
+            target = module.split(".")[1]
+            assert target in allowed, f"{path}:{line}: {layer} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_library_is_imported_only_where_it_belongs(path: Path) -> None:
+    for line, module in imports_of(path):
+        for library, folders in ONLY_IN.items():
+            if module == library or module.startswith(f"{library}."):
+                assert is_within(name_of(path), folders), f"{path}:{line}: imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_pure_layers_know_no_framework_and_no_processes(path: Path) -> None:
+    if not is_within(name_of(path), PURE):
+        return
+    for line, module in imports_of(path):
+        forbidden = module.startswith(("lightning", "crosswalk.distributed", "torchmetrics"))
+        assert not forbidden, f"{path}:{line}: imports {module}"
+
+
+def test_methods_do_not_import_each_other() -> None:
+    for path in (SOURCE / "methods").glob("*.py"):
+        for line, module in imports_of(path):
+            if module.startswith("crosswalk.methods."):
+                assert module.startswith("crosswalk.methods.base."), f"{path}:{line}: {module}"
+
+
+def test_encoders_use_distribution_only_for_batch_statistics() -> None:
+    users = {
+        path.stem
+        for path in (SOURCE / "encoders").glob("*.py")
+        for _, module in imports_of(path)
+        if module.startswith("crosswalk.distributed")
+    }
+
+    assert users <= {"batch_norm"}
+
+
+def test_records_and_readers_do_not_import_torch() -> None:
+    for path in (SOURCE / "data").glob("*.py"):
+        if path.stem == "records" or path.stem in {
+            *("cuhk_pedes", "icfg_pedes", "rstp_reid", "own_pairs"),
+            *("market1501", "dukemtmc", "msmt17"),
+        }:
+            for line, module in imports_of(path):
+                assert not module.startswith(("torch", "numpy", "PIL")), f"{path}:{line}: {module}"
+
+
+def test_packages_do_not_reexport() -> None:
+    for path in SOURCE.rglob("*/__init__.py"):
+        assert not list(imports_of(path)), f"{path} imports; one name has one import path"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_public_function_of_a_pure_layer_has_an_example(path: Path) -> None:
+    if not is_within(name_of(path), PURE):
+        return
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        if isinstance(node, ast.ClassDef) and names_of(node.bases) & {"Protocol", "NamedTuple"}:
+            continue
+        docstring = ast.get_docstring(node) or ""
+        assert ">>>" in docstring, f"{path}:{node.lineno}: {node.name} has no doctested Example"
+
+
+def test_no_committed_file_names_a_folder_of_one_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no git clone, so there is no list of committed files")
+    machine_path = re.compile(
+        r"(?<![\w./~-])/(?:home|root|Users|work|mnt)/(?!me\b)\w+|[A-Z]:\\Users"
+    )
+
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in {".npz", ".png", ".jpg", ".gz"} or not path.is_file():
+            continue
+        if path == Path(__file__):
+            continue
+        found = machine_path.search(path.read_text(encoding="utf-8", errors="replace"))
+        assert found is None, f"{name}: {found.group() if found else ''}"

@@ -1,0 +1,77 @@
+"""Every configuration file composes, and every value fits the constructor it is for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from crosswalk.config import (
+    ENCODERS,
+    check_together,
+    check_types,
+    compose,
+    config_folder,
+    group_values,
+    to_plain,
+)
+from crosswalk.trainer_arguments import trainer_settings
+
+CHOICES = [
+    f"{group}={value}"
+    for group in ("loss", "division", "encoder", "optim", "logger", "data", "method")
+    for value in group_values(group)
+]
+FILES = sorted(config_folder().rglob("*.yaml"))
+
+
+def check_all(overrides: list[str]) -> None:
+    config = to_plain(compose(overrides))
+    encoders = [name for name in ENCODERS if config.get(name) is not None]
+    check_types(config["method"], "method", given=("data", "optim", *encoders))
+    for name in ("data", "optim", *encoders):
+        check_types(config[name], name)
+    if config["logger"]["wandb"] is not None:
+        check_types(config["logger"]["wandb"], "logger.wandb", given=("folder", "config"))
+    trainer_settings({**config["trainer"], "accelerator": "cpu"})
+    check_together(config, accumulates=False)
+
+
+@pytest.mark.parametrize("experiment", group_values("experiment"))
+def test_an_experiment_fits_the_constructors(experiment: str) -> None:
+    check_all([f"experiment={experiment}"])
+
+
+@pytest.mark.parametrize("experiment", group_values("experiment"))
+def test_an_experiment_is_what_its_method_and_data_select(experiment: str) -> None:
+    method, data = experiment.split("/")
+
+    config = compose([f"method={method}", f"data={data}"])
+
+    assert config == compose([f"experiment={experiment}"])
+    assert config.choices.method == method
+    assert config.choices.data == data
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_group_file_fits_the_constructors(choice: str) -> None:
+    check_all([choice])
+
+
+@pytest.mark.parametrize("trainer", group_values("trainer"))
+def test_a_trainer_file_keeps_lightning_from_changing_loaders(trainer: str) -> None:
+    config = to_plain(compose([f"trainer={trainer}"]))
+
+    assert config["trainer"]["use_distributed_sampler"] is False
+    assert config["trainer"]["num_sanity_val_steps"] == 0
+    if isinstance(config["trainer"]["strategy"], dict):
+        assert config["trainer"]["strategy"]["broadcast_buffers"] is False
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(config_folder())))
+def test_every_number_of_a_configuration_has_a_source(path: Path) -> None:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        value = re.match(r"\s*(?:- )?\w+:\s+(\[?-?[\d.]+.*)", line)
+        if value is not None:
+            assert "#" in line, f"{path}:{number}: {line.strip()} says no source"

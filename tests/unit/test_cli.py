@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosswalk.cli import main
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "crosswalk", *words], capture_output=True, text=True, check=False
+    )
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[..., Any]) -> None:
+    module = types.ModuleType(name)
+    for key, function in functions.items():
+        setattr(module, key, function)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["config", "show", "method=rde", "data=cuhk_pedes", "data.noise_rate=0.5"],
+        ["config", "diff", "data=cuhk_pedes", "data=rstp_reid"],
+        ["train", "methd=rde"],
+        ["train", "trainer.max_epoch=3"],
+    ],
+)
+def test_help_and_config_import_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom crosswalk.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'wandb'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))"
+    )
+
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert output.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_config_show_takes_less_than_half_a_second_of_cpu() -> None:
+    before = os.times()
+    for _ in range(3):
+        assert run("config", "show", "method=rde", "data=cuhk_pedes").returncode == 0
+    after = os.times()
+
+    used = after.children_user + after.children_system
+    used -= before.children_user + before.children_system
+    assert used / 3 < 0.5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["train"],
+        ["evaluate"],
+        ["config"],
+        ["config", "show"],
+        ["config", "diff"],
+        ["data"],
+        ["data", "check"],
+        ["data", "synthesize"],
+        ["import-weights"],
+        ["export-weights"],
+        ["ablate"],
+    ],
+)
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    if command not in ([], ["config"], ["data"]):
+        assert "Example" in text
+        assert "crosswalk " + " ".join(command) in text
+
+
+def test_train_hands_over_the_composed_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def train(config: Any) -> int:  # noqa: ANN401
+        seen.append(config)
+        return 3
+
+    stand_in(monkeypatch, "crosswalk.train", train=train)
+
+    status = main(["train", "method=rde", "--seed=4", "--data.noise_rate=0.5", "+method.new=1"])
+
+    assert status == 3
+    assert seen[0].seed == 4
+    assert seen[0].data.noise_rate == 0.5
+    assert seen[0].method.new == 1
+
+
+def test_evaluate_hands_over_folder_and_overrides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+
+    def evaluate(folder: Path, overrides: Sequence[str]) -> int:
+        seen.append((folder, overrides))
+        return 0
+
+    stand_in(monkeypatch, "crosswalk.train", evaluate=evaluate)
+
+    assert main(["evaluate", str(tmp_path), "data=icfg_pedes", "data.root=/x"]) == 0
+    assert seen == [(tmp_path, ["data=icfg_pedes", "data.root=/x"])]
+
+
+def test_evaluate_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "runs/none"]) == 2
+    assert "runs/none is no run folder" in capsys.readouterr().err
+
+
+def test_data_commands_hand_over_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def record(*values: object) -> int:
+        seen.append(values)
+        return 1
+
+    stand_in(monkeypatch, "crosswalk.data.doctor", run_check=record)
+    stand_in(monkeypatch, "crosswalk.data.synthetic.generate", run_synthesize=record)
+
+    assert main(["data", "check", "/d", "--dataset", "cuhk_pedes", "--json", "r.json"]) == 1
+    assert main(["data", "synthesize", "out", "--kind", "pairs", "--size", "small"]) == 1
+    assert seen == [("/d", "cuhk_pedes", "r.json"), ("out", "pairs", "small", 0, None)]
+
+
+def test_config_show_prints_resolved_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "data.noise_rate=0.5"]) == 0
+
+    text = capsys.readouterr().out
+    assert "noise_rate: 0.5\n" in text
+    assert "max_iter: 100\n" in text
+    assert "${" not in text
+
+
+def test_config_diff_compares_with_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "diff", "data.noise_seed=2"]) == 0
+    assert capsys.readouterr().out == "data.noise_seed: 1 -> 2\n"
+
+
+def test_config_diff_reads_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"optim: {{lr: {rate}}}\nseed: 1\n")
+
+    assert main(["config", "diff", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert capsys.readouterr().out == "optim.lr: 0.1 -> 0.2\n"
+
+
+def test_a_mistake_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "methd=rde"]) == 2
+
+    error = capsys.readouterr().err
+    assert error.startswith("crosswalk: methd is not a key")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", ["--debug", "CROSSWALK_DEBUG"])
+def test_debug_shows_where_a_mistake_was_found(
+    how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if how.startswith("--"):
+        words = ["config", "show", "methd=rde", "--debug"]
+    else:
+        monkeypatch.setenv(how, "1")
+        words = ["config", "show", "methd=rde"]
+
+    assert main(words) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_value_error_of_a_library_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(config: object) -> int:
+        raise ValueError("deep inside a library")
+
+    stand_in(monkeypatch, "crosswalk.train", train=train)
+
+    assert main(["train"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_word_that_is_no_override_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "rde"])
+
+    assert ended.value.code == 2
+    assert "not understood: rde; overrides are written key=value" in capsys.readouterr().err
+
+
+def test_interrupting_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(config: object) -> int:
+        raise KeyboardInterrupt
+
+    stand_in(monkeypatch, "crosswalk.train", train=train)
+
+    assert main(["train"]) == 130
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    shell = f"{sys.executable} -m crosswalk config show | head -n 1; exit ${{PIPESTATUS[0]}}"
+
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""
+    assert done.returncode == 0

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosswalk.config import (
+    DEFAULT_METHOD,
+    build,
+    check_together,
+    check_types,
+    compose,
+    config_folder,
+    differences,
+    group_values,
+    instantiate,
+    read_yaml,
+    restore,
+    to_plain,
+    to_yaml,
+)
+
+
+def plain(*overrides: str) -> dict[str, Any]:
+    return to_plain(compose(overrides))
+
+
+def test_the_default_is_rde_on_synthetic_pairs() -> None:
+    config = plain()
+
+    assert config["choices"]["method"] == DEFAULT_METHOD == "rde"
+    assert config["choices"]["data"] == "synthetic_pairs"
+    assert config["choices"]["experiment"] == "rde/synthetic_pairs"
+    assert config["choices"]["encoder"] == "clip_tiny"
+
+
+def test_method_and_data_together_select_the_published_run() -> None:
+    config = plain("method=rde", "data=cuhk_pedes")
+
+    assert config["choices"]["experiment"] == "rde/cuhk_pedes"
+    assert config["choices"]["encoder"] == "clip_vit_b16"
+    assert config["method"]["_target_"] == "crosswalk.methods.rde.RDE"
+    assert config["trainer"]["max_epochs"] == 60
+    assert config["data"]["batch_size"] == 64
+    assert config["optim"]["lr"] == 1e-5
+    assert config["optim"]["optimizer"]["eps"] == 1e-3
+    assert config["method"]["loss"]["margin"] == 0.1
+    assert config["method"]["loss"]["temperature"] == 0.015
+    assert config["method"]["warmup_epochs"] == 0
+
+
+def test_an_experiment_can_be_named() -> None:
+    assert plain("experiment=rde/cuhk_pedes") == plain("method=rde", "data=cuhk_pedes")
+
+
+def test_the_published_run_can_be_switched_off() -> None:
+    config = plain("data=synthetic_pairs", "experiment=null")
+
+    assert "experiment" not in config["choices"]
+    assert config["choices"]["encoder"] == "clip_vit_b16"
+
+
+def test_overrides_are_stronger_than_the_published_run() -> None:
+    config = plain("data=cuhk_pedes", "trainer.max_epochs=3", "encoder=clip_tiny", "loss=info_nce")
+
+    assert config["trainer"]["max_epochs"] == 3
+    assert config["optim"]["schedule"]["num_epochs"] == 3
+    assert config["choices"]["encoder"] == "clip_tiny"
+    assert config["method"]["loss"]["_target_"].endswith("InfoNCE")
+
+
+@pytest.mark.parametrize(
+    ("data", "noise_rate", "max_iter", "tol", "reg_covar"),
+    [
+        ("cuhk_pedes", 0.0, 10, 1e-2, 5e-4),
+        ("cuhk_pedes", 0.2, 10, 1e-2, 5e-4),
+        ("cuhk_pedes", 0.4, 10, 1e-2, 5e-4),
+        ("cuhk_pedes", 0.5, 100, 1e-4, 1e-6),
+        ("icfg_pedes", 0.8, 100, 1e-4, 1e-6),
+        ("rstp_reid", 0.0, 100, 1e-4, 1e-6),
+    ],
+)
+def test_mixture_settings_follow_noise_rate_and_data_set(
+    data: str, noise_rate: float, max_iter: int, tol: float, reg_covar: float
+) -> None:
+    division = plain(f"data={data}", f"data.noise_rate={noise_rate}")["method"]["division"]
+
+    assert division["max_iter"] == max_iter
+    assert division["tol"] == tol
+    assert division["reg_covar"] == reg_covar
+
+
+@pytest.mark.parametrize("override", ["division=off", "method.division=null"])
+def test_the_division_can_be_switched_off(override: str) -> None:
+    assert plain(override)["method"]["division"] is None
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("seed=7", "seed", 7),
+        ("--seed=7", "seed", 7),
+        ("data.root=/a/b c", "data.root", "/a/b c"),
+        ("data.root=/a=b", "data.root", "/a=b"),
+        ("data.root=it's", "data.root", "it's"),
+        ("data.root=~/x", "data.root", str(Path("~/x").expanduser())),
+        ("tags=[a,b]", "tags", ["a", "b"]),
+        ("optim.lr=1e-4", "optim.lr", 1e-4),
+        ("optim.rules.1.lr=0.5", "optim.rules.1.lr", 0.5),
+        ("trainer.fast_dev_run=true", "trainer.fast_dev_run", True),
+        ("+method.new=3", "method.new", 3),
+        ("data.seed=${data.batch_size}", "data.seed", 64),
+    ],
+)
+def test_overrides_set_values(override: str, key: str, value: object) -> None:
+    found: Any = plain(override)
+    for part in key.split("."):
+        found = found[int(part)] if part.isdigit() else found[part]
+
+    assert found == value
+
+
+def test_a_key_can_be_removed() -> None:
+    assert "source" not in plain("~source")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("methd=rde", r"methd is not a key of this configuration\. Did you mean method\?"),
+        ("seeed=3", r"seeed .* Did you mean seed\?"),
+        ("data.rot=/x", r"data\.rot .* Did you mean data\.root\?"),
+        ("temperature=1", r"Did you mean method\.loss\.temperature\?"),
+        ("data.zzzz=3", r"data\.zzzz is not a key .* \+data\.zzzz=<value> adds a new one"),
+        ("~data.zzzz", r"data\.zzzz is not a key"),
+        ("method=rdee", r"method=rdee does not exist\. Did you mean rde\? There are: .*rde"),
+        ("data=cuhk", r"data=cuhk does not exist\. Did you mean cuhk_pedes\?"),
+        ("experiment=rde/x", r"experiment=rde/x does not exist.* rde/cuhk_pedes"),
+        ("trainer.max_epoch=3", r"Trainer has no argument max_epoch\. Did you mean .*max_epochs\?"),
+        ("+trainer.max_epoch=3", r"Trainer has no argument max_epoch"),
+        ("seed=1,2", r"several values"),
+        ("data.root=[1", r"not of the form key=value"),
+        ("just words", r"not of the form key=value"),
+    ],
+)
+def test_a_mistake_is_refused_with_a_suggestion(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compose([override])
+
+
+def test_a_composed_configuration_is_closed() -> None:
+    config = compose()
+
+    with pytest.raises(Exception, match="not in struct"):
+        config.data.nothing = 3
+
+
+def test_every_group_value_is_listed() -> None:
+    assert "rde/synthetic_pairs" in group_values("experiment")
+    assert {"csv", "wandb"} <= set(group_values("logger"))
+
+
+def test_a_stored_configuration_takes_overrides() -> None:
+    stored = plain("seed=5", "data.noise_rate=0.2")
+
+    config = to_plain(restore(stored, ["trainer.limit_test_batches=2", "data.root=/x"]))
+
+    assert config["trainer"]["limit_test_batches"] == 2
+    assert config["data"]["root"] == "/x"
+    assert config["seed"] == 5
+    assert config["method"] == stored["method"]
+
+
+def test_a_stored_configuration_takes_other_data_and_keeps_the_model() -> None:
+    stored = plain()
+
+    config = to_plain(restore(stored, ["data=rstp_reid", "data.root=/x"]))
+
+    assert config["data"]["reader"]["_target_"].endswith("read_rstp_reid")
+    assert config["data"]["root"] == "/x"
+    assert config["encoder"] == stored["encoder"]
+
+
+def test_a_misspelt_key_of_a_stored_configuration_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Did you mean data\.root\?"):
+        restore(plain(), ["data.rooot=/x"])
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = compose(["data.noise_rate=0.5"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+
+    assert read_yaml(tmp_path / "config.yaml") == to_plain(config)
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_differences_name_every_changed_leaf() -> None:
+    rows = differences(plain(), plain("data.noise_rate=0.5", "seed=2"))
+
+    assert ("data.noise_rate", "0.0", "0.5") in rows
+    assert ("seed", "1", "2") in rows
+    assert ("method.division.max_iter", "10", "100") in rows
+    assert not any(key.startswith("encoder") for key, _, _ in rows)
+
+
+def test_an_unset_value_is_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.root"):
+        plain("data.root=???")
+
+
+def test_types_are_checked_with_the_dotted_key() -> None:
+    with pytest.raises(ValueError, match=r"method\.loss\.temperature='hot' .* takes float"):
+        check_types(
+            compose(["method.loss.temperature=hot"]).method, given=("data", "optim", "encoder")
+        )
+
+
+def test_instantiate_hands_over_objects_untouched() -> None:
+    marker = object()
+
+    made = instantiate({"_target_": "types.SimpleNamespace", "size": [1, 2]}, given=marker)
+
+    assert made.given is marker
+    assert type(made.size) is list
+    assert instantiate(None) is None
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "devices", "advice"),
+    [(100, 8, "96 or 104"), (3, 7, "7 or more"), (65, 2, "64 or 66")],
+)
+def test_a_batch_that_does_not_split_is_refused_with_sizes_that_do(
+    batch_size: int, devices: int, advice: str
+) -> None:
+    config = {
+        "data": {"plan": {"batch_size": batch_size}},
+        "trainer": {"accelerator": "cpu", "devices": devices},
+    }
+
+    with pytest.raises(ValueError, match=rf"data\.plan\.batch_size={batch_size} .* {advice}"):
+        check_together(config, accumulates=False)
+
+
+def test_accumulation_needs_a_method_that_defines_it() -> None:
+    config = {"data": {}, "trainer": {"devices": 1, "accumulate_grad_batches": 2}}
+
+    check_together(config, accumulates=True)
+    with pytest.raises(ValueError, match=r"accumulate_grad_batches=2.*compares all samples"):
+        check_together(config, accumulates=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=2"),
+        (["trainer.devices=7", "trainer.accelerator=cpu"], "use 63 or 70"),
+        (["encoder.select_ratio=much"], r"encoder\.select_ratio='much'"),
+        (["+data.allow_mising=true"], r"Did you mean data\.allow_missing"),
+        (["optim.optimizer.eps=tiny"], r"optim\.optimizer\.eps='tiny'"),
+    ],
+)
+def test_build_refuses_before_it_reads_data(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(compose(["data.root=/nowhere", *overrides]))
+
+
+def test_the_config_folder_of_a_clone_is_at_its_top() -> None:
+    assert config_folder() == Path(__file__).parents[2] / "configs"
