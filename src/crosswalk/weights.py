@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from crosswalk import __version__
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 PREFIX = "encoder."
 
@@ -77,13 +77,7 @@ def run_export(run: Path, target: Path, which: str = "best") -> int:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: name a run folder, or one of its .ckpt files.")
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    weights = {
-        name.removeprefix(PREFIX): tensor.contiguous()
-        for name, tensor in checkpoint.get("state_dict", {}).items()
-        if name.startswith(PREFIX)
-    }
-    if not weights:
-        raise ValueError(f"{path} holds no entries {PREFIX}*; it is no checkpoint of a run.")
+    weights = _encoder_of(checkpoint, path)
     save_weights(target, weights, method="", origin=str(path), architecture={})
     print(f"{len(weights)} tensors of {path} are in {target}.")
     return 0
@@ -123,3 +117,44 @@ def save_weights(
         "architecture": json.dumps(architecture),
     }
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, target, header)
+
+
+def load_encoder(method: nn.Module, path: Path) -> None:
+    """Load a weight file, or the encoder of a run's checkpoint, into ``method.encoder``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If names or shapes differ from those of the encoder.
+    """
+    import torch
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint={path} does not exist: name a .safetensors of `crosswalk import-weights` "
+            "or `export-weights`, or the .ckpt of a run."
+        )
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        weights: dict[str, Tensor] = load_file(path)
+    else:
+        weights = _encoder_of(torch.load(path, map_location="cpu", weights_only=True), path)
+    encoder: nn.Module = method.get_submodule("encoder")
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"checkpoint={path} does not fit the configured encoder: {error}. Choose the encoder= "
+            "and the sizes it was trained with."
+        ) from error
+
+
+def _encoder_of(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    weights = {
+        name.removeprefix(PREFIX): tensor.contiguous()
+        for name, tensor in checkpoint.get("state_dict", {}).items()
+        if name.startswith(PREFIX)
+    }
+    if not weights:
+        raise ValueError(f"{path} holds no entries {PREFIX}*; it is no checkpoint of a run.")
+    return weights

@@ -47,6 +47,8 @@ class SplitSize:
 
 
 SIZES: dict[str, dict[str, SplitSize]] = {
+    # for tests: enough to run everything, not to learn anything
+    "tiny": {"train": SplitSize(24, 61), "val": SplitSize(8, 20), "test": SplitSize(12, 31)},
     "toy": {
         "train": SplitSize(300, 1_000),
         "val": SplitSize(80, 248),
@@ -115,7 +117,7 @@ def synthesize_pairs(
         >>> synthesize_pairs("anywhere", size="huge")
         Traceback (most recent call last):
             ...
-        ValueError: size is 'huge'. Set it to one of toy, small, full.
+        ValueError: size is 'huge'. Set it to one of tiny, toy, small, full.
     """
     if size not in SIZES:
         raise ValueError(f"size is {size!r}. Set it to one of {', '.join(SIZES)}.")

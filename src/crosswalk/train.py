@@ -1,0 +1,162 @@
+"""One run from start to end: build, fit, evaluate the best and the last epoch, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from crosswalk import __version__
+from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from crosswalk.callbacks.division_quality import DivisionQuality
+from crosswalk.callbacks.progress import Progress, quiet_lightning
+from crosswalk.callbacks.ranking_lists import RankingLists
+from crosswalk.callbacks.remember import StepMemory
+from crosswalk.callbacks.retrieval import RetrievalMetrics
+from crosswalk.callbacks.run_record import RunRecord, commit_of_this_package
+from crosswalk.callbacks.sweep import EpochSweep
+from crosswalk.config import Run, build, instantiate, restore, to_plain
+from crosswalk.results import print_results, save_results
+from crosswalk.run_folder import RunFolder, prepare_run_folder
+from crosswalk.tracking import RunLogger
+from crosswalk.weights import load_encoder
+
+Results = dict[str, dict[str, Any]]
+
+
+def train(config: DictConfig) -> int:
+    """Train, evaluate the best and the last epoch on val and test, print the table.
+
+    Args:
+        config: A composed configuration.
+
+    Returns:
+        The exit status.
+    """
+    quiet_lightning()
+    plain = to_plain(config)
+    choices = plain["choices"]
+    folder = prepare_run_folder(
+        Path(plain["output_dir"]),
+        choices["method"],
+        choices["data"],
+        config=plain,
+        name=plain["name"],
+        resume=plain["resume"],
+    )
+    with RunRecord(folder, seeds={"seed": plain["seed"]}) as record:
+        L.seed_everything(plain["seed"], verbose=False)
+        run = build(config)
+        record.update(data=run.data.describe())
+        if plain["checkpoint"] is not None:
+            load_encoder(run.method, Path(plain["checkpoint"]))
+        trainer = make_trainer(run, folder, record)
+        trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
+        results = evaluate_checkpoints(trainer, run, folder)
+        if trainer.is_global_zero:
+            save_results(folder, results)
+            print_results(results, monitor=monitor_of(plain))
+            print(f"Run folder: {folder.path}")
+    return 0
+
+
+def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
+    """Evaluate the checkpoints of a finished run again and print the table.
+
+    Args:
+        run_folder: The folder `train` printed.
+        overrides: Changes of the stored configuration, such as another ``data=``; with any, the
+            stored results stay as they are.
+
+    Returns:
+        The exit status.
+    """
+    quiet_lightning()
+    folder = RunFolder(run_folder)
+    overrides = list(overrides)
+    run = build(restore(folder.config(), overrides))
+    trainer = L.Trainer(
+        **{**run.trainer, "enable_progress_bar": False},
+        callbacks=[RetrievalMetrics(folder=None if overrides else folder.path), Progress()],
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        default_root_dir=folder.path / "evaluations",
+    )
+    results = evaluate_checkpoints(trainer, run, folder)
+    if trainer.is_global_zero:
+        print_results(results, monitor=monitor_of(run.config))
+        if not overrides:
+            save_results(folder, results)
+    return 0
+
+
+def monitor_of(config: dict[str, Any]) -> str:
+    """Return the metric that chooses the best epoch: on test only where the protocol says so.
+
+    Example:
+        >>> monitor_of({"protocol": "val"}), monitor_of({"protocol": "official"})
+        ('val/rank1', 'test/rank1')
+    """
+    return "test/rank1" if config["protocol"] == "official" else "val/rank1"
+
+
+def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
+    """Return the trainer of a run; its callbacks are ordered by what they need of each other."""
+    config = run.config
+    commit = commit_of_this_package()
+    loggers: list[Logger] = [RunLogger(folder.path)]
+    if config["logger"]["wandb"] is not None:
+        tags = tuple(config["tags"])
+        settings = config["logger"]["wandb"]
+        loggers.append(instantiate(settings, folder=folder.path, config=config, tags=tags))
+    settings = dict(run.trainer)
+    show_progress = settings.pop("enable_progress_bar", True)
+    return L.Trainer(
+        **settings,
+        enable_progress_bar=False,
+        enable_checkpointing=True,
+        default_root_dir=folder.path,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        callbacks=[
+            record,
+            *([Progress(metrics=(monitor_of(config),))] if show_progress else []),
+            EpochSweep(run.data),
+            DivisionQuality(run.data),
+            StepMemory(),
+            RetrievalMetrics(folder=folder.path),
+            RankingLists(),
+            Checkpoints(
+                folder.path,
+                record={"config": config, "version": __version__, **commit},
+                monitor=monitor_of(config),
+                every_n_steps=config["checkpoint_every_n_steps"],
+            ),
+        ],
+    )
+
+
+def evaluate_checkpoints(trainer: L.Trainer, run: Run, folder: RunFolder) -> Results:
+    """Return the metrics of the best and of the last epoch on every split.
+
+    Raises:
+        FileNotFoundError: If the run has no checkpoint yet.
+    """
+    results: Results = {}
+    for name, path in (("best", folder.best_checkpoint), ("last", folder.last_checkpoint)):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing: the run did not finish an epoch. Continue it with the same "
+                "command plus resume=true."
+            )
+        epoch = 1 + int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
+        trainer.test(run.method, datamodule=run.data, ckpt_path=path, verbose=False)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        results[name] = {"epoch": epoch, **metrics}
+    return results

@@ -1,0 +1,72 @@
+"""An epoch of RDE on one process and on several: division, steps, a ragged batch, evaluation."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+from crosswalk.callbacks.run_record import RunRecord
+from crosswalk.config import build, compose
+from crosswalk.run_folder import RunFolder
+from crosswalk.train import make_trainer
+from tests.ddp.processes import run_on_processes
+from tests.end_to_end.small_runs import small_overrides, tiny_pairs
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pairs(tmp_path_factory.mktemp("data"))
+
+
+def one_epoch(root: Path, folder: Path, devices: int, num_workers: int) -> dict[str, Any]:
+    """Return weights, labels and metrics after a division, three steps and an evaluation."""
+    torch.set_num_threads(1)
+    os.environ["CROSSWALK_CACHE"] = str(root.parent / "cache")
+    L.seed_everything(1, verbose=False)
+    config = compose(
+        small_overrides(
+            root,
+            f"trainer.devices={devices}",
+            f"data.num_workers={num_workers}",
+            "data.batch_size=54",  # 122 pairs: two batches of 54 and one of 14
+            "data.noise_rate=0.3",
+            "trainer.max_epochs=1",
+            "method.warmup_epochs=0",
+        )
+    )
+    run = build(config)
+    run_folder = RunFolder(folder)
+    trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))
+    trainer.fit(run.method, datamodule=run.data)
+    return {
+        "weights": run.method.state_dict(),
+        "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run_on_processes(one_epoch, 1, root, tmp_path_factory.mktemp("run"), 1, 0)[0]
+
+
+@pytest.mark.parametrize(("world_size", "num_workers"), [(2, 0), (2, 2), (3, 0)])
+def test_several_processes_train_what_one_trains(
+    root: Path, alone: dict[str, Any], tmp_path: Path, world_size: int, num_workers: int
+) -> None:
+    outcomes = run_on_processes(one_epoch, world_size, root, tmp_path, world_size, num_workers)
+
+    for outcome in outcomes:
+        assert torch.equal(outcome["weights"]["clean"], alone["weights"]["clean"])
+        for name, expected in alone["weights"].items():
+            error = (outcome["weights"][name] - expected).abs().max()
+            # 1e-7: biases start at 0, and Adam makes a step of lr out of a gradient of rounding
+            # errors, as that of the bias of the attention keys is
+            assert error <= 1e-5 * expected.abs().max() + 1e-7, name
+        measures = {name: value for name, value in alone["metrics"].items() if "loss" not in name}
+        assert len(measures) > 20
+        assert {name: outcome["metrics"][name] for name in measures} == measures
+        for name in alone["metrics"].keys() - measures.keys():
+            assert outcome["metrics"][name] == pytest.approx(alone["metrics"][name], rel=1e-5)

@@ -1,0 +1,99 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from crosswalk.run_folder import RunFolder
+from crosswalk.tracking import read_metrics
+from tests.end_to_end.small_runs import small_overrides, tiny_pairs, train_and_be_killed
+from tests.end_to_end.toy_run import assert_same, exit_code_of, traces
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pairs(tmp_path_factory.mktemp("data"))
+
+
+def run(
+    root: Path, runs: Path, *more: str, event: str | None = None, count: int = 0
+) -> tuple[int | None, RunFolder]:
+    overrides = small_overrides(
+        root, f"output_dir={runs}", "name=it", "checkpoint_every_n_steps=3", *more
+    )
+    environment = {"CROSSWALK_CACHE": str(root.parent / "cache")}
+    code = exit_code_of(train_and_be_killed, overrides, event, count, environment)
+    return code, RunFolder(runs / "rde-synthetic_pairs-it")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    code, folder = run(root, tmp_path_factory.mktemp("runs"))
+    assert code == 0
+    return folder
+
+
+def test_a_run_leaves_everything_the_readme_names(uninterrupted: RunFolder) -> None:
+    results = json.loads(uninterrupted.results_file.read_text())
+    names = {path.name for path in uninterrupted.path.iterdir()}
+
+    assert names >= {"config.yaml", "run.json", "metrics.jsonl", "metrics.csv", "results.json"}
+    assert names >= {"last.ckpt", "best.ckpt", "queries"}
+    assert uninterrupted.record()["status"] == "finished"
+    assert set(results) == {"best", "last"}
+    assert results["last"]["epoch"] == 2
+    for split in ("val", "test"):
+        for direction in ("", "image_to_text/", "view/global/", "view/token_selection/"):
+            value = results["best"][f"{split}/{direction}rank1"]
+            assert 0 <= value <= results["best"][f"{split}/{direction}rank10"] <= 1
+
+
+def test_the_logged_metrics_are_those_of_every_epoch(uninterrupted: RunFolder) -> None:
+    lines = read_metrics(uninterrupted.metrics_file)
+
+    epochs = {
+        name: [line["epoch"] for line in lines if name in line]
+        for name in ("train/loss", "train/clean_fraction", "val/rank1", "val/map")
+    }
+    assert all(found == [0, 1] for found in epochs.values()), epochs
+
+
+def test_a_checkpoint_holds_plain_values_and_the_whole_configuration(
+    uninterrupted: RunFolder,
+) -> None:
+    checkpoint = torch.load(uninterrupted.best_checkpoint, weights_only=True)
+
+    assert checkpoint["crosswalk"]["config"] == uninterrupted.config()
+    assert checkpoint["state_dict"]["clean"].shape == (122,)
+
+
+@pytest.mark.parametrize(
+    ("event", "count"),
+    [("step", 1), ("step", 5), ("step", 12), ("sweep", 3), ("sweep", 9), ("evaluation", 2)],
+)
+def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
+    root: Path, uninterrupted: RunFolder, tmp_path: Path, event: str, count: int
+) -> None:
+    code, _ = run(root, tmp_path, event=event, count=count)
+    assert code == -signal.SIGKILL
+
+    code, resumed = run(root, tmp_path, "resume=true")
+
+    assert code == 0
+    assert_same(traces(resumed), traces(uninterrupted))
+    assert resumed.results_file.read_text() == uninterrupted.results_file.read_text()
+
+
+def test_workers_change_nothing(root: Path, uninterrupted: RunFolder, tmp_path: Path) -> None:
+    code, with_workers = run(root, tmp_path, "data.num_workers=2")
+
+    assert code == 0
+    assert_same(traces(with_workers), traces(uninterrupted))
+
+
+def test_the_cache_changes_nothing(root: Path, uninterrupted: RunFolder, tmp_path: Path) -> None:
+    code, without_cache = run(root, tmp_path, "data.cache=off")
+
+    assert code == 0
+    assert_same(traces(without_cache), traces(uninterrupted))
