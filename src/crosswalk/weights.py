@@ -6,7 +6,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crosswalk import __version__
 
@@ -149,7 +149,7 @@ def load_encoder(method: nn.Module, path: Path) -> None:
         ) from error
 
 
-def _encoder_of(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
+def _encoder_of(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     weights = {
         name.removeprefix(PREFIX): tensor.contiguous()
         for name, tensor in checkpoint.get("state_dict", {}).items()
