@@ -63,7 +63,9 @@ golden: $(STAMP)  ## compare with the recorded outputs of the published implemen
 	@$(BIN)/python tests/golden/run.py --dir "$(GOLDEN_DIR)" --methods "$(GOLDEN_METHODS)"
 
 bench: $(STAMP)  ## measure against straightforward baselines, print ratios
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@failed=; for script in benchmarks/[a-z]*.py; do \
+	  echo "== $$script"; $(BIN)/python $$script $(ARGS) || failed="$$failed $$script"; \
+	done; test -z "$$failed" || { echo "missed:$$failed" >&2; exit 1; }
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	@$(BIN)/ruff check .
