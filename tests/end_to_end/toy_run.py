@@ -207,13 +207,19 @@ def train_toy(
         )
 
 
+def _with_forked_workers(function: Callable[..., None], args: tuple[object, ...]) -> None:
+    # A process of a fork server would start its loaders' workers from a new fork server.
+    multiprocessing.set_start_method("fork", force=True)
+    function(*args)
+
+
 def exit_code_of(function: Callable[..., None], *args: object) -> int | None:
     """Return how a process ends that does nothing but ``function(*args)``."""
     if str(REPOSITORY) not in sys.path:
         sys.path.insert(0, str(REPOSITORY))  # the process imports the function's module by name
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lightning.pytorch", "torchmetrics"])
-    process = context.Process(target=function, args=args)
+    process = context.Process(target=_with_forked_workers, args=(function, args))
     process.start()
     process.join(120)
     code = process.exitcode
