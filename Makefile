@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	  PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --no-input --progress-bar off \
 	  --editable ".[dev]" 2>.venv/install.err | tee .venv/install.log \
-	  | awk '/^ *Downloading .*\([0-9.]+ [MG]B\)/ {sub(/^.*\//, ""); print "  " $$0; fflush()} \
+	  | awk '/^ *Downloading .*\([0-9.]+ [MG]B\)/ {sub(/^ *Downloading (.*\/)?/, ""); print "  " $$0; fflush()} \
 	         /^(Installing|Building|Successfully)/ {print "  " substr($$0, 1, 90); fflush()}' \
 	  || { tail -n 30 .venv/install.err >&2; echo "Installation failed." >&2; exit 1; }
 	@touch $@
