@@ -108,7 +108,7 @@ class RetrievalMetrics(L.Callback):
         self._finish(trainer, pl_module)
         for split, result in self.results.items():
             if trainer.state.fn != TrainerFn.FITTING:
-                self._write(trainer, split, _checkpoint_name(trainer))
+                self._write(trainer, split, checkpoint_name(trainer))
                 continue
             self._write(trainer, split, "last")
             if result.values[self.monitor] > self._best.get(split, -1.0):
@@ -119,7 +119,7 @@ class RetrievalMetrics(L.Callback):
         """Log, and keep the per-query results."""
         self._finish(trainer, pl_module)
         for split in self.results:
-            self._write(trainer, split, _checkpoint_name(trainer))
+            self._write(trainer, split, checkpoint_name(trainer))
 
     def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.results = {}
@@ -164,6 +164,12 @@ class RetrievalMetrics(L.Callback):
     def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.results = {split: scores.compute() for split, scores in self._scores.items()}
         self._scores = {}  # the embeddings are not needed any more
+        for result in self.results.values():
+            if self.monitor not in result.values:
+                raise ValueError(
+                    f"monitor={self.monitor!r} of the retrieval metrics is not measured; choose "
+                    f"one of {sorted(result.values)}."
+                )
         for split, result in self.results.items():
             for name, value in result.values.items():
                 # Equal on all processes; Lightning asks for a reduction, and max keeps every bit.
@@ -184,7 +190,7 @@ class RetrievalMetrics(L.Callback):
             write_queries(path, self.results[split].queries)
 
 
-def _checkpoint_name(trainer: L.Trainer) -> str:
+def checkpoint_name(trainer: L.Trainer) -> str:
     """Return the name of the checkpoint under evaluation, "current" for weights in memory."""
     return Path(trainer.ckpt_path).stem if trainer.ckpt_path else "current"
 

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crosswalk.metrics.retrieval import RetrievalScores
+
+UP, RIGHT = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+BETWEEN = torch.tensor([0.6, 0.8])
+
+
+def fill(
+    scores: RetrievalScores, role: str, views: dict[str, list[Tensor]], person_id: list[int]
+) -> None:
+    number = len(person_id)
+    scores.update(
+        role,
+        {view: torch.stack(vectors) for view, vectors in views.items()},
+        person_id=torch.tensor(person_id),
+        camera_id=torch.zeros(number, dtype=torch.int64),
+        sample_index=100 + torch.arange(number),
+    )
+
+
+def test_both_directions_views_and_skipped_queries_are_measured() -> None:
+    scores = RetrievalScores(topk=2)
+    fill(scores, "query", {"a": [UP, UP], "b": [RIGHT, UP]}, [1, 2])
+    fill(scores, "gallery", {"a": [UP, RIGHT, UP], "b": [BETWEEN, UP, UP]}, [1, 2, 3])
+
+    values, queries = scores.compute()
+
+    # Mean similarities: query 1 against the gallery 0.9, 0, 0.5; query 2 0.8, 0.5, 1.
+    assert queries["text_to_image"].top_index.tolist() == [[100, 102], [102, 100]]
+    assert queries["text_to_image"].top_person_id.tolist() == [[1, 3], [3, 1]]
+    assert queries["text_to_image"].sample_index.tolist() == [100, 101]
+    np.testing.assert_allclose(queries["text_to_image"].top_score, [[0.9, 0.5], [1, 0.8]])
+    assert queries["text_to_image"].first_hit.tolist() == [1, 3]
+    assert queries["image_to_text"].first_hit.tolist() == [1, 1, 0]
+    assert math.isnan(queries["image_to_text"].average_precision[2])
+    expected = {
+        "rank1": 1 / 2,
+        "rank5": 1,
+        "map": (1 + 1 / 3) / 2,
+        "queries_without_match": 0,
+        # View a: 1, 0, 1 for both queries, so person 2 is third; view b: 0.8, 0, 0 and 0.6, 1, 1.
+        "view/a/rank1": 1 / 2,
+        "view/a/map": (1 + 1 / 3) / 2,
+        "view/b/rank1": 1,
+        "image_to_text/rank1": 1,
+        "image_to_text/queries_without_match": 1,
+    }
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_sample_seen_twice_counts_once() -> None:
+    once, twice = RetrievalScores(num_query=2, num_gallery=3), RetrievalScores(num_gallery=3)
+    for scores in (once, twice):
+        fill(scores, "query", {"a": [UP, RIGHT]}, [1, 2])
+        fill(scores, "gallery", {"a": [RIGHT, UP, BETWEEN]}, [1, 1, 2])
+    fill(twice, "gallery", {"a": [RIGHT, UP]}, [1, 1])
+    fill(twice, "query", {"a": [UP]}, [1])
+
+    assert twice.compute().values == once.compute().values
+
+
+def test_order_of_batches_does_not_matter() -> None:
+    vectors = [UP, RIGHT, BETWEEN, BETWEEN]
+    forward, backward = RetrievalScores(topk=4), RetrievalScores(topk=4)
+    for scores, order in ((forward, [0, 1, 2, 3]), (backward, [3, 1, 0, 2])):
+        fill(scores, "query", {"a": [BETWEEN]}, [1])
+        for place in order:
+            index = torch.tensor([place])
+            scores.update("gallery", {"a": vectors[place][None]}, index % 2, index * 0, index)
+
+    results = [scores.compute().queries["text_to_image"] for scores in (forward, backward)]
+
+    assert results[0].top_index.tolist() == results[1].top_index.tolist() == [[2, 3, 1, 0]]
+
+
+def test_the_camera_rule_is_off_unless_asked_for() -> None:
+    without, with_rule = (
+        RetrievalScores(camera_rule=rule, directions=["image_to_image"]) for rule in (False, True)
+    )
+    for scores in (without, with_rule):
+        fill(scores, "query", {"a": [UP]}, [1])
+        scores.update(
+            "gallery",
+            {"a": torch.stack([UP, RIGHT, BETWEEN])},
+            torch.tensor([1, 1, 2]),
+            torch.tensor([0, 1, 1]),
+            torch.arange(3),
+        )
+
+    assert without.compute().values["map"] == pytest.approx((1 + 2 / 3) / 2)
+    assert with_rule.compute().values["map"] == pytest.approx(1 / 2)
+
+
+def test_double_precision_is_kept() -> None:
+    scores = RetrievalScores(directions=["text_to_image"])
+    fill(scores, "query", {"a": [UP.double()]}, [2])
+    close = torch.tensor([1 - 1e-12, 0.0], dtype=torch.float64)
+    fill(scores, "gallery", {"a": [close, UP.double()]}, [1, 2])
+
+    assert scores.compute().values["rank1"] == 1
+
+
+@pytest.mark.parametrize("role", ["query", "gallery"])
+def test_missing_samples_are_an_error_that_counts_them(role: str) -> None:
+    scores = RetrievalScores(**{f"num_{role}": 4})
+    for each in ("query", "gallery"):
+        fill(scores, each, {"a": [UP, RIGHT, UP]}, [1, 2, 3])
+
+    with pytest.raises(RuntimeError, match=f"saw 3 different {role} samples, the split has 4"):
+        scores.compute()
+
+
+def test_evaluation_without_samples_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="saw no sample"):
+        RetrievalScores().compute()
+
+
+def test_views_must_stay_the_same() -> None:
+    scores = RetrievalScores()
+    fill(scores, "query", {"a": [UP]}, [1])
+
+    with pytest.raises(ValueError, match=r"gallery batch has views \{'b': 2\}, earlier .*'a': 2"):
+        fill(scores, "gallery", {"b": [UP]}, [1])
+
+
+def test_reset_forgets_samples_and_views() -> None:
+    scores = RetrievalScores(directions=["text_to_image"])
+    fill(scores, "query", {"a": [UP]}, [1])
+    scores.reset()
+    for role in ("query", "gallery"):
+        fill(scores, role, {"b": [UP, RIGHT]}, [1, 2])
+
+    assert scores.compute().queries["text_to_image"].first_hit.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("directions", [[], ["image_to_sound"]])
+def test_unknown_directions_are_refused(directions: list[str]) -> None:
+    with pytest.raises(ValueError, match="choose one or more of"):
+        RetrievalScores(directions=directions)
+
+
+def test_unknown_roles_are_refused() -> None:
+    with pytest.raises(ValueError, match="role 'probe' is unknown"):
+        fill(RetrievalScores(), "probe", {"a": [UP]}, [1])
