@@ -247,5 +247,5 @@ def wandb_logger(
         group=group,
         tags=list(tags),
         resume="allow",
-        settings=wandb.Settings(console="off", silent=True, save_code=False, init_timeout=20),
+        settings=wandb.Settings(console="off", silent=True, save_code=False, init_timeout=60),
     )

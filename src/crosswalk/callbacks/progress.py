@@ -14,6 +14,7 @@ import rich.progress
 from rich.console import Console
 
 T = TypeVar("T")
+BARS_PER_SECOND = 5
 
 NOISE = (
     "Tip: For seamless",  # advertisements of other products
@@ -219,6 +220,9 @@ class Progress(L.Callback):
         epoch.advance(1, self.now())
         run.done = self._steps_done(trainer)
         if self._tasks and self._bars is not None:
+            if self.now() - self._last_line < 1 / BARS_PER_SECOND and epoch.done != epoch.total:
+                return
+            self._last_line = self.now()
             self._note_loss(outputs)
             loss = "" if self._loss is None else f"loss {self._loss:.3f}"
             self._bars.update(self._tasks[-1], completed=batch_idx + 1, note=loss)
@@ -345,7 +349,7 @@ class Progress(L.Callback):
                 rich.progress.TextColumn("{task.fields[note]}"),
                 console=Console(file=self.stream, force_terminal=True),
                 transient=True,
-                refresh_per_second=5,
+                refresh_per_second=BARS_PER_SECOND,
             )
             self._bars.start()
         return self._bars
