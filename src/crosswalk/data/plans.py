@@ -7,6 +7,7 @@ A plan knows nothing of processes; `crosswalk.data.loaders` cuts its batches. It
 from __future__ import annotations
 
 from collections.abc import Iterator
+from random import Random
 from typing import Protocol
 
 import numpy as np
@@ -164,23 +165,24 @@ class IdentityBatches:
 
     def _pick(self, num_chunks: Index, random: np.random.Generator) -> Index:
         """Return ``[batches, P]`` chunk numbers, each batch from P different identities."""
-        people = np.arange(len(num_chunks))
-        left = num_chunks.copy()
-        next_chunk = np.cumsum(num_chunks) - num_chunks
-        available = len(people)
+        # lists: a step looks at P numbers only, for which a NumPy call costs more than the work
+        sample = Random(int(random.integers(1 << 62))).sample
+        next_chunk = (np.cumsum(num_chunks) - num_chunks).tolist()
+        end = np.cumsum(num_chunks).tolist()
+        available = list(range(len(end)))
         picked = []
-        while available >= self.people_per_batch:
-            places = random.choice(available, self.people_per_batch, replace=False)
-            chosen = people[places]
-            picked.append(next_chunk[chosen])
-            next_chunk[chosen] += 1
-            left[chosen] -= 1
-            spent = places[left[chosen] == 0]
-            # the last identities move into the places of the spent ones
-            available -= len(spent)
-            tail = np.arange(available, available + len(spent))
-            people[spent[spent < available]] = people[np.setdiff1d(tail, spent)]
-        return np.stack(picked)
+        while len(available) >= self.people_per_batch:
+            places = sample(range(len(available)), self.people_per_batch)
+            chosen = [available[place] for place in places]
+            picked.append([next_chunk[person] for person in chosen])
+            for person in chosen:
+                next_chunk[person] += 1
+            # from the back, so that the last identity, which takes a spent one's place, has chunks
+            for place in sorted(places, reverse=True):
+                if next_chunk[available[place]] == end[available[place]]:
+                    available[place] = available[-1]
+                    available.pop()
+        return np.array(picked)
 
     def __iter__(self) -> Iterator[Index]:
         yield from self._plan()
