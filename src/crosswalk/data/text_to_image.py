@@ -538,9 +538,14 @@ def _synthetic_root(synthetic: Mapping[str, Any] | None) -> Path:
         )
     from crosswalk.data.synthetic.generate import GENERATOR_VERSION, synthesize_pairs
 
-    size, seed = synthetic.get("size", "toy"), synthetic.get("seed", 0)
-    folder = cache_root() / "synthetic" / f"pairs-{size}-{seed}-v{GENERATOR_VERSION}"
-    build_once(folder, lambda unfinished: synthesize_pairs(unfinished, size=size, seed=seed))
+    settings = {"size": "toy", "seed": 0, "domain": "city", **synthetic}
+    if unknown := settings.keys() - {"size", "seed", "domain"}:
+        raise ValueError(
+            f"data.synthetic has no {sorted(unknown)}; its keys are size, seed and domain."
+        )
+    name = "-".join(str(settings[key]) for key in ("size", "domain", "seed"))
+    folder = cache_root() / "synthetic" / f"pairs-{name}-v{GENERATOR_VERSION}"
+    build_once(folder, lambda unfinished: synthesize_pairs(unfinished, **settings))
     return folder
 
 

@@ -16,6 +16,9 @@ _NOT_OURS = frozenset(
     {"logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size"}
 )
 
+ASSETS = Path(__file__).parents[1] / "assets"
+"""Small weight files that come with the package."""
+
 
 def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return a position embedding for another patch grid, as RDE resizes it.
@@ -60,13 +63,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Args:
         path: ``.safetensors``, a file of `torch.save` (read without running code from it), or a
             TorchScript archive such as OpenAI's ``ViT-B-16.pt``. A dictionary inside under
-            ``state_dict`` or ``model`` is taken; ``module.`` before every name is dropped.
+            ``state_dict`` or ``model`` is taken; ``module.`` before every name is dropped. The
+            name of a file that comes with this package (``assets/``) is enough.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no weights.
     """
     path = Path(path)
+    if not path.is_file() and (ASSETS / path).is_file():
+        path = ASSETS / path
     if not path.is_file():
         raise FileNotFoundError(f"the weight file {path} is missing")
     if path.suffix == ".safetensors":
