@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from crosswalk import __version__
+from crosswalk.allocator import keep_freed_memory
 from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from crosswalk.callbacks.division_quality import DivisionQuality
 from crosswalk.callbacks.progress import Progress, quiet_lightning
@@ -39,6 +40,7 @@ def train(config: DictConfig) -> int:
         The exit status.
     """
     quiet_lightning()
+    keep_freed_memory()
     plain = to_plain(config)
     choices = plain["choices"]
     folder = prepare_run_folder(
