@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
