@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-ddp golden bench ablation lint types format check clean
+.PHONY: help setup train test test-ddp golden bench pretrain ablation lint types format check clean
 
 PYTHON ?= python3
 METHOD ?= rde
@@ -49,6 +49,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 train: $(STAMP)  ## train METHOD on DATA (default: synthetic), with ARGS="key=value ..."
 	@$(BIN)/crosswalk train method=$(METHOD) $(if $(DATA),data=$(DATA)) $(ARGS)
+
+pretrain: $(STAMP)  ## make the weights that the tiny CLIP of the synthetic runs starts from
+	@rm -rf runs/rde-synthetic_pairs-pretrain
+	@$(BIN)/crosswalk train experiment=rde/pretrain_tiny name=pretrain logger=csv
+	@$(BIN)/crosswalk export-weights runs/rde-synthetic_pairs-pretrain --which last --part clip --half \
+	  src/crosswalk/assets/tiny_clip.safetensors
 
 ablation: $(STAMP)  ## run the rows of TABLE=experiments/<method>/<table>.yaml
 	@$(BIN)/crosswalk ablate $(TABLE) $(ARGS)

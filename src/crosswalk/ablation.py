@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,10 @@ from statistics import mean, stdev
 from typing import Any
 
 import yaml
+
+from crosswalk.config import compose
+from crosswalk.run_folder import RunFolder
+from crosswalk.tracking import read_metrics
 
 
 @dataclass(frozen=True)
@@ -121,38 +124,42 @@ def _add_result(manifest: Manifest, result: dict[str, Any]) -> None:
 def _run_one(manifest: Manifest, row: Row, seed: int, threads: int) -> dict[str, Any]:
     """Train one row with one seed in a process of its own and return its result."""
     overrides = row_overrides(manifest, row, seed)
-    name = f"{_slug(manifest.path.stem)}/{_slug(row.name)}-seed{seed}"
-    runs = Path(os.environ.get("CROSSWALK_RUNS", "runs"))
-    folder = runs / name
-    finished = folder / "results.json"
+    choices = compose(overrides)["choices"]
+    runs = Path("runs") / _slug(manifest.path.stem)
+    name = f"{_slug(row.name)}-seed{seed}"
+    folder = RunFolder(runs / f"{choices['method']}-{choices['data']}-{name}")
     command = [
         *(sys.executable, "-m", "crosswalk", "train", *overrides),
-        *(f"name={name}", f"output_dir={runs}", "logger=csv"),
+        *(f"output_dir={runs}", f"name={name}", "logger=csv"),
     ]
-    if folder.exists() and not finished.exists():
-        command.append("resume=true")
-    log = runs / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    start = time.monotonic()
-    if not finished.exists():
+    if not folder.is_finished:
+        if folder.path.exists():
+            command.append("resume=true")
+        runs.mkdir(parents=True, exist_ok=True)
+        log = runs / f"{name}.log"
         with log.open("w") as output:
-            status = subprocess.run(
-                command, stdout=output, stderr=output, env=environment
-            ).returncode
-        if status != 0:
+            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            run = subprocess.run(command, stdout=output, stderr=output, env=environment)
+        if run.returncode != 0:
             raise RuntimeError(
-                f"row '{row.name}', seed {seed} ended with status {status}; see {log}"
+                f"row '{row.name}', seed {seed} ended with status {run.returncode}; see {log}"
             )
-    record = json.loads((folder / "run.json").read_text())
+    record = folder.record()
+    last = {
+        name: value
+        for line in read_metrics(folder.metrics_file)
+        for name, value in line.items()
+        if name.startswith("train/")
+    }
     return {
         "row": row.name,
         "seed": seed,
-        "command": " ".join(["crosswalk train", *overrides]),
         "overrides": overrides,
-        "commit": record.get("commit"),
-        "seconds": round(time.monotonic() - start),
-        "results": json.loads(finished.read_text()),
+        "command": " ".join(["crosswalk train", *overrides]),
+        "commit": record["commit"],
+        "sessions": record["sessions"],
+        "last_epoch": last,
+        "results": json.loads(folder.results_file.read_text()),
     }
 
 
@@ -205,7 +212,8 @@ def run_table(
                 print(f"failed: {error}", flush=True)
                 continue
             _add_result(manifest, result)
-            print(f"done: {row.name}, seed {seed}, {result['seconds']} s", flush=True)
+            rank1 = 100 * result["results"]["best"]["test/rank1"]
+            print(f"done: {row.name}, seed {seed}, test R@1 {rank1:.2f}", flush=True)
     return 1 if failures else 0
 
 

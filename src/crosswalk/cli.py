@@ -228,6 +228,8 @@ def _weight_commands(commands: SubParsers) -> None:
     exporting.add_argument("run_folder", metavar="RUN", type=Path, help="run folder or checkpoint")
     exporting.add_argument("target", metavar="OUT", type=Path, help="the .safetensors to write")
     exporting.add_argument("--which", choices=("best", "last"), default="best")
+    exporting.add_argument("--part", default="", help="only this part of the encoder, e.g. clip")
+    exporting.add_argument("--half", action="store_true", help="round to float16")
 
 
 def _command(
@@ -323,7 +325,13 @@ def _import_weights(options: argparse.Namespace) -> int:
 def _export_weights(options: argparse.Namespace) -> int:
     from crosswalk.weights import run_export
 
-    return run_export(options.run_folder, options.target, options.which)
+    return run_export(
+        options.run_folder,
+        options.target,
+        options.which,
+        part=options.part,
+        half=options.half,
+    )
 
 
 def _ablate(options: argparse.Namespace) -> int:

@@ -59,13 +59,17 @@ def run_import(method: str, source: Path, target: Path) -> int:
     return 0
 
 
-def run_export(run: Path, target: Path, which: str = "best") -> int:
+def run_export(
+    run: Path, target: Path, which: str = "best", *, part: str = "", half: bool = False
+) -> int:
     """Write the encoder of a finished run to ``target``, say so, and return 0.
 
     Args:
         run: The run folder, or one of its checkpoints.
         target: The ``.safetensors`` to write.
         which: "best" or "last", where ``run`` is a folder.
+        part: Only this submodule of the encoder, such as ``clip``, for ``encoder.clip.pretrained``.
+        half: Whether floating point numbers are rounded to float16, half the size.
 
     Raises:
         FileNotFoundError: If the run has no such checkpoint.
@@ -78,7 +82,23 @@ def run_export(run: Path, target: Path, which: str = "best") -> int:
         raise FileNotFoundError(f"{path} is missing: name a run folder, or one of its .ckpt files.")
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     weights = _encoder_of(checkpoint, path)
-    save_weights(target, weights, method="", origin=str(path), architecture={})
+    if part:
+        prefix = part + "."
+        weights = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in weights.items()
+            if name.startswith(prefix)
+        }
+        if not weights:
+            raise ValueError(
+                f"the encoder of {path} has no part {part!r}; CLIP models have 'clip'."
+            )
+    if half:
+        weights = {
+            name: tensor.half() if tensor.is_floating_point() else tensor
+            for name, tensor in weights.items()
+        }
+    save_weights(target, weights, method="", origin=path.parent.name, architecture={})
     print(f"{len(weights)} tensors of {path} are in {target}.")
     return 0
 

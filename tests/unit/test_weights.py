@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from crosswalk.weights import load_encoder, run_export
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip = nn.Linear(2, 2)
+        self.head = nn.Linear(2, 1)
+
+
+class ToyMethod(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Path, ToyMethod]:
+    method = ToyMethod()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("best", "last"):
+        torch.save({"state_dict": method.state_dict()}, folder / f"{name}.ckpt")
+    return folder, method
+
+
+def test_the_encoder_of_a_run_is_exported_and_loaded_again(
+    run: tuple[Path, ToyMethod], tmp_path: Path
+) -> None:
+    folder, method = run
+    run_export(folder, tmp_path / "w.safetensors")
+
+    other = ToyMethod()
+    load_encoder(other, tmp_path / "w.safetensors")
+
+    assert torch.equal(other.encoder.head.weight, method.encoder.head.weight)
+    assert torch.equal(other.encoder.clip.bias, method.encoder.clip.bias)
+
+
+def test_a_part_is_exported_without_its_prefix_and_rounded(
+    run: tuple[Path, ToyMethod], tmp_path: Path
+) -> None:
+    folder, method = run
+
+    run_export(folder, tmp_path / "clip.safetensors", "last", part="clip", half=True)
+
+    weights = load_file(tmp_path / "clip.safetensors")
+    assert sorted(weights) == ["bias", "weight"]
+    assert torch.equal(weights["weight"], method.encoder.clip.weight.half())
+
+
+def test_a_checkpoint_of_a_run_is_loaded_as_it_is(run: tuple[Path, ToyMethod]) -> None:
+    folder, method = run
+
+    other = ToyMethod()
+    load_encoder(other, folder / "best.ckpt")
+
+    assert torch.equal(other.encoder.clip.weight, method.encoder.clip.weight)
+
+
+def test_weights_of_another_model_are_refused_by_name(
+    run: tuple[Path, ToyMethod], tmp_path: Path
+) -> None:
+    folder, _ = run
+    run_export(folder, tmp_path / "clip.safetensors", part="clip")
+
+    with pytest.raises(ValueError, match=r"clip.safetensors does not fit the configured encoder"):
+        load_encoder(ToyMethod(), tmp_path / "clip.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"checkpoint=.*none\.ckpt does not exist"):
+        load_encoder(ToyMethod(), tmp_path / "none.ckpt")
+    with pytest.raises(ValueError, match="has no part 'text'"):
+        run_export(folder, tmp_path / "text.safetensors", part="text")
