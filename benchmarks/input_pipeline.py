@@ -222,9 +222,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few images, no meaningful times")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
-    number, repeats = (70, 1) if quick else (1024, 5)
+    number, repeats = (70, 1) if quick else (512, 3)
     kept = keep_freed_memory()
-    print(f"freed memory is {'kept' if kept else 'given back'}; {os.cpu_count()} cores, one used")
+    print(
+        f"freed memory is {'kept' if kept else 'given back'}; {os.cpu_count()} cores, one used",
+        flush=True,
+    )
     people = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         cuhk, market = Path(folder, "cuhk"), Path(folder, "market")
