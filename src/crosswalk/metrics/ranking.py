@@ -187,9 +187,10 @@ def rank_similarity(
     dtype = torch.float64 if similarity.dtype == torch.float64 else torch.float32
 
     def fill(rows: Tensor, scores: Tensor) -> None:
-        scores.copy_(similarity[rows.to(similarity.device)])
-        if not bool(scores.isfinite().all()):
+        some = similarity[rows.to(similarity.device)]
+        if not all(bool(extreme.isfinite()) for extreme in some.aminmax()):
             raise ValueError("similarity contains NaN or infinite numbers, which have no rank.")
+        scores.copy_(some)
 
     size = (similarity.shape[0], similarity.shape[1])
     labels = _index_labels(
@@ -417,8 +418,9 @@ def _count_ahead(
     """
     score = np.take_along_axis(scores, columns, axis=1)
     score[~matches] = np.inf
-    ahead = _count_true(scores[:, None] > score[..., None])
-    equal = scores[:, None] == score[..., None]
+    flags = scores[:, None] > score[..., None]
+    ahead = _count_true(flags)
+    equal = np.equal(scores[:, None], score[..., None], out=flags)
     if np.count_nonzero(equal) > np.count_nonzero(matches):
         ahead += _count_true(equal & (np.arange(scores.shape[1]) < columns[..., None]))
     return ahead
