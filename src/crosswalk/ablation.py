@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -94,7 +95,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def row_overrides(manifest: Manifest, row: Row, seed: int) -> list[str]:
@@ -121,13 +122,23 @@ def _add_result(manifest: Manifest, result: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def _run_one(manifest: Manifest, row: Row, seed: int, threads: int) -> dict[str, Any]:
+def _folder_of(manifest: Manifest, row: Row, seed: int) -> RunFolder:
+    # Hydra composes one configuration at a time: not for threads
+    choices = compose(row_overrides(manifest, row, seed))["choices"]
+    name = f"{choices['method']}-{choices['data']}-{_run_name(row, seed)}"
+    return RunFolder(Path("runs") / _slug(manifest.path.stem) / name)
+
+
+def _run_name(row: Row, seed: int) -> str:
+    return f"{_slug(row.name)}-seed{seed}"
+
+
+def _run_one(
+    manifest: Manifest, row: Row, seed: int, folder: RunFolder, threads: int
+) -> dict[str, Any]:
     """Train one row with one seed in a process of its own and return its result."""
     overrides = row_overrides(manifest, row, seed)
-    choices = compose(overrides)["choices"]
-    runs = Path("runs") / _slug(manifest.path.stem)
-    name = f"{_slug(row.name)}-seed{seed}"
-    folder = RunFolder(runs / f"{choices['method']}-{choices['data']}-{name}")
+    runs, name = folder.path.parent, _run_name(row, seed)
     command = [
         *(sys.executable, "-m", "crosswalk", "train", *overrides),
         *(f"output_dir={runs}", f"name={name}", "logger=csv"),
@@ -201,9 +212,13 @@ def run_table(
             print("crosswalk train " + " ".join(row_overrides(manifest, row, seed)))
         return 0
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    folders = [_folder_of(manifest, row, seed) for row, seed in todo]
     failures = 0
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_run_one, manifest, row, seed, threads) for row, seed in todo]
+        futures = [
+            pool.submit(_run_one, manifest, row, seed, folder, threads)
+            for (row, seed), folder in zip(todo, folders, strict=True)
+        ]
         for (row, seed), future in zip(todo, futures, strict=True):
             try:
                 result = future.result()
