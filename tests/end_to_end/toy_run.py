@@ -131,8 +131,12 @@ class ToyMethod(L.LightningModule):
 
 @contextmanager
 def stopping_in_files(stop: Callable[[str], None]) -> Iterator[None]:
-    """Let ``stop`` end a run while a checkpoint is written or takes its place."""
-    save, replace = torch.save, os.replace
+    """Let ``stop`` end a run while a checkpoint is written or takes its place.
+
+    Files are not forced to the disk meanwhile, which can take long and matters to a machine that
+    loses power, not to a process that is killed.
+    """
+    save, replace, fsync = torch.save, os.replace, os.fsync
 
     def stopping_save(value: object, path: object, **options: object) -> None:
         save(value, path, **options)
@@ -148,11 +152,11 @@ def stopping_in_files(stop: Callable[[str], None]) -> Iterator[None]:
         replace(source, target)
         stop("replaced")
 
-    torch.save, os.replace = stopping_save, stopping_replace
+    torch.save, os.replace, os.fsync = stopping_save, stopping_replace, lambda file: None
     try:
         yield
     finally:
-        torch.save, os.replace = save, replace
+        torch.save, os.replace, os.fsync = save, replace, fsync
 
 
 def toy_trainer(folder: Path, stop: Callable[[str], None], **options: object) -> L.Trainer:

@@ -218,7 +218,7 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep what `on_train_start` puts back once everything else is set up."""
+        """Keep what the next two hooks put back."""
         if trainer.state.fn != "fit":
             return
         if "resume" not in checkpoint:
@@ -228,34 +228,42 @@ class Checkpoints(Checkpoint):
             )
         self._loaded = checkpoint["resume"]
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put back the best score and cut the log back to the checkpoint.
+
+        Not later: of a run that only its evaluation is missing of, Lightning starts no training.
+        """
+        self._waiting = False
+        if trainer.is_global_zero:
+            for leftover in self.last.parent.glob("*.ckpt.*"):  # of a killed run
+                leftover.unlink()
+        log_step = 0
+        if self._loaded is not None:
+            num_processes, world_size = len(self._loaded["processes"]), rank_and_world_size()[1]
+            if num_processes != world_size:
+                raise RuntimeError(
+                    f"this run was on {num_processes} processes and can only continue on as many, "
+                    f"but there are {world_size}. Set trainer.devices accordingly."
+                )
+            self.best_score = self._loaded["best_score"]
+            self.best_epoch = self._loaded["best_epoch"]
+            log_step = self._loaded["log_step"]
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.cut(log_step)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put back random generators, means and best score; cut the log back to the checkpoint."""
+        """Put back the means and the random generators, once everything else is set up."""
         if any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
             raise ValueError(
                 "ReduceLROnPlateau is stepped after the checkpoint of its epoch, so a run with it "
                 "cannot resume exactly. Choose a schedule that depends on steps or epochs (optim=)."
             )
-        self._waiting = False
-        if trainer.is_global_zero:
-            for leftover in self.last.parent.glob("*.ckpt.*"):  # of a killed run
-                leftover.unlink()
-        loaded = self._loaded
-        log_step = 0
-        if loaded is not None:
-            rank, world_size = rank_and_world_size()
-            if len(loaded["processes"]) != world_size:
-                raise RuntimeError(
-                    f"this run was on {len(loaded['processes'])} processes and can only continue "
-                    f"on as many, but there are {world_size}. Set trainer.devices accordingly."
-                )
-            self.best_score, self.best_epoch = loaded["best_score"], loaded["best_epoch"]
-            log_step = loaded["log_step"]
-            restore_running_means(trainer, loaded["processes"][rank]["means"])
-            restore_random_state(loaded["processes"][rank]["random"])
+        if self._loaded is not None:
+            mine = self._loaded["processes"][rank_and_world_size()[0]]
+            restore_running_means(trainer, mine["means"])
+            restore_random_state(mine["random"])
         self._step_of_last = self._step_before = trainer.global_step
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.cut(log_step)
 
     # Parts
 

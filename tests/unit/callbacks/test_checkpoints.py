@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from crosswalk.tracking import RunLogger
 from tests.end_to_end.toy_run import StopAt, Stopped, train_toy
 
 
@@ -127,3 +128,13 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     train_toy(tmp_path)
 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_an_interrupted_evaluation_logged_is_dropped(tmp_path: Path) -> None:
+    train_toy(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    RunLogger(tmp_path).log_metrics({"test/rank1": 0.5}, step=18)
+
+    train_toy(tmp_path)
+
+    assert (tmp_path / "metrics.jsonl").read_text() == before
