@@ -57,6 +57,8 @@ def train(config: DictConfig) -> int:
         record.update(data=run.data.describe())
         if plain["checkpoint"] is not None:
             load_encoder(run.method, Path(plain["checkpoint"]))
+        if plain["compile"]:
+            run.method.get_submodule("encoder").compile()
         trainer = make_trainer(run, folder, record)
         trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
         results = evaluate_checkpoints(trainer, run, folder)

@@ -12,7 +12,7 @@ import torch
 from crosswalk.config import compose
 from crosswalk.data.synthetic.generate import synthesize_pairs
 from crosswalk.methods.base import Method
-from crosswalk.train import train
+from crosswalk.train import evaluate, train
 
 SMALL = (
     "trainer=cpu",
@@ -80,3 +80,11 @@ def train_and_be_killed(
     status = train(compose(overrides))
     if status:
         raise RuntimeError(f"the run ended with status {status}")
+
+
+def evaluate_again(folder: Path, cache: str) -> None:
+    """Run ``crosswalk evaluate``."""
+    torch.set_num_threads(1)
+    os.environ["CROSSWALK_CACHE"] = cache
+    if status := evaluate(folder):
+        raise RuntimeError(f"the evaluation ended with status {status}")

@@ -7,7 +7,12 @@ import torch
 
 from crosswalk.run_folder import RunFolder
 from crosswalk.tracking import read_metrics
-from tests.end_to_end.small_runs import small_overrides, tiny_pairs, train_and_be_killed
+from tests.end_to_end.small_runs import (
+    evaluate_again,
+    small_overrides,
+    tiny_pairs,
+    train_and_be_killed,
+)
 from tests.end_to_end.toy_run import assert_same, exit_code_of, traces
 
 
@@ -90,6 +95,28 @@ def test_workers_change_nothing(root: Path, uninterrupted: RunFolder, tmp_path: 
 
     assert code == 0
     assert_same(traces(with_workers), traces(uninterrupted))
+
+
+def test_the_official_protocol_chooses_on_test_and_reports_both(root: Path, tmp_path: Path) -> None:
+    code, folder = run(root, tmp_path, "protocol=official")
+
+    assert code == 0
+    results = json.loads(folder.results_file.read_text())
+    logged = [
+        line["test/rank1"] for line in read_metrics(folder.metrics_file) if "test/rank1" in line
+    ]
+    assert results["best"]["test/rank1"] == max(logged[:2])
+    assert "val/rank1" in results["best"]
+
+
+def test_an_evaluation_of_a_run_repeats_its_results(uninterrupted: RunFolder, root: Path) -> None:
+    before = json.loads(uninterrupted.results_file.read_text())
+    uninterrupted.results_file.unlink()
+
+    code = exit_code_of(evaluate_again, uninterrupted.path, str(root.parent / "cache"))
+
+    assert code == 0
+    assert json.loads(uninterrupted.results_file.read_text()) == before
 
 
 def test_the_cache_changes_nothing(root: Path, uninterrupted: RunFolder, tmp_path: Path) -> None:
