@@ -400,6 +400,8 @@ def build_once(entry: Path, write: Callable[[Path], object]) -> bool:
     with _locked(entry.with_name(f".{entry.name}.lock"), entry.name):
         if entry.is_dir():
             return False
+        for killed in entry.parent.glob(f".{entry.name}.*/"):
+            shutil.rmtree(killed, ignore_errors=True)  # of a process that was killed while building
         unfinished = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
         try:
             write(unfinished)

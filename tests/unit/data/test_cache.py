@@ -266,6 +266,16 @@ def test_a_build_that_fails_leaves_nothing_and_is_tried_again(tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "entry").iterdir()] == ["whole"]
 
 
+def test_what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".entry.abc123"
+    left.mkdir()
+    (left / "half").touch()
+
+    build_once(tmp_path / "entry", lambda unfinished: (unfinished / "whole").touch())
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".entry.lock", "entry"]
+
+
 def build_slowly(entry: Path) -> None:
     def write(unfinished: Path) -> None:
         time.sleep(0.2)
