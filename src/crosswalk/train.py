@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
 
 from crosswalk import __version__
 from crosswalk.allocator import keep_freed_memory
@@ -30,11 +29,11 @@ from crosswalk.weights import load_encoder
 Results = dict[str, dict[str, Any]]
 
 
-def train(config: DictConfig) -> int:
+def train(config: Mapping[str, Any]) -> int:
     """Train, evaluate the best and the last epoch on val and test, print the table.
 
     Args:
-        config: A composed configuration.
+        config: What `crosswalk.config.compose` returns.
 
     Returns:
         The exit status.

@@ -17,6 +17,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # What each folder or file of the package may import of the package, itself and `types` aside.
 MAY_IMPORT = {
     "types": set(),
+    "allocator": set(),
     "distributed": set(),
     "neighbours": set(),
     "losses": set(),
@@ -36,8 +37,11 @@ MAY_IMPORT = {
     "trainer_arguments": {"constructors"},
     "config": {"constructors", "trainer_arguments"},
     "weights": {"importers"},
-    "train": {"callbacks", "config", "results", "run_folder", "tracking", "weights", "data"},
-    "ablation": {"config", "results", "run_folder"},
+    "train": {
+        *("allocator", "callbacks", "config", "data", "results", "run_folder", "tracking"),
+        "weights",
+    },
+    "ablation": {"config", "results", "run_folder", "tracking"},
     "cli": {"config", "train", "ablation", "weights", "data"},
     "__main__": {"cli"},
     "__init__": set(),
