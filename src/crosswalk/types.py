@@ -79,6 +79,16 @@ class DataSpec:
     vocabulary_size: int = 0
 
 
+class DualEncoder(Protocol):
+    """A module with an image and a text side that share one space per view."""
+
+    def embed_images(self, image: Tensor) -> dict[str, Tensor]:
+        """Return ``[b, D]`` unit vectors by view."""
+
+    def embed_texts(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Return ``[b, D]`` unit vectors by view."""
+
+
 @runtime_checkable
 class Sweepable(Protocol):
     """A method that looks at the whole training set at the start of an epoch."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crosswalk.distributed import all_gather_rows, on_rank_zero
 from crosswalk.losses.pair_losses import PairLoss
 from crosswalk.methods.base import Method, OptimFactory
-from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
+from crosswalk.types import DataSpec, DualEncoder, ImageBatch, PairBatch, TextBatch
 
 
 class RDE(Method[PairBatch]):
@@ -36,7 +36,7 @@ class RDE(Method[PairBatch]):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: DualEncoder,
         data: DataSpec,
         optim: OptimFactory,
         *,
@@ -55,10 +55,8 @@ class RDE(Method[PairBatch]):
 
     def embed(self, batch: ImageBatch | TextBatch) -> dict[str, Tensor]:
         if isinstance(batch, ImageBatch):
-            views: dict[str, Tensor] = self.encoder.embed_images(batch.image)
-        else:
-            views = self.encoder.embed_texts(batch.tokens)
-        return views
+            return self.encoder.embed_images(batch.image)
+        return self.encoder.embed_texts(batch.tokens)
 
     def pair_losses(self, batch: PairBatch) -> dict[str, Tensor]:
         """Return for every view the ``[global batch]`` losses, both directions together."""
@@ -81,6 +79,7 @@ class RDE(Method[PairBatch]):
         return self.local_rows(self.pair_losses(batch))
 
     def on_sweep_end(self, table: dict[str, Tensor]) -> None:
+        assert self.division is not None  # no sweep is wanted without
         clean = on_rank_zero(self.division, *table.values(), seed=self.seed + self.current_epoch)
         self.clean.copy_(clean)
         self.log("train/clean_fraction", self.clean.mean())
