@@ -225,7 +225,7 @@ def exit_code_of(function: Callable[..., None], *args: object) -> int | None:
     context.set_forkserver_preload(["lightning.pytorch", "torchmetrics"])
     process = context.Process(target=_with_forked_workers, args=(function, args))
     process.start()
-    process.join(120)
+    process.join(300)  # a busy machine takes its time
     code = process.exitcode
     process.kill()
     return code
