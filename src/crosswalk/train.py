@@ -23,7 +23,7 @@ from crosswalk.callbacks.sweep import EpochSweep
 from crosswalk.config import Run, build, instantiate, restore, to_plain
 from crosswalk.results import print_results, save_results
 from crosswalk.run_folder import RunFolder, prepare_run_folder
-from crosswalk.tracking import RunLogger
+from crosswalk.tracking import RunLogger, wandb_run_id
 from crosswalk.weights import load_encoder
 
 Results = dict[str, dict[str, Any]]
@@ -63,6 +63,8 @@ def train(config: Mapping[str, Any]) -> int:
         results = evaluate_checkpoints(trainer, run, folder)
         if trainer.is_global_zero:
             save_results(folder, results)
+            for logger in trainer.loggers:
+                logger.log_metrics(final_metrics(results), trainer.global_step)
             print_results(results, monitor=monitor_of(plain))
             print(f"Run folder: {folder.path}")
     return 0
@@ -109,17 +111,33 @@ def monitor_of(config: dict[str, Any]) -> str:
     return "test/rank1" if config["protocol"] == "official" else "val/rank1"
 
 
+def final_metrics(results: Results) -> dict[str, float]:
+    """Return the metrics of all checkpoints under names of their own, for the loggers.
+
+    Example:
+        >>> final_metrics({"best": {"epoch": 7, "test/rank1": 0.5}})
+        {'best/epoch': 7, 'best/test/rank1': 0.5}
+    """
+    return {
+        f"{checkpoint}/{name}": value
+        for checkpoint, metrics in results.items()
+        for name, value in metrics.items()
+    }
+
+
 def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
     """Return the trainer of a run; its callbacks are ordered by what they need of each other."""
     config = run.config
-    commit = commit_of_this_package()
+    record_in_checkpoint = {"config": config, "version": __version__, **commit_of_this_package()}
     loggers: list[Logger] = [RunLogger(folder.path)]
     if config["logger"]["wandb"] is not None:
         tags = tuple(config["tags"])
         settings = config["logger"]["wandb"]
         loggers.append(instantiate(settings, folder=folder.path, config=config, tags=tags))
+        record_in_checkpoint["wandb_id"] = wandb_run_id(folder.path)
     settings = dict(run.trainer)
     show_progress = settings.pop("enable_progress_bar", True)
+    progress = Progress(metrics=(monitor_of(config),))
     return L.Trainer(
         **settings,
         enable_progress_bar=False,
@@ -129,15 +147,15 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
         plugins=[AtomicCheckpointIO()],
         callbacks=[
             record,
-            *([Progress(metrics=(monitor_of(config),))] if show_progress else []),
-            EpochSweep(run.data),
+            *([progress] if show_progress else []),
+            EpochSweep(run.data, progress.track if show_progress else None),
             DivisionQuality(run.data),
             StepMemory(),
             RetrievalMetrics(folder=folder.path),
             RankingLists(),
             Checkpoints(
                 folder.path,
-                record={"config": config, "version": __version__, **commit},
+                record=record_in_checkpoint,
                 monitor=monitor_of(config),
                 every_n_steps=config["checkpoint_every_n_steps"],
             ),

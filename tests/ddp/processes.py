@@ -33,6 +33,8 @@ def _be_one_process(
     traces = Path(folder, f"{rank}.traces").open("w")  # noqa: SIM115  # open to the end
     faulthandler.dump_traceback_later(0.9 * timeout, file=traces)  # tells where it hangs
     torch.set_num_threads(1)
+    # workers of data loaders: from a fork server of this process they would take seconds each
+    multiprocessing.set_start_method("fork", force=True)
     # Lightning reads these: with LOCAL_RANK set, Trainer(devices=world_size, strategy="ddp")
     # joins the group below instead of starting processes of its own.
     os.environ |= {
@@ -46,7 +48,7 @@ def _be_one_process(
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=world_size,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=180),
     )
     try:
         outcome = (True, function(*pickle.loads(args)))
@@ -60,7 +62,7 @@ def _be_one_process(
 
 
 def run_on_processes(
-    function: Callable[..., Any], world_size: int, *args: object, timeout: float = 30.0
+    function: Callable[..., Any], world_size: int, *args: object, timeout: float = 240.0
 ) -> list[Any]:
     """Return what ``function(*args)`` returns on each of ``world_size`` processes, in rank order.
 
@@ -87,19 +89,20 @@ def run_on_processes(
             context.Process(
                 target=_be_one_process,
                 args=(rank, world_size, folder, port, timeout, function, pickle.dumps(args)),
-                daemon=True,
             )
             for rank in range(world_size)
         ]
         for process in processes:
             process.start()
         end = time.monotonic() + timeout
-        for process in processes:
-            process.join(max(0.0, end - time.monotonic()))
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-                process.join()
+        try:
+            for process in processes:
+                process.join(max(0.0, end - time.monotonic()))
+        finally:  # they may have children of their own, so they are no daemons
+            for process in processes:
+                if process.is_alive():
+                    process.kill()
+                    process.join()
         outcomes = [
             torch.load(path, weights_only=False)
             if (path := Path(folder, f"{rank}.pt")).exists()

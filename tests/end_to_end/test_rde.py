@@ -86,7 +86,7 @@ def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
     code, resumed = run(root, tmp_path, "resume=true")
 
     assert code == 0
-    assert_same(traces(resumed), traces(uninterrupted))
+    assert_same(traces(resumed.path), traces(uninterrupted.path))
     assert resumed.results_file.read_text() == uninterrupted.results_file.read_text()
 
 
@@ -94,7 +94,7 @@ def test_workers_change_nothing(root: Path, uninterrupted: RunFolder, tmp_path: 
     code, with_workers = run(root, tmp_path, "data.num_workers=2")
 
     assert code == 0
-    assert_same(traces(with_workers), traces(uninterrupted))
+    assert_same(traces(with_workers.path), traces(uninterrupted.path))
 
 
 def test_the_official_protocol_chooses_on_test_and_reports_both(root: Path, tmp_path: Path) -> None:
@@ -123,4 +123,4 @@ def test_the_cache_changes_nothing(root: Path, uninterrupted: RunFolder, tmp_pat
     code, without_cache = run(root, tmp_path, "data.cache=off")
 
     assert code == 0
-    assert_same(traces(without_cache), traces(uninterrupted))
+    assert_same(traces(without_cache.path), traces(uninterrupted.path))

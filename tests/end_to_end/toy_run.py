@@ -202,8 +202,6 @@ def train_toy(
     val = EpochLoader(
         dataset, SequentialBatches(NUM_SAMPLES, 8), seed=None, num_workers=num_workers
     )
-    train._loader.generator = torch.Generator()
-    val._loader.generator = torch.Generator()
     last = folder / "last.ckpt"
     with stopping_in_files(stop):
         toy_trainer(folder, stop, **options).fit(

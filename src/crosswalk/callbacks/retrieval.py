@@ -182,6 +182,8 @@ class RetrievalMetrics(L.Callback):
                     reduce_fx="max",
                     add_dataloader_idx=False,
                     batch_size=1,
+                    # a test repeats an epoch's evaluation: no further point of its curves
+                    logger=not trainer.testing,
                 )
 
     def _write(self, trainer: L.Trainer, split: str, tag: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -46,10 +47,14 @@ class EpochSweep(L.Callback):
     Args:
         data: Gives the pass over the training set; the data module decides order and
             augmentation.
+        track: ``(batches, "sweep") -> batches`` shows how far a sweep is.
     """
 
-    def __init__(self, data: SweepData) -> None:
+    def __init__(
+        self, data: SweepData, track: Callable[[Iterable[Any], str], Iterable[Any]] | None = None
+    ) -> None:
         self.data = data
+        self.track = track
 
     @torch.no_grad()
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -60,7 +65,8 @@ class EpochSweep(L.Callback):
         columns: dict[str, list[Tensor]] = defaultdict(list)
         index: list[Tensor] = []
         with evaluating(pl_module), trainer.precision_plugin.val_step_context():
-            for batch in self.data.sweep_dataloader(epoch):
+            batches = self.data.sweep_dataloader(epoch)
+            for batch in self.track(batches, "sweep") if self.track else batches:
                 batch = trainer.strategy.batch_to_device(batch)
                 index.append(batch.sample_index)
                 for name, rows in pl_module.sweep_step(batch).items():

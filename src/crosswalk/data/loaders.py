@@ -136,6 +136,9 @@ class EpochLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
+            # Nothing here is random; without a generator of its own every new iterator would take
+            # a number from torch's, one more of them in a resumed run.
+            generator=torch.Generator(),
         )
 
     @property
