@@ -1,6 +1,6 @@
 """Ranking at the sizes of published test sets, beside a full argsort per query.
 
-Usage: python benchmarks/ranking.py [--quick] [--msmt17] [--repeats N]
+Usage: python benchmarks/ranking.py [--quick] [--msmt17] [--repeats N] [--queries N]
 
 Prints for each size the time of the bare matrix product, of our ranking with and without it, and
 of two straightforward loops, which rank a part of the queries (times are extrapolated to all, the
@@ -224,12 +224,16 @@ def main() -> None:
     parser.add_argument("--msmt17", action="store_true", help="MSMT17's size too: minutes")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--topk", type=int, default=10)
+    parser.add_argument("--queries", type=int, help="at most so many: ratios on a busy machine")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     names = ["quick"] if options.quick else ["market1501", "cuhk_pedes"]
     if options.msmt17:
         names.append("msmt17")
     for name in names:
+        size = SIZES[name]
+        most = options.queries or size.num_queries
+        SIZES[name] = size._replace(num_queries=min(size.num_queries, most))
         report(name, 1 if options.quick else options.repeats, options.topk)
     if importlib.util.find_spec("torchreid") is None:
         print("\ntorchreid is not installed; its evaluator is not measured.")

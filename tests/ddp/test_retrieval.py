@@ -59,6 +59,7 @@ class ToyData(L.LightningDataModule):
         super().__init__()
         self.samples = samples
         self.surplus = surplus
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
         split = {"validate": "val", "test": "test"}[stage]
@@ -111,7 +112,8 @@ def evaluate(samples: dict[str, Any], surplus: int, folder: str) -> dict[str, An
     data = ToyData(samples, surplus)
     trainer.fit(ToyModule(), datamodule=data)
     validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    tested = trainer.test(ToyModule(), datamodule=data, verbose=False)
+    trainer.test(ToyModule(), datamodule=data, verbose=False)
+    tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return {"validated": validated, "tested": tested}
 
 
