@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TILE_BYTES = 80 * 2**20
-"""Size of the similarities held at one time: large tiles multiply faster."""
+"""Size of the similarities computed at one time: large tiles multiply faster."""
+COPY_BYTES = 8 * 2**20
+"""Size of given similarities copied at one time: small ones reuse memory."""
+TILE_ROWS = 1024
+"""Queries of a tile; more do not multiply faster."""
 GROUP_BYTES = 2 * 2**20
 """Size of the comparisons held at one time by one thread: they should stay in its cache."""
 NUM_CLASSES = 256
@@ -155,7 +159,7 @@ def rank_similarity(
     query_camera_id: Tensor | None = None,
     gallery_camera_id: Tensor | None = None,
     topk: int = 10,
-    tile_bytes: int = TILE_BYTES,
+    tile_bytes: int = COPY_BYTES,
 ) -> Ranking:
     """Return the ranking of all queries by given similarities (see `rank_embeddings`).
 
@@ -324,7 +328,7 @@ def _rank(
     )
     # Queries with similar numbers of matches stand together, so little of a group is padding.
     order = labels.num_places.argsort(descending=True, stable=True)
-    tile_rows = max(1, min(num_queries, tile_bytes // (width * dtype.itemsize)))
+    tile_rows = max(1, min(num_queries, TILE_ROWS, tile_bytes // (width * dtype.itemsize)))
     buffer = torch.full((tile_rows, width), -torch.inf, dtype=dtype)
     num_ignored = 0
     first = 0
