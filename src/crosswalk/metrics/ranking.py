@@ -190,11 +190,14 @@ def rank_similarity(
         )
     dtype = torch.float64 if similarity.dtype == torch.float64 else torch.float32
 
+    given = similarity.detach().to("cpu", dtype).numpy()
+
     def fill(rows: Tensor, scores: Tensor) -> None:
-        some = similarity[rows.to(similarity.device)]
-        if not all(bool(extreme.isfinite()) for extreme in some.aminmax()):
+        # NumPy: after an operation, torch's idle threads spin and slow down those that count.
+        part = given[rows.numpy()]
+        if not np.isfinite(part.min()) or not np.isfinite(part.max()):
             raise ValueError("similarity contains NaN or infinite numbers, which have no rank.")
-        scores.copy_(some)
+        scores.numpy()[:] = part
 
     size = (similarity.shape[0], similarity.shape[1])
     labels = _index_labels(
@@ -330,6 +333,7 @@ def _rank(
     order = labels.num_places.argsort(descending=True, stable=True)
     tile_rows = max(1, min(num_queries, TILE_ROWS, tile_bytes // (width * dtype.itemsize)))
     buffer = torch.full((tile_rows, width), -torch.inf, dtype=dtype)
+    junk = labels.junk.numpy()
     num_ignored = 0
     first = 0
     # NumPy compares outside of Python's lock, so threads work side by side.
@@ -345,12 +349,11 @@ def _rank(
             row, slot = ignored.nonzero(as_tuple=True)
             num_ignored += len(row)
             scores[row, columns[row, slot]] = -torch.inf
-            scores.index_fill_(1, labels.junk, -torch.inf)
             work: tuple[NDArray[Any], ...]
             work = (rows.numpy(), tile.numpy(), columns.numpy(), matches.numpy())
 
             def rank_group(group: slice, work: tuple[NDArray[Any], ...] = work) -> None:
-                _rank_group(ranking, *(array[group] for array in work))
+                _rank_group(ranking, junk, *(array[group] for array in work))
 
             for _ in pool.map(rank_group, _groups(work[-1], width)):
                 pass
@@ -457,12 +460,14 @@ def _count_ahead_by_sorting(
 
 def _rank_group(
     ranking: Ranking,
+    junk: NDArray[np.int64],
     rows: NDArray[np.int64],
     scores: NDArray[Any],
     columns: NDArray[np.int64],
     matches: NDArray[np.bool_],
 ) -> None:
     """Write the results of query ``rows``."""
+    scores[:, junk] = -np.inf
     topk = ranking.top_index.shape[1]
     if topk:
         ranking.top_score[rows], ranking.top_index[rows] = _top(scores, topk)
