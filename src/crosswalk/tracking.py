@@ -236,6 +236,8 @@ def wandb_logger(
     mode = wandb_mode(os.environ)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # Pictures of tables wait there for the upload; by default that is the home folder.
+    os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))
     return _RunWandbLogger(
         name=name or folder.name,
         save_dir=folder,
