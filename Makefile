@@ -57,6 +57,7 @@ pretrain: $(STAMP)  ## make the weights that the tiny CLIP of the synthetic runs
 	  src/crosswalk/assets/tiny_clip.safetensors
 
 ablation: $(STAMP)  ## run the rows of TABLE=experiments/<method>/<table>.yaml
+	@test -n "$(TABLE)" || { echo "usage: make ablation TABLE=experiments/<method>/<table>.yaml" >&2; exit 2; }
 	@$(BIN)/crosswalk ablate $(TABLE) $(ARGS)
 
 test: lint types  ## all checks: lint, types, tests and doctests

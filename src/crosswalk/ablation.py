@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from crosswalk.config import compose
-from crosswalk.run_folder import RunFolder
+from crosswalk.config import compose, to_plain
+from crosswalk.run_folder import RunFolder, differing_keys
 from crosswalk.tracking import read_metrics
 
 
@@ -124,9 +124,16 @@ def _add_result(manifest: Manifest, result: dict[str, Any]) -> None:
 
 def _folder_of(manifest: Manifest, row: Row, seed: int) -> RunFolder:
     # Hydra composes one configuration at a time: not for threads
-    choices = compose(row_overrides(manifest, row, seed))["choices"]
+    config = to_plain(compose([*row_overrides(manifest, row, seed), "logger=csv"]))
+    choices = config["choices"]
     name = f"{choices['method']}-{choices['data']}-{_run_name(row, seed)}"
-    return RunFolder(Path("runs") / _slug(manifest.path.stem) / name)
+    folder = RunFolder(Path("runs") / _slug(manifest.path.stem) / name)
+    if folder.path.exists() and (differing := differing_keys(config, folder.config())):
+        raise ValueError(
+            f"{folder.path} is of another configuration than row '{row.name}' is now "
+            f"({', '.join(differing)}). Rename or delete that folder and start again."
+        )
+    return folder
 
 
 def _run_name(row: Row, seed: int) -> str:

@@ -7,6 +7,7 @@ other: data, their sizes, the method.
 
 from __future__ import annotations
 
+import os
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,14 +104,21 @@ def restore(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> DictCon
     """
     config = OmegaConf.create(dict(stored))
     groups = _groups()
-    for override in _parse(overrides):
-        key = override.key_or_group
-        if _is_choice(override, groups) and key in config:
-            method = stored.get("choices", {}).get("method", DEFAULT_METHOD)
-            fresh = compose([f"method={method}", override.input_line or ""])
-            OmegaConf.update(config, key, fresh[key], merge=False)
-        else:
+    parsed = _parse(overrides)
+    choices = [override for override in parsed if _is_choice(override, groups)]
+    for choice in choices:
+        method = stored.get("choices", {}).get("method", DEFAULT_METHOD)
+        fresh = compose([f"method={method}", choice.input_line or ""])
+        OmegaConf.update(config, choice.key_or_group, fresh[choice.key_or_group], merge=False)
+    for override in parsed:
+        if override not in choices:
             _apply(override, config, groups)
+    if "data" in stored:  # what the model was built for, and what interpolations once said
+        for key in ("image_size", "context_length"):
+            if key in stored["data"]:
+                OmegaConf.update(config.data, key, stored["data"][key], merge=False)
+        if "protocol" in stored["data"]:
+            config.data.protocol = config.protocol
     OmegaConf.set_struct(config, True)
     return config
 
@@ -295,7 +303,19 @@ def check_together(config: Mapping[str, Any], *, accumulates: bool) -> None:
             "a batch with each other, so several small batches are not one large batch. Use one "
             "larger data.batch_size on more processes (trainer.devices), or keep the batch."
         )
+    if config["data"].get("protocol", config.get("protocol")) != config.get("protocol"):
+        raise ValueError(
+            f"data.protocol={config['data']['protocol']} and protocol={config['protocol']} differ: "
+            "write protocol=official (or val), which sets both."
+        )
     processes = num_processes(trainer)
+    started = _started_processes(os.environ)
+    if started not in (1, processes):
+        raise ValueError(
+            f"{started} processes were started, but trainer.devices x trainer.num_nodes is "
+            f"{processes}; add trainer.devices=<processes per machine> and, with several machines, "
+            "trainer.num_nodes=<machines>."
+        )
     for key, batch_size in _batch_sizes(config["data"]):
         below = batch_size // processes * processes
         if batch_size % processes:
@@ -303,6 +323,18 @@ def check_together(config: Mapping[str, Any], *, accumulates: bool) -> None:
             raise ValueError(
                 f"{key}={batch_size} does not split over {processes} processes; use {advice}."
             )
+
+
+def _started_processes(environment: Mapping[str, str]) -> int:
+    """Return how many processes torchrun or srun started; 1 without them."""
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return int(environment["WORLD_SIZE"])
+    if "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in (
+        "bash",
+        "interactive",
+    ):
+        return int(environment.get("SLURM_NTASKS", "1"))
+    return 1
 
 
 # Composition

@@ -25,6 +25,7 @@ class GroupRule:
         lr: Learning rate of these parameters; None leaves it.
         lr_factor: Their learning rate as a multiple of the base rate; not together with ``lr``.
         weight_decay: Their weight decay; None leaves it.
+        optional: Whether a model may be without such parameters.
 
     Example:
         >>> GroupRule(contains=["bias"], lr_factor=2, weight_decay=0).matches("encoder.fc.bias")
@@ -35,6 +36,7 @@ class GroupRule:
     lr: float | None = None
     lr_factor: float | None = None
     weight_decay: float | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.contains, str) or not self.contains:
@@ -79,7 +81,7 @@ def parameter_groups(
     if not trainable:
         raise ValueError(f"{type(module).__name__} has no trainable parameter.")
     for number, rule in enumerate(rules):
-        if not any(rule.matches(name) for name, _ in trainable):
+        if not rule.optional and not any(rule.matches(name) for name, _ in trainable):
             raise ValueError(
                 f"optim.rules[{number}] is for names with {list(rule.contains)}, and none of the "
                 f"{len(trainable)} trainable parameters has such a name (the first is "

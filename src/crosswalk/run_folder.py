@@ -303,7 +303,7 @@ def prepare_run_folder(
         resume: True to continue the newest unfinished run of the same command, a path to
             continue that one.
     """
-    rank, launch = _rank_and_launch(os.environ)
+    rank, launch = rank_and_launch(os.environ)
     if rank > 0:
         if launch is None:
             return RunFolder(Path(os.environ[CHILD_VARIABLE]))
@@ -320,8 +320,15 @@ def prepare_run_folder(
     return folder
 
 
-def _rank_and_launch(environment: Mapping[str, str]) -> tuple[int, str | None]:
-    """Return this process's rank and, if torchrun or SLURM started it, a name of the launch."""
+def rank_and_launch(environment: Mapping[str, str]) -> tuple[int, str | None]:
+    """Return this process's rank and, if torchrun or SLURM started it, a name of the launch.
+
+    Example:
+        >>> rank_and_launch({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_ID": "7"})
+        (1, 'slurm-7-0-0')
+        >>> rank_and_launch({})
+        (0, None)
+    """
     if "TORCHELASTIC_RUN_ID" in environment:
         parts = [
             environment.get(key, "")

@@ -21,6 +21,7 @@ from crosswalk.callbacks.retrieval import RetrievalMetrics
 from crosswalk.callbacks.run_record import RunRecord, commit_of_this_package
 from crosswalk.callbacks.sweep import EpochSweep
 from crosswalk.config import Run, build, instantiate, restore, to_plain
+from crosswalk.distributed import wait_for_everyone
 from crosswalk.results import print_results, save_results
 from crosswalk.run_folder import RunFolder, prepare_run_folder
 from crosswalk.tracking import RunLogger, wandb_run_id
@@ -93,7 +94,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
         enable_checkpointing=False,
         default_root_dir=folder.path / "evaluations",
     )
-    results = evaluate_checkpoints(trainer, run, folder)
+    results = evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
     if trainer.is_global_zero:
         print_results(results, monitor=monitor_of(run.config))
         if not overrides:
@@ -163,13 +164,23 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
     )
 
 
-def evaluate_checkpoints(trainer: L.Trainer, run: Run, folder: RunFolder) -> Results:
+def evaluate_checkpoints(
+    trainer: L.Trainer, run: Run, folder: RunFolder, *, encoder_only: bool = False
+) -> Results:
     """Return the metrics of the best and of the last epoch on every split.
+
+    Args:
+        trainer: Evaluates.
+        run: The method and its data.
+        folder: Where the checkpoints lie.
+        encoder_only: Whether to load the encoder alone, since a method's labels and memories have
+            the size of the training set, which another data set does not have.
 
     Raises:
         FileNotFoundError: If the run has no checkpoint yet.
     """
     results: Results = {}
+    wait_for_everyone()  # the first process may still be moving a checkpoint to its place
     for name, path in (("best", folder.best_checkpoint), ("last", folder.last_checkpoint)):
         if not path.exists():
             raise FileNotFoundError(
@@ -177,7 +188,17 @@ def evaluate_checkpoints(trainer: L.Trainer, run: Run, folder: RunFolder) -> Res
                 "command plus resume=true."
             )
         epoch = 1 + int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
-        trainer.test(run.method, datamodule=run.data, ckpt_path=path, verbose=False)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RetrievalMetrics):
+                callback.tag = name
+        if encoder_only:
+            load_encoder(run.method, path)
+        trainer.test(
+            run.method,
+            datamodule=run.data,
+            ckpt_path=None if encoder_only else path,
+            verbose=False,
+        )
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         results[name] = {"epoch": epoch, **metrics}
     return results

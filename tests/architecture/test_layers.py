@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "config": {"constructors", "trainer_arguments"},
     "weights": {"importers"},
     "train": {
-        *("allocator", "callbacks", "config", "data", "results", "run_folder", "tracking"),
-        "weights",
+        *("allocator", "callbacks", "config", "data", "distributed", "results", "run_folder"),
+        *("tracking", "weights"),
     },
     "ablation": {"config", "results", "run_folder", "tracking"},
     "cli": {"config", "train", "ablation", "weights", "data"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -82,9 +83,9 @@ def train_and_be_killed(
         raise RuntimeError(f"the run ended with status {status}")
 
 
-def evaluate_again(folder: Path, cache: str) -> None:
+def evaluate_again(folder: Path, cache: str, overrides: Sequence[str] = ()) -> None:
     """Run ``crosswalk evaluate``."""
     torch.set_num_threads(1)
     os.environ["CROSSWALK_CACHE"] = cache
-    if status := evaluate(folder):
+    if status := evaluate(folder, overrides):
         raise RuntimeError(f"the evaluation ended with status {status}")

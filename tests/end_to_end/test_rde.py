@@ -1,10 +1,12 @@
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+from crosswalk.data.synthetic.generate import synthesize_pairs
 from crosswalk.run_folder import RunFolder
 from crosswalk.tracking import read_metrics
 from tests.end_to_end.small_runs import (
@@ -109,14 +111,39 @@ def test_the_official_protocol_chooses_on_test_and_reports_both(root: Path, tmp_
     assert "val/rank1" in results["best"]
 
 
-def test_an_evaluation_of_a_run_repeats_its_results(uninterrupted: RunFolder, root: Path) -> None:
-    before = json.loads(uninterrupted.results_file.read_text())
-    uninterrupted.results_file.unlink()
+def test_an_evaluation_of_a_run_repeats_its_results(
+    uninterrupted: RunFolder, root: Path, tmp_path: Path
+) -> None:
+    copy = RunFolder(shutil.copytree(uninterrupted.path, tmp_path / "copy"))
+    copy.results_file.unlink()
 
-    code = exit_code_of(evaluate_again, uninterrupted.path, str(root.parent / "cache"))
+    code = exit_code_of(evaluate_again, copy.path, str(root.parent / "cache"))
 
     assert code == 0
-    assert json.loads(uninterrupted.results_file.read_text()) == before
+    assert copy.results_file.read_text() == uninterrupted.results_file.read_text()
+
+
+def test_a_run_is_evaluated_on_other_data(
+    root: Path, uninterrupted: RunFolder, tmp_path: Path
+) -> None:
+    other = synthesize_pairs(tmp_path / "other", size="tiny", seed=9, progress=False)
+    annotation = other / "CUHK-PEDES" / "reid_raw.json"
+    entries = json.loads(annotation.read_text())
+    alone = next(e for e in entries if sum(e["id"] == other["id"] for other in entries) > 1)
+    entries.remove(alone)  # one training image less, nobody less
+    annotation.write_text(json.dumps(entries))
+    copy = RunFolder(shutil.copytree(uninterrupted.path, tmp_path / "copy"))
+
+    code = exit_code_of(
+        evaluate_again,
+        copy.path,
+        str(root.parent / "cache"),
+        [f"data.root={other}", "data=cuhk_pedes", "data.num_workers=0"],
+    )
+
+    assert code == 0
+    assert copy.results_file.read_text() == uninterrupted.results_file.read_text()
+    assert (copy.path / "evaluations" / "queries" / "test-best.npz").exists()
 
 
 def test_the_cache_changes_nothing(root: Path, uninterrupted: RunFolder, tmp_path: Path) -> None:

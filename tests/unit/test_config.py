@@ -268,3 +268,31 @@ def test_build_refuses_before_it_reads_data(overrides: list[str], message: str) 
 
 def test_the_config_folder_of_a_clone_is_at_its_top() -> None:
     assert config_folder() == Path(__file__).parents[2] / "configs"
+
+
+def test_a_protocol_of_the_data_alone_is_refused() -> None:
+    config = to_plain(compose(["method=rde", "data.protocol=official"]))
+
+    with pytest.raises(ValueError, match="write protocol=official"):
+        check_together(config, accumulates=False)
+
+
+def test_as_many_processes_must_be_started_as_are_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = to_plain(compose(["method=rde", "trainer=cpu"]))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+
+    with pytest.raises(ValueError, match="8 processes were started"):
+        check_together(config, accumulates=False)
+
+
+def test_a_stored_run_takes_the_group_before_its_keys_and_keeps_the_size_of_the_model() -> None:
+    stored = to_plain(compose(["method=rde"]))
+
+    config = restore(stored, ["data.root=/x", "data=icfg_pedes", "protocol=official"])
+
+    assert config.data.root == "/x"
+    assert list(config.data.image_size) == list(stored["data"]["image_size"])
+    assert config.data.protocol == "official"

@@ -85,7 +85,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if not Path(path).exists():
             raise FileNotFoundError(
                 f"checkpoint {path} is missing. A run folder has last.ckpt after its first epoch "
-                "or its first checkpoint.every_n_steps steps."
+                "or its first checkpoint_every_n_steps steps."
             )
         checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         return checkpoint
@@ -224,7 +224,7 @@ class Checkpoints(Checkpoint):
         if "resume" not in checkpoint:
             raise RuntimeError(
                 "this checkpoint was not written by `crosswalk train`, so no run can continue from "
-                "it. Use it as weights (encoder.pretrained=<file>), or start anew without resume."
+                "it. Use it as weights of a new run (checkpoint=<file>), without resume."
             )
         self._loaded = checkpoint["resume"]
 
@@ -275,7 +275,8 @@ class Checkpoints(Checkpoint):
         if score is None:
             known = ", ".join(sorted(str(name) for name in trainer.callback_metrics))
             raise ValueError(
-                f"checkpoint.monitor={self.monitor} is not among the metrics of validation: {known}"
+                f"{self.monitor}, which chooses the best epoch (protocol=), is not among the "
+                f"metrics of validation: {known}"
             )
         score = float(score)
         if math.isnan(score) or (self.best_score is not None and score <= self.best_score):

@@ -53,6 +53,8 @@ class RetrievalMetrics(L.Callback):
         self.directions = tuple(directions)
         self.monitor = monitor
         self.folder = folder
+        self.tag: str | None = None
+        """Name of what is tested, where the trainer loads no checkpoint by itself."""
         self.results: dict[str, RetrievalResult] = {}
         """Of the latest evaluation, by split."""
         self._best: dict[str, float] = {}
@@ -108,7 +110,7 @@ class RetrievalMetrics(L.Callback):
         self._finish(trainer, pl_module)
         for split, result in self.results.items():
             if trainer.state.fn != TrainerFn.FITTING:
-                self._write(trainer, split, checkpoint_name(trainer))
+                self._write(trainer, split, self.tag or checkpoint_name(trainer))
                 continue
             self._write(trainer, split, "last")
             if result.values[self.monitor] > self._best.get(split, -1.0):
@@ -119,7 +121,7 @@ class RetrievalMetrics(L.Callback):
         """Log, and keep the per-query results."""
         self._finish(trainer, pl_module)
         for split in self.results:
-            self._write(trainer, split, checkpoint_name(trainer))
+            self._write(trainer, split, self.tag or checkpoint_name(trainer))
 
     def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.results = {}

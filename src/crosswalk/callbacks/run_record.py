@@ -20,7 +20,7 @@ from typing import IO, Any
 import lightning.pytorch as L
 import torch
 
-from crosswalk.run_folder import CHILD_VARIABLE, RunFolder, write_whole
+from crosswalk.run_folder import CHILD_VARIABLE, RunFolder, rank_and_launch, write_whole
 
 PACKAGES = (
     "crosswalk",
@@ -137,8 +137,8 @@ class RunRecord(L.Callback):
     Args:
         folder: The run folder.
         seeds: By name.
-        is_first_process: Whether this process keeps the record; by default, unless LOCAL_RANK
-            or RANK says otherwise.
+        is_first_process: Whether this process keeps the record; by default, unless the
+            environment that Lightning, torchrun or SLURM set says otherwise.
 
     Example:
         >>> import tempfile
@@ -161,8 +161,8 @@ class RunRecord(L.Callback):
         self.folder = folder
         self.seeds = dict(seeds)
         if is_first_process is None:
-            ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK"))
-            is_first_process = all(rank == "0" for rank in ranks)
+            ranks = [os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK")]
+            is_first_process = rank_and_launch(os.environ)[0] == 0 and ranks == ["0", "0"]
         self.is_first_process = is_first_process
         self.process = os.getpid()
         self.contents: dict[str, Any] = {}

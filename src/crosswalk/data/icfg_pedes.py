@@ -43,7 +43,7 @@ ADVICE = (
 
 NO_VAL_SPLIT = (
     "ICFG-PEDES has no val split. A tenth of the train identities, or as many as "
-    "data.val_person_ids says, are set aside for it; data.protocol=official trains on all and "
+    "data.val_person_ids says, are set aside for it; protocol=official trains on all and "
     "selects the best epoch on test, as the public code does."
 )
 
@@ -122,7 +122,7 @@ def carve_val(splits: Splits, num_person_ids: int, seed: int) -> Splits:
     notice = (
         f"val is {num_person_ids:,} of the {len(person_ids):,} train identities, chosen with "
         f"seed {seed}; the rest is trained on. Published noise-index files (data.noise_index) do "
-        "not fit and are refused; with data.protocol=official they do."
+        "not fit and are refused; with protocol=official they do."
     )
     published = dict(splits.published or {})
     published.pop("train", None)

@@ -54,7 +54,7 @@ def test_the_missing_val_split_is_told_with_the_ways_out(tmp_path: Path) -> None
     assert splits.val == ()
     assert "no val split" in splits.notices[0]
     assert "data.val_person_ids" in splits.notices[0]
-    assert "data.protocol=official" in splits.notices[0]
+    assert "protocol=official" in splits.notices[0]
 
 
 def test_published_counts_are_known(tmp_path: Path) -> None:
