@@ -196,6 +196,10 @@ class _RunWandbLogger(WandbLogger):
 
     _counters_defined = False
 
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)  # W&B warns of any value of it, None too
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log with ``global_step`` as a value of its own."""

@@ -32,6 +32,8 @@ NOISY_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode at the start of training",  # RDE is published so
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"Experiment logs directory .* exists and is not empty",
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # ours are equal on all processes
+    r"`broadcast_buffers` is deprecated",  # its successor still sends buffers at the start
 )
 
 
