@@ -133,5 +133,6 @@ def test_wandb_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     logger = wandb_logger(tmp_path, config={})
     logger.log_metrics({"train/loss": 0.5}, step=0)
+    logger.experiment.finish()  # the next logger of this process would take this run for its own
 
     assert not list(tmp_path.glob("wandb/*run-*-*"))

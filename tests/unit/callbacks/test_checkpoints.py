@@ -96,7 +96,7 @@ def test_a_monitor_that_nobody_logs_is_named_with_what_there_is() -> None:
     )
     callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
 
-    with pytest.raises(ValueError, match=r"monitor=val/rank2 is not .*: val/rank1"):
+    with pytest.raises(ValueError, match=r"val/rank2, which chooses the best epoch .*: val/rank1"):
         callback._is_best(trainer)
 
 
