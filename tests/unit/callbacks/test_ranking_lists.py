@@ -129,8 +129,8 @@ def test_a_table_with_pictures_goes_to_wandb_without_network(
     for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "TMPDIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    logger = WandbLogger(save_dir=tmp_path, offline=True, project="crosswalk-test")
+    # mode=, not offline=: W&B reads the environment once per process
+    logger = WandbLogger(save_dir=tmp_path, mode="offline", project="crosswalk-test")
     trainer = make_trainer(tmp_path, [CSVLogger(tmp_path), logger])
 
     RankingLists(num_random=2, num_hardest=3, length=2).on_test_epoch_end(trainer, None)  # type: ignore[arg-type]
