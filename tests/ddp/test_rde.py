@@ -65,9 +65,12 @@ def test_several_processes_train_what_one_trains(
         assert torch.equal(outcome["weights"]["clean"], alone["weights"]["clean"])
         for name, expected in alone["weights"].items():
             error = (outcome["weights"][name] - expected).abs().max()
-            # 1e-6: biases start at 0, and Adam makes a step of lr out of a gradient of rounding
-            # errors, as that of the bias of the attention keys is
-            assert error <= 1e-5 * expected.abs().max() + 1e-6, name
+            if name.endswith("attn.in_proj_bias"):
+                # Biases start at 0 and the true gradient of the keys' part is 0: what is left of it
+                # is rounding, which has no size to take 1e-5 of (experiments/README.md, Limits).
+                assert error <= 1e-6, name
+            else:
+                assert error <= 1e-5 * expected.abs().max(), name
         measures = {name: value for name, value in alone["metrics"].items() if "loss" not in name}
         assert len(measures) > 20
         assert {name: outcome["metrics"][name] for name in measures} == measures
