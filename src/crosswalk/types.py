@@ -57,6 +57,17 @@ class SourceTargetBatch(NamedTuple):
     target: ImageBatch
 
 
+class ImageFeatures(NamedTuple):
+    """What an image encoder gives of a batch, not normalised.
+
+    ``pooled`` is ``[b, D]`` behind the backbone's pooling, ``neck`` is ``[b, D]`` behind the neck
+    (a batch normalisation), or ``pooled`` again where there is no neck.
+    """
+
+    pooled: Tensor
+    neck: Tensor
+
+
 BatchT = TypeVar("BatchT")
 
 
@@ -70,6 +81,7 @@ class DataSpec:
         num_person_ids: Training identities; person ids of training batches are below it.
         num_cameras: Largest camera number + 1, or 1 where cameras are unknown.
         vocabulary_size: Token ids are below it; 0 without text.
+        num_source_person_ids: Identities of the labelled source; 0 without one.
     """
 
     num_samples: int
@@ -77,6 +89,7 @@ class DataSpec:
     num_person_ids: int
     num_cameras: int = 1
     vocabulary_size: int = 0
+    num_source_person_ids: int = 0
 
 
 class DualEncoder(Protocol):
@@ -87,6 +100,15 @@ class DualEncoder(Protocol):
 
     def embed_texts(self, tokens: Tensor) -> dict[str, Tensor]:
         """Return ``[b, D]`` unit vectors by view."""
+
+
+class ImageEncoder(Protocol):
+    """A module that embeds images of people."""
+
+    embedding_size: int
+
+    def __call__(self, image: Tensor) -> ImageFeatures:
+        """Return the features of ``[b, 3, H, W]`` normalised images."""
 
 
 @runtime_checkable
@@ -137,6 +159,13 @@ class DivisionData(Protocol):
 
 class EvaluationData(Protocol):
     """What `RetrievalMetrics` needs of a data module."""
+
+    directions: Sequence[str]
+    """Retrieval directions that are measured; the first one is logged under plain names."""
+    camera_rule: bool
+    """Whether gallery images of the same person by the same camera as the query are ignored."""
+    extra_map: Sequence[str]
+    """Further definitions of average precision that are measured beside the standard one."""
 
     def evaluation_roles(self, stage: str) -> Sequence[tuple[str, str]]:
         """Return (split, "query" or "gallery") of each loader of ``stage`` "validate" or "test"."""

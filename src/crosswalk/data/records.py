@@ -81,6 +81,64 @@ class Splits:
                 yield name, record
 
 
+IMAGE_SPLITS = ("train", "query", "gallery")
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """The records of an image re-identification data set and where they come from.
+
+    Queries and gallery share person ids; training has ids of its own. Readers leave junk (person
+    id -1: detections that are neither right nor wrong) out and count it.
+
+    Attributes:
+        dataset: Name of the data set, e.g. ``Market-1501``.
+        root: The folder that holds it: the one that matched below ``data.root``.
+        layout: Which of the accepted layouts matched, below ``data.root``.
+        train: Training images, sorted by file name; empty where a set is only evaluated.
+        query: Query images; empty where a set is only trained on.
+        gallery: Gallery images, distractors included.
+        val_query: Queries among people held out from training; empty unless a val split was made.
+        val_gallery: Gallery of the same people.
+        junk: Junk images left out, by split.
+        notices: What the user should be told about these data, whole sentences.
+        published: Counts expected per split (``person_ids``, ``images``), if known.
+        annotation_files: Lists that were read; empty where the file names say everything.
+    """
+
+    dataset: str
+    root: Path
+    layout: str
+    train: tuple[Record, ...]
+    query: tuple[Record, ...]
+    gallery: tuple[Record, ...]
+    val_query: tuple[Record, ...] = ()
+    val_gallery: tuple[Record, ...] = ()
+    junk: Mapping[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    published: Counts | None = None
+    annotation_files: tuple[Path, ...] = ()
+
+    def split(self, name: str) -> tuple[Record, ...]:
+        """Return the records of the split called ``name``.
+
+        Example:
+            >>> splits = ImageSplits("own", Path(), ".", (), (Record(Path("a.jpg"), 3),), ())
+            >>> [record.person_id for record in splits.split("query")]
+            [3]
+        """
+        names = (*IMAGE_SPLITS, "val_query", "val_gallery")
+        if name not in names:
+            raise ValueError(f"There is no split {name!r}; choose one of {', '.join(names)}.")
+        records: tuple[Record, ...] = getattr(self, name)
+        return records
+
+    def __iter__(self) -> Iterator[tuple[str, Record]]:
+        for name in (*IMAGE_SPLITS, "val_query", "val_gallery"):
+            for record in self.split(name):
+                yield name, record
+
+
 def relabel(person_ids: Iterable[int]) -> dict[int, int]:
     """Return the training label 0..C-1 of each person id, in ascending order of the ids.
 
@@ -108,7 +166,7 @@ def count(records: Sequence[Record]) -> dict[str, int]:
     }
 
 
-def count_deviations(splits: Splits) -> list[str]:
+def count_deviations(splits: Splits | ImageSplits) -> list[str]:
     """Return one sentence per split whose counts are not the expected ones.
 
     Example:

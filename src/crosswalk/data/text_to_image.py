@@ -186,6 +186,10 @@ class TextToImageData(L.LightningDataModule):
         synthetic: ``size`` and ``seed`` of the synthetic people for ``root=None``.
     """
 
+    directions = ("text_to_image", "image_to_text")
+    camera_rule = False  # a caption has no camera
+    extra_map = ()
+
     def __init__(
         self,
         reader: Reader,
