@@ -89,6 +89,11 @@ class RunFolder:
         return self.path / "best.ckpt"
 
     @property
+    def start_weights(self) -> Path:
+        """The encoder before training, where a stage or ``checkpoint=`` gave its weights."""
+        return self.path / "start.safetensors"
+
+    @property
     def queries(self) -> Path:
         """Per-query results, one file per split."""
         return self.path / "queries"

@@ -1,4 +1,4 @@
-"""One run from start to end: build, fit, evaluate the best and the last epoch, report."""
+"""One run from start to end: its stage, build, fit, evaluate the chosen epochs, report."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ from crosswalk.config import Run, build, instantiate, restore, to_plain
 from crosswalk.distributed import wait_for_everyone
 from crosswalk.results import print_results, save_results
 from crosswalk.run_folder import RunFolder, prepare_run_folder
+from crosswalk.stages import finished_stage, load_stage
 from crosswalk.tracking import RunLogger, wandb_run_id
-from crosswalk.weights import load_encoder
+from crosswalk.weights import load_encoder, save_encoder
 
 Results = dict[str, dict[str, Any]]
 
 
 def train(config: Mapping[str, Any]) -> int:
-    """Train, evaluate the best and the last epoch on val and test, print the table.
+    """Train, evaluate the starting weights, the best and the last epoch, print the table.
+
+    The starting weights are evaluated where a stage or ``checkpoint=`` gave them; the best epoch
+    where ``protocol=`` names a split to choose it on.
 
     Args:
         config: What `crosswalk.config.compose` returns.
@@ -55,8 +59,7 @@ def train(config: Mapping[str, Any]) -> int:
         L.seed_everything(plain["seed"], verbose=False)
         run = build(config)
         record.update(data=run.data.describe())
-        if plain["checkpoint"] is not None:
-            load_encoder(run.method, Path(plain["checkpoint"]))
+        _load_starting_weights(run, folder, record)
         if plain["compile"]:
             run.method.get_submodule("encoder").compile()
         trainer = make_trainer(run, folder, record)
@@ -69,6 +72,21 @@ def train(config: Mapping[str, Any]) -> int:
             print_results(results, monitor=monitor_of(plain))
             print(f"Run folder: {folder.path}")
     return 0
+
+
+def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:
+    """Take the weights of ``checkpoint=``, or else of the stage, and keep the encoder's."""
+    checkpoint, stage = run.config["checkpoint"], run.config["stage"]
+    if checkpoint is not None:
+        load_encoder(run.method, Path(checkpoint))
+    elif stage is not None:
+        made = finished_stage(run.config)
+        load_stage(run.method, made, stage["load"])
+        record.update(stage={"folder": str(made.path), "commit": made.record().get("commit")})
+    else:
+        return
+    if record.is_first_process:
+        save_encoder(folder.start_weights, run.method, origin=str(checkpoint or made.name))
 
 
 def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
@@ -102,14 +120,16 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
     return 0
 
 
-def monitor_of(config: dict[str, Any]) -> str:
+def monitor_of(config: dict[str, Any]) -> str | None:
     """Return the metric that chooses the best epoch: on test only where the protocol says so.
 
+    None where nothing is chosen and the last epoch counts.
+
     Example:
-        >>> monitor_of({"protocol": "val"}), monitor_of({"protocol": "official"})
-        ('val/rank1', 'test/rank1')
+        >>> [monitor_of({"protocol": protocol}) for protocol in ("val", "official", "last")]
+        ['val/rank1', 'test/rank1', None]
     """
-    return "test/rank1" if config["protocol"] == "official" else "val/rank1"
+    return {"val": "val/rank1", "official": "test/rank1", "last": None}[config["protocol"]]
 
 
 def final_metrics(results: Results) -> dict[str, float]:
@@ -138,7 +158,8 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
         record_in_checkpoint["wandb_id"] = wandb_run_id(folder.path)
     settings = dict(run.trainer)
     show_progress = settings.pop("enable_progress_bar", True)
-    progress = Progress(metrics=(monitor_of(config),))
+    monitor = monitor_of(config)
+    progress = Progress(metrics=() if monitor is None else (monitor,))
     return L.Trainer(
         **settings,
         enable_progress_bar=False,
@@ -157,7 +178,7 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             Checkpoints(
                 folder.path,
                 record=record_in_checkpoint,
-                monitor=monitor_of(config),
+                monitor=monitor,
                 every_n_steps=config["checkpoint_every_n_steps"],
             ),
         ],
@@ -167,7 +188,7 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
 def evaluate_checkpoints(
     trainer: L.Trainer, run: Run, folder: RunFolder, *, encoder_only: bool = False
 ) -> Results:
-    """Return the metrics of the best and of the last epoch on every split.
+    """Return the metrics of the starting weights, the best and the last epoch on every split.
 
     Args:
         trainer: Evaluates.
@@ -181,22 +202,30 @@ def evaluate_checkpoints(
     """
     results: Results = {}
     wait_for_everyone()  # the first process may still be moving a checkpoint to its place
-    for name, path in (("best", folder.best_checkpoint), ("last", folder.last_checkpoint)):
+    checkpoints = [("last", folder.last_checkpoint)]
+    if monitor_of(run.config) is not None:
+        checkpoints.insert(0, ("best", folder.best_checkpoint))
+    if folder.start_weights.exists():
+        checkpoints.insert(0, ("start", folder.start_weights))
+    for name, path in checkpoints:
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} is missing: the run did not finish an epoch. Continue it with the same "
                 "command plus resume=true."
             )
-        epoch = 1 + int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
+        only_encoder = encoder_only or name == "start"
+        epoch = 0
+        if name != "start":
+            epoch = 1 + int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RetrievalMetrics):
                 callback.tag = name
-        if encoder_only:
+        if only_encoder:
             load_encoder(run.method, path)
         trainer.test(
             run.method,
             datamodule=run.data,
-            ckpt_path=None if encoder_only else path,
+            ckpt_path=None if only_encoder else path,
             verbose=False,
         )
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

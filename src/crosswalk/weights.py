@@ -139,6 +139,18 @@ def save_weights(
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, target, header)
 
 
+def save_encoder(target: Path, method: nn.Module, *, origin: str) -> None:
+    """Write the encoder of ``method`` as it is now; `load_encoder` reads it.
+
+    Args:
+        target: The ``.safetensors`` to write.
+        method: Has the submodule ``encoder``.
+        origin: Where the weights come from, for the header.
+    """
+    weights = method.get_submodule("encoder").state_dict()
+    save_weights(target, weights, method="", origin=origin, architecture={})
+
+
 def load_encoder(method: nn.Module, path: Path) -> None:
     """Load a weight file, or the encoder of a run's checkpoint, into ``method.encoder``.
 

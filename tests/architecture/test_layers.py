@@ -39,8 +39,9 @@ MAY_IMPORT = {
     "weights": {"importers"},
     "train": {
         *("allocator", "callbacks", "config", "data", "distributed", "results", "run_folder"),
-        *("tracking", "weights"),
+        *("stages", "tracking", "weights"),
     },
+    "stages": {"config", "run_folder"},
     "ablation": {"config", "results", "run_folder", "tracking"},
     "cli": {"config", "train", "ablation", "weights", "data"},
     "__main__": {"cli"},

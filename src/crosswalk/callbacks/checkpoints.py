@@ -99,7 +99,7 @@ class Checkpoints(Checkpoint):
         record: Plain dictionary stored under the key ``crosswalk`` of each checkpoint: config,
             version, commit, W&B run id.
         monitor: Metric of validation by which an epoch is better, the larger the better; the
-            first of equal epochs is kept.
+            first of equal epochs is kept. None keeps no best epoch.
         every_n_steps: Optimizer steps between checkpoints inside an epoch; 0 for none.
     """
 
@@ -108,7 +108,7 @@ class Checkpoints(Checkpoint):
         folder: Path,
         *,
         record: Mapping[str, Any],
-        monitor: str = "val/rank1",
+        monitor: str | None = "val/rank1",
         every_n_steps: int = 0,
     ) -> None:
         self.last = Path(folder) / "last.ckpt"
@@ -268,7 +268,7 @@ class Checkpoints(Checkpoint):
     # Parts
 
     def _is_best(self, trainer: L.Trainer) -> bool:
-        if not self._validated:
+        if self.monitor is None or not self._validated:
             return False
         self._validated = False
         score: float | Tensor | None = trainer.callback_metrics.get(self.monitor)

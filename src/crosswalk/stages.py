@@ -1,0 +1,163 @@
+"""The stage before a run: a training whose weights the run starts from.
+
+``stage.overrides`` composes the earlier run. It is a run like any other, in
+``<output_dir>/stages/<method>-<data>-<digest of its configuration>``: made once, by a process of
+its own, and used again by every run that asks for the same configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from crosswalk import __version__
+from crosswalk.config import compose, to_plain
+from crosswalk.run_folder import CHILD_VARIABLE, NOT_COMPARED, RunFolder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HARDWARE = ("accelerator", "devices", "precision")
+"""Trainer settings that a stage takes over from its run, and that do not make it another stage."""
+
+OF_A_LAUNCH = ("TORCHELASTIC_", "SLURM_", "PL_", CHILD_VARIABLE)
+OF_A_PROCESS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+
+
+def stage_overrides(config: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that compose the stage of a run, without those of its hardware.
+
+    Example:
+        >>> stage_overrides({"stage": {"overrides": {"method": "supervised", "data.root": None}}})
+        ['method=supervised', 'data.root=null']
+    """
+    words = {None: "null", True: "true", False: "false"}
+    return [
+        f"{key}={words[value] if value is None or isinstance(value, bool) else value}"
+        for key, value in config["stage"]["overrides"].items()
+    ]
+
+
+def stage_folder(config: Mapping[str, Any]) -> RunFolder:
+    """Return where the stage of a run is, or will be.
+
+    The name holds a digest of the stage's whole configuration and of this package's version; what
+    only says where and on which hardware it runs is left out.
+
+    Args:
+        config: The plain configuration of the run.
+    """
+    stage = to_plain(compose([*stage_overrides(config), "logger=csv"]))
+    compared = {key: value for key, value in stage.items() if key not in NOT_COMPARED}
+    compared["trainer"] = {
+        key: value for key, value in stage["trainer"].items() if key not in HARDWARE
+    }
+    digest = hashlib.sha256(json.dumps([__version__, compared], sort_keys=True).encode())
+    choices = stage["choices"]
+    name = f"{choices['method']}-{choices['data']}-{digest.hexdigest()[:12]}"
+    return RunFolder(Path(config["output_dir"]) / "stages" / name)
+
+
+def finished_stage(config: Mapping[str, Any]) -> RunFolder:
+    """Return the finished stage of a run; train it first if there is none.
+
+    Of several processes one trains, the others wait. A stage that was killed goes on where it was.
+
+    Args:
+        config: The plain configuration of the run.
+
+    Raises:
+        RuntimeError: If the stage failed.
+    """
+    folder = stage_folder(config)
+    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.path.with_name(f".{folder.name}.lock")):
+        if not folder.is_finished:
+            _train(config, folder)
+    return folder
+
+
+def _train(config: Mapping[str, Any], folder: RunFolder) -> None:
+    trainer = config["trainer"]
+    name = folder.name.rsplit("-", 1)[1]
+    command = [
+        *(sys.executable, "-m", "crosswalk", "train", *stage_overrides(config), "logger=csv"),
+        *(f"trainer.{key}={trainer[key]}" for key in HARDWARE if key in trainer),
+        *(f"output_dir={folder.path.parent}", f"name={name}"),
+    ]
+    if folder.path.exists():
+        command.append("resume=true")
+    print(
+        f"This run starts from weights of another training, which is done first and kept in "
+        f"{folder.path}.",
+        file=sys.stderr,
+        flush=True,
+    )
+    # a table of the stage is no result of this run: everything goes where progress goes
+    process = subprocess.Popen(command, env=_own_environment(os.environ), stdout=sys.stderr)
+    try:
+        status = process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    if status:
+        raise RuntimeError(
+            f"the stage in {folder.path} ended with status {status}; its own message is above. "
+            f"Repeat it alone with: {' '.join(['crosswalk', *command[3:]])}"
+        )
+
+
+def _own_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what makes this process one of several."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(OF_A_LAUNCH) and name not in (*OF_A_PROCESS, *ADDRESS)
+    }
+
+
+def load_stage(method: nn.Module, folder: RunFolder, parts: Mapping[str, str]) -> None:
+    """Copy parts of a stage's last weights into ``method``.
+
+    Args:
+        method: The method that starts.
+        folder: The finished stage.
+        parts: Name of a part in the stage, and of the part here that takes its weights: ``{
+            encoder.backbone: encoder.backbone, classifier: agents}``.
+
+    Raises:
+        ValueError: If a part does not exist on one of the sides, or names or shapes differ.
+    """
+    import torch
+
+    stage = torch.load(folder.last_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    for theirs, ours in parts.items():
+        prefix = f"{theirs}."
+        weights = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in stage.items()
+            if name.startswith(prefix)
+        }
+        if not weights:
+            raise ValueError(
+                f"stage.load.{theirs}: the stage in {folder.path} has no part {theirs!r}. It has "
+                f"{sorted({name.split('.')[0] for name in stage})}."
+            )
+        try:
+            method.get_submodule(ours).load_state_dict(weights)
+        except (AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"stage.load.{theirs}={ours}: the weights of {folder.path} do not fit "
+                f"({error}). Choose the same encoder= and sizes in stage.overrides as in the run."
+            ) from error
