@@ -28,11 +28,15 @@ from crosswalk.tracking import read_metrics
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what it changes and what the paper reports for it."""
+    """One line of a table: what it changes and what the paper reports for it.
+
+    ``checkpoint`` says which weights of the run the line is about: "start", "best" or "last".
+    """
 
     name: str
     overrides: tuple[str, ...]
     published: tuple[float, ...] | None
+    checkpoint: str = "best"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Manifest:
 
 
 KEYS = {"title", "source", "base", "metrics", "seeds", "rows"}
+OPTIONAL_KEYS = {"checkpoint"}
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -69,8 +74,11 @@ def read_manifest(path: Path) -> Manifest:
             f"{path} does not exist; the tables lie in experiments/<method>/<table>.yaml"
         )
     content = yaml.safe_load(path.read_text())
-    if set(content) != KEYS:
-        raise ValueError(f"{path}: needs exactly the keys {sorted(KEYS)}, has {sorted(content)}")
+    if not KEYS <= set(content) <= KEYS | OPTIONAL_KEYS:
+        raise ValueError(
+            f"{path}: needs the keys {sorted(KEYS)} and may have {sorted(OPTIONAL_KEYS)}; it has "
+            f"{sorted(content)}"
+        )
     rows = []
     for entry in content["rows"]:
         published = entry.get("published")
@@ -79,7 +87,14 @@ def read_manifest(path: Path) -> Manifest:
                 f"{path}, row '{entry['name']}': {len(published)} published numbers for "
                 f"{len(content['metrics'])} metrics; write null for a number that is not known"
             )
-        rows.append(Row(entry["name"], tuple(entry["overrides"]), published and tuple(published)))
+        checkpoint = entry.get("checkpoint", content.get("checkpoint", "best"))
+        if checkpoint not in ("start", "best", "last"):
+            raise ValueError(
+                f"{path}, row '{entry['name']}': checkpoint={checkpoint}; write start (the weights "
+                "before training), best or last"
+            )
+        overrides = tuple(entry["overrides"])
+        rows.append(Row(entry["name"], overrides, published and tuple(published), checkpoint))
     names = [row.name for row in rows]
     if len(set(names)) != len(names):
         raise ValueError(f"{path}: two rows have the same name; results are kept by row name")
@@ -234,15 +249,15 @@ def run_table(
                 print(f"failed: {error}", flush=True)
                 continue
             _add_result(manifest, result)
-            rank1 = 100 * result["results"]["best"]["test/rank1"]
+            rank1 = 100 * result["results"][row.checkpoint]["test/rank1"]
             print(f"done: {row.name}, seed {seed}, test R@1 {rank1:.2f}", flush=True)
     return 1 if failures else 0
 
 
-def render_table(manifest: Manifest, *, checkpoint: str = "best", split: str = "test") -> str:
+def render_table(manifest: Manifest, *, checkpoint: str | None = None, split: str = "test") -> str:
     """Return the table in Markdown: obtained mean and standard deviation over seeds, in percent.
 
-    Rows that were not run say so; published numbers stand beside the obtained ones.
+    ``checkpoint`` takes the place of the one that each row names. Rows that were not run say so; published numbers stand beside the obtained ones.
     """
     results = read_results(manifest)
     header = ["row", "seeds"] + [
@@ -251,7 +266,7 @@ def render_table(manifest: Manifest, *, checkpoint: str = "best", split: str = "
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in manifest.rows:
         runs = [
-            result["results"][checkpoint]
+            result["results"][checkpoint or row.checkpoint]
             for result in results
             if result["row"] == row.name
             and result["overrides"] == row_overrides(manifest, row, result["seed"])

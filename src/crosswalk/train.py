@@ -63,7 +63,8 @@ def train(config: Mapping[str, Any]) -> int:
         if plain["compile"]:
             run.method.get_submodule("encoder").compile()
         trainer = make_trainer(run, folder, record)
-        trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
+        if run.trainer["max_epochs"] != 0:  # 0: only the starting weights are evaluated
+            trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
         results = evaluate_checkpoints(trainer, run, folder)
         if trainer.is_global_zero:
             save_results(folder, results)
@@ -202,16 +203,19 @@ def evaluate_checkpoints(
     """
     results: Results = {}
     wait_for_everyone()  # the first process may still be moving a checkpoint to its place
-    checkpoints = [("last", folder.last_checkpoint)]
-    if monitor_of(run.config) is not None:
-        checkpoints.insert(0, ("best", folder.best_checkpoint))
-    if folder.start_weights.exists():
-        checkpoints.insert(0, ("start", folder.start_weights))
+    checkpoints = []
+    trains = run.trainer["max_epochs"] != 0
+    if folder.start_weights.exists() or not trains:
+        checkpoints.append(("start", folder.start_weights))
+    if trains and monitor_of(run.config) is not None:
+        checkpoints.append(("best", folder.best_checkpoint))
+    if trains:
+        checkpoints.append(("last", folder.last_checkpoint))
     for name, path in checkpoints:
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} is missing: the run did not finish an epoch. Continue it with the same "
-                "command plus resume=true."
+                "command plus resume=true. (A run of 0 epochs needs stage= or checkpoint=.)"
             )
         only_encoder = encoder_only or name == "start"
         epoch = 0

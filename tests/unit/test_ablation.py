@@ -25,6 +25,27 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_row_may_be_about_other_weights_than_the_table(path: Path) -> None:
+    path.write_text(
+        MANIFEST.replace("seeds: [1, 2]", "seeds: [1, 2]\ncheckpoint: last").replace(
+            "overrides: [],", "overrides: [], checkpoint: start,"
+        )
+    )
+    manifest = read_manifest(path)
+    runs = [result(row.name, 1, row_overrides(manifest, row, 1), 0.5) for row in manifest.rows]
+    for run in runs:
+        run["results"]["start"] = {"test/rank1": 0.25, "test/map": 0.125}
+        run["results"]["last"] = {"test/rank1": 0.75, "test/map": 0.375}
+    manifest.results_path.parent.mkdir()
+    manifest.results_path.write_text(json.dumps(runs))
+
+    lines = render_table(manifest).splitlines()
+
+    assert [row.checkpoint for row in manifest.rows] == ["start", "last"]
+    assert lines[2] == "| full | 1 | 70.00 | 25.00 | - | 12.50 |"
+    assert lines[3] == "| no division | 1 | - | 75.00 | - | 37.50 |"
+
+
 def result(row: str, seed: int, overrides: list[str], rank1: float) -> dict:
     metrics = {"epoch": 1, "test/rank1": rank1, "test/map": rank1 / 2}
     return {
@@ -46,7 +67,9 @@ def test_a_manifest_is_read_row_by_row(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("seeds: [1, 2]\n", ""), "needs exactly the keys"),
+        (("seeds: [1, 2]\n", ""), "needs the keys"),
+        (("seeds: [1, 2]\n", "seeds: [1, 2]\nepoch: last\n"), "needs the keys .* it has .*epoch"),
+        (("overrides: [],", "overrides: [], checkpoint: first,"), "row 'full': checkpoint=first"),
         (("[70.0, null]", "[70.0]"), "row 'full': 1 published numbers for 2 metrics"),
         (("name: no division", "name: full"), "two rows have the same name"),
     ],
