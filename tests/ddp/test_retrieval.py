@@ -55,6 +55,10 @@ class ToyModule(L.LightningModule):
 class ToyData(L.LightningDataModule):
     """Each process loads its own slice; ``surplus`` samples are given to both neighbours."""
 
+    directions = ("text_to_image", "image_to_text")
+    camera_rule = False
+    extra_map = ("trapezoidal", "first_hit_bonus")
+
     def __init__(self, samples: dict[str, Any], surplus: int = 0) -> None:
         super().__init__()
         self.samples = samples

@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from crosswalk.metrics.average_precision import EXTRA_MAP
 from crosswalk.metrics.ranking import Ranking, rank_similarity
 from crosswalk.metrics.retrieval import RetrievalScores
 
 MEASURES = ("num_matches", "first_hit", "average_precision", "inverse_negative_penalty")
+TOP = ("top_index", "top_score")
 
 
 class Problem(NamedTuple):
@@ -56,7 +58,7 @@ def problems(draw: st.DrawFn, distinct: bool = False) -> Problem:
 
 def rank(problem: Problem, **changes: Tensor) -> Ranking:
     inputs: dict[str, Any] = problem._asdict() | changes
-    return rank_similarity(inputs.pop("similarity"), **inputs, topk=20)
+    return rank_similarity(inputs.pop("similarity"), **inputs, topk=20, extra_map=list(EXTRA_MAP))
 
 
 def assert_same(first: Ranking, second: Ranking, names: tuple[str, ...] = MEASURES) -> None:
@@ -85,8 +87,9 @@ def test_permuted_queries_permute_the_results(problem: Problem, random: Random) 
         query_camera_id=problem.query_camera_id[order],
     )
 
-    expected = Ranking(*(array[order] for array in rank(problem)))
-    assert_same(permuted, expected, (*MEASURES, "top_index", "top_score"))
+    expected = rank(problem)
+    arrays = {name: getattr(expected, name)[order] for name in (*MEASURES, *TOP)}
+    assert_same(permuted, expected._replace(**arrays), (*MEASURES, *TOP))
 
 
 @settings(deadline=None)
@@ -102,6 +105,39 @@ def test_a_permuted_gallery_without_ties_ranks_the_same(problem: Problem, random
     )
 
     assert_same(permuted, rank(problem), (*MEASURES, "top_score"))
+
+
+@settings(deadline=None)
+@given(problems(), st.randoms(use_true_random=False))
+def test_the_area_does_not_depend_on_the_order_of_equal_items(
+    problem: Problem, random: Random
+) -> None:
+    num_gallery = problem.similarity.shape[1]
+    order = random.sample(range(num_gallery), num_gallery)
+    permuted = rank(
+        problem,
+        similarity=problem.similarity[:, order],
+        gallery_person_id=problem.gallery_person_id[order],
+        gallery_camera_id=problem.gallery_camera_id[order],
+    )
+
+    areas = [each.extra_average_precision["trapezoidal"] for each in (permuted, rank(problem))]
+    np.testing.assert_allclose(areas[0], areas[1], rtol=1e-12)
+
+
+@settings(deadline=None)
+@given(problems(distinct=True))
+def test_without_ties_the_bonus_is_half_a_match_where_the_first_item_is_wrong(
+    problem: Problem,
+) -> None:
+    ranking = rank(problem)
+
+    bonus = np.subtract(
+        *(ranking.extra_average_precision[name] for name in ("first_hit_bonus", "trapezoidal"))
+    )[ranking.valid]
+    share = 0.5 / ranking.num_matches[ranking.valid]
+    expected = np.where(ranking.first_hit[ranking.valid] > 1, share, 0)
+    np.testing.assert_allclose(bonus, expected, rtol=0, atol=1e-12)
 
 
 @settings(deadline=None)

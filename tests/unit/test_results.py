@@ -1,13 +1,24 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from crosswalk.results import MEASURES, print_results, result_rows, save_results
 from crosswalk.run_folder import RunFolder
 
+TEXT = ("text_to_image", "image_to_text")
+
 
 def metrics(split: str, start: float, prefix: str = "") -> dict[str, float]:
     return {f"{split}/{prefix}{name}": start + i / 100 for i, name in enumerate(MEASURES)}
+
+
+def printed(results: dict[str, dict[str, Any]], **settings: Any) -> str:  # noqa: ANN401
+    output = io.StringIO()
+    print_results(results, file=output, **settings)
+    return output.getvalue()
 
 
 def test_rows_are_in_percent_for_both_splits_and_directions() -> None:
@@ -18,7 +29,9 @@ def test_rows_are_in_percent_for_both_splits_and_directions() -> None:
         **metrics("test", 0.125, "image_to_text/"),
     }
 
-    rows = result_rows({"best": best, "last": {"epoch": 9, **metrics("test", 0.0)}})
+    rows = result_rows(
+        {"best": best, "last": {"epoch": 9, **metrics("test", 0.0)}}, directions=TEXT
+    )
 
     assert [row[:4] for row in rows] == [
         ("best (3)", "val", "text → image", "50.00"),
@@ -29,13 +42,54 @@ def test_rows_are_in_percent_for_both_splits_and_directions() -> None:
     assert rows[1][4:] == ("26.00", "27.00", "28.00", "29.00")
 
 
+def test_a_row_names_the_direction_that_was_measured() -> None:
+    results = {
+        "start": {"epoch": 0, **metrics("test", 0.25)},
+        "last": {"epoch": 9, **metrics("test", 0.5)},
+    }
+
+    rows = result_rows(results, directions=["image_to_image"])
+
+    assert [row[:4] for row in rows] == [
+        ("start (0)", "test", "image → image", "25.00"),
+        ("last (9)", "test", "image → image", "50.00"),
+    ]
+
+
 def test_the_printed_table_names_the_choice_of_the_epoch() -> None:
-    output = io.StringIO()
+    best = {"best": {"epoch": 1, **metrics("test", 0.5)}}
 
-    print_results({"best": {"epoch": 1, **metrics("test", 0.5)}}, monitor="val/rank1", file=output)
+    table = printed(best, monitor="val/rank1", directions=TEXT)
 
-    assert "best epoch by val/rank1" in output.getvalue()
-    assert "50.00" in output.getvalue()
+    assert "best epoch by val/rank1" in table
+    assert "50.00" in table
+    assert "Queries without a match" not in table
+
+
+def test_the_printed_table_says_that_nothing_was_chosen() -> None:
+    last = {"last": {"epoch": 60, **metrics("test", 0.5), "test/queries_without_match": 3.0}}
+
+    table = printed(last, monitor=None, directions=["image_to_image"])
+
+    assert "last epoch (no val split: nothing was selected)" in table
+    assert "R@1 (CMC@1)" in table
+    assert "left out: 3 of test" in table
+    assert "trapezoidal" not in table
+
+
+@pytest.mark.parametrize("measured_by", [["last"], ["start", "last"]])
+def test_further_definitions_of_map_have_columns_that_name_them(measured_by: list[str]) -> None:
+    results = {name: {"epoch": 1, **metrics("test", 0.5)} for name in ("start", "last")}
+    for name in measured_by:
+        results[name] |= {"test/map_trapezoidal": 0.3125, "test/map_first_hit_bonus": 0.6875}
+
+    table = printed(results, monitor=None, directions=["image_to_image"])
+
+    words = " ".join(table.replace("┃", " ").split())
+    assert all(word in words for word in ("mAP (trapezoidal,", "MMCL's", "(first-hit", "MAR's"))
+    assert table.count("31.25") == table.count("68.75") == len(measured_by)
+    for line in table.splitlines():
+        assert "53.00" not in line or "31.25" in line or line.split("│")[-2].strip() == "-"
 
 
 def test_results_are_written_to_the_run_folder(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import lightning.pytorch as L
 import numpy as np
@@ -15,20 +15,36 @@ from PIL import Image, ImageOps
 from crosswalk.callbacks.retrieval import RetrievalMetrics, checkpoint_name
 from crosswalk.metrics.retrieval import QueryResults
 
-RIGHT, WRONG = (0, 160, 60), (210, 30, 40)
+RIGHT, WRONG, QUERY = (0, 160, 60), (210, 30, 40), (60, 90, 200)
 BORDER = 4
 LARGEST = (128, 256)
 """Width and height that no picture exceeds, border included."""
 
 
 class RankingListData(Protocol):
-    """What `RankingLists` needs of a data module."""
+    """What `RankingLists` needs of a data module, beside its queries."""
+
+    directions: Sequence[str]
+    """Retrieval directions; the lists are those of the first one."""
+
+    def evaluation_images(self, split: str) -> Sequence[Path]:
+        """Return the file of every gallery image, by sample index."""
+
+
+@runtime_checkable
+class CaptionQueries(Protocol):
+    """A data module whose queries are captions."""
 
     def evaluation_captions(self, split: str) -> Sequence[str]:
         """Return the caption of every query, by sample index."""
 
-    def evaluation_images(self, split: str) -> Sequence[Path]:
-        """Return the file of every gallery image, by sample index."""
+
+@runtime_checkable
+class ImageQueries(Protocol):
+    """A data module whose queries are images."""
+
+    def evaluation_queries(self, split: str) -> Sequence[Path]:
+        """Return the file of every query, by sample index."""
 
 
 class RankedImage(NamedTuple):
@@ -44,7 +60,7 @@ class RankingList(NamedTuple):
 
     Attributes:
         sample_index: Sample index of the query.
-        caption: Its text.
+        query: Its text, or its file.
         person_id: Its person.
         first_hit: Rank of the best match, from 1; 0 without a match.
         average_precision: In [0, 1]; NaN without a match.
@@ -52,7 +68,7 @@ class RankingList(NamedTuple):
     """
 
     sample_index: int
-    caption: str
+    query: str | Path
     person_id: int
     first_hit: int
     average_precision: float
@@ -92,7 +108,7 @@ def choose_queries(
 def ranking_lists(
     results: QueryResults,
     rows: Sequence[int] | NDArray[np.int64],
-    captions: Sequence[str],
+    queries: Sequence[str] | Sequence[Path],
     images: Sequence[Path],
     *,
     length: int = 10,
@@ -100,9 +116,9 @@ def ranking_lists(
     """Return the ranking lists of some queries.
 
     Args:
-        results: Per-query results of text-to-image retrieval.
+        results: Per-query results.
         rows: Which rows of ``results``.
-        captions: Caption of every query, by sample index.
+        queries: Caption or file of every query, by sample index.
         images: File of every gallery image, by sample index.
         length: Images per list, at most as many as ``results`` holds.
 
@@ -129,7 +145,7 @@ def ranking_lists(
         lists.append(
             RankingList(
                 sample_index,
-                captions[sample_index],
+                queries[sample_index],
                 person_id,
                 int(results.first_hit[row]),
                 float(results.average_precision[row]),
@@ -143,27 +159,28 @@ def ranking_lists(
     return lists
 
 
-def framed_picture(image: RankedImage) -> Image.Image:
-    """Return the image, made small, in a green frame if it is a match and in a red one if not.
+def framed_picture(path: Path, frame: tuple[int, int, int]) -> Image.Image:
+    """Return the image, made small, in a frame: green for a match, red for none, blue for a query.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "large.png"
         >>> Image.new("RGB", (300, 900)).save(path)
-        >>> picture = framed_picture(RankedImage(path, 0.5, is_match=True))
+        >>> picture = framed_picture(path, RIGHT)
         >>> picture.size, picture.getpixel((0, 0))
         ((91, 256), (0, 160, 60))
     """
-    with Image.open(image.path) as file:
+    with Image.open(path) as file:
         picture = file.convert("RGB")
     picture.thumbnail((LARGEST[0] - 2 * BORDER, LARGEST[1] - 2 * BORDER))
-    return ImageOps.expand(picture, BORDER, RIGHT if image.is_match else WRONG)
+    return ImageOps.expand(picture, BORDER, frame)
 
 
 class RankingLists(L.Callback):
     """Logs a table of ranking lists with pictures to W&B when a checkpoint is tested.
 
-    A run tests its best and its last epoch, so there is one table for each. Without a W&B logger
+    There is one table for each checkpoint that a run tests, such as its best and its last epoch.
+    Queries that are images are shown ahead of what was found for them. Without a W&B logger
     nothing happens. Needs `RetrievalMetrics` before it among the callbacks.
 
     Args:
@@ -172,7 +189,6 @@ class RankingLists(L.Callback):
         length: Images per query.
         seed: Seed of the choice.
         split: The split whose queries are shown.
-        direction: The retrieval direction; its queries must be captions.
     """
 
     def __init__(
@@ -183,58 +199,80 @@ class RankingLists(L.Callback):
         length: int = 10,
         seed: int = 0,
         split: str = "test",
-        direction: str = "text_to_image",
     ) -> None:
         self.num_random = num_random
         self.num_hardest = num_hardest
         self.length = length
         self.seed = seed
         self.split = split
-        self.direction = direction
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the table of the checkpoint under test."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         if not loggers or not trainer.is_global_zero:
             return
-        results = self._results(trainer)
-        if results is None:
-            return
         data: RankingListData = trainer.datamodule  # type: ignore[attr-defined]
+        metrics = self._metrics(trainer)
+        if metrics is None:
+            return
+        results = metrics.results[self.split].queries[data.directions[0]]
         rows = choose_queries(
             results, num_random=self.num_random, num_hardest=self.num_hardest, seed=self.seed
         )
         lists = ranking_lists(
             results,
             rows,
-            data.evaluation_captions(self.split),
+            self._queries(data),
             data.evaluation_images(self.split),
             length=self.length,
         )
         columns, cells = self._table(lists)
-        key = f"ranking_lists/{self.split}-{checkpoint_name(trainer)}"
+        key = f"ranking_lists/{self.split}-{metrics.tag or checkpoint_name(trainer)}"
         for logger in loggers:
             logger.log_table(key, columns=columns, data=cells)
 
-    def _results(self, trainer: L.Trainer) -> QueryResults | None:
+    def _metrics(self, trainer: L.Trainer) -> RetrievalMetrics | None:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RetrievalMetrics) and self.split in callback.results:
-                return callback.results[self.split].queries.get(self.direction)
+                return callback
         return None
+
+    def _queries(self, data: RankingListData) -> Sequence[str] | Sequence[Path]:
+        if isinstance(data, ImageQueries):
+            return data.evaluation_queries(self.split)
+        if isinstance(data, CaptionQueries):
+            return data.evaluation_captions(self.split)
+        raise RuntimeError(
+            f"{type(data).__name__} cannot name its queries, which ranking lists show. Give it "
+            "evaluation_captions(split) or evaluation_queries(split)."
+        )
 
     def _table(self, lists: Sequence[RankingList]) -> tuple[list[str], list[list[Any]]]:
         import wandb  # slow to import, and only needed with a W&B logger
 
+        def picture(path: Path, frame: tuple[int, int, int], caption: str) -> wandb.Image:
+            return wandb.Image(framed_picture(path, frame), caption=caption, file_type="jpg")
+
         longest = max((len(each.images) for each in lists), default=0)
         columns = ["sample", "choice", "caption", "person", "rank of first hit", "AP"]
+        if any(isinstance(each.query, Path) for each in lists):
+            columns = [*(name for name in columns if name != "caption"), "query"]
         cells = []
         for number, each in enumerate(lists):
+            query = each.query
+            facts = {
+                "sample": each.sample_index,
+                "choice": "random" if number < self.num_random else "hardest",
+                "caption": query,
+                "person": each.person_id,
+                "rank of first hit": each.first_hit,
+                "AP": each.average_precision,
+                "query": picture(query, QUERY, query.name) if isinstance(query, Path) else query,
+            }
             pictures: list[Any] = [
-                wandb.Image(framed_picture(image), caption=f"{image.score:.3f}", file_type="jpg")
+                picture(image.path, RIGHT if image.is_match else WRONG, f"{image.score:.3f}")
                 for image in each.images
             ]
             pictures += [None] * (longest - len(pictures))
-            choice = "random" if number < self.num_random else "hardest"
-            facts = [each.sample_index, choice, each.caption, each.person_id]
-            cells.append([*facts, each.first_hit, each.average_precision, *pictures])
+            cells.append([*(facts[name] for name in columns), *pictures])
         return [*columns, *(f"#{rank}" for rank in range(1, longest + 1))], cells

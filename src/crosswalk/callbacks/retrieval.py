@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +22,32 @@ class RetrievalMetrics(L.Callback):
     """Ranks the gallery for every query once all evaluation batches are through.
 
     Collects what ``validation_step`` and ``test_step`` return (``{view: [b, D] unit vectors}``);
-    the data module's ``evaluation_roles`` says which loader holds queries and which the gallery.
-    Logs ``<split>/rank1``, ``rank5``, ``rank10``, ``map`` and ``minp`` as fractions, the same value
-    on every process, further directions and single views as `RetrievalScores` names them, and the
-    number of queries that were skipped because nothing matches them.
+    the data module (`crosswalk.types.EvaluationData`) says which loader holds queries and which
+    the gallery, what is looked for in what, whether the camera rule holds, and which further
+    definitions of average precision are measured. Logs ``<split>/rank1``, ``rank5``, ``rank10``,
+    ``map`` and ``minp`` as fractions, the same value on every process, further directions,
+    definitions and single views as `RetrievalScores` names them, and the number of queries that
+    were skipped because nothing matches them. Without validation loaders it waits for a test.
 
     Per-query results go to ``<folder>/queries/<split>-<tag>.npz`` (`read_queries`): tag "last"
     after every validation during training, "best" after one that is better than all before it;
     outside of training the name of the checkpoint, "current" without one.
 
     Args:
-        camera_rule: Ignore gallery images of the same person by the same camera as the query.
         topk: Length of the ranking lists kept per query.
-        directions: Retrieval directions; the first one is logged under plain names.
-        monitor: The measure that decides which validation is the best, strictly greater is.
+        monitor: The measure that decides which validation is the best, strictly greater is;
+            None: none is.
         folder: Run folder; None: the trainer's ``default_root_dir``.
     """
 
     def __init__(
         self,
         *,
-        camera_rule: bool = False,
         topk: int = 10,
-        directions: Sequence[str] = ("text_to_image", "image_to_text"),
-        monitor: str = "rank1",
+        monitor: str | None = "rank1",
         folder: str | Path | None = None,
     ) -> None:
-        self.camera_rule = camera_rule
         self.topk = topk
-        self.directions = tuple(directions)
         self.monitor = monitor
         self.folder = folder
         self.tag: str | None = None
@@ -113,6 +110,8 @@ class RetrievalMetrics(L.Callback):
                 self._write(trainer, split, self.tag or checkpoint_name(trainer))
                 continue
             self._write(trainer, split, "last")
+            if self.monitor is None:
+                continue
             if result.values[self.monitor] > self._best.get(split, -1.0):
                 self._best[split] = result.values[self.monitor]
                 self._write(trainer, split, "best")
@@ -140,9 +139,10 @@ class RetrievalMetrics(L.Callback):
             split: RetrievalScores(
                 num_query=data.num_evaluation_samples(split, "query"),
                 num_gallery=data.num_evaluation_samples(split, "gallery"),
-                camera_rule=self.camera_rule,
+                camera_rule=data.camera_rule,
                 topk=self.topk,
-                directions=self.directions,
+                directions=data.directions,
+                extra_map=data.extra_map,
             ).to(pl_module.device)
             for split, _ in self._roles
         }
@@ -167,7 +167,7 @@ class RetrievalMetrics(L.Callback):
         self.results = {split: scores.compute() for split, scores in self._scores.items()}
         self._scores = {}  # the embeddings are not needed any more
         for result in self.results.values():
-            if self.monitor not in result.values:
+            if self.monitor is not None and self.monitor not in result.values:
                 raise ValueError(
                     f"monitor={self.monitor!r} of the retrieval metrics is not measured; choose "
                     f"one of {sorted(result.values)}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,6 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from crosswalk.metrics.average_precision import (
+    EXTRA_MAP,
+    MatchPlaces,
+    average_precision,
+    check_extra_map,
+)
 
 TILE_BYTES = 80 * 2**20
 """Size of the similarities computed at one time: large tiles multiply faster."""
@@ -39,6 +46,7 @@ class Ranking(NamedTuple):
         first_hit: ``[queries]`` rank of the best match, 0 without a match.
         average_precision: ``[queries]`` mean over matches of the precision at the match's
             rank, in [0, 1]; NaN without a match.
+        extra_average_precision: The same by further definitions, by their names in `EXTRA_MAP`.
         inverse_negative_penalty: ``[queries]`` matches divided by the rank of the last one, in
             [0, 1]; NaN without a match.
         top_index: ``[queries, topk]`` places in the gallery of the best items, best first, ignored
@@ -49,6 +57,7 @@ class Ranking(NamedTuple):
     num_matches: NDArray[np.int64]
     first_hit: NDArray[np.int64]
     average_precision: NDArray[np.float64]
+    extra_average_precision: dict[str, NDArray[np.float64]]
     inverse_negative_penalty: NDArray[np.float64]
     top_index: NDArray[np.int64]
     top_score: NDArray[np.floating[Any]]
@@ -81,6 +90,7 @@ def rank_embeddings(
     gallery_camera_id: Tensor | None = None,
     num_views: int = 1,
     topk: int = 10,
+    extra_map: Sequence[str] = (),
     tile_bytes: int = TILE_BYTES,
 ) -> Ranking:
     """Return the ranking of all queries by the cosine of their embeddings.
@@ -101,10 +111,13 @@ def rank_embeddings(
         gallery_camera_id: ``[gallery]`` int64, or None.
         num_views: The similarity is the mean over this many concatenated unit vectors.
         topk: Length of the ranking lists that are returned.
+        extra_map: Definitions of average precision measured beside the usual one, names from
+            `EXTRA_MAP`.
         tile_bytes: Size of the similarities held at one time.
 
     Raises:
-        ValueError: If shapes disagree, embeddings are not finite, or no query has a match.
+        ValueError: If shapes disagree, embeddings are not finite, no query has a match, or
+            ``extra_map`` holds an unknown name.
 
     Example:
         >>> ranking = rank_embeddings(
@@ -148,7 +161,7 @@ def rank_embeddings(
         gallery_camera_id,
     )
     size = (query.shape[0], gallery.shape[0])
-    return _rank(fill, size, dtype, labels, topk, tile_bytes)
+    return _rank(fill, size, dtype, labels, topk, extra_map, tile_bytes)
 
 
 def rank_similarity(
@@ -159,6 +172,7 @@ def rank_similarity(
     query_camera_id: Tensor | None = None,
     gallery_camera_id: Tensor | None = None,
     topk: int = 10,
+    extra_map: Sequence[str] = (),
     tile_bytes: int = COPY_BYTES,
 ) -> Ranking:
     """Return the ranking of all queries by given similarities (see `rank_embeddings`).
@@ -170,10 +184,13 @@ def rank_similarity(
         query_camera_id: ``[queries]`` int64, or None.
         gallery_camera_id: ``[gallery]`` int64, or None.
         topk: Length of the ranking lists that are returned.
+        extra_map: Definitions of average precision measured beside the usual one, names from
+            `EXTRA_MAP`.
         tile_bytes: Size of the copies held at one time.
 
     Raises:
-        ValueError: If shapes disagree, a similarity is not finite, or no query has a match.
+        ValueError: If shapes disagree, a similarity is not finite, no query has a match, or
+            ``extra_map`` holds an unknown name.
 
     Example:
         >>> ranking = rank_similarity(
@@ -203,7 +220,7 @@ def rank_similarity(
     labels = _index_labels(
         size, query_person_id, gallery_person_id, query_camera_id, gallery_camera_id
     )
-    return _rank(fill, size, dtype, labels, topk, tile_bytes)
+    return _rank(fill, size, dtype, labels, topk, extra_map, tile_bytes)
 
 
 def rank_k(ranking: Ranking, k: int) -> float:
@@ -223,8 +240,12 @@ def rank_k(ranking: Ranking, k: int) -> float:
     return float((ranking.first_hit[ranking.valid] <= k).mean())
 
 
-def mean_average_precision(ranking: Ranking) -> float:
-    """Return the mean of `Ranking.average_precision` over valid queries.
+def mean_average_precision(ranking: Ranking, extra: str | None = None) -> float:
+    """Return the mean over valid queries of their average precision.
+
+    Args:
+        ranking: What became of the queries.
+        extra: A definition of `Ranking.extra_average_precision` instead of the usual one.
 
     Example:
         >>> mean_average_precision(
@@ -236,7 +257,10 @@ def mean_average_precision(ranking: Ranking) -> float:
         ... )
         0.75
     """
-    return float(ranking.average_precision[ranking.valid].mean())
+    precision = (
+        ranking.average_precision if extra is None else ranking.extra_average_precision[extra]
+    )
+    return float(precision[ranking.valid].mean())
 
 
 def mean_inp(ranking: Ranking) -> float:
@@ -315,9 +339,11 @@ def _rank(
     dtype: torch.dtype,
     labels: _Labels,
     topk: int,
+    extra_map: Sequence[str],
     tile_bytes: int,
 ) -> Ranking:
     """Rank with ``fill(rows, scores)``, which writes the similarities of query ``rows``."""
+    check_extra_map(extra_map)
     num_queries, num_gallery = size
     topk = min(topk, num_gallery)
     width = NUM_CLASSES * -(-num_gallery // NUM_CLASSES)
@@ -325,6 +351,7 @@ def _rank(
         num_matches=np.zeros(num_queries, np.int64),
         first_hit=np.zeros(num_queries, np.int64),
         average_precision=np.full(num_queries, np.nan),
+        extra_average_precision={name: np.full(num_queries, np.nan) for name in extra_map},
         inverse_negative_penalty=np.full(num_queries, np.nan),
         top_index=np.full((num_queries, topk), -1, np.int64),
         top_score=np.full((num_queries, topk), -np.inf, torch.empty(0, dtype=dtype).numpy().dtype),
@@ -413,10 +440,18 @@ def _top(scores: NDArray[Any], topk: int) -> tuple[NDArray[Any], NDArray[np.int6
     return top_score, np.where(top_score == -np.inf, -1, top_index)
 
 
+class _Counts(NamedTuple):
+    """Of each match, ``[rows, slots]``: gallery items ahead, more similar, at least as similar."""
+
+    ahead: NDArray[np.int64]
+    better: NDArray[np.int64]
+    not_worse: NDArray[np.int64]
+
+
 def _count_ahead(
     scores: NDArray[Any], columns: NDArray[np.int64], matches: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """Return ``[rows, slots]`` how many gallery items are ahead of each match.
+) -> _Counts:
+    """Return where each match stands, by comparing it with the gallery.
 
     Args:
         scores: ``[rows, width]`` similarities, -inf where ignored or beyond the gallery.
@@ -426,11 +461,13 @@ def _count_ahead(
     score = np.take_along_axis(scores, columns, axis=1)
     score[~matches] = np.inf
     flags = scores[:, None] > score[..., None]
-    ahead = _count_true(flags)
+    better = _count_true(flags)
     equal = np.equal(scores[:, None], score[..., None], out=flags)
-    if np.count_nonzero(equal) > np.count_nonzero(matches):
-        ahead += _count_true(equal & (np.arange(scores.shape[1]) < columns[..., None]))
-    return ahead
+    if np.count_nonzero(equal) == np.count_nonzero(matches):
+        return _Counts(better, better, better + 1)
+    not_worse = better + _count_true(equal)
+    ahead = better + _count_true(equal & (np.arange(scores.shape[1]) < columns[..., None]))
+    return _Counts(ahead, better, not_worse)
 
 
 def _count_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -450,12 +487,20 @@ def _count_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def _count_ahead_by_sorting(
     scores: NDArray[Any], columns: NDArray[np.int64], matches: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+) -> _Counts:
     """Return what `_count_ahead` returns, by sorting each row."""
+    width = scores.shape[1]
     place = np.empty(scores.shape, np.int64)
     order = np.argsort(-scores, axis=1, kind="stable")
-    np.put_along_axis(place, order, np.arange(scores.shape[1])[None], axis=1)
-    return np.take_along_axis(place, columns, axis=1)
+    np.put_along_axis(place, order, np.arange(width)[None], axis=1)
+    ahead = np.take_along_axis(place, columns, axis=1)
+    ordered = np.take_along_axis(scores, order, axis=1)
+    edge = np.full((len(scores), width + 1), True)  # before an item that is less similar
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=edge[:, 1:-1])
+    start = np.maximum.accumulate(np.where(edge[:, :-1], np.arange(width), 0), axis=1)
+    stop = np.where(edge[:, 1:], np.arange(1, width + 1), width)[:, ::-1]
+    stop = np.minimum.accumulate(stop, axis=1)[:, ::-1]
+    return _Counts(ahead, *(np.take_along_axis(each, ahead, axis=1) for each in (start, stop)))
 
 
 def _rank_group(
@@ -480,15 +525,21 @@ def _rank_group(
     columns, matches = columns[found, :most], matches[found, :most]
     scores = scores if len(found) == len(scores) else scores[found]
     count = _count_ahead if most <= MANY_MATCHES else _count_ahead_by_sorting
-    ranks = 1 + count(scores, columns, matches)
-    ranks = np.sort(np.where(matches, ranks, np.iinfo(np.int64).max), axis=1)
-    precision = np.where(
-        np.arange(most) < num_matches[:, None], np.arange(1, most + 1) / ranks, 0.0
-    )
+    counts = count(scores, columns, matches)
+
+    def ascending(values: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.sort(np.where(matches, values, np.iinfo(np.int64).max), axis=1)
+
+    ranks = ascending(1 + counts.ahead)
+    is_match = np.arange(most) < num_matches[:, None]
     ranking.first_hit[rows] = ranks[:, 0]
-    ranking.average_precision[rows] = precision.sum(axis=1) / num_matches
+    ranking.average_precision[rows] = average_precision(ranks, is_match)
     last = ranks[np.arange(len(ranks)), num_matches - 1]
     ranking.inverse_negative_penalty[rows] = num_matches / last
+    if ranking.extra_average_precision:
+        places = MatchPlaces(ranks, ascending(counts.better), ascending(counts.not_worse), is_match)
+        for name, precision in ranking.extra_average_precision.items():
+            precision[rows] = EXTRA_MAP[name](places)
 
 
 def _why_nothing_matches(labels: _Labels, num_ignored: int) -> str:
@@ -502,15 +553,16 @@ def _why_nothing_matches(labels: _Labels, num_ignored: int) -> str:
     if num_ignored:
         rest = len(labels.num_places) - absent - junk_queries
         reasons.append(
-            f"{rest} lost all their {num_ignored} matches to the camera rule (an image of the "
-            "same person by the same camera is ignored)"
+            f"{rest} lost all their {num_ignored} matches to the camera rule (a gallery image of "
+            "the same person by the same camera as the query is ignored)"
         )
     advice = (
-        "Switch the rule off with camera_rule=false, or give query and gallery different cameras."
+        "Switch the rule off with data.camera_rule=false, or check the cameras of the data set: "
+        "query and gallery should have different ones."
         if num_ignored
         else "Check that the person ids of query and gallery come from the same split."
     )
     return (
         f"none of the {len(labels.num_places)} queries has a match: {'; '.join(reasons)}; and "
-        f"{len(labels.junk)} junk images (person -1) were dropped from the gallery. {advice}"
+        f"{len(labels.junk)} junk images (person -1) were left out of the gallery. {advice}"
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from crosswalk.distributed import all_gather_rows, gather_objects
+from crosswalk.metrics.average_precision import check_extra_map
 from crosswalk.metrics.ranking import (
     Ranking,
     mean_average_precision,
@@ -89,9 +90,11 @@ class RetrievalScores(Metric):
             (``rank1``), those of others start with the direction (``image_to_text/rank1``).
             With several views, the first direction is also measured view by view
             (``view/<view>/rank1``).
+        extra_map: Further definitions of average precision, names from
+            `crosswalk.metrics.average_precision.EXTRA_MAP`, measured as ``map_<name>``.
 
     Raises:
-        ValueError: If a direction is unknown or none is given.
+        ValueError: If a direction or a definition is unknown, or no direction is given.
 
     Example:
         >>> scores = RetrievalScores(directions=["text_to_image"])
@@ -116,6 +119,7 @@ class RetrievalScores(Metric):
         camera_rule: bool = False,
         topk: int = 10,
         directions: Sequence[str] = ("text_to_image", "image_to_text"),
+        extra_map: Sequence[str] = (),
     ) -> None:
         # Gathered in `compute`: torchmetrics skips the collective on a process without samples,
         # and the others would wait for ever.
@@ -125,10 +129,12 @@ class RetrievalScores(Metric):
             raise ValueError(
                 f"directions={list(directions)}: choose one or more of {sorted(DIRECTIONS)}."
             )
+        check_extra_map(extra_map)
         self.num_expected = {"query": num_query, "gallery": num_gallery}
         self.camera_rule = camera_rule
         self.topk = topk
         self.directions = tuple(directions)
+        self.extra_map = tuple(extra_map)
         self.widths: dict[str, int] = {}
         for role in ROLES:
             self.add_state(f"{role}_embedding", [], dist_reduce_fx="cat")
@@ -247,14 +253,17 @@ class RetrievalScores(Metric):
             gallery_camera_id=gallery.camera_id if self.camera_rule else None,
             num_views=num_views,
             topk=topk,
+            extra_map=self.extra_map,
         )
 
 
 def _measures(prefix: str, ranking: Ranking) -> dict[str, float]:
-    return {f"{prefix}rank{k}": rank_k(ranking, k) for k in RANKS} | {
-        f"{prefix}map": mean_average_precision(ranking),
-        f"{prefix}minp": mean_inp(ranking),
-    }
+    values = {f"{prefix}rank{k}": rank_k(ranking, k) for k in RANKS}
+    values[f"{prefix}map"] = mean_average_precision(ranking)
+    for name in ranking.extra_average_precision:
+        values[f"{prefix}map_{name}"] = mean_average_precision(ranking, name)
+    values[f"{prefix}minp"] = mean_inp(ranking)
+    return values
 
 
 def _per_query(query: _Samples, gallery: _Samples, ranking: Ranking) -> QueryResults:

@@ -12,7 +12,9 @@ from PIL import Image
 
 from crosswalk.callbacks.ranking_lists import (
     LARGEST,
-    RankedImage,
+    QUERY,
+    RIGHT,
+    WRONG,
     RankingLists,
     choose_queries,
     framed_picture,
@@ -76,7 +78,7 @@ def test_lists_are_cut_and_say_what_is_a_match(tmp_path: Path) -> None:
 
     two, eight = ranking_lists(results, [2, 8], captions, draw_images(tmp_path), length=2)
 
-    assert (two.caption, two.person_id, two.first_hit, two.average_precision) == (
+    assert (two.query, two.person_id, two.first_hit, two.average_precision) == (
         "caption 2",
         2,
         1,
@@ -87,14 +89,14 @@ def test_lists_are_cut_and_say_what_is_a_match(tmp_path: Path) -> None:
     assert [image.path.name for image in eight.images] == ["8.png"]
 
 
-@pytest.mark.parametrize(("is_match", "colour"), [(True, (0, 160, 60)), (False, (210, 30, 40))])
+@pytest.mark.parametrize("colour", [RIGHT, WRONG, QUERY])
 @pytest.mark.parametrize("size", [(500, 400), (60, 700), (30, 70)])
 def test_pictures_are_small_and_framed(
-    size: tuple[int, int], is_match: bool, colour: tuple[int, int, int], tmp_path: Path
+    size: tuple[int, int], colour: tuple[int, int, int], tmp_path: Path
 ) -> None:
     Image.new("L", size, 128).save(tmp_path / "grey.png")
 
-    picture = framed_picture(RankedImage(tmp_path / "grey.png", 0.5, is_match))
+    picture = framed_picture(tmp_path / "grey.png", colour)
 
     width, height = picture.size
     assert width <= LARGEST[0]
@@ -104,14 +106,18 @@ def test_pictures_are_small_and_framed(
     assert picture.getpixel((width // 2, height // 2)) == (128, 128, 128)
 
 
-def make_trainer(folder: Path, loggers: list[Any]) -> Any:  # noqa: ANN401
+def make_trainer(
+    folder: Path, loggers: list[Any], direction: str = "text_to_image", **queries: object
+) -> Any:  # noqa: ANN401
     """What the callback sees of a trainer that tests best.ckpt."""
     metrics = RetrievalMetrics()
-    metrics.results = {"test": RetrievalResult({}, {"text_to_image": draw_results()})}
+    metrics.results = {"test": RetrievalResult({}, {direction: draw_results()})}
     images = draw_images(folder)
+    captions = [f"test {number}" for number in range(NUM_QUERIES)]
     data = SimpleNamespace(
-        evaluation_captions=lambda split: [f"{split} {number}" for number in range(NUM_QUERIES)],
+        directions=(direction, "image_to_text"),
         evaluation_images=lambda split: images,
+        **(queries or {"evaluation_captions": lambda split: captions}),
     )
     return SimpleNamespace(
         loggers=loggers,
@@ -122,16 +128,22 @@ def make_trainer(folder: Path, loggers: list[Any]) -> Any:  # noqa: ANN401
     )
 
 
-def test_a_table_with_pictures_goes_to_wandb_without_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wandb = pytest.importorskip("wandb")
+@pytest.fixture
+def wandb_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WandbLogger:
+    pytest.importorskip("wandb")
     for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "TMPDIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
     # mode=, not offline=: W&B reads the environment once per process
-    logger = WandbLogger(save_dir=tmp_path, mode="offline", project="crosswalk-test")
-    trainer = make_trainer(tmp_path, [CSVLogger(tmp_path), logger])
+    return WandbLogger(save_dir=tmp_path, mode="offline", project="crosswalk-test")
+
+
+def test_a_table_with_pictures_goes_to_wandb_without_network(
+    tmp_path: Path, wandb_logger: WandbLogger
+) -> None:
+    import wandb
+
+    trainer = make_trainer(tmp_path, [CSVLogger(tmp_path), wandb_logger])
 
     RankingLists(num_random=2, num_hardest=3, length=2).on_test_epoch_end(trainer, None)  # type: ignore[arg-type]
     wandb.finish()
@@ -149,6 +161,42 @@ def test_a_table_with_pictures_goes_to_wandb_without_network(
     pictures = [content for content in staged if content.startswith(b"\xff\xd8")]  # JPEG
     assert len(pictures) == 5 * 2
     assert max(map(len, pictures)) < 20_000
+
+
+def test_queries_that_are_images_are_shown_ahead_of_what_was_found(
+    tmp_path: Path, wandb_logger: WandbLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables: dict[str, Any] = {}
+    monkeypatch.setattr(wandb_logger, "log_table", lambda key, **table: tables.update({key: table}))
+    (tmp_path / "queries").mkdir()
+    files = draw_images(tmp_path / "queries")
+    trainer = make_trainer(
+        tmp_path, [wandb_logger], "image_to_image", evaluation_queries=lambda split: files
+    )
+    trainer.callbacks[0].tag = "start"
+
+    RankingLists(num_random=1, num_hardest=1, length=2).on_test_epoch_end(trainer, None)  # type: ignore[arg-type]
+
+    table = tables["ranking_lists/test-start"]
+    assert table["columns"] == [
+        *("sample", "choice", "person", "rank of first hit", "AP"),
+        *("query", "#1", "#2"),
+    ]
+    assert len(table["data"]) == 2
+    for row in table["data"]:
+        assert [picture._caption for picture in row[5:]] == [f"{row[0]}.png", "1.000", "0.900"]
+        frames = [picture.image.getpixel((0, 0)) for picture in row[5:]]  # JPEG: not exact
+        assert [max(range(3), key=frame.__getitem__) for frame in frames] == [2, 1, 0]
+
+
+def test_data_that_cannot_name_their_queries_are_refused(
+    tmp_path: Path, wandb_logger: WandbLogger
+) -> None:
+    trainer = make_trainer(tmp_path, [wandb_logger], evaluation_captions=None)
+    del trainer.datamodule.evaluation_captions
+
+    with pytest.raises(RuntimeError, match=r"SimpleNamespace cannot name.*evaluation_queries"):
+        RankingLists().on_test_epoch_end(trainer, None)  # type: ignore[arg-type]
 
 
 def test_without_wandb_no_picture_is_opened(tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ class Improving(L.LightningModule):
 
 
 class Data(L.LightningDataModule):
+    directions: tuple[str, ...] = ("text_to_image", "image_to_text")
+    camera_rule = False
+    extra_map: tuple[str, ...] = ()
+
     def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
         splits = {"validate": ["val"], "test": ["val", "test"]}[stage]
         return [(split, role) for split in splits for role in ("query", "gallery")]
@@ -65,6 +69,38 @@ class Data(L.LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
         return [*self.val_dataloader(), *self.val_dataloader()]
+
+
+class ImageData(Data):
+    """Queries by cameras 0 and 1, all gallery images by camera 0; nothing to validate."""
+
+    directions = ("image_to_image",)
+    camera_rule = True
+    extra_map = ("trapezoidal", "first_hit_bonus")
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        return []
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        query_camera_id = torch.tensor([0, 1, 1, 1, 1])
+        batches = [
+            ImageBatch(PERSON_ID, PERSON_ID, camera_id, PERSON_ID, None)
+            for camera_id in (query_camera_id, torch.zeros_like(PERSON_ID))
+        ]
+        return [DataLoader([batch], batch_size=None) for batch in batches]
+
+    def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
+        return [("test", "query"), ("test", "gallery")] if stage == "test" else []
+
+
+class Shifted(Improving):
+    """Takes persons 3 and 4 for each other in the gallery."""
+
+    def test_step(
+        self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        shown = torch.tensor([0, 1, 2, 4, 3]) if dataloader_idx else PERSON_ID
+        return {"global": torch.eye(5)[shown[batch.person_id]]}
 
 
 def make_trainer(folder: Path, *callbacks: L.Callback, **settings: object) -> L.Trainer:
@@ -164,6 +200,43 @@ def test_an_unknown_monitor_is_refused_with_the_choice(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"monitor='rank2'.*'map', 'minp', .*'rank1'"):
         trainer.fit(Improving(), datamodule=Data())
+
+
+def test_the_data_say_what_is_looked_for_in_what_and_by_which_rules(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, RetrievalMetrics(monitor=None), max_epochs=1)
+
+    trainer.test(Shifted(), ImageData(), verbose=False)
+
+    # Query 0 has the camera of its match, 1 and 2 find theirs first. Queries 3 and 4 find each
+    # other's first; theirs is one of four equally unlike images, the last in the gallery.
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert values["test/queries_without_match"] == 1
+    assert values["test/rank1"] == pytest.approx(2 / 4)
+    assert values["test/map"] == pytest.approx((1 + 1 + 1 / 5 + 1 / 5) / 4)
+    assert values["test/map_first_hit_bonus"] == pytest.approx((1 + 1 + 2 * (1 + 1 / 5) / 2) / 4)
+    assert values["test/map_trapezoidal"] == pytest.approx((1 + 1 + 2 * (0 + 1 / 5) / 2) / 4)
+    assert not any("image_to_text" in name for name in values)
+    assert read_queries(tmp_path / "queries/test-current.npz").keys() == {"image_to_image"}
+
+
+def test_without_validation_nothing_is_measured_until_the_test(tmp_path: Path) -> None:
+    metrics = RetrievalMetrics(monitor=None)
+    trainer = make_trainer(tmp_path, metrics, max_epochs=2)
+
+    trainer.fit(Shifted(), datamodule=ImageData())
+
+    assert metrics.results == {}
+    assert not (tmp_path / "queries").exists()
+    trainer.test(Shifted(), ImageData(), verbose=False)
+    assert float(trainer.callback_metrics["test/rank1"]) == pytest.approx(2 / 4)
+
+
+def test_without_a_monitor_no_validation_is_the_best(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, RetrievalMetrics(monitor=None), max_epochs=2)
+
+    trainer.fit(Improving(), datamodule=Data())
+
+    assert [path.name for path in (tmp_path / "queries").iterdir()] == ["val-last.npz"]
 
 
 def test_missing_results_say_how_to_get_them(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from crosswalk.metrics import ranking as ranking_module
+from crosswalk.metrics.average_precision import EXTRA_MAP
 from crosswalk.metrics.ranking import (
     Ranking,
     mean_average_precision,
@@ -38,16 +39,40 @@ def rank_in_a_loop(
         is_hit = [gallery_person_id[place] == person_id for place in kept]
         ranks = [rank for rank, hit in enumerate(is_hit, start=1) if hit and person_id != -1]
         precision = [(number + 1) / rank for number, rank in enumerate(ranks)]
+        scores = [similarity[query][place] for place in kept]
         results.append(
             {
                 "num_matches": len(ranks),
                 "first_hit": ranks[0] if ranks else 0,
                 "average_precision": sum(precision) / len(ranks) if ranks else math.nan,
+                "trapezoidal": area_in_a_loop(scores, is_hit) if ranks else math.nan,
+                "first_hit_bonus": area_with_bonus_in_a_loop(ranks) if ranks else math.nan,
                 "inverse_negative_penalty": len(ranks) / ranks[-1] if ranks else math.nan,
                 "top_index": (kept + [-1] * topk)[: min(topk, len(gallery_person_id))],
             }
         )
     return results
+
+
+def area_in_a_loop(scores: list[float], is_hit: list[bool]) -> float:
+    """Area under the precision-recall curve with one point per different score."""
+    area, recall, precision, num_items, num_hits = 0.0, 0.0, 1.0, 0, 0
+    for score in sorted(set(scores), reverse=True):
+        num_items += scores.count(score)
+        num_hits += sum(hit for other, hit in zip(scores, is_hit, strict=True) if other == score)
+        point = num_hits / sum(is_hit), num_hits / num_items
+        area += (point[0] - recall) * (point[1] + precision) / 2
+        recall, precision = point
+    return area
+
+
+def area_with_bonus_in_a_loop(ranks: list[int]) -> float:
+    """The same, item by item, with precision 1 ahead of the first match."""
+    area = 0.0
+    for number, rank in enumerate(ranks):
+        before = number / (rank - 1) if number else 1
+        area += (before + (number + 1) / rank) / 2 / len(ranks)
+    return area
 
 
 def assert_equals_loop(ranking: Ranking, expected: list[dict[str, Any]]) -> None:
@@ -56,6 +81,9 @@ def assert_equals_loop(ranking: Ranking, expected: list[dict[str, Any]]) -> None
     for name in ("average_precision", "inverse_negative_penalty"):
         values = [query[name] for query in expected]
         np.testing.assert_allclose(getattr(ranking, name), values, rtol=1e-12, err_msg=name)
+    for name, found in ranking.extra_average_precision.items():
+        values = [query[name] for query in expected]
+        np.testing.assert_allclose(found, values, rtol=1e-12, err_msg=name)
 
 
 def draw(
@@ -97,10 +125,13 @@ def test_ranking_equals_an_explicit_loop_ties_included(
     names = ["query_person_id", "gallery_person_id", "query_camera_id", "gallery_camera_id"]
     labels = dict(zip(names, ids if with_cameras else ids[:2], strict=False))
 
-    ranking = rank_similarity(similarity, **labels, topk=11, tile_bytes=100_000)
+    ranking = rank_similarity(
+        similarity, **labels, topk=11, extra_map=list(EXTRA_MAP), tile_bytes=100_000
+    )
 
     cameras = (ids[2].tolist(), ids[3].tolist()) if with_cameras else None
     expected = rank_in_a_loop(similarity.tolist(), ids[0].tolist(), ids[1].tolist(), cameras, 11)
+    assert ranking.extra_average_precision.keys() == EXTRA_MAP.keys()
     assert_equals_loop(ranking, expected)
 
 
@@ -119,6 +150,7 @@ def test_sizes_of_tiles_and_groups_do_not_matter(
         similarity,
         query_person_id=query_person_id,
         gallery_person_id=gallery_person_id,
+        extra_map=list(EXTRA_MAP),
         tile_bytes=1,
     )
 
@@ -153,6 +185,31 @@ def test_similarity_of_several_views_is_their_mean(num_views: int) -> None:
     assert_equals_loop(ranking, expected)
     best = [sorted(row, reverse=True)[:4] for row in mean]
     np.testing.assert_allclose(ranking.top_score, best, rtol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_ranks_as_the_processor_does() -> None:
+    random = torch.Generator().manual_seed(3)
+    vectors = [torch.randn(number, 31, generator=random).double() for number in (37, 523)]
+    query, gallery = (torch.nn.functional.normalize(each, dim=1) for each in vectors)
+    _, *ids = draw(37, 523, num_persons=11, num_levels=1, seed=5)
+    names = ["query_person_id", "gallery_person_id", "query_camera_id", "gallery_camera_id"]
+
+    here, there = (
+        rank_embeddings(
+            query.to(device),
+            gallery.to(device),
+            **{name: each.to(device) for name, each in zip(names, ids, strict=True)},
+            extra_map=list(EXTRA_MAP),
+        )
+        for device in ("cpu", "cuda")
+    )
+
+    for name in ("num_matches", "first_hit", "average_precision", "top_index"):
+        np.testing.assert_array_equal(getattr(there, name), getattr(here, name), err_msg=name)
+    for name, precision in here.extra_average_precision.items():
+        np.testing.assert_array_equal(there.extra_average_precision[name], precision)
+    np.testing.assert_allclose(there.top_score, here.top_score, rtol=0, atol=1e-12)
 
 
 def test_equal_embeddings_rank_in_gallery_order() -> None:
@@ -197,6 +254,33 @@ def test_measures_are_means_over_queries_with_a_match() -> None:
     assert mean_inp(ranking) == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
+def test_mean_of_a_further_definition_leaves_the_usual_one_as_it_is() -> None:
+    ranking = rank_similarity(
+        torch.tensor([[0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6]]),
+        query_person_id=torch.tensor([1, 2, 3]),
+        gallery_person_id=torch.tensor([1, 2, 1, 2]),
+        extra_map=["first_hit_bonus", "trapezoidal"],
+    )
+
+    # Person 1 is found at ranks 1 and 3, person 2 at 2 and 4.
+    usual = (1 + 2 / 3) / 2, (1 / 2 + 2 / 4) / 2
+    area = ((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2) / 2, ((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2
+    with_bonus = area[0], ((1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2
+    assert mean_average_precision(ranking) == pytest.approx(sum(usual) / 2)
+    assert mean_average_precision(ranking, "trapezoidal") == pytest.approx(sum(area) / 2)
+    assert mean_average_precision(ranking, "first_hit_bonus") == pytest.approx(sum(with_bonus) / 2)
+
+
+def test_unknown_definitions_are_refused_with_the_choice() -> None:
+    with pytest.raises(ValueError, match=r"data.extra_map=\['area'\].*first_hit_.*trapezoidal"):
+        rank_similarity(
+            torch.zeros(1, 1),
+            query_person_id=torch.tensor([1]),
+            gallery_person_id=torch.tensor([1]),
+            extra_map=["area"],
+        )
+
+
 def test_a_query_with_all_matches_ignored_is_skipped_and_leaves_the_lists() -> None:
     ranking = rank_similarity(
         torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]]),
@@ -225,7 +309,7 @@ def test_error_says_which_rule_removed_how_many_matches() -> None:
     assert "2 lost all their 3 matches to the camera rule" in message
     assert "1 show persons that the gallery does not hold" in message
     assert "1 junk images" in message
-    assert "camera_rule=false" in message
+    assert "data.camera_rule=false" in message
 
 
 def test_error_without_a_camera_rule_points_to_the_person_ids() -> None:

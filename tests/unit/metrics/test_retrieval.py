@@ -56,6 +56,27 @@ def test_both_directions_views_and_skipped_queries_are_measured() -> None:
     assert {name: values[name] for name in expected} == pytest.approx(expected)
 
 
+def test_further_definitions_of_map_are_measured_in_every_direction_and_view() -> None:
+    scores = RetrievalScores(topk=2, extra_map=["trapezoidal", "first_hit_bonus"])
+    usual = RetrievalScores(topk=2)
+    for each in (scores, usual):
+        fill(each, "query", {"a": [UP, UP], "b": [RIGHT, UP]}, [1, 2])
+        fill(each, "gallery", {"a": [UP, RIGHT, UP], "b": [BETWEEN, UP, UP]}, [1, 2, 3])
+
+    values = scores.compute().values
+
+    # Text to image: the one match is first, then third; image to text: first of two equal ones.
+    expected = {
+        "map_trapezoidal": (1 + (0 + 1 / 3) / 2) / 2,
+        "map_first_hit_bonus": (1 + (1 + 1 / 3) / 2) / 2,
+        "image_to_text/map_first_hit_bonus": 1,
+        "view/a/map_first_hit_bonus": (1 + (1 + 1 / 3) / 2) / 2,
+    }
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
+    rest = {name: value for name, value in values.items() if "map_" not in name}
+    assert rest == usual.compute().values
+
+
 def test_a_sample_seen_twice_counts_once() -> None:
     once, twice = RetrievalScores(num_query=2, num_gallery=3), RetrievalScores(num_gallery=3)
     for scores in (once, twice):
@@ -131,6 +152,27 @@ def test_views_must_stay_the_same() -> None:
         fill(scores, "gallery", {"b": [UP]}, [1])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_embeddings_on_a_gpu_are_measured_as_on_the_processor() -> None:
+    random = torch.Generator().manual_seed(1)
+    vectors = torch.nn.functional.normalize(torch.randn(41, 9, generator=random), dim=1)
+    ids = torch.arange(41)
+    results = []
+    for device in ("cpu", "cuda"):
+        scores = RetrievalScores(
+            camera_rule=True, directions=["image_to_image"], extra_map=["trapezoidal"]
+        ).to(device)
+        for role, part in (("query", ids[:12]), ("gallery", ids)):
+            columns = (vectors[part], part % 5, part % 3, part)
+            view, *labels = (column.to(device) for column in columns)
+            scores.update(role, {"a": view}, *labels)
+        results.append(scores.compute())
+
+    assert results[0].values == results[1].values
+    hits = [result.queries["image_to_image"].first_hit.tolist() for result in results]
+    assert hits[0] == hits[1]
+
+
 def test_reset_forgets_samples_and_views() -> None:
     scores = RetrievalScores(directions=["text_to_image"])
     fill(scores, "query", {"a": [UP]}, [1])
@@ -145,6 +187,11 @@ def test_reset_forgets_samples_and_views() -> None:
 def test_unknown_directions_are_refused(directions: list[str]) -> None:
     with pytest.raises(ValueError, match="choose one or more of"):
         RetrievalScores(directions=directions)
+
+
+def test_unknown_definitions_of_map_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.extra_map=\['area'\]"):
+        RetrievalScores(extra_map=["area"])
 
 
 def test_unknown_roles_are_refused() -> None:
