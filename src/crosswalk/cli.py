@@ -196,13 +196,22 @@ def _data_commands(commands: SubParsers) -> None:
         "write a synthetic data set",
         "Examples:\n"
         "  crosswalk data synthesize /tmp/people --kind pairs --size toy\n"
-        "  crosswalk data synthesize /tmp/people --kind pairs --size small --seed 7\n",
+        "  crosswalk data synthesize /tmp/people --kind pairs --size small --seed 7\n"
+        "  crosswalk data synthesize /tmp/target --kind images --layout market1501\n",
     )
     synthesize.add_argument("folder", metavar="DIR", help="where to write it")
-    synthesize.add_argument("--kind", default="pairs", help="pairs: images with captions (default)")
-    synthesize.add_argument("--size", default="toy", help="toy (default), small or full")
+    synthesize.add_argument(
+        "--kind",
+        default="pairs",
+        help="pairs: images with captions (default); images: people under several cameras",
+    )
+    synthesize.add_argument("--size", default="toy", help="toy (default), small, full or tiny")
     synthesize.add_argument("--seed", type=int, default=0, help="another seed, other people")
-    synthesize.add_argument("--layout", help="layout of the files (default: that of the kind)")
+    synthesize.add_argument(
+        "--layout",
+        help="layout of the files: cuhk_pedes (default of pairs); market1501 (default of images), "
+        "dukemtmc or msmt17",
+    )
 
 
 def _weight_commands(commands: SubParsers) -> None:

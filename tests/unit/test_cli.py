@@ -130,7 +130,13 @@ def test_data_commands_hand_over_their_options(monkeypatch: pytest.MonkeyPatch) 
 
     assert main(["data", "check", "/d", "--dataset", "cuhk_pedes", "--json", "r.json"]) == 1
     assert main(["data", "synthesize", "out", "--kind", "pairs", "--size", "small"]) == 1
-    assert seen == [("/d", "cuhk_pedes", "r.json"), ("out", "pairs", "small", 0, None)]
+    images = ["--kind", "images", "--layout", "msmt17", "--size", "tiny", "--seed", "7"]
+    assert main(["data", "synthesize", "out", *images]) == 1
+    assert seen == [
+        ("/d", "cuhk_pedes", "r.json"),
+        ("out", "pairs", "small", 0, None),
+        ("out", "images", "tiny", 7, "msmt17"),
+    ]
 
 
 def test_config_show_prints_resolved_yaml(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,10 @@ class Camera:
         noise: Standard deviation of the grain, in grey levels.
         quality: JPEG quality.
         height: Typical height of a crop in pixels.
+        height_limits: Least and largest height of a crop in pixels.
+        crop_size: Width and height of every crop, or None where they vary.
+        light: Range of the factor that the light of the moment puts on the exposure.
+        light_cast: Largest deviation of a channel's gain in the light of the moment.
     """
 
     key: tuple[int, str, str, int]
@@ -46,6 +50,10 @@ class Camera:
     noise: float
     quality: int
     height: int
+    height_limits: tuple[int, int]
+    crop_size: tuple[int, int] | None
+    light: tuple[float, float]
+    light_cast: float
 
 
 @lru_cache(maxsize=256)
@@ -69,17 +77,22 @@ def camera_of(look_name: str, *, seed: int, source: str, camera: int) -> Camera:
     rng = keyed_generator(seed, look_name, "camera", source, camera)
     gains = 1 + rng.uniform(-look.cast, look.cast, 3)
     gains /= gains.mean()
+    gains *= look.tint
     return Camera(
         key=(seed, look_name, source, camera),
         place=draw(rng, look.places),
         exposure=rng.uniform(*look.exposure),
         gains=(gains[0], gains[1], gains[2]),
-        gamma=rng.uniform(0.82, 1.2),
-        contrast=rng.uniform(0.8, 1.15),
+        gamma=rng.uniform(*look.gamma),
+        contrast=rng.uniform(*look.contrast),
         sharpness=rng.uniform(*look.sharpness),
-        noise=rng.uniform(1.0, 7.0),
-        quality=int(rng.integers(62, 95)),
-        height=int(rng.integers(190, 360)),
+        noise=rng.uniform(*look.noise),
+        quality=int(rng.integers(*look.quality)),
+        height=int(rng.integers(*look.height)),
+        height_limits=look.height_limits,
+        crop_size=look.crop_size,
+        light=look.light,
+        light_cast=look.light_cast,
     )
 
 
@@ -97,7 +110,14 @@ def background_of(camera: Camera, rng: np.random.Generator) -> Image.Image:
     return piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else piece
 
 
-def photograph(picture: Image.Image, camera: Camera, rng: np.random.Generator) -> bytes:
+def photograph(
+    picture: Image.Image,
+    camera: Camera,
+    rng: np.random.Generator,
+    *,
+    light: np.random.Generator | None = None,
+    framing: tuple[float, float, float, float] | None = None,
+) -> bytes:
     """Return the JPEG file that the camera makes of a painted picture.
 
     Crops with jitter, resolves as little as the camera and the distance let it, and adds cast,
@@ -107,19 +127,27 @@ def photograph(picture: Image.Image, camera: Camera, rng: np.random.Generator) -
         picture: RGB picture of the canvas' size.
         camera: The camera.
         rng: Source of what changes from picture to picture.
+        light: Source of the light of the moment; None for `rng`.
+        framing: Shares of the picture that are cut off left, top, right and bottom; None for a
+            detector's small errors.
 
     Returns:
-        Bytes of a JPEG file, 60 to 160 pixels wide and 160 to 400 high.
+        Bytes of a JPEG file; by the usual look 60 to 160 pixels wide and 160 to 400 high.
 
     Example:
         >>> camera = camera_of("city", seed=0, source="Market", camera=1)
         >>> photograph(Image.new("RGB", CANVAS), camera, keyed_generator(3))[:2].hex()
         'ffd8'
     """
-    height = int(min(400, max(160, camera.height * rng.uniform(0.8, 1.2))))
-    width = int(min(160, max(60, height / rng.uniform(2.25, 2.95))))
+    least, most = camera.height_limits
+    height = int(min(most, max(least, camera.height * rng.uniform(0.8, 1.2))))
+    width = int(min(0.4 * most, max(0.375 * least, height / rng.uniform(2.25, 2.95))))
+    if camera.crop_size is not None:
+        width, height = camera.crop_size
     # the detector's box: off by some per cent on every side
     left, top, right, bottom = rng.uniform((0, 0, 0, 0), (0.16, 0.06, 0.16, 0.05))
+    if framing is not None:
+        left, top, right, bottom = framing
     box = (
         left * CANVAS[0],
         top * CANVAS[1],
@@ -130,7 +158,7 @@ def photograph(picture: Image.Image, camera: Camera, rng: np.random.Generator) -
     small = (max(24, int(width * share)), max(60, int(height * share)))
     resolved = picture.resize(small, Image.Resampling.BOX, box=box)
     image = resolved.resize((width, height), Image.Resampling.BILINEAR)
-    image = image.point(_tone_curve(camera, rng))
+    image = image.point(_tone_curve(camera, rng if light is None else light))
     image = _grained(image, camera, rng)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=camera.quality)
@@ -139,8 +167,8 @@ def photograph(picture: Image.Image, camera: Camera, rng: np.random.Generator) -
 
 def _tone_curve(camera: Camera, rng: np.random.Generator) -> list[int]:
     """Return the table of 3 x 256 levels of the camera in the light of the moment."""
-    exposure = camera.exposure * rng.uniform(0.82, 1.18)
-    gains = np.array(camera.gains) * (1 + rng.uniform(-0.04, 0.04, 3))
+    exposure = camera.exposure * rng.uniform(*camera.light)
+    gains = np.array(camera.gains) * (1 + rng.uniform(-camera.light_cast, camera.light_cast, 3))
     level = np.linspace(0, 1, 256) ** camera.gamma
     level = 0.5 + (level - 0.5) * camera.contrast * rng.uniform(0.9, 1.1)
     table = np.outer(gains * exposure, level) * 255 + rng.uniform(-4, 8)
@@ -173,6 +201,7 @@ def _scene(camera: Camera, number: int) -> Image.Image:
         "grass": (88, 122, 62),
         "wall": (146, 138, 128),
         "plaza": (172, 164, 152),
+        "indoor": (176, 170, 160),
     }[camera.place]
     _paint_ground(pen, rng, horizon, _near(rng, ground, 16), camera.place)
     _paint_far(pen, rng, horizon, camera.place)
@@ -237,6 +266,9 @@ def _paint_far(
             pen.line((0, level, _SCENE_WIDTH, level), fill=dark, width=1)
             for joint in range(-(row % 2) * 15, _SCENE_WIDTH, 30):
                 pen.line((joint, level, joint, min(horizon, level + 14)), fill=dark, width=1)
+    elif place == "indoor":
+        _paint_hall(pen, rng, horizon)
+        return
     else:
         pen.rectangle((0, 0, _SCENE_WIDTH, horizon), fill=_near(rng, (176, 186, 196), 22))
         for _ in range(int(rng.integers(3, 8))):
@@ -267,3 +299,32 @@ def _paint_far(
             pen.ellipse(
                 (left + wide - 30, foot - 12, left + wide - 8, foot + 10), fill=(30, 30, 32)
             )
+
+
+def _paint_hall(pen: ImageDraw.ImageDraw, rng: np.random.Generator, horizon: int) -> None:
+    """Paint an inner wall with doors, posters and a row of lamps, and pillars before it."""
+    wall = _near(rng, (196, 190, 176), 22)
+    pen.rectangle((0, 0, _SCENE_WIDTH, horizon), fill=wall)
+    base = tuple(int(c * 0.7) for c in wall)
+    pen.rectangle((0, horizon - 5, _SCENE_WIDTH, horizon), fill=base)
+    left = float(rng.uniform(-60, 0))
+    while left < _SCENE_WIDTH:
+        wide = float(rng.uniform(34, 70))
+        top = horizon * float(rng.uniform(0.1, 0.4))
+        kind = rng.random()
+        if kind < 0.35:  # a door
+            pen.rectangle((left, top, left + wide, horizon), fill=_near(rng, (112, 84, 62), 20))
+        elif kind < 0.65:  # a pane or a poster
+            colour = pick(rng, [(120, 150, 170), (176, 60, 50), (60, 96, 140), (214, 196, 120)])
+            foot = horizon * float(rng.uniform(0.6, 0.85))
+            pen.rectangle((left, top, left + wide, foot), fill=_near(rng, colour, 18))
+        left += wide + float(rng.uniform(20, 80))
+    for lamp in range(int(rng.integers(10, 50)), _SCENE_WIDTH, 90):
+        pen.rectangle((lamp, 0, lamp + 46, 5), fill=(244, 244, 236))
+    for _ in range(int(rng.integers(0, 3))):
+        left, wide = float(rng.uniform(0, _SCENE_WIDTH)), float(rng.uniform(16, 34))
+        foot = horizon + float(rng.uniform(10, 90))
+        pen.rectangle((left, 0, left + wide, foot), fill=_near(rng, (150, 148, 144), 24))
+        pen.rectangle(
+            (left + wide * 0.7, 0, left + wide, foot), fill=_near(rng, (110, 108, 106), 8)
+        )

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crosswalk.data.synthetic.set_folder import write_record
+
 FOLDER = "CUHK-PEDES"
 INDEX_NAME = "reid_raw.json"
-COUNTS_NAME = "expected_counts.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def split_counts(entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
 
 
 def write_counts(folder: Path, settings: Mapping[str, str | int], entries: Sequence[Entry]) -> None:
-    """Write ``expected_counts.json``: what the set was made with and how much is in it.
+    """Write ``expected_counts.json`` with the counts of the entries.
 
     Args:
         folder: The folder that also holds ``imgs``.
@@ -125,5 +126,4 @@ def write_counts(folder: Path, settings: Mapping[str, str | int], entries: Seque
         ...     json.loads((Path(name) / "expected_counts.json").read_text())["seed"]
         3
     """
-    record = {**settings, "splits": split_counts(entries)}
-    (folder / COUNTS_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(folder, settings, split_counts(entries))

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import shutil
-import signal
-import sys
-import tempfile
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from crosswalk.data.synthetic.captions import describe, tokenized
 from crosswalk.data.synthetic.cuhk_layout import (
-    COUNTS_NAME,
     FOLDER,
     Entry,
     image_path,
     write_counts,
     write_index,
 )
-from crosswalk.data.synthetic.looks import look_named
+from crosswalk.data.synthetic.images import recorded_counts, synthesize_images
+from crosswalk.data.synthetic.looks import LOOKS, look_named
 from crosswalk.data.synthetic.people import person_of
 from crosswalk.data.synthetic.randomness import keyed_generator
+from crosswalk.data.synthetic.set_folder import COUNTS_NAME, written_folder
 from crosswalk.data.synthetic.shots import shots_of, take_picture
+from crosswalk.data.synthetic.workers import carried_out
 
 GENERATOR_VERSION = 1
 """Raised whenever the same seed makes other images or captions than before."""
@@ -123,9 +115,8 @@ def synthesize_pairs(
         raise ValueError(f"size is {size!r}. Set it to one of {', '.join(SIZES)}.")
     if seed < 0:
         raise ValueError(f"seed is {seed}. Set it to a whole number that is not negative.")
-    if num_workers is not None and num_workers < 1:
-        raise ValueError(f"num_workers is {num_workers}. Set it to 1 or more.")
-    look_named(domain)
+    if domain not in LOOKS:
+        raise ValueError(f"domain is {domain!r}. Set it to one of {', '.join(LOOKS)}.")
     folder = Path(folder).resolve()
     settings: dict[str, str | int] = {
         "dataset": "synthetic-pairs",
@@ -134,27 +125,25 @@ def synthesize_pairs(
         "domain": domain,
         "generator_version": GENERATOR_VERSION,
     }
-    if _is_complete(folder, settings):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-    try:
-        inner = partial / FOLDER
-        for source in look_named(domain).cameras:
-            (inner / "imgs" / source).mkdir(parents=True)
-        tasks = _tasks(domain, seed, size, inner / "imgs")
-        entries = _rendered(tasks, num_workers or _num_cores(), progress)
-        write_index(inner, entries)
-        write_counts(inner, settings, entries)
-        partial.chmod(0o755)  # mkdtemp makes it private
-        try:
-            partial.rename(folder)
-        except OSError:
-            # another process may have completed the same set in the meantime
-            if not _is_complete(folder, settings):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with written_folder(folder, FOLDER, settings) as partial:
+        if partial is not None:
+            inner = partial / FOLDER
+            for source in look_named(domain).cameras:
+                (inner / "imgs" / source).mkdir(parents=True)
+            tasks = _tasks(domain, seed, size, inner / "imgs")
+            entries = [
+                entry
+                for group in carried_out(
+                    _render,
+                    tasks,
+                    [sum(task.images) for task in tasks],
+                    num_workers=num_workers,
+                    progress=progress,
+                )
+                for entry in group
+            ]
+            write_index(inner, entries)
+            write_counts(inner, settings, entries)
     return folder
 
 
@@ -165,10 +154,11 @@ def run_synthesize(
 
     Args:
         folder: Root of the data set.
-        kind: "pairs": images with captions.
-        size: See `synthesize_pairs`.
-        seed: See `synthesize_pairs`.
-        layout: "cuhk_pedes", or None for that.
+        kind: "pairs": images with captions, or "images": images of people under several cameras.
+        size: See `synthesize_pairs` and `synthesize_images`.
+        seed: See there.
+        layout: "cuhk_pedes" of pairs; "market1501", "dukemtmc" or "msmt17" of images; None for
+            the first one of the kind.
 
     Returns:
         The exit status.
@@ -180,20 +170,26 @@ def run_synthesize(
         >>> run_synthesize("anywhere", "videos", "toy", 0)
         Traceback (most recent call last):
             ...
-        ValueError: kind is 'videos'. Set it to 'pairs' (images with captions).
+        ValueError: kind is 'videos'. Set it to 'pairs' (images with captions) or 'images'.
     """
-    if kind != "pairs":
-        raise ValueError(f"kind is {kind!r}. Set it to 'pairs' (images with captions).")
-    if layout not in (None, "cuhk_pedes"):
+    if kind == "images":
+        layout = layout or "market1501"
+        root = synthesize_images(folder, layout=layout, size=size, seed=seed)
+        counts = recorded_counts(root, layout)
+    elif kind != "pairs":
+        raise ValueError(f"kind is {kind!r}. Set it to 'pairs' (images with captions) or 'images'.")
+    elif layout not in (None, "cuhk_pedes"):
         raise ValueError(f"layout is {layout!r}. Pairs are written as 'cuhk_pedes'.")
-    root = synthesize_pairs(folder, size=size, seed=seed)
-    counts = json.loads((root / FOLDER / COUNTS_NAME).read_text(encoding="utf-8"))["splits"]
+    else:
+        layout = "cuhk_pedes"
+        root = synthesize_pairs(folder, size=size, seed=seed)
+        record = (root / FOLDER / COUNTS_NAME).read_text(encoding="utf-8")
+        counts = json.loads(record)["splits"]
     for split, count in counts.items():
-        print(
-            f"{split:>5}: {count['person_ids']:,} identities, {count['images']:,} images, "
-            f"{count['captions']:,} captions"
-        )
-    print(f"Synthetic pairs are in {root}. Train on them with data=cuhk_pedes data.root={root}.")
+        captions = f", {count['captions']:,} captions" if "captions" in count else ""
+        identities = f"{count['person_ids']:,} identities"
+        print(f"{split:>7}: {identities}, {count['images']:,} images{captions}")
+    print(f"Synthetic {kind} are in {root}. Train on them with data={layout} data.root={root}.")
     return 0
 
 
@@ -216,30 +212,6 @@ def images_each(persons: int, images: int) -> list[int]:
         counts[2 * pair] -= moved
         counts[2 * pair + 1] += moved
     return counts
-
-
-def _is_complete(folder: Path, settings: dict[str, str | int]) -> bool:
-    """Return whether this very set is there; refuse a folder that holds anything else."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    record = folder / FOLDER / COUNTS_NAME
-    if not record.is_file():
-        raise FileExistsError(
-            f"{folder} holds something that is no synthetic data set. "
-            "Name a folder that does not exist yet."
-        )
-    made = json.loads(record.read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        if made.get(name) != value:
-            raise FileExistsError(
-                f"{folder} holds a synthetic data set with {name} {made.get(name)!r}, not "
-                f"{value!r}. Delete it or name another folder."
-            )
-    return True
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tasks(domain: str, seed: int, size: str, imgs: Path) -> list[_Task]:
@@ -266,46 +238,6 @@ def _tasks(domain: str, seed: int, size: str, imgs: Path) -> list[_Task]:
     return tasks
 
 
-def _rendered(tasks: list[_Task], num_workers: int, progress: bool) -> list[Entry]:
-    """Carry out all tasks and return the entries in the order of the tasks."""
-    entries: dict[int, list[Entry]] = {}
-    with _progress_bar(sum(sum(task.images) for task in tasks), progress) as bar:
-        if num_workers == 1:
-            for number, task in enumerate(tasks):
-                entries[number] = _render(task)
-                bar.advance(len(entries[number]))
-        else:
-            # spawn: the caller may have threads (a progress bar, torch) that a fork would break
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(
-                min(num_workers, len(tasks)), mp_context=context, initializer=_start_worker
-            ) as pool:
-                futures: dict[Future[list[Entry]], int] = {
-                    pool.submit(_render, task): number for number, task in enumerate(tasks)
-                }
-                try:
-                    for future in as_completed(futures):
-                        entries[futures[future]] = future.result()
-                        bar.advance(len(future.result()))
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-    return [entry for number in range(len(tasks)) for entry in entries[number]]
-
-
-def _start_worker() -> None:
-    """Leave interruptions to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
 def _render(task: _Task) -> list[Entry]:
     """Write the images of a task's persons and return their entries."""
     look, entries = look_named(task.domain), []
@@ -322,53 +254,3 @@ def _render(task: _Task) -> list[Entry]:
             tokens = tuple(tuple(tokenized(caption)) for caption in captions)
             entries.append(Entry(task.split, person_id, path, captions, tokens))
     return entries
-
-
-class _Bar:
-    """A progress bar with the time left on a terminal, lines at every tenth elsewhere."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-
-    def advance(self, count: int) -> None:
-        before, self.done = self.done, self.done + count
-        if self.done * 10 // self.total > before * 10 // self.total:
-            print(f"synthetic people: {self.done:,} of {self.total:,} images", file=sys.stderr)
-
-
-class _Silent(_Bar):
-    def advance(self, count: int) -> None:
-        self.done += count
-
-
-class _RichBar(_Bar):
-    def __init__(self, total: int) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        super().__init__(total)
-        self.rich = Progress(
-            TextColumn("synthetic people"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        )
-        self.task = self.rich.add_task("", total=total)
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        self.rich.update(self.task, completed=self.done)
-
-
-@contextmanager
-def _progress_bar(total: int, progress: bool) -> Iterator[_Bar]:
-    if not progress:
-        yield _Silent(total)
-    elif not sys.stderr.isatty():
-        yield _Bar(total)
-    else:
-        bar = _RichBar(total)
-        with bar.rich:
-            yield bar

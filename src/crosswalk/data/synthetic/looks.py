@@ -26,6 +26,17 @@ class Look:
         cast: Largest deviation of a camera's channel gains from 1.
         sharpness: Range of the share of pixels that a camera really resolves, in (0, 1].
         places: Backgrounds that occur, weighted.
+        tint: Factor on each channel that all cameras have in common.
+        gamma: Range of the exponent of each camera's tone curve.
+        contrast: Range of each camera's slope around middle grey.
+        noise: Range of the standard deviation of each camera's grain, in grey levels.
+        quality: Range of each camera's JPEG quality.
+        height: Range of each camera's typical height of a crop, in pixels.
+        height_limits: Least and largest height of a crop, in pixels.
+        crop_size: Width and height of every crop; None lets them vary with `height`.
+        light: Range of the factor that the light of the moment puts on the exposure.
+        light_cast: Largest deviation of a channel's gain in the light of the moment.
+        occluders: What stands in front of people, weighted; "none" is nothing.
     """
 
     name: str
@@ -51,6 +62,19 @@ class Look:
     places: Mapping[str, float] = field(
         default_factory=lambda: {"street": 3.0, "grass": 2.0, "wall": 2.0, "plaza": 2.0}
     )
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    gamma: tuple[float, float] = (0.82, 1.2)
+    contrast: tuple[float, float] = (0.8, 1.15)
+    noise: tuple[float, float] = (1.0, 7.0)
+    quality: tuple[int, int] = (62, 95)
+    height: tuple[int, int] = (190, 360)
+    height_limits: tuple[int, int] = (160, 400)
+    crop_size: tuple[int, int] | None = None
+    light: tuple[float, float] = (0.82, 1.18)
+    light_cast: float = 0.04
+    occluders: Mapping[str, float] = field(
+        default_factory=lambda: {"none": 0.8, "low": 0.07, "pole": 0.06, "passer-by": 0.07}
+    )
 
 
 LOOKS: dict[str, Look] = {
@@ -70,6 +94,71 @@ LOOKS: dict[str, Look] = {
 """Looks by name. `city` is the default; `campus` is meant for pre-training: other people, other
 cameras, other fashion."""
 
+IMAGE_LOOKS: dict[str, Look] = {
+    # a campus in summer: small bright pictures, light clothes, short sleeves
+    "summer": Look(
+        "summer",
+        warmth=0.95,
+        colour_weights={"white": 1.6, "pink": 1.5, "light blue": 1.4, "yellow": 1.3, "black": 0.7},
+        bag_rate=0.62,
+        headwear_rate=0.12,
+        cameras={"site": 6},
+        exposure=(0.76, 1.08),
+        cast=0.09,
+        sharpness=(0.45, 0.95),
+        places={"street": 2.0, "grass": 4.0, "wall": 0.7, "plaza": 2.5},
+        tint=(1.06, 1.0, 0.92),
+        gamma=(0.82, 1.15),
+        contrast=(0.82, 1.08),
+        noise=(1.0, 6.0),
+        quality=(70, 95),
+        crop_size=(64, 128),
+    ),
+    # a town in winter: dim, bluish, coats and bags, people hidden by one another
+    "winter": Look(
+        "winter",
+        warmth=0.12,
+        colour_weights={"black": 2.0, "grey": 1.7, "navy": 1.7, "white": 0.6, "pink": 0.5},
+        bag_rate=0.74,
+        headwear_rate=0.34,
+        cameras={"site": 8},
+        exposure=(0.58, 0.92),
+        cast=0.08,
+        sharpness=(0.35, 0.9),
+        places={"street": 4.0, "grass": 0.4, "wall": 3.0, "plaza": 2.0},
+        tint=(0.93, 1.0, 1.1),
+        gamma=(0.9, 1.25),
+        contrast=(0.75, 1.0),
+        noise=(2.0, 8.0),
+        quality=(70, 95),
+        height=(130, 340),
+        height_limits=(110, 400),
+        occluders={"none": 0.7, "low": 0.1, "pole": 0.06, "passer-by": 0.14},
+    ),
+    # halls and streets from morning to evening: all kinds of light
+    "terminal": Look(
+        "terminal",
+        warmth=0.5,
+        colour_weights={"red": 1.3, "olive": 1.5, "brown": 1.4, "maroon": 1.4},
+        bag_rate=0.66,
+        headwear_rate=0.2,
+        cameras={"site": 15},
+        exposure=(0.65, 1.1),
+        cast=0.1,
+        sharpness=(0.4, 1.0),
+        places={"street": 2.0, "grass": 0.8, "wall": 1.2, "plaza": 1.0, "indoor": 4.5},
+        tint=(0.98, 1.04, 0.98),
+        gamma=(0.8, 1.25),
+        contrast=(0.75, 1.12),
+        noise=(1.0, 8.0),
+        height=(140, 360),
+        height_limits=(110, 400),
+        light=(0.75, 1.2),
+        light_cast=0.05,
+    ),
+}
+"""Looks of the image sets, which have one place with numbered cameras each."""
+
 
 def look_named(name: str) -> Look:
     """Return the look of this name.
@@ -81,9 +170,10 @@ def look_named(name: str) -> Look:
         >>> look_named("city").name
         'city'
     """
-    if name not in LOOKS:
+    looks = LOOKS | IMAGE_LOOKS
+    if name not in looks:
         raise ValueError(
             f"there is no look {name!r} for synthetic people. Set domain to one of "
             f"{', '.join(sorted(LOOKS))}."
         )
-    return LOOKS[name]
+    return looks[name]

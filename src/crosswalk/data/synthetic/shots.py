@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from crosswalk.data.synthetic.cameras import CANVAS, background_of, camera_of, photograph
 from crosswalk.data.synthetic.looks import Look
 from crosswalk.data.synthetic.people import Person, person_of
@@ -52,7 +54,7 @@ def shots_of(look: Look, person: Person, *, seed: int, person_id: int, count: in
                 phase=rng.uniform(0, 2 * math.pi),
                 stride=rng.uniform(0.28, 0.55) if walks else rng.uniform(0.0, 0.1),
                 arm=rng.uniform(0.4, 1.1),
-                occluder=draw(rng, {"none": 0.8, "low": 0.07, "pole": 0.06, "passer-by": 0.07}),
+                occluder=draw(rng, look.occluders),
                 umbrella_open=person.umbrella.kind != "none" and rng.random() < 0.7,
             )
         )
@@ -80,8 +82,45 @@ def take_picture(look: Look, person: Person, shot: Shot, *, seed: int) -> bytes:
         'ffd8'
     """
     rng = keyed_generator(seed, look.name, "picture", shot.key)
+    return picture_of(look, person, shot, seed=seed, rng=rng, scene=rng, light=rng)
+
+
+def picture_of(
+    look: Look,
+    person: Person | None,
+    shot: Shot,
+    *,
+    seed: int,
+    rng: np.random.Generator,
+    scene: np.random.Generator,
+    light: np.random.Generator,
+    framing: tuple[float, float, float, float] | None = None,
+) -> bytes:
+    """Return the JPEG file of a shot whose surroundings may be those of another picture.
+
+    Args:
+        look: Where the person lives.
+        person: The person, or None where a detector saw somebody in an empty place.
+        shot: How the person stands, and where.
+        seed: Seed of the data set.
+        rng: Source of what changes from picture to picture.
+        scene: Source of the piece of background.
+        light: Source of the light of the moment.
+        framing: Shares of the picture that are cut off left, top, right and bottom; None for a
+            detector's small errors.
+
+    Returns:
+        Bytes of a JPEG file.
+
+    Example:
+        >>> from crosswalk.data.synthetic.looks import LOOKS
+        >>> empty = Shot(0, "Market", 0, 0.0, 0.0, 0.4, 0.3, "none", False)
+        >>> streams = {name: keyed_generator(0) for name in ("rng", "scene", "light")}
+        >>> picture_of(LOOKS["city"], None, empty, seed=0, **streams)[:2].hex()
+        'ffd8'
+    """
     camera = camera_of(look.name, seed=seed, source=shot.source, camera=shot.camera)
-    painter = Painter(background_of(camera, rng), rng)
+    painter = Painter(background_of(camera, scene), rng)
     width, height = CANVAS
     if rng.random() < 0.16:  # somebody behind
         other = person_of(look, seed=seed + 1, person_id=int(rng.integers(1 << 20)))
@@ -99,12 +138,13 @@ def take_picture(look: Look, person: Person, shot: Shot, *, seed: int) -> bytes:
             False,
         )
         painter.figure(other, behind, scale=height * rng.uniform(0.4, 0.6), foot=place)
-    scale = height * rng.uniform(0.8, 0.88)
-    if shot.umbrella_open:
-        scale *= 0.9
-    foot = (width * (0.5 + rng.uniform(-0.06, 0.06)), height * rng.uniform(0.945, 0.97))
-    painter.figure(person, shot, scale=scale, foot=foot)
+    if person is not None:
+        scale = height * rng.uniform(0.8, 0.88)
+        if shot.umbrella_open:
+            scale *= 0.9
+        foot = (width * (0.5 + rng.uniform(-0.06, 0.06)), height * rng.uniform(0.945, 0.97))
+        painter.figure(person, shot, scale=scale, foot=foot)
     if shot.occluder != "none":
         passer_by = person_of(look, seed=seed + 1, person_id=int(rng.integers(1 << 20)))
         occlude(painter, shot, rng, passer_by)
-    return photograph(painter.finish(), camera, rng)
+    return photograph(painter.finish(), camera, rng, light=light, framing=framing)

@@ -221,9 +221,15 @@ def test_an_interruption_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_pairs_can_be_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'pairs'"):
-        run_synthesize(tmp_path / "set", "images", "tiny", 0)
+def test_only_pairs_and_images_can_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'pairs'.*'images'"):
+        run_synthesize(tmp_path / "set", "videos", "tiny", 0)
+
+
+@pytest.mark.parametrize("domain", ["moon", "summer"])
+def test_pairs_come_from_the_looks_that_have_source_folders(tmp_path: Path, domain: str) -> None:
+    with pytest.raises(ValueError, match=f"domain is '{domain}'.*city, campus"):
+        make(tmp_path / "set", domain=domain)
 
 
 def test_the_command_says_what_it_wrote(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
