@@ -3,14 +3,20 @@
 from functools import partial
 from unittest.mock import PropertyMock, patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crosswalk.encoders.image import ImageEncoder
+from crosswalk.encoders.resnet import ResNet
 from crosswalk.labels.positive_labels import cycle_consistent_rows
 from crosswalk.losses.multilabel import mmcl_loss
 from crosswalk.methods.mmcl import MMCL
+from crosswalk.optim import GroupRule, OptimBuilder, StepDecay, WarmupSchedule, sgd
 from crosswalk.types import DataSpec, ImageBatch, ImageFeatures
-from tests.golden.harness import GRADIENT, LOSS, Case, golden
+from tests.golden.harness import GRADIENT, LOSS, Case, Tolerance, golden
+
+TRAJECTORY: Tolerance = {"rtol": 0.0, "atol": 1e-7}
 
 
 class GivenFeatures(nn.Module):
@@ -71,3 +77,80 @@ def memory_mplp_mmcl_chain(case: Case) -> None:
         if step + 1 == len(epochs) or epochs[step + 1] != epoch:
             case.close(f"out_mem_after_epoch_{epoch}", method.bank.rows, **LOSS)
     case.close("out_loss", torch.stack(losses), **LOSS)
+
+
+def official_state(case: Case, prefix: str) -> dict[str, Tensor]:
+    """Return the arrays of a prefix under our names of parameters and buffers."""
+    names = {"base.": "backbone.", "bn.": "neck."}
+    state = {}
+    for name in case:
+        if name.startswith(prefix):
+            rest = name.removeprefix(prefix)
+            head = next(head for head in names if rest.startswith(head))
+            state[names[head] + rest.removeprefix(head)] = case.tensor(name)
+    return state
+
+
+def network_of(state: dict[str, Tensor]) -> ImageEncoder:
+    """Return an encoder of the sizes of its weights."""
+    blocks = [
+        name.removesuffix(".conv1.weight") for name in state if name.endswith(".conv1.weight")
+    ]
+    stages = [[name for name in blocks if f"layer{stage}." in name] for stage in range(1, 5)]
+    backbone = ResNet(
+        [len(stage) for stage in stages],
+        block="bottleneck" if f"{stages[0][0]}.conv3.weight" in state else "basic",
+        stem_width=len(state["backbone.conv1.weight"]),
+        planes=[len(state[f"{stage[0]}.conv1.weight"]) for stage in stages],
+        last_stride=1,
+    )
+    encoder = ImageEncoder(backbone, neck="batch_norm").double()
+    encoder.load_state_dict(state)
+    return encoder
+
+
+@golden("mmcl", "trainer_trajectory")
+def trainer_trajectory(case: Case) -> None:
+    images = case.tensor("images_int8").double() * case.item("image_scale")
+    encoder = network_of(official_state(case, "init."))
+    method = mmcl(len(images), encoder.embedding_size, case)
+    method.encoder = encoder
+    epochs = case["epochs"].tolist()
+    schedule = WarmupSchedule(
+        num_epochs=60, decay=StepDecay(range(40, max(epochs) + 1, 40), gamma=0.1)
+    )
+    build = OptimBuilder(
+        partial(sgd, momentum=0.9, nesterov=True),
+        lr=case.item("lr"),
+        weight_decay=5e-4,
+        rules=[GroupRule(contains=["encoder.backbone"], lr_factor=0.1)],
+    )
+    optimizer = build(method)["optimizer"]
+    base_lr = [group["lr"] for group in optimizer.param_groups]
+
+    losses, labels = [], []
+    for number, epoch in enumerate(epochs):
+        for group, lr in zip(optimizer.param_groups, base_lr, strict=True):
+            group["lr"] = schedule(lr, epoch)
+        for index in case.tensor("order")[number].split(case.item("batch_size")):
+            optimizer.zero_grad()
+            outputs = step_in_epoch(method, batch_of(images[index], index), epoch)
+            optimizer.step()
+            losses.append(outputs["loss"].detach())
+            if epoch > 5:
+                labels.append(outputs["labels"])
+        case.close(f"out_mem_after_epoch_{epoch}", method.bank.rows, **TRAJECTORY)
+    case.close("out_loss", torch.stack(losses), **TRAJECTORY)
+    multilabel = torch.cat(labels).numpy()
+    case.equal("out_multilabel", np.packbits(multilabel, axis=1))
+    case.equal("out_num_positives", multilabel.sum(axis=1))
+    final = encoder.state_dict()
+    expected = official_state(case, "out_final.")
+    for name in expected:
+        official = name.replace("backbone.", "base.", 1).replace("neck.", "bn.", 1)
+        case.close(f"out_final.{official}", final[name], **TRAJECTORY)
+    method.eval()
+    everyone = torch.arange(len(images))
+    with torch.no_grad():
+        pooled = method.embed(batch_of(images, everyone))["global"]
+    case.close("out_pool5_final", pooled, **TRAJECTORY)
