@@ -61,6 +61,7 @@ class ShuffledBatches:
         num_samples: Size of the training set.
         batch_size: Samples of a global batch.
         seed: Not negative.
+        drop_last: Whether a short last batch is left out; other samples miss in every pass.
 
     Example:
         >>> plan = ShuffledBatches(5, batch_size=2, seed=0)
@@ -68,11 +69,20 @@ class ShuffledBatches:
         [0, 1, 2, 3, 4]
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, num_samples: int, batch_size: int, seed: int, *, drop_last: bool = False
+    ) -> None:
         _check_batch_size(batch_size)
+        if drop_last and num_samples < batch_size:
+            raise ValueError(
+                f"data.batch_size={batch_size} is larger than the training set of {num_samples} "
+                "samples, so dropping the incomplete batch leaves none. Use a smaller "
+                "data.batch_size."
+            )
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
+        self.drop_last = drop_last
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, pass_: int = 0) -> None:
@@ -82,11 +92,12 @@ class ShuffledBatches:
     def __iter__(self) -> Iterator[Index]:
         random = np.random.default_rng([self.seed, self.epoch, self.pass_])
         order = random.permutation(self.num_samples)
-        for start in range(0, self.num_samples, self.batch_size):
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
             yield order[start : start + self.batch_size]
 
     def __len__(self) -> int:
-        return -(-self.num_samples // self.batch_size)
+        whole, rest = divmod(self.num_samples, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
 
 class IdentityBatches:
@@ -94,8 +105,10 @@ class IdentityBatches:
 
     The samples of every identity are shuffled and cut in chunks of K, the remainder dropped; an
     identity with fewer than K samples gives one chunk, drawn with replacement. Every batch takes
-    a chunk of P identities drawn among those with chunks left, until fewer than P have one.
-    Source: methods/rde.md 5.5, option ``identity``.
+    a chunk of P identities drawn among those with chunks left. Where fewer than P have one, all
+    identities are cut anew. A pass has as many batches as fit into the training set, at least
+    one: a number that depends on no draw, since a trainer wants every epoch equally long.
+    Source: RDE's released code, option ``identity``, which stops where we cut anew.
 
     Args:
         person_id: ``[num_samples]`` identity of each sample.
@@ -120,6 +133,7 @@ class IdentityBatches:
                 f"data.plan.samples_per_person={samples_per_person}: a batch holds that many "
                 "samples of each of its identities. Change one of the two."
             )
+        self.num_batches = max(1, len(person_id) // batch_size)
         self.people_per_batch = batch_size // samples_per_person
         num_people = len(np.unique(person_id))
         if num_people < self.people_per_batch:
@@ -142,9 +156,14 @@ class IdentityBatches:
         """Return ``[num_batches, batch_size]`` sample indices."""
         if self._batches is None:
             random = np.random.default_rng([self.seed, self.epoch, self.pass_])
-            chunks, num_chunks = self._chunks(random)
-            picked = self._pick(num_chunks, random)
-            self._batches = chunks[picked].reshape(len(picked), -1)
+            rounds: list[Index] = []
+            missing = self.num_batches
+            while missing:
+                chunks, num_chunks = self._chunks(random)
+                picked = self._pick(num_chunks, random, missing)
+                rounds.append(chunks[picked].reshape(len(picked), -1))
+                missing -= len(picked)
+            self._batches = np.concatenate(rounds)
         return self._batches
 
     def _chunks(self, random: np.random.Generator) -> tuple[Index, Index]:
@@ -163,15 +182,18 @@ class IdentityBatches:
         within[scarce] = drawn.astype(np.int64)
         return order[first[owner, None] + within], num_chunks
 
-    def _pick(self, num_chunks: Index, random: np.random.Generator) -> Index:
-        """Return ``[batches, P]`` chunk numbers, each batch from P different identities."""
+    def _pick(self, num_chunks: Index, random: np.random.Generator, limit: int) -> Index:
+        """Return ``[batches, P]`` chunk numbers, each batch from P different identities.
+
+        There is at least one batch, for P identities have a chunk, and ``limit`` at most.
+        """
         # lists: a step looks at P numbers only, for which a NumPy call costs more than the work
         sample = Random(int(random.integers(1 << 62))).sample
         next_chunk = (np.cumsum(num_chunks) - num_chunks).tolist()
         end = np.cumsum(num_chunks).tolist()
         available = list(range(len(end)))
-        picked = []
-        while len(available) >= self.people_per_batch:
+        picked: list[list[int]] = []
+        while len(available) >= self.people_per_batch and len(picked) < limit:
             places = sample(range(len(available)), self.people_per_batch)
             chosen = [available[place] for place in places]
             picked.append([next_chunk[person] for person in chosen])
@@ -188,17 +210,21 @@ class IdentityBatches:
         yield from self._plan()
 
     def __len__(self) -> int:
-        return len(self._plan())
+        return self.num_batches
 
 
-def shuffled_plan(person_id: Index, *, batch_size: int, seed: int) -> ShuffledBatches:
+def shuffled_plan(
+    person_id: Index, *, batch_size: int, seed: int, drop_last: bool = False
+) -> ShuffledBatches:
     """Return `ShuffledBatches` over the samples; a value for ``data.plan``.
 
     Example:
         >>> len(shuffled_plan(np.array([0, 0, 1]), batch_size=2, seed=0))
         2
+        >>> len(shuffled_plan(np.array([0, 0, 1]), batch_size=2, seed=0, drop_last=True))
+        1
     """
-    return ShuffledBatches(len(person_id), batch_size, seed)
+    return ShuffledBatches(len(person_id), batch_size, seed, drop_last=drop_last)
 
 
 def identity_plan(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,7 +16,6 @@ from crosswalk.data.cache import (
     CachedImages,
     DecodedImages,
     ImageStore,
-    build_once,
     cache_root,
     cached_images,
     cached_tokens,
@@ -27,17 +23,33 @@ from crosswalk.data.cache import (
     raise_if_broken,
     refuse_folder_inside,
 )
+from crosswalk.data.datasets import (
+    GalleryDataset,
+    PairDataset,
+    PlanFactory,
+    QueryDataset,
+    Transform,
+    check_batch_size,
+    check_choice,
+    height_and_width,
+    labelled,
+    load_batches,
+    records_fingerprint,
+    switch,
+    synthetic_folder,
+    synthetic_settings,
+    without_broken,
+)
 from crosswalk.data.icfg_pedes import carve_val
-from crosswalk.data.loaders import BatchRequest, EpochLoader
+from crosswalk.data.loaders import EpochLoader
 from crosswalk.data.noise import noisy_caption_index, read_noise_index
 from crosswalk.data.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
-from crosswalk.data.records import Record, Splits, count, relabel
-from crosswalk.data.transforms import AnyBatch, RdeTransform, token_length
+from crosswalk.data.records import Record, Splits, count
+from crosswalk.data.transforms import AnyBatch, RdeTransform
 from crosswalk.distributed import rank_and_world_size
-from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
+from crosswalk.types import DataSpec
 
 Reader = Callable[[Path], Splits]
-Transform = Callable[[Any], Any]
 
 
 class Tokenizer(Protocol):
@@ -47,13 +59,6 @@ class Tokenizer(Protocol):
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Return ``[captions, L]`` int64 ids, zero padded."""
-
-
-class PlanFactory(Protocol):
-    """Makes the batches of training samples with the given identities."""
-
-    def __call__(self, person_id: Index, *, batch_size: int, seed: int) -> BatchPlan:
-        """Return the plan."""
 
 
 class _Table:
@@ -66,91 +71,6 @@ class _Table:
         self.image_of_caption = np.repeat(np.arange(len(records)), numbers)
         self.person_id = np.array([record.person_id for record in records], dtype=np.int64)
         self.camera_id = np.array([record.camera_id for record in records], dtype=np.int64)
-
-
-class _Captions:
-    """Tokens with the number of ids of each caption."""
-
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens = tokens
-        self.length = token_length(tokens)
-
-
-class PairDataset:
-    """Training pairs, built in whole batches."""
-
-    def __init__(
-        self,
-        images: ImageStore,
-        tokens: Tensor,
-        *,
-        image_of_sample: Index,
-        person_id: Index,
-        camera_id: Index,
-    ) -> None:
-        self.images = images
-        self.captions = _Captions(tokens)
-        self.image_of_sample = image_of_sample
-        self.person_id = torch.from_numpy(person_id)
-        self.camera_id = torch.from_numpy(camera_id)
-
-    def __len__(self) -> int:
-        return len(self.image_of_sample)
-
-    def __getitems__(self, request: BatchRequest) -> PairBatch:
-        index = torch.from_numpy(request.sample_index)
-        return PairBatch(
-            image=self.images.read(self.image_of_sample[request.sample_index]),
-            tokens=self.captions.tokens[index],
-            length=self.captions.length[index],
-            person_id=self.person_id[index],
-            camera_id=self.camera_id[index],
-            sample_index=index,
-            key=request.key(),
-        )
-
-
-class GalleryDataset:
-    """Images of one split, built in whole batches."""
-
-    def __init__(self, images: ImageStore, *, person_id: Index, camera_id: Index) -> None:
-        self.images = images
-        self.person_id = torch.from_numpy(person_id)
-        self.camera_id = torch.from_numpy(camera_id)
-
-    def __len__(self) -> int:
-        return len(self.person_id)
-
-    def __getitems__(self, request: BatchRequest) -> ImageBatch:
-        index = torch.from_numpy(request.sample_index)
-        return ImageBatch(
-            image=self.images.read(request.sample_index),
-            person_id=self.person_id[index],
-            camera_id=self.camera_id[index],
-            sample_index=index,
-            key=request.key(),
-        )
-
-
-class QueryDataset:
-    """Captions of one split, built in whole batches. A caption has no camera: it is -1."""
-
-    def __init__(self, tokens: Tensor, *, person_id: Index) -> None:
-        self.captions = _Captions(tokens)
-        self.person_id = torch.from_numpy(person_id)
-
-    def __len__(self) -> int:
-        return len(self.person_id)
-
-    def __getitems__(self, request: BatchRequest) -> TextBatch:
-        index = torch.from_numpy(request.sample_index)
-        return TextBatch(
-            tokens=self.captions.tokens[index],
-            length=self.captions.length[index],
-            person_id=self.person_id[index],
-            camera_id=torch.full_like(index, -1),
-            sample_index=index,
-        )
 
 
 class TextToImageData(L.LightningDataModule):
@@ -215,12 +135,12 @@ class TextToImageData(L.LightningDataModule):
         synthetic: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_choice("data.protocol", protocol, ("val", "official"))
-        _check_choice("data.sweep", sweep, ("training", "clean"))
+        check_choice("data.protocol", protocol, ("val", "official"))
+        check_choice("data.sweep", sweep, ("training", "clean"))
         if seed < 0:
             raise ValueError(f"seed={seed} should not be negative.")
-        self.cache = _switch("data.cache", cache)
-        self.image_size = _height_and_width(image_size)
+        self.cache = switch("data.cache", cache)
+        self.image_size = height_and_width(image_size, example="[384, 128]")
         self.tokenizer = tokenizer(context_length=context_length)
         self.transform: Transform = RdeTransform() if transform is None else transform
         self.make_plan = plan
@@ -279,14 +199,9 @@ class TextToImageData(L.LightningDataModule):
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all image names, identities and captions, the same on every machine."""
-        digest = hashlib.sha256()
-        for name, record in self.splits:
-            image = record.image_path
-            if image.is_relative_to(self.splits.root):
-                image = image.relative_to(self.splits.root)
-            line = [name, image.as_posix(), record.person_id, *record.captions]
-            digest.update(json.dumps(line).encode())
-        return digest.hexdigest()[:16]
+        return records_fingerprint(
+            self.splits, self.splits.root, lambda record: (record.person_id, *record.captions)
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return what the run record says about the data, as plain values."""
@@ -377,7 +292,7 @@ class TextToImageData(L.LightningDataModule):
         if opened or self.allow_missing:
             self._open(split)
         if split not in self._tables:
-            self._tables[split] = _Table(_labelled(split, self.splits.split(split)))
+            self._tables[split] = _Table(labelled(split, self.splits.split(split)))
         return self._tables[split]
 
     def _open(self, split: str) -> ImageStore:
@@ -393,9 +308,9 @@ class TextToImageData(L.LightningDataModule):
             if not self.allow_missing:
                 raise_if_broken(images, paths, root=self.splits.root)
             elif images.broken:
-                images, records = _without_broken(images, records)
+                images, records = without_broken(images, records)
                 _check_not_empty(self.splits, split, records)
-                self._tables[split] = _Table(_labelled(split, records))
+                self._tables[split] = _Table(labelled(split, records))
                 self.notices.append(_left_out(split, self.splits.split(split), records))
             self._images[split] = images
         return self._images[split]
@@ -423,12 +338,7 @@ class TextToImageData(L.LightningDataModule):
 
     def _training_loader(self, make_plan: PlanFactory, first_pass: int) -> EpochLoader:
         _, world_size = rank_and_world_size()
-        if self.batch_size < world_size:
-            raise ValueError(
-                f"data.batch_size={self.batch_size} does not split over {world_size} processes: "
-                f"it counts the pairs of all of them. Use at least {world_size}, or fewer "
-                "processes (trainer.devices)."
-            )
+        check_batch_size(self.batch_size, world_size)
         person_id = self._pairs.person_id.numpy()
         plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed)
         return self._loader(self._pairs, plan, seed=self.seed, first_pass=first_pass)
@@ -463,37 +373,13 @@ class TextToImageData(L.LightningDataModule):
         first_pass: int = 0,
         num_workers: int | None = None,
     ) -> EpochLoader:
-        return EpochLoader(
+        return load_batches(
             dataset,
             plan,
             seed=seed,
             first_pass=first_pass,
             num_workers=self.num_workers if num_workers is None else num_workers,
-            pin_memory=torch.cuda.is_available(),
         )
-
-
-class _SomeImages:
-    """The images of a store that can be read."""
-
-    def __init__(self, images: ImageStore, places: Index) -> None:
-        self.images = images
-        self.places = places
-        self.broken: Mapping[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def read(self, index: Index) -> Tensor:
-        return self.images.read(self.places[index])
-
-
-def _without_broken(
-    images: ImageStore, records: Sequence[Record]
-) -> tuple[_SomeImages, tuple[Record, ...]]:
-    places = [place for place in range(len(records)) if place not in images.broken]
-    kept = tuple(records[place] for place in places)
-    return _SomeImages(images, np.array(places, dtype=np.int64)), kept
 
 
 def _left_out(split: str, before: Sequence[Record], after: Sequence[Record]) -> str:
@@ -503,14 +389,6 @@ def _left_out(split: str, before: Sequence[Record], after: Sequence[Record]) -> 
         f"{split}: {images:,} of {len(before):,} images cannot be read; they and their "
         f"{captions:,} captions are left out (data.allow_missing=true)."
     )
-
-
-def _labelled(split: str, records: Sequence[Record]) -> Sequence[Record]:
-    """Return training records with person ids 0..C-1; others keep those of the file."""
-    if split != "train":
-        return records
-    labels = relabel(record.person_id for record in records)
-    return [replace(record, person_id=labels[record.person_id]) for record in records]
 
 
 def _read(
@@ -535,22 +413,11 @@ def _check_not_empty(splits: Splits, name: str, records: Sequence[Record]) -> No
 
 
 def _synthetic_root(synthetic: Mapping[str, Any] | None) -> Path:
-    if synthetic is None:
-        raise ValueError(
-            "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
-            "people with data=synthetic_pairs."
-        )
+    defaults = {"size": "toy", "domain": "city", "seed": 0}
+    settings = synthetic_settings(synthetic, defaults, config="synthetic_pairs")
     from crosswalk.data.synthetic.generate import GENERATOR_VERSION, synthesize_pairs
 
-    settings = {"size": "toy", "seed": 0, "domain": "city", **synthetic}
-    if unknown := settings.keys() - {"size", "seed", "domain"}:
-        raise ValueError(
-            f"data.synthetic has no {sorted(unknown)}; its keys are size, seed and domain."
-        )
-    name = "-".join(str(settings[key]) for key in ("size", "domain", "seed"))
-    folder = cache_root() / "synthetic" / f"pairs-{name}-v{GENERATOR_VERSION}"
-    build_once(folder, lambda unfinished: synthesize_pairs(unfinished, **settings))
-    return folder
+    return synthetic_folder("pairs", settings, synthesize_pairs, GENERATOR_VERSION)
 
 
 def _settings_of(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -561,25 +428,3 @@ def _settings_of(tokenizer: Tokenizer) -> dict[str, Any]:
         if not name.startswith("_") and isinstance(value, (bool, int, float, str))
     }
     return {"class": type(tokenizer).__qualname__, "version": 1, **plain}
-
-
-def _height_and_width(size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(
-            f"data.image_size={list(size)} should be [height, width], for instance [384, 128]."
-        )
-    return int(size[0]), int(size[1])
-
-
-def _switch(key: str, value: bool | str) -> bool:
-    """Return a switch; ``on`` and ``off`` are words on the command line, booleans in YAML."""
-    if isinstance(value, bool):
-        return value
-    if value in ("on", "off"):
-        return value == "on"
-    raise ValueError(f"{key}={value} should be on or off.")
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{key}={value} does not exist. There are: {', '.join(choices)}.")

@@ -40,6 +40,25 @@ def test_shuffled_batches_hold_every_sample_once(num_samples: int, batch_size: i
     assert len(plan) == len(batches)
 
 
+@pytest.mark.parametrize(("num_samples", "batches"), [(12, 4), (13, 4), (14, 4), (3, 1)])
+def test_an_incomplete_last_batch_may_be_dropped(num_samples: int, batches: int) -> None:
+    plan = ShuffledBatches(num_samples, 3, seed=1, drop_last=True)
+    kept = lists(ShuffledBatches(num_samples, 3, seed=1))[:batches]
+
+    assert lists(plan) == kept
+    assert len(plan) == batches
+
+
+def test_the_samples_of_a_dropped_batch_are_others_in_every_pass() -> None:
+    plan = ShuffledBatches(7, 3, seed=1, drop_last=True)
+    missing = set()
+    for epoch in range(60):
+        plan.set_epoch(epoch)
+        missing |= set(range(7)) - set(chain(*lists(plan)))
+
+    assert missing == set(range(7))
+
+
 def test_orders_of_epochs_passes_and_seeds_differ_and_repeat() -> None:
     orders = {}
     for seed in (0, 1):
@@ -85,32 +104,49 @@ def test_identity_batches_hold_k_samples_of_p_identities(sizes: tuple[int, ...])
         assert len(set(owners[:, 0].tolist())) == 3
 
 
-def test_identity_batches_use_a_sample_twice_only_where_an_identity_is_too_small() -> None:
-    person_id = people(9, 5, 3, 8, 2, 4)
-    plan = IdentityBatches(person_id, batch_size=8, seed=1, samples_per_person=4)
-
-    for epoch in range(20):
-        plan.set_epoch(epoch)
-        drawn = np.concatenate(list(plan))
-        for person in np.unique(person_id):
-            mine = drawn[person_id[drawn] == person]
-            if (person_id == person).sum() >= 4:
-                assert len(set(mine.tolist())) == len(mine)
-            assert len(mine) <= max(4, (person_id == person).sum() // 4 * 4)
-
-
-def test_identity_batches_go_on_until_fewer_than_p_identities_have_chunks_left() -> None:
-    person_id = people(9, 5, 3, 8, 2, 4)  # chunks: 2, 1, 1, 2, 1, 1
+def test_identity_batches_cut_every_identity_once_before_they_cut_anew() -> None:
+    # chunks: 2, 1, 1, 2, 1, 1 of 31 samples, so at least two of the three batches are of one cut
+    sizes = {10: 9, 11: 5, 12: 3, 13: 8, 14: 2, 15: 4}
+    chunks = {10: 2, 11: 1, 12: 1, 13: 2, 14: 1, 15: 1}
+    person_id = people(*sizes.values())
     plan = IdentityBatches(person_id, batch_size=8, seed=1, samples_per_person=4)
 
     for epoch in range(50):
         plan.set_epoch(epoch)
-        owners = np.concatenate([person_id[batch].reshape(2, 4)[:, 0] for batch in plan])
-        left = {10: 2, 11: 1, 12: 1, 13: 2, 14: 1, 15: 1}
-        for owner in owners.tolist():
-            left[owner] -= 1
+        left, used = dict(chunks), set()
+        for batch in plan:
+            if sum(number > 0 for number in left.values()) < 2:
+                left, used = dict(chunks), set()
+            for chunk in batch.reshape(2, 4):
+                owner = int(person_id[chunk[0]])
+                left[owner] -= 1
+                if sizes[owner] >= 4:
+                    assert len({*chunk.tolist()} - used) == 4
+                    used |= set(chunk.tolist())
         assert min(left.values()) >= 0
-        assert sum(number > 0 for number in left.values()) < 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "batches"),
+    [
+        ((9, 5, 3, 8, 2, 4), 8, 3),
+        ((40, 4, 4), 12, 4),  # without cutting anew there is one batch
+        ((4, 7), 8, 1),
+        ((1, 1, 1), 12, 1),  # fewer samples than a batch holds
+        ((1,) * 16, 8, 2),  # 16 chunks: not all of them are used
+    ],
+)
+def test_identity_passes_have_one_length_in_all_epochs(
+    sizes: tuple[int, ...], batch_size: int, batches: int
+) -> None:
+    plan = IdentityBatches(people(*sizes), batch_size, seed=0, samples_per_person=4)
+
+    lengths = set()
+    for epoch in range(30):
+        plan.set_epoch(epoch)
+        lengths |= {len(plan), len(lists(plan))}
+
+    assert lengths == {batches}
 
 
 def test_first_identity_batch_takes_every_pair_of_identities_equally_often() -> None:
@@ -144,6 +180,8 @@ def test_identity_batches_repeat_with_their_epoch() -> None:
 def test_plans_refuse_what_cannot_be_batched() -> None:
     with pytest.raises(ValueError, match=r"batch_size=0 should be at least 1"):
         ShuffledBatches(5, 0, seed=0)
+    with pytest.raises(ValueError, match=r"batch_size=6 is larger than the training set of 5"):
+        ShuffledBatches(5, 6, seed=0, drop_last=True)
     with pytest.raises(ValueError, match=r"batch_size=6 is not a multiple of .*=4"):
         identity_plan(people(4, 4), batch_size=6, seed=0)
     with pytest.raises(ValueError, match=r"needs 3 identities in a batch, but .* has 2"):
@@ -154,3 +192,9 @@ def test_the_shuffled_plan_covers_every_sample() -> None:
     plan = shuffled_plan(people(4, 4), batch_size=3, seed=0)
 
     assert sorted(np.concatenate(list(plan)).tolist()) == list(range(8))
+
+
+def test_the_shuffled_plan_may_drop_the_incomplete_batch() -> None:
+    plan = shuffled_plan(people(4, 4), batch_size=3, seed=0, drop_last=True)
+
+    assert [len(batch) for batch in plan] == [3, 3]
