@@ -43,7 +43,7 @@ def run_import(method: str, source: Path, target: Path) -> int:
         >>> run_import("cyclegan", Path("best.pth"), Path("weights.safetensors"))
         Traceback (most recent call last):
             ...
-        ValueError: there is no importer for 'cyclegan'; there are: rde.
+        ValueError: there is no importer for 'cyclegan'; there are: mar, mmcl, rde.
     """
     if method not in importable_methods():
         raise ValueError(

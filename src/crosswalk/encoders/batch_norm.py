@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crosswalk.distributed import rank_and_world_size, sum_over_processes
+
+_LIBRARY_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 BatchStatistics = Literal["frozen", "train"]
 
@@ -84,7 +87,9 @@ class GroupBatchNorm(nn.Module):
         if rank_and_world_size()[1] == 1:
             groups = torch.split(x, self.group_size or max(len(x), 1))
             self.num_batches_tracked += len(groups)
-            return torch.cat([self._normalise_group(group) for group in groups])
+            normalised = [self._normalise_group(group) for group in groups]
+            # one group is the usual case, and concatenating it would copy it
+            return normalised[0] if len(normalised) == 1 else torch.cat(normalised)
         return self._normalise_across_processes(x)
 
     def _normalise_group(self, x: Tensor) -> Tensor:
@@ -137,3 +142,71 @@ class GroupBatchNorm(nn.Module):
             f"{len(self.weight)}, group_size={self.group_size}, statistics={self.statistics!r}, "
             f"eps={self.eps}, momentum={self.momentum}"
         )
+
+
+class _GroupBatchNormAct(GroupBatchNorm):
+    """A group batch normalisation with what timm does behind it: drop-out and an activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated: Tensor = self.act(self.drop(super().forward(x)))
+        return activated
+
+
+def replace_batch_norms(module: nn.Module, group_size: int | None = None) -> nn.Module:
+    """Return ``module`` with a `GroupBatchNorm` in the place of every batch normalisation.
+
+    Parameters and buffers are taken over, so are their names, eps and momentum. A normalisation
+    that occurs in several places stays one.
+
+    Args:
+        module: Any module, changed in place; torch's batch normalisations and timm's with an
+            activation are known.
+        group_size: Samples that share statistics; None means the whole global batch.
+
+    Raises:
+        ValueError: If a normalisation has no counterpart; it is named.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        >>> replace_batch_norms(model, group_size=4)[1]
+        GroupBatchNorm(3, group_size=4, statistics='train', eps=1e-05, momentum=0.1)
+    """
+    replaced: dict[nn.Module, GroupBatchNorm] = {}
+    for path, norm in module.named_modules():
+        if isinstance(norm, _BatchNorm):
+            replaced[norm] = _group_batch_norm(norm, path or "the module", group_size)
+    for parent in list(module.modules()):
+        if parent in replaced:
+            continue
+        for name, child in parent._modules.items():
+            if child in replaced:
+                setattr(parent, name, replaced[child])
+    return replaced.get(module, module)
+
+
+def _group_batch_norm(norm: Any, path: str, group_size: int | None) -> GroupBatchNorm:  # noqa: ANN401
+    """Return the counterpart of one normalisation, with its parameters and buffers."""
+    if norm.weight is None or norm.running_mean is None or norm.momentum is None:
+        raise ValueError(
+            f"{path} is a batch normalisation without scale, without running statistics or "
+            "without momentum, which GroupBatchNorm has no counterpart for. Choose another "
+            "encoder.backbone.name."
+        )
+    kind = GroupBatchNorm
+    if type(norm) not in _LIBRARY_NORMS:
+        if not {"drop", "act"} <= norm._modules.keys():
+            raise ValueError(
+                f"{path} is a {type(norm).__name__}, a batch normalisation that is not known "
+                "here. Choose another encoder.backbone.name."
+            )
+        kind = _GroupBatchNormAct
+    new = kind(len(norm.weight), group_size=group_size, eps=norm.eps, momentum=norm.momentum)
+    if isinstance(new, _GroupBatchNormAct):
+        new.drop, new.act = norm.drop, norm.act
+    new.weight, new.bias = norm.weight, norm.bias
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        new.register_buffer(name, getattr(norm, name))
+    return new.train(norm.training)
