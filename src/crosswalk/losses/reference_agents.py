@@ -1,0 +1,114 @@
+"""Losses around reference agents: one unit vector for each person of a labelled source."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crosswalk.losses.identity import identity_loss
+
+
+class JointTerms(NamedTuple):
+    """Terms of `joint_embedding_loss`; their mean is the sum of ``loss`` over that of ``counted``.
+
+    Attributes:
+        loss: ``[terms]`` >= 0; the pulls of the source images, then the pushes of the source
+            images (if asked for) and of the target images; 0 where a term does not count.
+        counted: ``[terms]`` bool; a push counts where its image has a hard agent, a pull always.
+    """
+
+    loss: Tensor
+    counted: Tensor
+
+
+def agent_loss(similarity: Tensor, person_id: Tensor, *, scale: float) -> Tensor:
+    """Return the cross-entropy of every source image's own agent among all agents.
+
+    Makes an agent stand for its person; no other loss of MAR moves the agents.
+    Source: Yu et al., MAR, CVPR 2019, eq. 7; the scale only in the official code.
+
+    Args:
+        similarity: ``[n, agents]`` cosine similarities in [-1, 1].
+        person_id: ``[n]`` int64 own agents.
+        scale: Inverse temperature of the softmax; > 0.
+
+    Returns:
+        ``[n]`` losses >= 0, not reduced.
+
+    Example:
+        >>> agent_loss(torch.tensor([[0.5, 0.4]]), torch.tensor([0]), scale=10.0)
+        tensor([0.3133])
+    """
+    return identity_loss(scale * similarity, person_id)
+
+
+def hard_agents(similarity: Tensor, *, margin: float) -> Tensor:
+    """Return which agents are too near: closer than ``margin``, if both are unit vectors.
+
+    Args:
+        similarity: ``[n, agents]`` cosine similarities.
+        margin: Squared distance that a stranger's image should keep; in [0, 4].
+
+    Returns:
+        ``[n, agents]`` bool.
+
+    Example:
+        >>> hard_agents(torch.tensor([[0.5, 0.6]]), margin=1.0)
+        tensor([[False,  True]])
+    """
+    return similarity > 1 - margin / 2
+
+
+def joint_embedding_loss(
+    source: Tensor,
+    target: Tensor,
+    agents: Tensor,
+    person_id: Tensor,
+    *,
+    margin: float,
+    source_negatives: bool,
+) -> JointTerms:
+    """Return what ties both domains to the agents: pulls to one's own, pushes from hard ones.
+
+    The source pulls its images to their agents, so agents stay where images are; a target image
+    shows no source person, so it is pushed from agents that are too near. The push of an image is
+    the mean over its hard agents.
+    Source: Yu et al., MAR, CVPR 2019, eq. 8. As in the official code, and unlike the paper, a push
+    is a mean, all terms are averaged, and source images may be pushed from strangers' agents.
+
+    Args:
+        source: ``[n_s, D]`` unit vectors of source images.
+        target: ``[n_t, D]`` unit vectors of target images.
+        agents: ``[agents, D]`` unit vectors; detach them to let only images move (official code).
+        person_id: ``[n_s]`` int64 own agents of the source images.
+        margin: Squared distance that a stranger's image should keep; in [0, 4].
+        source_negatives: Whether source images are pushed too.
+
+    Example:
+        >>> source, target = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.8, 0.6]])
+        >>> agents = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> terms = joint_embedding_loss(
+        ...     source, target, agents, torch.tensor([0]), margin=1.0, source_negatives=True
+        ... )
+        >>> terms.loss
+        tensor([0.0000, 0.2000, 0.5733])
+        >>> terms.loss.sum() / terms.counted.sum()
+        tensor(0.2578)
+    """
+    pull = (source - agents[person_id]).square().sum(dim=1)
+    image = torch.cat([source, target]) if source_negatives else target
+    similarity = image @ agents.T
+    hard = hard_agents(similarity.detach(), margin=margin)
+    if source_negatives:
+        hard[torch.arange(len(source), device=hard.device), person_id] = False
+    # Not by differences: [n, agents, D] would be 6 GB at the published size.
+    length = image.square().sum(dim=1, keepdim=True) + agents.square().sum(dim=1)
+    hinge = (margin - (length - 2 * similarity)).clamp_min(0)
+    num_hard = hard.sum(dim=1)
+    push = (hinge * hard).sum(dim=1) / num_hard.clamp_min(1)
+    return JointTerms(
+        torch.cat([pull, push]),
+        torch.cat([torch.ones_like(person_id, dtype=torch.bool), num_hard > 0]),
+    )
