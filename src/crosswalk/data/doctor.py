@@ -1,12 +1,14 @@
 """The doctor behind ``crosswalk data check``: everything that may be wrong with a data set.
 
 Errors (missing, damaged or contradictory data) end with status 1; warnings (odd counts, shared or
-cut-off captions) with 0. Each finding says what to do next. Nothing is written into the data set.
+cut-off captions, queries without a match) with 0. Each finding says what to do next. Nothing is
+written into the data set.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 import unicodedata
@@ -20,18 +22,39 @@ from crosswalk.data.doctor_report import (
     CheckProgress,
     Finding,
     Report,
-    counted,
+    are,
     print_report,
+)
+from crosswalk.data.image_doctor import (
+    IMAGE_SOURCES,
+    CamStyle,
+    ImageSource,
+    camera_style_images,
+    detect_images,
+    image_counts,
+    image_set_findings,
+    images_by_camera,
+    set_notices,
+    table_columns,
 )
 from crosswalk.data.integrity import (
     KINDS,
+    AnySplits,
     ImageProblem,
     by_source,
     damaged_images,
     fingerprint,
+    image_folder,
     missing_images,
 )
-from crosswalk.data.records import SPLITS, Splits, count, count_deviations, repeated_images
+from crosswalk.data.records import (
+    SPLITS,
+    ImageSplits,
+    Splits,
+    count,
+    count_deviations,
+    repeated_images,
+)
 
 CONTEXT_LENGTH = 77  # CLIP: captions of more tokens lose their end
 
@@ -40,7 +63,7 @@ TokenLengths = Callable[[Sequence[str]], Iterable[int]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A kind of data set that can be checked: how to find and to read it."""
+    """A kind of data set with captions that can be checked: how to find and to read it."""
 
     name: str
     read: Callable[[Path], Splits]
@@ -65,7 +88,7 @@ def _find_pairs(path: Path) -> Layout | None:
     return Layout(found[0].parent, (found[0],), "", found[0].name) if len(found) == 1 else None
 
 
-SOURCES = {
+SOURCES: dict[str, Source | ImageSource] = {
     "cuhk_pedes": Source(
         "CUHK-PEDES",
         cuhk_pedes.read_cuhk_pedes,
@@ -82,9 +105,16 @@ SOURCES = {
         _finder("RSTPReid", rstp_reid.FOLDERS, rstp_reid.FORMS),
     ),
     "own_pairs": Source("own pairs", own_pairs.read_own_pairs, _find_pairs),
+    **IMAGE_SOURCES,
 }
+OWN = ("own_pairs", "own_images")
 
-ALIASES = {"synthetic_pairs": "cuhk_pedes", "rstpreid": "rstp_reid"}
+ALIASES = {
+    "synthetic_pairs": "cuhk_pedes",
+    "rstpreid": "rstp_reid",
+    "market_1501": "market1501",
+    "dukemtmc_reid": "dukemtmc",
+}
 
 
 def detect(root: Path) -> list[str]:
@@ -94,7 +124,8 @@ def detect(root: Path) -> list[str]:
         >>> detect(Path("/nowhere"))
         []
     """
-    found = {key: source.find(root) for key, source in SOURCES.items() if key != "own_pairs"}
+    texts = [key for key in SOURCES if key not in IMAGE_SOURCES and key not in OWN]
+    found = {key: SOURCES[key].find(root) for key in texts}
     layouts = {key: layout for key, layout in found.items() if layout is not None}
     cuhk = layouts.get("cuhk_pedes")
     if cuhk is not None and cuhk.form not in ("reid_raw.json", "caption_all.json"):
@@ -102,9 +133,14 @@ def detect(root: Path) -> list[str]:
         others = [layout.folder for key, layout in layouts.items() if key != "cuhk_pedes"]
         if cuhk.folder in others:
             del layouts["cuhk_pedes"]
-    if not layouts and SOURCES["own_pairs"].find(root) is not None:
-        return ["own_pairs"]
-    return list(layouts)
+    keys = [*layouts, *detect_images(root)]
+    if keys:
+        return keys
+    pairs, images = (SOURCES[key].find(root) for key in OWN)
+    if pairs is None or images is None:
+        return [key for key, layout in zip(OWN, (pairs, images), strict=True) if layout is not None]
+    # A table of captions may lie beside folders of the images that it names.
+    return ["own_pairs" if "caption" in table_columns(pairs.files[0]) else "own_images"]
 
 
 def check(
@@ -117,8 +153,8 @@ def check(
     r"""Return what is wrong with the data set at ``root``.
 
     Args:
-        root: Its folder or the one above; for own pairs the file or its folder.
-        dataset: ``cuhk_pedes``, ``icfg_pedes``, ``rstp_reid`` or ``own_pairs``; None finds out.
+        root: Its folder or the one above; for own pairs and images the file or its folder.
+        dataset: A key of `SOURCES`, such as ``cuhk_pedes`` or ``market1501``; None finds out.
         token_lengths: Counts the tokens of captions; None takes CLIP's tokenizer.
         progress: Called with (images checked, images in all).
 
@@ -202,8 +238,11 @@ def _detected(root: Path) -> list[str]:
     raise FileNotFoundError(
         f"{root} holds no data set that is known. Looked there, and in folders of the name of the "
         "data set, for reid_raw.json, caption_all.json or one file per split (CUHK-PEDES), "
-        "ICFG-PEDES.json or ICFG_PEDES.json (ICFG-PEDES), data_captions.json (RSTPReid), and one "
-        ".csv or .jsonl file (own pairs). Give the folder that holds one of these."
+        "ICFG-PEDES.json or ICFG_PEDES.json (ICFG-PEDES), data_captions.json (RSTPReid), "
+        "bounding_box_train/ and bounding_box_test/ (Market-1501, DukeMTMC-reID), list_train.txt "
+        "(MSMT17), train/, query/ and gallery/ with images (own images), and one .csv or .jsonl "
+        "file (own pairs; own images with a column `path`). Give the folder that holds one of "
+        "these."
     )
 
 
@@ -231,7 +270,7 @@ def _check_one(
     started = time.monotonic()
     source = SOURCES[key]
     try:
-        splits = source.read(root)
+        splits: AnySplits = source.read(root)
     except (FileNotFoundError, ValueError) as error:
         layout = source.find(root)
         return Report(
@@ -241,9 +280,11 @@ def _check_one(
             findings=(Finding("error", "annotation", str(error), ""),),
             seconds=time.monotonic() - started,
         )
+    styled = camera_style_images(splits) if isinstance(splits, ImageSplits) else CamStyle()
     problems = missing_images(splits)
     absent = {problem.path for problem in problems}
     present = [record for _, record in splits if record.image_path not in absent]
+    present += styled.records
     total = len({record.image_path for record in present})
     done = 0
 
@@ -254,38 +295,54 @@ def _check_one(
             progress(done, total)
 
     problems += damaged_images(present, progress=advance)
-    captions = [caption for _, record in splits for caption in record.captions]
-    lengths = list((token_lengths or _clip_lengths)(captions))
-    sources = by_source(splits, problems)
-    findings = [
-        *_image_findings(splits, problems, sources),
-        *_identity_findings(splits, key),
-        *_repeated_image_findings(splits),
-        *_count_findings(splits),
-        *_caption_findings(splits, lengths),
-    ]
+    sources = by_source(splits, problems, more=(record.image_path for record in styled.records))
+    findings = [*_image_findings(splits, problems, sources), *_count_findings(splits)]
+    notices = list(splits.notices)
+    if isinstance(splits, ImageSplits):
+        findings += [*image_set_findings(splits, key), *styled.findings]
+        notices += [*set_notices(splits, key), *styled.notices]
+        counts = image_counts(splits)
+        trainable = all(counts[name]["images"] for name in counts)
+    else:
+        captions = [caption for _, record in splits for caption in record.captions]
+        findings += [
+            *_identity_findings(splits, key),
+            *_repeated_image_findings(splits),
+            *_caption_findings(splits, list((token_lengths or _clip_lengths)(captions))),
+        ]
+        counts = {name: count(splits.split(name)) for name in SPLITS}
+        trainable = bool(splits.train) and bool(splits.test)
+    findings.sort(key=lambda finding: finding.severity != "error")
     deviations = count_deviations(splits)
     own_counts = (splits.root / EXPECTED_COUNTS_FILE).is_file()
-    expected = {name: dict(counts) for name, counts in (splits.published or {}).items()}
+    expected = {name: dict(numbers) for name, numbers in (splits.published or {}).items()}
+    usable = trainable and all(finding.severity != "error" for finding in findings)
     return Report(
         dataset=splits.dataset,
         root=str(splits.root),
         layout=splits.layout,
-        image_folder=str(splits.image_folder),
-        counts={name: count(splits.split(name)) for name in SPLITS},
+        image_folder=str(image_folder(splits)),
+        counts=counts,
         expected=expected,
         expected_from=EXPECTED_COUNTS_FILE if own_counts else "published" if expected else "",
+        cameras=images_by_camera(splits) if isinstance(splits, ImageSplits) else {},
         sources=sources,
         images=tuple(problems),
-        findings=tuple(sorted(findings, key=lambda finding: finding.severity != "error")),
-        notices=tuple(notice for notice in splits.notices if notice not in deviations),
+        findings=tuple(findings),
+        notices=tuple(notice for notice in notices if notice not in deviations),
+        command=_training_command(root, key) if usable else "",
         fingerprint=fingerprint(splits),
         seconds=time.monotonic() - started,
     )
 
 
+def _training_command(root: Path, key: str) -> str:
+    method = "mmcl" if key in IMAGE_SOURCES else "rde"
+    return f'make train METHOD={method} DATA={key} ARGS="data.root={shlex.quote(str(root))}"'
+
+
 def _image_findings(
-    splits: Splits, problems: Sequence[ImageProblem], sources: dict[str, dict[str, int]]
+    splits: AnySplits, problems: Sequence[ImageProblem], sources: dict[str, dict[str, int]]
 ) -> list[Finding]:
     advice = {
         "missing": "Complete the data set, or train without these images: data.allow_missing=true.",
@@ -306,10 +363,10 @@ def _image_findings(
                 f"rest. {step}"
             )
         elif kind == "missing" and len(whole) == len(sources):
-            step = f"No image is there: unpack the images into {splits.image_folder}."
+            step = f"No image is there: unpack the images into {image_folder(splits)}."
         names = (f"{p.path} ({p.origin}): {p.detail}" for p in found)
         what = "without content (zero bytes)" if kind == "empty" else kind
-        message = f"{_are(len(found), 'image')} {what}."
+        message = f"{are(len(found), 'image')} {what}."
         findings.append(Finding("error", kind, message, step, tuple(names)))
     return findings
 
@@ -321,7 +378,7 @@ def _identity_findings(splits: Splits, key: str) -> list[Finding]:
         shared = ids[first] & ids[second]
         if not shared:
             continue
-        message = f"{_are(len(shared), 'identity')} in both {first} and {second}."
+        message = f"{are(len(shared), 'identity')} in both {first} and {second}."
         items = tuple(str(person_id) for person_id in sorted(shared))
         # MSMT17, where ICFG-PEDES comes from, numbers the people of each split from 0.
         restarts = key == "icfg_pedes" and min(ids[first]) == min(ids[second]) == 0
@@ -359,7 +416,7 @@ def _repeated_image_findings(splits: Splits) -> list[Finding]:
             Finding(
                 "error",
                 "image_in_two_splits",
-                f"{_are(len(across), 'image')} in two splits.",
+                f"{are(len(across), 'image')} in two splits.",
                 "Give each image one split; fetch the annotation again if it is not your own.",
                 tuple(names),
             )
@@ -369,7 +426,7 @@ def _repeated_image_findings(splits: Splits) -> list[Finding]:
             Finding(
                 "warning",
                 "repeated_image",
-                f"{_are(len(within), 'image')} named by several entries of one split.",
+                f"{are(len(within), 'image')} named by several entries of one split.",
                 "It counts several times in the gallery; fetch the annotation again, or put the "
                 "captions of one image into one entry.",
                 tuple(map(str, within)),
@@ -378,7 +435,7 @@ def _repeated_image_findings(splits: Splits) -> list[Finding]:
     return findings
 
 
-def _count_findings(splits: Splits) -> list[Finding]:
+def _count_findings(splits: AnySplits) -> list[Finding]:
     deviations = count_deviations(splits)
     if not deviations:
         return []
@@ -423,7 +480,7 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
             Finding(
                 "error",
                 "empty_caption",
-                f"{_are(len(empty), 'caption')} empty.",
+                f"{are(len(empty), 'caption')} empty.",
                 "Write these captions, or remove them, in a copy of the annotation.",
                 tuple(empty),
             )
@@ -433,7 +490,7 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
             Finding(
                 "warning",
                 "shared_caption",
-                f"{_are(len(shared), 'caption')} attached to several identities.",
+                f"{are(len(shared), 'caption')} attached to several identities.",
                 "They cannot tell these people apart, and cost accuracy in training and test; "
                 "rewrite them if the data are yours.",
                 tuple(shared),
@@ -444,7 +501,7 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
             Finding(
                 "warning",
                 "truncated_caption",
-                f"{_are(len(long), 'caption')} longer than the {CONTEXT_LENGTH} tokens that "
+                f"{are(len(long), 'caption')} longer than the {CONTEXT_LENGTH} tokens that "
                 "CLIP reads.",
                 "The end of them is not seen; shorten them if the data are yours.",
                 tuple(long),
@@ -455,16 +512,12 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
             Finding(
                 "warning",
                 "foreign_script",
-                f"{_are(len(foreign), 'caption')} with letters of another script.",
+                f"{are(len(foreign), 'caption')} with letters of another script.",
                 "CLIP was trained on English: correct them if the data are yours.",
                 tuple(foreign),
             )
         )
     return findings
-
-
-def _are(number: int, noun: str) -> str:
-    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def _clip_lengths(captions: Sequence[str]) -> Iterable[int]:

@@ -44,13 +44,16 @@ class Report:
         root: The folder that holds it.
         layout: The layout that matched, below the folder that was given.
         image_folder: Folder that the image names start from.
-        counts: Identities, images and captions per split.
+        counts: Identities, images and captions per split; of image sets identities, images,
+            cameras and junk left out.
         expected: Counts it should have, if known.
         expected_from: ``published``, ``expected_counts.json``, or empty.
+        cameras: Images per split of each camera of an image set.
         sources: Per source folder the images named, and how many have each kind of problem.
         images: Images that cannot be used.
         findings: Errors, then warnings.
         notices: What the reader said.
+        command: How to train on these data.
         fingerprint: See `crosswalk.data.integrity.fingerprint`.
         seconds: How long the check took.
     """
@@ -62,10 +65,12 @@ class Report:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     expected: dict[str, dict[str, int]] = field(default_factory=dict)
     expected_from: str = ""
+    cameras: dict[str, dict[str, int]] = field(default_factory=dict)
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
     images: tuple[ImageProblem, ...] = ()
     findings: tuple[Finding, ...] = ()
     notices: tuple[str, ...] = ()
+    command: str = ""
     fingerprint: str = ""
     seconds: float = 0.0
 
@@ -128,8 +133,18 @@ def counted(number: int, noun: str) -> str:
         >>> counted(1, "image"), counted(1_200, "identity")
         ('1 image', '1,200 identities')
     """
-    plural = {"identity": "identities"}.get(noun, noun + "s")
+    plural = {"identity": "identities", "query": "queries"}.get(noun, noun + "s")
     return f"{number:,} {noun if number == 1 else plural}"
+
+
+def are(number: int, noun: str) -> str:
+    """Return a number with its noun and "is" or "are".
+
+    Example:
+        >>> are(1, "image"), are(2, "query")
+        ('1 image is', '2 queries are')
+    """
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +180,15 @@ def _blocks(report: Report) -> Iterable[_Table | _Line]:
         yield "", f"note         {notice}"
     if report.counts:
         yield _count_table(report)
+    if report.cameras:
+        splits = [name for name, counts in report.counts.items() if counts["images"]]
+        yield _Table(
+            ("camera", *splits),
+            tuple(
+                (name, *(f"{row.get(split, 0):,}" for split in splits))
+                for name, row in report.cameras.items()
+            ),
+        )
     if len(report.sources) > 1 or report.images:
         yield _Table(
             ("source", "images", "usable", *KINDS),
@@ -194,6 +218,8 @@ def _blocks(report: Report) -> Iterable[_Table | _Line]:
         yield "bold", f"{', '.join(numbers)} in {report.dataset}."
     else:
         yield "bold green", f"No problems found in {report.dataset}."
+    if report.command:
+        yield "", f"Train on it: {report.command}"
 
 
 def _count_table(report: Report) -> _Table:
@@ -206,7 +232,9 @@ def _count_table(report: Report) -> _Table:
             for what, number in counts.items()
         ]
         rows.append((name, *cells))
-    return _Table(("split", "identities", "images", "captions"), tuple(rows))
+    columns = {name: name for counts in report.counts.values() for name in counts}
+    columns["person_ids"] = "identities"
+    return _Table(("split", *columns.values()), tuple(rows))
 
 
 def print_report(report: Report) -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,13 +16,15 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from crosswalk.data.records import Record, Splits
+from crosswalk.data.records import ImageSplits, Record, Splits
 
 KINDS = ("missing", "empty", "truncated", "corrupt")
 
 # ours: starting worker processes costs as much as decoding about this many images
 IN_PROCESS = 2_000
 CHUNK = 64  # ours: images per task of a worker
+
+AnySplits = Splits | ImageSplits
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def file_sizes(paths: Iterable[Path]) -> dict[Path, int]:
     return sizes
 
 
-def missing_images(splits: Splits) -> list[ImageProblem]:
+def missing_images(splits: AnySplits) -> list[ImageProblem]:
     """Return the images of all splits that are not there or have zero bytes. Opens no image.
 
     Example:
@@ -122,6 +125,34 @@ def damaged_images(
     return [replace(problem, origin=origins[problem.path]) for problem in problems]
 
 
+def same_pictures(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
+    """Return groups of files whose contents are the same byte by byte, in the given order.
+
+    Only files that share their size are read.
+
+    Args:
+        paths: Files; those that are missing or empty are left out.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for stem, content in (("a", b"1"), ("b", b"2"), ("c", b"1"), ("d", b"12")):
+        ...         _ = (Path(name) / stem).write_bytes(content)
+        ...     groups = same_pictures(sorted(Path(name).iterdir()))
+        >>> [[path.name for path in group] for group in groups]
+        [['a', 'c']]
+    """
+    paths = list(dict.fromkeys(paths))
+    sizes = file_sizes(paths)
+    number = Counter(sizes.values())
+    groups: dict[bytes, list[Path]] = {}
+    for path in paths:
+        if sizes.get(path, 0) > 0 and number[sizes[path]] > 1:
+            digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+            groups.setdefault(digest, []).append(path)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
 def check_image(path: Path) -> ImageProblem | None:
     """Return what is wrong with an image file, or None if every pixel decodes.
 
@@ -162,8 +193,25 @@ def source_of(path: Path, image_folder: Path) -> str:
     return parts[0] if len(parts) > 1 else "."
 
 
-def by_source(splits: Splits, problems: Sequence[ImageProblem]) -> dict[str, dict[str, int]]:
+def image_folder(splits: AnySplits) -> Path:
+    """Return the folder that image names start from.
+
+    Example:
+        >>> image_folder(ImageSplits("own", Path("people"), ".", (), (), ())).name
+        'people'
+    """
+    return splits.image_folder if isinstance(splits, Splits) else splits.root
+
+
+def by_source(
+    splits: AnySplits, problems: Sequence[ImageProblem], *, more: Iterable[Path] = ()
+) -> dict[str, dict[str, int]]:
     """Return per source folder the number of images named and of each kind of problem.
+
+    Args:
+        splits: The data set.
+        problems: Images that cannot be used.
+        more: Further images that belong to it.
 
     Example:
         >>> record = Record(Path("imgs/cam_a/1.png"), person_id=3)
@@ -172,25 +220,25 @@ def by_source(splits: Splits, problems: Sequence[ImageProblem]) -> dict[str, dic
         {'cam_a': {'images': 1, 'missing': 0, 'empty': 1, 'truncated': 0, 'corrupt': 0}}
     """
     table: dict[str, dict[str, int]] = {}
-    for path in {record.image_path: None for _, record in splits}:
-        row = table.setdefault(
-            source_of(path, splits.image_folder), dict.fromkeys(("images", *KINDS), 0)
-        )
+    folder = image_folder(splits)
+    for path in dict.fromkeys([*(record.image_path for _, record in splits), *more]):
+        row = table.setdefault(source_of(path, folder), dict.fromkeys(("images", *KINDS), 0))
         row["images"] += 1
     for problem in problems:
-        table[source_of(problem.path, splits.image_folder)][problem.kind] += 1
+        table[source_of(problem.path, folder)][problem.kind] += 1
     return dict(sorted(table.items()))
 
 
-def fingerprint(splits: Splits) -> str:
+def fingerprint(splits: AnySplits) -> str:
     r"""Return 64 hexadecimal digits that identify annotation and image files.
 
-    SHA-256 over one line per image, train, val and test in this order, each in the order of the
-    annotation: the JSON list ``[split, image name, person id, camera id, captions, bytes]`` as
-    ASCII without spaces, and a line feed. The image name starts from the image folder and has
-    forward slashes; ``bytes`` is the size of the file, -1 where it is missing. So the same data at
-    another place, or copied, keep their fingerprint; times of files do not count, nor does the
-    content of an image that changed without changing size.
+    SHA-256 over one line per image, train, val and test in this order (image sets: train, query,
+    gallery, val_query, val_gallery), each in the order of the reader: the JSON list ``[split, image
+    name, person id, camera id, captions, bytes]`` as ASCII without spaces, and a line feed. The
+    image name starts from the image folder and has forward slashes; ``bytes`` is the size of the
+    file, -1 where it is missing. So the same data at another place, or copied, keep their
+    fingerprint; times of files do not count, nor does the content of an image that changed without
+    changing size.
 
     Example:
         >>> record = Record(Path("/nowhere/1.jpg"), person_id=3, captions=("A man.",))
@@ -201,11 +249,12 @@ def fingerprint(splits: Splits) -> str:
     """
     sizes = file_sizes({record.image_path for _, record in splits})
     digest = hashlib.sha256()
+    folder = image_folder(splits)
     for name, record in splits:
         path = record.image_path
         row = [
             name,
-            Path(os.path.relpath(path, splits.image_folder)).as_posix(),
+            Path(os.path.relpath(path, folder)).as_posix(),
             record.person_id,
             record.camera_id,
             record.captions,

@@ -60,7 +60,10 @@ def test_a_complete_set_has_no_findings(folder: Path) -> None:
     assert report.counts == report.expected == COUNTS
     assert report.expected_from == "expected_counts.json"
     assert len(report.fingerprint) == 64
-    assert report.to_text().endswith("No problems found in synthetic pedestrians.\n")
+    assert "\nNo problems found in synthetic pedestrians.\n" in report.to_text()
+    assert (
+        report.command == f'make train METHOD=rde DATA=cuhk_pedes ARGS="data.root={folder.parent}"'
+    )
 
 
 def test_other_counts_than_the_own_ones_are_a_warning(folder: Path) -> None:

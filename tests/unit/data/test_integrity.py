@@ -15,8 +15,9 @@ from crosswalk.data.integrity import (
     damaged_images,
     fingerprint,
     missing_images,
+    same_pictures,
 )
-from crosswalk.data.records import Record
+from crosswalk.data.records import ImageSplits, Record
 from tests.unit.data.trees import CUHK_ENTRIES, tree, untouched, write_cuhk, write_image
 
 
@@ -225,3 +226,46 @@ def test_looking_leaves_no_trace(tmp_path: Path) -> None:
     fingerprint(splits)
 
     assert tree(tmp_path) == before
+
+
+def test_copies_are_found_among_files_of_one_size(tmp_path: Path) -> None:
+    contents = {
+        "a": b"one",
+        "b": b"two",
+        "c": b"one",
+        "d": b"three",
+        "e": b"",
+        "f": b"",
+        "g": b"one",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / name for name in ("g", "f", "e", "d", "c", "b", "a", "nowhere", "a")]
+
+    groups = same_pictures(paths)
+
+    assert [[path.name for path in group] for group in groups] == [["g", "c", "a"]]
+
+
+def test_image_sets_have_fingerprints_of_the_same_form(tmp_path: Path) -> None:
+    (tmp_path / "query").mkdir()
+    (tmp_path / "query" / "0002_c1.jpg").write_bytes(b"seven..")
+    query = (Record(tmp_path / "query" / "0002_c1.jpg", 2, 1),)
+    gallery = (Record(tmp_path / "gallery" / "0002_c2.jpg", 2, 2),)
+    splits = ImageSplits("own", tmp_path, ".", (), query, gallery)
+
+    lines = '["query","query/0002_c1.jpg",2,1,[],7]\n["gallery","gallery/0002_c2.jpg",2,2,[],-1]\n'
+
+    assert fingerprint(splits) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_further_images_count_in_their_folder(tmp_path: Path) -> None:
+    splits = ImageSplits("own", tmp_path, ".", (Record(tmp_path / "train/a.jpg", 1),), (), ())
+    styled = [tmp_path / "styled/a.jpg", tmp_path / "styled/b.jpg"]
+
+    table = by_source(splits, [ImageProblem(styled[1], "corrupt", "")], more=styled)
+
+    assert {name: (row["images"], row["corrupt"]) for name, row in table.items()} == {
+        "styled": (2, 1),
+        "train": (1, 0),
+    }
