@@ -13,31 +13,30 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]
 
+from crosswalk.data.decoding import (
+    TRANSFORM_VERSION,
+    BrokenImagesError,
+    Interpolation,
+    decode_image,
+    decode_pixels,
+    on_all_cores,
+    resize,
+    stated_size,
+)
+from crosswalk.data.decoding import Size as Size
 from crosswalk.data.plans import Index
-
-TRANSFORM_VERSION = 1  # raise it when the pixels of `decode_image` change
-_JPEG_START = b"\xff\xd8"
-_CHUNK = 32  # images per task of a thread
-
-Size = tuple[int, int]
 
 
 def cache_root() -> Path:
@@ -51,94 +50,6 @@ def cache_root() -> Path:
     """
     chosen = os.environ.get("CROSSWALK_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "crosswalk"
-
-
-class BrokenImagesError(ValueError):
-    """Some images of a data set cannot be read.
-
-    Attributes:
-        problems: What is wrong with each file.
-    """
-
-    def __init__(self, problems: Mapping[Path, str], total: int, root: Path | None = None) -> None:
-        self.problems = dict(problems)
-        shown = list(self.problems.items())[:10]
-        listed = "".join(f"\n  {path}: {problem}" for path, problem in shown)
-        more = len(self.problems) - len(shown)
-        rest = f"\n  ... and {more:,} more" if more else ""
-        super().__init__(
-            f"{len(self.problems):,} of {total:,} images cannot be read:{listed}{rest}\n"
-            f"`crosswalk data check {root or 'ROOT'}` lists them all. Fetch these files again, or "
-            "pass data.allow_missing=true to train without them."
-        )
-
-
-def decode_image(path: Path, size: Size | None) -> Tensor:
-    """Return an image file as ``[3, H, W]`` uint8 RGB, resized if a size is given.
-
-    The pixels are those of Pillow, ``Image.open(path).convert("RGB").resize(...)``, bilinear with
-    antialiasing, as in the published pipelines: JPEG is decoded by torchvision, which gives the
-    same values in less time; other formats and the resizing are Pillow's, because torchvision's
-    own resizing of uint8 is off by one in some pixels. EXIF orientation is ignored.
-
-    Args:
-        path: The file.
-        size: Height and width; None keeps the original size.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is empty, cut off, or not an image.
-
-    Example:
-        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        ...     Image.new("RGB", (2, 4), (255, 0, 7)).save(file.name)
-        ...     decode_image(Path(file.name), size=(2, 1)).flatten()
-        tensor([255, 255,   0,   0,   7,   7], dtype=torch.uint8)
-    """
-    return torch.from_numpy(_pixels(path, size).transpose(2, 0, 1).copy())
-
-
-def _pixels(path: Path, size: Size | None) -> NDArray[np.uint8]:
-    """Return ``[H, W, 3]`` uint8."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be opened: {error.strerror or error}") from error
-    if not data:
-        raise ValueError(f"{path} is empty (0 bytes)")
-    try:
-        pixels = _jpeg_pixels(data) if data.startswith(_JPEG_START) else None
-        if pixels is not None and (size is None or pixels.shape[:2] == size):
-            return pixels
-        with _open_by_pillow(path) if pixels is None else Image.fromarray(pixels) as image:
-            if size is not None:
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except Exception as error:  # damaged files raise almost anything in decoders
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise ValueError(f"{path} is cut off or not an image: {reason[0]}") from error
-
-
-def _jpeg_pixels(data: bytes) -> NDArray[np.uint8] | None:
-    """Return ``[H, W, 3]`` of a grey or colour JPEG; None if it wants Pillow (CMYK, damage)."""
-    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    try:
-        decoded: Tensor = decode_jpeg(buffer, mode=ImageReadMode.UNCHANGED)
-    except RuntimeError:
-        return None  # Pillow is asked too, and says what is wrong in fewer words
-    if decoded.shape[0] == 1:
-        decoded = decoded.expand(3, -1, -1)
-    if decoded.shape[0] != 3:
-        return None
-    pixels: NDArray[np.uint8] = decoded.permute(1, 2, 0).contiguous().numpy()
-    return pixels
-
-
-def _open_by_pillow(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 class ImageStore(Protocol):
@@ -163,8 +74,7 @@ class CachedImages:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index = json.loads((folder / "index.json").read_text())
-        self.broken: Mapping[int, str] = {int(k): why for k, why in index["broken"].items()}
+        self.broken = _read_broken(folder)
         self._images = np.load(folder / "images.npy", mmap_mode="r")
 
     def __reduce__(self) -> tuple[Callable[..., CachedImages], tuple[Path]]:
@@ -185,12 +95,20 @@ class DecodedImages:
         paths: The files.
         size: Height and width.
         broken: Places of images that cannot be read.
+        interpolation: Of the resizing.
     """
 
-    def __init__(self, paths: Sequence[Path], size: Size, broken: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        size: Size,
+        broken: Mapping[int, str],
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
         self.paths = list(paths)
         self.size = size
         self.broken = broken
+        self.interpolation: Interpolation = interpolation
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -200,8 +118,89 @@ class DecodedImages:
         images = torch.zeros((len(index), 3, *self.size), dtype=torch.uint8)
         for image, place in zip(images, index.tolist(), strict=True):
             if place not in self.broken:
-                image.copy_(decode_image(self.paths[place], self.size))
+                image.copy_(decode_image(self.paths[place], self.size, self.interpolation))
         return images
+
+
+class CachedOriginals:
+    """Images at their own sizes in one memory-mapped file, one behind the other.
+
+    Args:
+        folder: The cache entry that `original_images` built.
+
+    Attributes:
+        broken: What is wrong with each image that cannot be read, by place; it reads as black.
+        sizes: ``[images, 2]`` int64 heights and widths; 0 where an image cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.broken = _read_broken(folder)
+        self.sizes: Index = np.load(folder / "sizes.npy")
+        self._ends = np.load(folder / "ends.npy")
+        self._pixels = np.asarray(np.load(folder / "pixels.npy", mmap_mode="r"))
+
+    def __reduce__(self) -> tuple[Callable[..., CachedOriginals], tuple[Path]]:
+        return CachedOriginals, (self.folder,)  # a copy of the map would be a copy of the pixels
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def pixels(self, place: int) -> NDArray[np.uint8]:
+        """Return the ``[H, W, 3]`` pixels of an image that can be read."""
+        height, width = self.sizes[place]
+        end = self._ends[place]
+        return self._pixels[end - 3 * height * width : end].reshape(height, width, 3)
+
+    def read_crops(
+        self, index: Index, boxes: Index, size: Size, interpolation: Interpolation
+    ) -> Tensor:
+        """Return ``[B, 3, H, W]`` uint8: ``[B, 4]`` boxes (top, left, height, width), resized."""
+        return _read_crops(self, index, boxes, size, interpolation)
+
+
+class DecodedOriginals:
+    """Images at their own sizes, decoded each time: ``data.cache=off``. Same pixels as the cache.
+
+    Args:
+        paths: The files.
+        sizes: ``[images, 2]`` int64 heights and widths; 0 where an image cannot be read.
+        broken: Places of images that cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], sizes: Index, broken: Mapping[int, str]) -> None:
+        self.paths = list(paths)
+        self.sizes = sizes
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def pixels(self, place: int) -> NDArray[np.uint8]:
+        """Return the ``[H, W, 3]`` pixels of an image that can be read."""
+        return decode_pixels(self.paths[place], None)
+
+    def read_crops(
+        self, index: Index, boxes: Index, size: Size, interpolation: Interpolation
+    ) -> Tensor:
+        """Return ``[B, 3, H, W]`` uint8: ``[B, 4]`` boxes (top, left, height, width), resized."""
+        return _read_crops(self, index, boxes, size, interpolation)
+
+
+def _read_crops(
+    images: CachedOriginals | DecodedOriginals,
+    index: Index,
+    boxes: Index,
+    size: Size,
+    interpolation: Interpolation,
+) -> Tensor:
+    crops = np.zeros((len(index), 3, *size), dtype=np.uint8)
+    for crop, place, box in zip(crops, index.tolist(), boxes.tolist(), strict=True):
+        if place not in images.broken:
+            top, left, height, width = box
+            pixels = images.pixels(place)[top : top + height, left : left + width]
+            crop[:] = resize(pixels, size, interpolation).transpose(2, 0, 1)
+    return torch.from_numpy(crops)
 
 
 def fingerprint(paths: Sequence[Path], settings: Mapping[str, Any]) -> str:
@@ -224,7 +223,12 @@ def fingerprint(paths: Sequence[Path], settings: Mapping[str, Any]) -> str:
 
 
 def cached_images(
-    paths: Sequence[Path], size: Size, *, name: str, folder: Path | None = None
+    paths: Sequence[Path],
+    size: Size,
+    *,
+    name: str,
+    folder: Path | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> CachedImages:
     """Return the images from the cache, which is built first where it is missing or outdated.
 
@@ -233,11 +237,13 @@ def cached_images(
         size: Height and width in the cache.
         name: Beginning of the entry's name, and what progress is called: ``CUHK-PEDES train``.
         folder: The cache folder; default `cache_root`.
+        interpolation: Of the resizing.
 
     Raises:
         OSError: If the disk has no room for it.
 
     Example:
+        >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "red.png")
         ...     Image.new("RGB", (2, 4), (255, 0, 0)).save(path)
@@ -245,19 +251,28 @@ def cached_images(
         ...     images.read(np.array([0, 0])).shape
         torch.Size([2, 3, 4, 2])
     """
+    prefix = f"{_slug(name)}-{size[0]}x{size[1]}"
+    settings = {"size": list(size), "version": TRANSFORM_VERSION, "kind": "images"}
+    if interpolation != "bilinear":  # entries from before there was a choice stay valid
+        prefix, settings = f"{prefix}-{interpolation}", {**settings, "resize": interpolation}
     return CachedImages(
         _entry(
             paths,
-            {"size": list(size), "version": TRANSFORM_VERSION, "kind": "images"},
-            f"{_slug(name)}-{size[0]}x{size[1]}",
+            settings,
+            prefix,
             folder,
-            lambda entry: _write_images(entry, paths, size, name),
+            lambda entry: _write_images(entry, paths, size, interpolation, name),
         )
     )
 
 
 def decoded_images(
-    paths: Sequence[Path], size: Size, *, name: str, folder: Path | None = None
+    paths: Sequence[Path],
+    size: Size,
+    *,
+    name: str,
+    folder: Path | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> DecodedImages:
     """Return the images, decoded anew at each reading; all files are verified once.
 
@@ -268,6 +283,7 @@ def decoded_images(
         size: Height and width.
         name: Beginning of the entry's name.
         folder: The cache folder; default `cache_root`.
+        interpolation: Of the resizing.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -283,8 +299,48 @@ def decoded_images(
         folder,
         lambda entry: _write_verification(entry, paths, name),
     )
-    broken = json.loads((entry / "index.json").read_text())["broken"]
-    return DecodedImages(paths, size, {int(place): why for place, why in broken.items()})
+    return DecodedImages(paths, size, _read_broken(entry), interpolation)
+
+
+def original_images(
+    paths: Sequence[Path], *, name: str, folder: Path | None = None, cached: bool = True
+) -> CachedOriginals | DecodedOriginals:
+    """Return the images at their own sizes, of which boxes are cut before resizing.
+
+    All files are decoded once, into the cache or to see that they can be; what was found is kept
+    in the cache folder until a file changes.
+
+    Args:
+        paths: The image files, each once.
+        name: Beginning of the entry's name, and what progress is called: ``Market-1501 train``.
+        folder: The cache folder; default `cache_root`.
+        cached: False decodes files anew at each reading and keeps their sizes only.
+
+    Raises:
+        OSError: If the disk has no room for it.
+
+    Example:
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "red.png")
+        ...     Image.new("RGB", (2, 4), (255, 0, 0)).save(path)
+        ...     images = original_images([path], name="doc", folder=Path(folder, "cache"))
+        ...     box = np.array([[1, 0, 2, 2]])
+        ...     crops = images.read_crops(np.array([0]), box, (1, 1), "bicubic")
+        >>> images.sizes.tolist(), crops.flatten().tolist()
+        ([[4, 2]], [255, 0, 0])
+    """
+    kind, write = ("originals", _write_originals) if cached else ("sizes", _write_sizes)
+    entry = _entry(
+        paths,
+        {"version": TRANSFORM_VERSION, "kind": kind},
+        f"{_slug(name)}-{kind}",
+        folder,
+        lambda entry: write(entry, paths, name),
+    )
+    if cached:
+        return CachedOriginals(entry)
+    return DecodedOriginals(paths, np.load(entry / "sizes.npy"), _read_broken(entry))
 
 
 def cached_tokens(
@@ -431,8 +487,7 @@ def _locked(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def _write_images(entry: Path, paths: Sequence[Path], size: Size, name: str) -> None:
-    needed = len(paths) * 3 * size[0] * size[1]
+def _check_room(entry: Path, needed: int, name: str) -> None:
     free = shutil.disk_usage(entry).free
     if needed > free:
         raise OSError(
@@ -440,99 +495,74 @@ def _write_images(entry: Path, paths: Sequence[Path], size: Size, name: str) -> 
             f"{free / 1e9:.1f} GB are free. Set the environment variable CROSSWALK_CACHE to a "
             "folder on another disk, or pass data.cache=off."
         )
+
+
+def _write_images(
+    entry: Path, paths: Sequence[Path], size: Size, interpolation: Interpolation, name: str
+) -> None:
+    _check_room(entry, len(paths) * 3 * size[0] * size[1], name)
     images = np.lib.format.open_memmap(
         entry / "images.npy", mode="w+", dtype=np.uint8, shape=(len(paths), 3, *size)
     )
 
     def store(place: int) -> None:
-        images[place] = _pixels(paths[place], size).transpose(2, 0, 1)
+        images[place] = decode_pixels(paths[place], size, interpolation).transpose(2, 0, 1)
 
-    broken = _on_all_cores(store, paths, f"Decoding images of {name}")
+    broken = on_all_cores(store, paths, f"Decoding images of {name}")
     images.flush()
-    index = {
-        "files": [str(path) for path in paths],
-        "size": list(size),
-        "version": TRANSFORM_VERSION,
-        "broken": broken,
-    }
-    (entry / "index.json").write_text(json.dumps(index))
+    _write_index(entry, broken, files=[str(path) for path in paths], size=list(size))
+
+
+def _write_originals(entry: Path, paths: Sequence[Path], name: str) -> None:
+    sizes = np.zeros((len(paths), 2), dtype=np.int64)
+
+    def measure(place: int) -> None:
+        sizes[place] = stated_size(paths[place])
+
+    on_all_cores(measure, paths, f"Measuring images of {name}")
+    ends = sizes.prod(axis=1).cumsum() * 3
+    needed = int(ends[-1]) if len(paths) else 0
+    _check_room(entry, needed, name)
+    pixels = np.lib.format.open_memmap(
+        entry / "pixels.npy", mode="w+", dtype=np.uint8, shape=(max(1, needed),)
+    )
+
+    def store(place: int) -> None:
+        decoded = decode_pixels(paths[place], None)
+        if decoded.shape[:2] != tuple(sizes[place]):
+            raise ValueError(f"{paths[place]} is not as large as its header states")
+        pixels[ends[place] - decoded.size : ends[place]] = decoded.reshape(-1)
+
+    broken = on_all_cores(store, paths, f"Decoding images of {name}")
+    pixels.flush()
+    sizes[list(broken)] = 0
+    _write_index(entry, broken, files=[str(path) for path in paths])
+    np.save(entry / "sizes.npy", sizes)
+    np.save(entry / "ends.npy", ends)
+
+
+def _write_sizes(entry: Path, paths: Sequence[Path], name: str) -> None:
+    sizes = np.zeros((len(paths), 2), dtype=np.int64)
+
+    def measure(place: int) -> None:
+        sizes[place] = decode_pixels(paths[place], None).shape[:2]
+
+    _write_index(entry, on_all_cores(measure, paths, f"Verifying images of {name}"))
+    np.save(entry / "sizes.npy", sizes)
 
 
 def _write_verification(entry: Path, paths: Sequence[Path], name: str) -> None:
     def verify(place: int) -> None:
-        _pixels(paths[place], None)
+        decode_pixels(paths[place], None)
 
-    broken = _on_all_cores(verify, paths, f"Verifying images of {name}")
-    (entry / "index.json").write_text(json.dumps({"broken": broken}))
-
-
-def _on_all_cores(work: Callable[[int], None], paths: Sequence[Path], title: str) -> dict[int, str]:
-    """Call ``work`` for every place; return what went wrong with which.
-
-    Threads suffice: decoding, resizing and copying release Python's lock.
-    """
-
-    def work_on(start: int) -> dict[int, str]:
-        broken = {}
-        for place in range(start, min(start + _CHUNK, len(paths))):
-            try:
-                work(place)
-            except (FileNotFoundError, ValueError) as error:
-                broken[place] = (
-                    str(error).removeprefix(f"{paths[place]} is ").removeprefix(f"{paths[place]} ")
-                )
-        return broken
-
-    broken: dict[int, str] = {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    executor = ThreadPoolExecutor(cores or 1)
-    try:
-        with _Announced(title, len(paths)) as progress:
-            tasks = [executor.submit(work_on, start) for start in range(0, len(paths), _CHUNK)]
-            for task in as_completed(tasks):
-                broken.update(task.result())
-                progress.advance(_CHUNK)
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return dict(sorted(broken.items()))
+    _write_index(entry, on_all_cores(verify, paths, f"Verifying images of {name}"))
 
 
-class _Announced:
-    """Progress of something long: a bar on a terminal, plain lines elsewhere, both after 2 s."""
+def _write_index(entry: Path, broken: Mapping[int, str], **more: object) -> None:
+    index = {"version": TRANSFORM_VERSION, "broken": broken, **more}
+    (entry / "index.json").write_text(json.dumps(index))
 
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = title, total
-        self.console = Console(stderr=True)
-        self.done = 0
-        self.started = time.monotonic()
-        self.next_line = self.started + 2
-        self.bar: Progress | None = None
 
-    def __enter__(self) -> _Announced:
-        return self
-
-    def advance(self, count: int) -> None:
-        """Count what is done, and show it if it is time."""
-        self.done = min(self.done + count, self.total)
-        now = time.monotonic()
-        if self.console.is_terminal:
-            if self.bar is None and now > self.next_line:
-                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-                self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
-                self.bar.start()
-                self.bar.add_task(self.title, total=self.total)
-            if self.bar is not None:
-                self.bar.update(self.bar.task_ids[0], completed=self.done)
-        elif now > self.next_line:
-            left = (now - self.started) / self.done * (self.total - self.done)
-            self.console.print(f"{self.title}: {self.done:,} of {self.total:,}, {left:.0f} s left")
-            self.next_line = now + 10
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+def _read_broken(entry: Path) -> Mapping[int, str]:
+    broken = json.loads((entry / "index.json").read_text())["broken"]
+    return {int(place): why for place, why in broken.items()}

@@ -13,34 +13,22 @@ from PIL import Image
 
 from crosswalk.data import cache
 from crosswalk.data.cache import (
-    BrokenImagesError,
+    CachedOriginals,
+    DecodedOriginals,
     build_once,
     cache_root,
     cached_images,
     cached_tokens,
-    decode_image,
     decoded_images,
     fingerprint,
+    original_images,
     raise_if_broken,
     refuse_folder_inside,
 )
+from crosswalk.data.decoding import BrokenImagesError
+from tests.unit.data.pictures import picture, pillow_pixels
 
 SIZE = (24, 8)
-
-
-def picture(height: int, width: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
-    """Return a picture with edges and smooth parts."""
-    random = np.random.default_rng(seed)
-    small = random.integers(0, 256, (max(1, height // 3), max(1, width // 3), 3), dtype=np.uint8)
-    image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-    return image.convert(mode)
-
-
-def pillow_pixels(path: Path, size: tuple[int, int] | None) -> np.ndarray:
-    image = Image.open(path).convert("RGB")
-    if size is not None:
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
 
 
 @pytest.fixture
@@ -52,87 +40,6 @@ def paths(tmp_path: Path) -> list[Path]:
         picture(20 + number, 10 + number % 7, seed=number).save(path, quality=90)
         files.append(path)
     return files
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_resized_pixels_are_pillows(tmp_path: Path, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    height, width = (int(number) for number in random.integers(2, 420, 2))
-    size = (int(random.integers(2, 390)), int(random.integers(2, 140)))
-    path = tmp_path / f"image.{('jpg', 'png', 'bmp')[seed % 3]}"
-    picture(height, width, seed).save(path)
-
-    pixels = decode_image(path, size)
-
-    assert pixels.dtype == torch.uint8
-    assert np.array_equal(pixels.numpy(), pillow_pixels(path, size))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("subsampling", [0, 1, 2])
-@pytest.mark.parametrize("progressive", [False, True])
-def test_every_kind_of_jpeg_is_decoded_as_by_pillow(
-    tmp_path: Path, mode: str, subsampling: int, progressive: bool
-) -> None:
-    path = tmp_path / "image.jpg"
-    picture(37, 23, mode=mode).save(path, subsampling=subsampling, progressive=progressive)
-
-    assert np.array_equal(decode_image(path, None).numpy(), pillow_pixels(path, None))
-    assert np.array_equal(decode_image(path, SIZE).numpy(), pillow_pixels(path, SIZE))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1", "I;16"])
-def test_every_kind_of_png_is_decoded_as_by_pillow(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "image.png"
-    if mode == "I;16":
-        Image.fromarray(np.arange(30 * 20, dtype=np.uint16).reshape(30, 20) * 99).save(path)
-    else:
-        picture(30, 20, mode=mode).save(path)
-
-    assert np.array_equal(decode_image(path, SIZE).numpy(), pillow_pixels(path, SIZE))
-
-
-def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
-    path = tmp_path / "turned.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees"
-    picture(30, 20).save(path, exif=exif)
-
-    assert decode_image(path, None).shape == (3, 30, 20)
-
-
-def test_a_wrong_extension_does_not_matter(tmp_path: Path) -> None:
-    path = tmp_path / "image.jpg"
-    picture(30, 20).save(path, format="PNG")
-
-    assert np.array_equal(decode_image(path, SIZE).numpy(), pillow_pixels(path, SIZE))
-
-
-def cut(share: float) -> Callable[[bytes], bytes]:
-    return lambda data: data[: int(len(data) * share)]
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-@pytest.mark.parametrize("damage", [cut(0.1), cut(0.5), cut(0.97), lambda data: b"text" + data])
-def test_damaged_files_are_errors(
-    tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes]
-) -> None:
-    path = tmp_path / f"image.{suffix}"
-    picture(120, 60).save(path)
-    path.write_bytes(damage(path.read_bytes()))
-
-    with pytest.raises(ValueError, match=rf"image\.{suffix} is cut off or not an image: "):
-        decode_image(path, SIZE)
-
-
-def test_missing_and_empty_files_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.jpg is missing"):
-        decode_image(tmp_path / "none.jpg", SIZE)
-    (tmp_path / "zero.jpg").touch()
-    with pytest.raises(ValueError, match=r"zero\.jpg is empty \(0 bytes\)"):
-        decode_image(tmp_path / "zero.jpg", SIZE)
-    with pytest.raises(ValueError, match="cannot be opened"):
-        decode_image(tmp_path, SIZE)
 
 
 def test_cached_and_uncached_pixels_are_pillows(tmp_path: Path, paths: list[Path]) -> None:
@@ -148,6 +55,125 @@ def test_cached_and_uncached_pixels_are_pillows(tmp_path: Path, paths: list[Path
 
 
 @pytest.mark.parametrize("open_images", [cached_images, decoded_images])
+def test_interpolations_have_pixels_and_entries_of_their_own(
+    tmp_path: Path, paths: list[Path], open_images: Callable[..., cache.ImageStore]
+) -> None:
+    folder = tmp_path / "cache"
+    bilinear = open_images(paths, SIZE, name="set", folder=folder)
+
+    bicubic = open_images(paths, SIZE, name="set", folder=folder, interpolation="bicubic")
+
+    expected = pillow_pixels(paths[9], SIZE, Image.Resampling.BICUBIC)
+    assert np.array_equal(bicubic.read(np.array([9]))[0].numpy(), expected)
+    assert np.array_equal(bilinear.read(np.array([9]))[0].numpy(), pillow_pixels(paths[9], SIZE))
+    again = open_images(paths, SIZE, name="set", folder=folder)
+    assert torch.equal(again.read(np.array([9])), bilinear.read(np.array([9])))
+
+
+def whole(images: CachedOriginals | DecodedOriginals) -> np.ndarray:
+    """Return the boxes (top, left, height, width) that are all of each image."""
+    return np.concatenate([np.zeros_like(images.sizes), images.sizes], axis=1)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_are_pillows(
+    tmp_path: Path, paths: list[Path], cached: bool, interpolation: str
+) -> None:
+    images = original_images(paths, name="set", folder=tmp_path / "cache", cached=cached)
+    index = np.array([69, 0, 33, 33, 5])
+    boxes = np.array([[0, 0, 89, 16], [3, 2, 1, 1], [10, 1, 40, 7], [52, 0, 1, 15], [1, 5, 24, 8]])
+
+    crops = images.read_crops(index, boxes, SIZE, interpolation)
+
+    assert crops.dtype == torch.uint8
+    for crop, place, box in zip(crops, index, boxes.tolist(), strict=True):
+        resampling = Image.Resampling[interpolation.upper()]
+        assert np.array_equal(crop.numpy(), pillow_pixels(paths[place], SIZE, resampling, box))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_original_images_know_their_sizes(tmp_path: Path, paths: list[Path], cached: bool) -> None:
+    images = original_images(paths, name="set", folder=tmp_path / "cache", cached=cached)
+
+    assert images.sizes.tolist() == [[20 + number, 10 + number % 7] for number in range(70)]
+    assert len(images) == 70
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_no_crops_may_be_asked_for(tmp_path: Path, paths: list[Path], cached: bool) -> None:
+    folder = tmp_path / "cache"
+    nothing, no_boxes = np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.int64)
+
+    some = original_images(paths, name="set", folder=folder, cached=cached)
+    none = original_images([], name="empty", folder=folder, cached=cached)
+
+    for images in (some, none):
+        assert images.read_crops(nothing, no_boxes, SIZE, "bilinear").shape == (0, 3, *SIZE)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_broken_original_images_are_named_and_black(
+    tmp_path: Path, paths: list[Path], cached: bool
+) -> None:
+    paths[1].unlink()
+    paths[2].write_bytes(b"")
+    paths[40].write_bytes(paths[40].read_bytes()[:-50])
+    images = original_images(paths, name="set", folder=tmp_path / "cache", cached=cached)
+
+    with pytest.raises(BrokenImagesError, match="3 of 70 images cannot be read") as caught:
+        raise_if_broken(images, paths)
+    crops = images.read_crops(
+        np.array([1, 2, 40, 41]), whole(images)[[1, 2, 40, 41]], SIZE, "bilinear"
+    )
+
+    assert f"{paths[40]}: cut off or not an image: " in str(caught.value)
+    assert images.broken[1] == "missing"
+    assert not images.sizes[[1, 2, 40]].any()
+    assert not crops[:3].any()
+    assert np.array_equal(crops[3].numpy(), pillow_pixels(paths[41], SIZE))  # behind the gap
+
+
+def test_an_image_that_is_not_as_its_header_states_is_broken(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "stated_size", lambda path: (20, 10))
+
+    images = original_images(paths, name="set", folder=tmp_path / "cache")
+
+    assert set(images.broken) == set(range(1, 70))
+    assert images.broken[1] == "not as large as its header states"
+
+
+def test_cached_originals_travel_to_workers_without_their_pixels(
+    tmp_path: Path, paths: list[Path]
+) -> None:
+    images = original_images(paths, name="set", folder=tmp_path / "cache")
+
+    packed = pickle.dumps(images)
+
+    assert len(packed) < 1000
+    index, boxes = np.arange(70), whole(images)
+    crops = pickle.loads(packed).read_crops(index, boxes, SIZE, "bilinear")
+    assert torch.equal(crops, images.read_crops(index, boxes, SIZE, "bilinear"))
+
+
+def test_originals_are_built_anew_when_a_file_changes(tmp_path: Path, paths: list[Path]) -> None:
+    folder = tmp_path / "cache"
+    cached_images(paths, SIZE, name="set", folder=folder)
+    original_images(paths, name="set", folder=folder)
+    picture(50, 20, seed=999).save(paths[3])
+
+    images = original_images(paths, name="set", folder=folder)
+
+    assert images.sizes[3].tolist() == [50, 20]
+    crop = images.read_crops(np.array([3]), np.array([[0, 0, 50, 20]]), (50, 20), "bilinear")[0]
+    assert np.array_equal(crop.numpy(), pillow_pixels(paths[3], None))
+    assert len(list(folder.glob("set-originals-*"))) == 1
+    assert len(list(folder.glob("set-24x8-*"))) == 1  # another entry, left alone
+
+
+@pytest.mark.parametrize("open_images", [cached_images, decoded_images])
 def test_no_images_may_be_asked_for(
     tmp_path: Path, paths: list[Path], open_images: Callable[..., cache.ImageStore]
 ) -> None:
@@ -156,19 +182,32 @@ def test_no_images_may_be_asked_for(
     assert images.read(np.array([], dtype=np.int64)).shape == (0, 3, *SIZE)
 
 
+def open_cached(paths: list[Path], folder: Path) -> None:
+    cached_images(paths, SIZE, name="set", folder=folder).read(np.arange(len(paths)))
+
+
+def open_originals(paths: list[Path], folder: Path) -> None:
+    images = original_images(paths, name="set", folder=folder)
+    images.read_crops(np.arange(len(paths)), whole(images), SIZE, "bilinear")
+
+
+@pytest.mark.parametrize("open_images", [open_cached, open_originals])
 def test_every_file_is_decoded_once(
-    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    paths: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    open_images: Callable[..., None],
 ) -> None:
     decoded: list[Path] = []
-    pixels = cache._pixels
+    pixels = cache.decode_pixels
 
-    def counted(path: Path, size: tuple[int, int] | None) -> np.ndarray:
+    def counted(path: Path, *settings: object) -> np.ndarray:
         decoded.append(path)
-        return pixels(path, size)
+        return pixels(path, *settings)
 
-    monkeypatch.setattr(cache, "_pixels", counted)
+    monkeypatch.setattr(cache, "decode_pixels", counted)
     for _ in range(2):
-        cached_images(paths, SIZE, name="set", folder=tmp_path / "cache").read(np.arange(70))
+        open_images(paths, folder=tmp_path / "cache")
 
     assert sorted(decoded) == sorted(paths)
 
@@ -246,11 +285,15 @@ def test_verification_is_remembered(
     tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded_images(paths, SIZE, name="set", folder=tmp_path / "cache")
-    monkeypatch.setattr(cache, "_pixels", None)
+    before = original_images(paths, name="set", folder=tmp_path / "cache", cached=False)
+    monkeypatch.setattr(cache, "decode_pixels", None)
 
     images = decoded_images(paths, (48, 16), name="set", folder=tmp_path / "cache")
+    originals = original_images(paths, name="set", folder=tmp_path / "cache", cached=False)
 
     assert not images.broken
+    assert not originals.broken
+    assert np.array_equal(originals.sizes, before.sizes)
 
 
 def test_a_build_that_fails_leaves_nothing_and_is_tried_again(tmp_path: Path) -> None:
@@ -306,6 +349,8 @@ def test_a_full_disk_is_noticed_before_the_build(
 
     with pytest.raises(OSError, match=r"needs 0\.0 GB below .*CROSSWALK_CACHE.*data\.cache=off"):
         cached_images(paths, SIZE, name="set", folder=tmp_path / "cache")
+    with pytest.raises(OSError, match=r"needs 0\.0 GB below .*CROSSWALK_CACHE.*data\.cache=off"):
+        original_images(paths, name="set", folder=tmp_path / "cache")
 
 
 def test_tokens_are_made_once_per_settings_and_captions(tmp_path: Path) -> None:
@@ -363,18 +408,3 @@ def test_the_index_lists_the_files(tmp_path: Path, paths: list[Path]) -> None:
 
     assert index["files"] == [str(path) for path in paths]
     assert index["size"] == list(SIZE)
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_appears_when_a_build_takes_long(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
-) -> None:
-    clock = iter(range(0, 100))
-    monkeypatch.setattr(cache.time, "monotonic", lambda: next(clock))
-
-    with cache._Announced("Decoding", 100) as progress:
-        progress.console = cache.Console(stderr=True, force_terminal=terminal)
-        for _ in range(5):
-            progress.advance(20)
-
-    assert "Decoding" in capsys.readouterr().err

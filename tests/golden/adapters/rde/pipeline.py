@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from crosswalk.data.cache import decode_image
+from crosswalk.data.decoding import decode_image
 from crosswalk.data.transforms import RdeTransform, mask_replace_delete
 from crosswalk.types import ImageBatch
 from tests.golden.harness import Case, golden
