@@ -183,7 +183,8 @@ class MAR(Method[SourceTargetBatch]):
             return log_multilabel.sum() * 0
         momentum = min(1.0, batch_size / self.center_images)
         self.center_mean.lerp_(cameras.mean.detach().mean(dim=0), momentum)
-        self.center_std.lerp_(cameras.std.detach().mean(dim=0), momentum)
+        if self.use_std:
+            self.center_std.lerp_(cameras.std.detach().mean(dim=0), momentum)
         centers = (self.center_mean, self.center_std)
         return consistency_loss(cameras, *centers, use_std=self.use_std).mean()
 
