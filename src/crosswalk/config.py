@@ -276,9 +276,35 @@ def build(config: DictConfig | Mapping[str, Any]) -> Run:
         check_types(plain[name], key=name)
     check_together(plain, accumulates=bool(getattr(method_class, "accumulates", False)))
     data = instantiate(plain["data"])
+    _check_batches(method_class, data, plain["choices"])
     parts = {name: instantiate(plain[name]) for name in ("optim", *encoders)}
     method = instantiate(plain["method"], data=data.spec, **parts)
     return Run(config=plain, data=data, method=method, trainer=trainer)
+
+
+BATCHES = {
+    "PairBatch": "image-caption pairs",
+    "ImageBatch": "images of people",
+    "SourceTargetBatch": "images of a labelled source and of a target",
+}
+
+
+def _check_batches(method_class: Any, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
+    """Refuse data whose batches are not those of ``Method[...]``, the method's base class."""
+    bases = getattr(method_class, "__orig_bases__", ())
+    takes = [batch for base in bases for batch in typing.get_args(base)]
+    takes = [batch for union in takes for batch in (typing.get_args(union) or (union,))]
+    gives = getattr(data, "batch_type", None)
+    if gives is None or not takes or gives in takes:
+        return
+    method = choices.get("method")
+    runs = [run for run in group_values("experiment") if run.startswith(f"{method}/")]
+    known = sorted({run.split("/")[1] for run in runs} & set(group_values("data")))
+    raise ValueError(
+        f"data={choices.get('data')} gives {BATCHES[gives.__name__]}; method={method} trains on "
+        f"{' or '.join(BATCHES[batch.__name__] for batch in takes)}. Choose one of "
+        f"{', '.join(f'data={name}' for name in known)}."
+    )
 
 
 def check_together(config: Mapping[str, Any], *, accumulates: bool) -> None:

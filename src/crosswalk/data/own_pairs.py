@@ -7,8 +7,6 @@ captions to it. Image names start from the folder of the file.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +14,7 @@ from pathlib import Path
 
 from crosswalk.data.annotations import raise_problems
 from crosswalk.data.records import SPLITS, Record, Splits, with_notices
+from crosswalk.data.tables import Row, csv_rows, read_table_text
 
 REQUIRED = ("image", "caption", "person_id", "split")
 OPTIONAL = ("camera_id",)
@@ -25,8 +24,6 @@ EXAMPLE = (
     "The first line of a CSV is image,caption,person_id,split[,camera_id]; a JSON line is "
     '{"image": "a/1.jpg", "caption": "A man in red.", "person_id": 1, "split": "train"}.'
 )
-
-Row = dict[str, str]
 
 
 def read_own_pairs(path: Path) -> Splits:
@@ -50,12 +47,7 @@ def read_own_pairs(path: Path) -> Splits:
         ('A man.', 'In red.')
     """
     path = _pairs_file(Path(path))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text (byte {error.start}). Save it again as UTF-8."
-        ) from error
+    text = read_table_text(path)
     problems: list[str] = []
     ignored: set[str] = set()
     rows = _csv_rows if SUFFIXES[path.suffix.lower()] == "CSV" else _json_rows
@@ -96,34 +88,7 @@ def _pairs_file(path: Path) -> Path:
 
 
 def _csv_rows(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, Row]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        missing = [name for name in REQUIRED if name not in header]
-        if missing:
-            semicolons = len(header) == 1 and any(sign in header[0] for sign in ";\t")
-            hint = " Separate the columns by commas." if semicolons else ""
-            raise ValueError(
-                f"{path}, line 1: no column {', '.join(missing)}; the header is "
-                f"{','.join(header) or 'empty'}.{hint} {EXAMPLE}"
-            )
-        doubled = sorted({name for name in header if header.count(name) > 1})
-        if doubled:
-            raise ValueError(f"{path}, line 1: column {', '.join(doubled)} occurs twice.")
-        line = reader.line_num + 1
-        for cells in reader:
-            if len(cells) > len(header):
-                problems.append(
-                    f"line {line}: {len(cells)} cells, the header has {len(header)}; put captions "
-                    'that hold a comma into "quotes"'
-                )
-            elif cells:
-                cells = [cell.strip() for cell in cells]
-                yield line, dict(zip(header, cells, strict=False))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        problems.append(f"line {line}: not readable as CSV ({error}); check the quotes")
+    return csv_rows(path, text, problems, required=REQUIRED, example=EXAMPLE)
 
 
 def _json_rows(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, Row]]:

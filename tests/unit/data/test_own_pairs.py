@@ -102,7 +102,7 @@ GOOD = "a.jpg,A man.,1,train"
         ([",A man.,1,train"], "line 3: `image` is empty"),
         (["b.jpg,A man.,,train"], "line 3: `person_id` is empty"),
         (["b.jpg,A man.,1"], "line 3: `split` should be given"),
-        (["b.jpg,A man, in red,1,train"], "line 3: 5 cells, the header has 4; put captions that"),
+        (["b.jpg,A man, in red,1,train"], "line 3: 5 cells, the header has 4; put text that"),
         ([GOOD], "line 3: the same image and caption as line 2; remove one"),
         (["a.jpg,He.,2,train"], "line 3: image 'a.jpg' has `person_id` '2', but '1' in line 2"),
         (["a.jpg,He.,1,test"], "line 3: image 'a.jpg' has `split` 'test', but 'train' in line 2"),
