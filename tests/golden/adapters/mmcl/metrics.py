@@ -29,7 +29,7 @@ def labels(case: Case) -> dict[str, Tensor]:
 
 
 def squared_distance(query: Tensor, gallery: Tensor) -> NDArray[Any]:
-    """Return ``[queries, gallery]`` from our similarities; both consist of unit vectors."""
+    """Return ``[queries, gallery]``, from the products that our ranking compares."""
     everyone = torch.zeros(len(gallery), dtype=torch.int64)
     ranking = rank_embeddings(
         query,
@@ -38,9 +38,10 @@ def squared_distance(query: Tensor, gallery: Tensor) -> NDArray[Any]:
         gallery_person_id=everyone,
         topk=len(gallery),
     )
-    similarity = np.empty_like(ranking.top_score)
-    np.put_along_axis(similarity, ranking.top_index, ranking.top_score, axis=1)
-    return np.maximum(2 - 2 * similarity, 1e-8)
+    product = np.empty_like(ranking.top_score)
+    np.put_along_axis(product, ranking.top_index, ranking.top_score, axis=1)
+    lengths = query.square().sum(dim=1)[:, None] + gallery.square().sum(dim=1)
+    return np.maximum(lengths.numpy() - 2 * product, 1e-8)
 
 
 def cmc(ranking: Ranking, length: int) -> NDArray[Any]:
@@ -79,10 +80,10 @@ def cmc_of_all_matches(case: Case, ranking: Ranking, length: int) -> NDArray[Any
 @golden("mmcl", "rank_map_cmc")
 def rank_map_cmc(case: Case) -> None:
     query, gallery = case.tensor("q_feat"), case.tensor("g_feat")
-    ranking = rank_embeddings(
-        query, gallery, **labels(case), topk=len(gallery), extra_map=["trapezoidal"]
-    )
     distance = squared_distance(query, gallery)
+    ranking = rank_similarity(
+        torch.from_numpy(-distance), **labels(case), topk=len(gallery), extra_map=["trapezoidal"]
+    )
 
     case.close("out_distmat", distance)
     case.close("out_mAP", mean_average_precision(ranking, "trapezoidal"))
