@@ -122,14 +122,28 @@ def test_a_row_never_seen_is_positive_to_itself_alone(predict: Callable[..., Ten
     assert sets(labels) == [{0}, {5}, {1, 2, 3}]
 
 
-def test_equal_rows_are_ranked_by_their_number() -> None:
-    rows = normalize(torch.tensor([[1.0, 0.0]] * 14 + [[1.0, 0.3]] * 2)).double()
-    index = torch.tensor([15, 13, 3, 3])
+@pytest.mark.parametrize(
+    ("order", "kept"),
+    [
+        ("qcd" + 12 * "r", "qcd"),  # the sample comes first among equals in the list of c
+        (12 * "r" + "cdq", "qc"),  # twelve strangers come before it there; the floor keeps c
+        (12 * "r" + "dcq", "qd"),  # of two equally similar rows d comes first, and c is next
+    ],
+)
+def test_equal_similarities_are_ranked_by_the_number_of_the_row(order: str, kept: str) -> None:
+    kinds = {
+        "q": [1.0, 0.0, 0.0, 0.0],
+        "c": [0.5, 0.5, 0.5, 0.5],  # as similar to the sample as to the strangers and to d
+        "d": [0.5, -0.5, 0.5, 0.5],
+        "r": [0.0, 1.0, 0.0, 0.0],
+    }
+    rows = torch.tensor([kinds[kind] for kind in order], dtype=torch.float64)
+    sample = torch.tensor([order.index("q")])
 
-    labels = cycle_consistent_rows(rows, index, threshold=0.99)
+    labels = cycle_consistent_rows(rows, sample, threshold=0.4)
 
-    assert sets(labels) == released_loop(rows, index, 0.99)
-    assert torch.equal(labels[2], labels[3])
+    assert sets(labels) == [{order.index(kind) for kind in kept}]
+    assert sets(labels) == released_loop(rows, sample, 0.4)
 
 
 def test_the_positions_of_the_example_give_the_number_kept_by_hand() -> None:
