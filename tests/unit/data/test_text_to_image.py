@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from crosswalk.data import loaders, text_to_image
-from crosswalk.data.cache import BrokenImagesError
+from crosswalk.data.decoding import BrokenImagesError
 from crosswalk.data.draws import sample_key
 from crosswalk.data.noise import noisy_caption_index
 from crosswalk.data.plans import ShuffledBatches, identity_plan
