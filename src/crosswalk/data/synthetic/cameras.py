@@ -38,6 +38,8 @@ class Camera:
         crop_size: Width and height of every crop, or None where they vary.
         light: Range of the factor that the light of the moment puts on the exposure.
         light_cast: Largest deviation of a channel's gain in the light of the moment.
+        box_error: Largest shares of the picture that a detector's box cuts off at either side, at
+            the top and at the bottom.
     """
 
     key: tuple[int, str, str, int]
@@ -54,6 +56,7 @@ class Camera:
     crop_size: tuple[int, int] | None
     light: tuple[float, float]
     light_cast: float
+    box_error: tuple[float, float, float]
 
 
 @lru_cache(maxsize=256)
@@ -93,6 +96,7 @@ def camera_of(look_name: str, *, seed: int, source: str, camera: int) -> Camera:
         crop_size=look.crop_size,
         light=look.light,
         light_cast=look.light_cast,
+        box_error=look.box_error,
     )
 
 
@@ -145,7 +149,8 @@ def photograph(
     if camera.crop_size is not None:
         width, height = camera.crop_size
     # the detector's box: off by some per cent on every side
-    left, top, right, bottom = rng.uniform((0, 0, 0, 0), (0.16, 0.06, 0.16, 0.05))
+    aside, above, below = camera.box_error
+    left, top, right, bottom = rng.uniform((0, 0, 0, 0), (aside, above, aside, below))
     if framing is not None:
         left, top, right, bottom = framing
     box = (

@@ -17,7 +17,7 @@ from crosswalk.data.synthetic.sightings import Sighting, by_person, plan_of
 from crosswalk.data.synthetic.tracklets import frame_of
 from crosswalk.data.synthetic.workers import carried_out
 
-IMAGE_GENERATOR_VERSION = 1
+IMAGE_GENERATOR_VERSION = 2
 """Raised whenever the same seed makes other images or names than before."""
 
 IMAGE_LAYOUTS = {layout.dataset: layout for layout in (MARKET1501, DUKEMTMC, MSMT17)}
@@ -142,7 +142,9 @@ def recorded_counts(folder: Path, layout: str) -> dict[str, dict[str, int]]:
 
 
 def split_counts(plan: Sequence[Sighting]) -> dict[str, dict[str, int]]:
-    """Return identities and images of every split; distractors are one identity, junk is left out.
+    """Return identities and images of every split.
+
+    Those of val are counted in train; distractors are one identity, junk is left out.
 
     Example:
         >>> people = [Sighting("train", 4, 4, 0, 0), Sighting("train", 4, 4, 1, 0)]
@@ -151,14 +153,12 @@ def split_counts(plan: Sequence[Sighting]) -> dict[str, dict[str, int]]:
     """
     counts = {}
     for split, roles in (
-        ("train", ("train",)),
-        ("val", ("val",)),
+        ("train", ("train", "val")),
         ("query", ("query",)),
         ("gallery", ("gallery", "distractor")),
     ):
         own = [sighting.label for sighting in plan if sighting.role in roles]
-        if own or split in ("train", "query", "gallery"):
-            counts[split] = {"person_ids": len(set(own)), "images": len(own)}
+        counts[split] = {"person_ids": len(set(own)), "images": len(own)}
     return counts
 
 

@@ -37,6 +37,10 @@ class Look:
         light: Range of the factor that the light of the moment puts on the exposure.
         light_cast: Largest deviation of a channel's gain in the light of the moment.
         occluders: What stands in front of people, weighted; "none" is nothing.
+        figure: Range of a person's height in the painted picture, as a share of its height.
+        offset: Largest distance of a person from the middle, as a share of the picture's width.
+        box_error: Largest shares of the painted picture that a detector's box cuts off at either
+            side, at the top and at the bottom.
     """
 
     name: str
@@ -75,6 +79,9 @@ class Look:
     occluders: Mapping[str, float] = field(
         default_factory=lambda: {"none": 0.8, "low": 0.07, "pole": 0.06, "passer-by": 0.07}
     )
+    figure: tuple[float, float] = (0.8, 0.88)
+    offset: float = 0.06
+    box_error: tuple[float, float, float] = (0.16, 0.06, 0.05)
 
 
 LOOKS: dict[str, Look] = {
@@ -95,7 +102,7 @@ LOOKS: dict[str, Look] = {
 cameras, other fashion."""
 
 IMAGE_LOOKS: dict[str, Look] = {
-    # a campus in summer: small bright pictures, light clothes, short sleeves
+    # a campus in summer: small hazy pictures, loose boxes, light clothes, short sleeves
     "summer": Look(
         "summer",
         warmth=0.95,
@@ -103,16 +110,19 @@ IMAGE_LOOKS: dict[str, Look] = {
         bag_rate=0.62,
         headwear_rate=0.12,
         cameras={"site": 6},
-        exposure=(0.76, 1.08),
-        cast=0.09,
-        sharpness=(0.45, 0.95),
+        exposure=(0.78, 1.06),
+        cast=0.1,
+        sharpness=(0.35, 0.75),
         places={"street": 2.0, "grass": 4.0, "wall": 0.7, "plaza": 2.5},
-        tint=(1.06, 1.0, 0.92),
-        gamma=(0.82, 1.15),
-        contrast=(0.82, 1.08),
+        tint=(1.1, 1.0, 0.86),
+        gamma=(0.8, 1.15),
+        contrast=(0.75, 0.95),
         noise=(1.0, 6.0),
         quality=(70, 95),
         crop_size=(64, 128),
+        figure=(0.66, 0.88),
+        offset=0.1,
+        box_error=(0.2, 0.1, 0.08),
     ),
     # a town in winter: dim, bluish, coats and bags, people hidden by one another
     "winter": Look(
@@ -123,7 +133,7 @@ IMAGE_LOOKS: dict[str, Look] = {
         headwear_rate=0.34,
         cameras={"site": 8},
         exposure=(0.58, 0.92),
-        cast=0.08,
+        cast=0.1,
         sharpness=(0.35, 0.9),
         places={"street": 4.0, "grass": 0.4, "wall": 3.0, "plaza": 2.0},
         tint=(0.93, 1.0, 1.1),
@@ -143,18 +153,18 @@ IMAGE_LOOKS: dict[str, Look] = {
         bag_rate=0.66,
         headwear_rate=0.2,
         cameras={"site": 15},
-        exposure=(0.65, 1.1),
-        cast=0.1,
-        sharpness=(0.4, 1.0),
+        exposure=(0.75, 1.05),
+        cast=0.05,
+        sharpness=(0.5, 1.0),
         places={"street": 2.0, "grass": 0.8, "wall": 1.2, "plaza": 1.0, "indoor": 4.5},
         tint=(0.98, 1.04, 0.98),
-        gamma=(0.8, 1.25),
-        contrast=(0.75, 1.12),
+        gamma=(0.9, 1.15),
+        contrast=(0.85, 1.1),
         noise=(1.0, 8.0),
         height=(140, 360),
         height_limits=(110, 400),
-        light=(0.75, 1.2),
-        light_cast=0.05,
+        light=(0.82, 1.15),
+        light_cast=0.03,
     ),
 }
 """Looks of the image sets, which have one place with numbered cameras each."""

@@ -139,10 +139,11 @@ def picture_of(
         )
         painter.figure(other, behind, scale=height * rng.uniform(0.4, 0.6), foot=place)
     if person is not None:
-        scale = height * rng.uniform(0.8, 0.88)
+        scale = height * rng.uniform(*look.figure)
         if shot.umbrella_open:
             scale *= 0.9
-        foot = (width * (0.5 + rng.uniform(-0.06, 0.06)), height * rng.uniform(0.945, 0.97))
+        middle = 0.5 + rng.uniform(-look.offset, look.offset)
+        foot = (width * middle, height * rng.uniform(0.945, 0.97))
         painter.figure(person, shot, scale=scale, foot=foot)
     if shot.occluder != "none":
         passer_by = person_of(look, seed=seed + 1, person_id=int(rng.integers(1 << 20)))

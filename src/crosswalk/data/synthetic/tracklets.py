@@ -20,8 +20,8 @@ def frame_of(
 ) -> bytes:
     """Return the JPEG file of one of the pictures that a camera takes while a person walks by.
 
-    Light, surroundings and direction are those of the visit; step, box and grain are the
-    picture's own. That makes pictures of one visit easy to match and those of two cameras hard.
+    Light and direction are those of the visit; background, step, box and grain are the picture's
+    own. That makes pictures of one visit easy to match and those of two cameras hard.
 
     Args:
         look: Where the person lives.
@@ -79,7 +79,7 @@ def frame_of(
         shot,
         seed=seed,
         rng=rng,
-        scene=keyed_generator(seed, look.name, "scene of a visit", character, camera),
+        scene=rng,  # who walks by comes past all of the camera's background
         light=keyed_generator(seed, look.name, "light of a visit", character, camera),
         framing=framing,
     )

@@ -255,3 +255,23 @@ def test_two_images_of_one_person_differ_as_much_as_two_persons_do_in_places(roo
     # grey levels per channel: other direction, place and light; a copy with grain is below 5
     assert np.median(differences) > 25
     assert min(differences) > 8
+
+
+def test_pairs_are_those_that_the_committed_weights_were_trained_on(tmp_path: Path) -> None:
+    """Raise GENERATOR_VERSION and train the weights again if this has to change."""
+    size = {"train": SplitSize(24, 61), "val": SplitSize(8, 20), "test": SplitSize(12, 31)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(generate.SIZES, "tiny", size)
+        inner = make(tmp_path / "set", seed=3) / "CUHK-PEDES"
+
+    digest = hashlib.sha256((inner / "reid_raw.json").read_bytes()).hexdigest()
+    assert digest == "66cee1fd38a524223c10404aab04e836f59a10fc01b80213a5dcf46c216f587d"
+    means = {
+        "train_query/p1_s8.jpg": (136.44, 133.46, 141.31),
+        "train_query/p17_s136.jpg": (155.35, 127.97, 137.45),
+        "CUHK03/0032_1_04.jpg": (107.45, 117.41, 111.18),
+    }
+    for name, mean in means.items():
+        with Image.open(inner / "imgs" / name) as image:
+            # within what decoders of JPEG differ by
+            assert np.asarray(image, float).mean((0, 1)) == pytest.approx(mean, abs=0.1)
