@@ -85,11 +85,12 @@ class GroupBatchNorm(nn.Module):
             mean, var = self.running_mean, self.running_var
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
         if rank_and_world_size()[1] == 1:
-            groups = torch.split(x, self.group_size or max(len(x), 1))
+            if self.group_size is None or len(x) <= self.group_size:
+                self.num_batches_tracked += 1
+                return self._normalise_group(x)  # a split and its gradient would copy
+            groups = torch.split(x, self.group_size)
             self.num_batches_tracked += len(groups)
-            normalised = [self._normalise_group(group) for group in groups]
-            # one group is the usual case, and concatenating it would copy it
-            return normalised[0] if len(normalised) == 1 else torch.cat(normalised)
+            return torch.cat([self._normalise_group(group) for group in groups])
         return self._normalise_across_processes(x)
 
     def _normalise_group(self, x: Tensor) -> Tensor:

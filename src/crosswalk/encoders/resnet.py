@@ -230,7 +230,13 @@ def timm_backbone(
         raise ValueError(
             f"encoder.backbone.name={name!r} is no model of timm. Near: {', '.join(near) or '-'}."
         )
-    settings = timm.get_pretrained_cfg(name)
+    try:
+        settings = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
+        raise ValueError(
+            f"encoder.backbone.name={name!r} has a tag that timm does not know; it has {tags}."
+        ) from error
     arguments: dict[str, Any] = {"num_classes": 0}
     if image_size is not None and settings is not None and settings.fixed_input_size:
         arguments["img_size"] = tuple(image_size)

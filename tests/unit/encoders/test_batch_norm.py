@@ -1,9 +1,11 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from crosswalk.encoders.batch_norm import GroupBatchNorm
+from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
 
 SHAPES = [(6, 3), (6, 3, 5), (6, 3, 4, 2)]
 
@@ -99,3 +101,122 @@ def test_a_rest_of_one_sample_with_several_positions_is_normalised() -> None:
 def test_a_wrong_option_is_named(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         GroupBatchNorm(3, **options)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_memory_format_and_the_type_of_the_input_stay(
+    dtype: torch.dtype, training: bool
+) -> None:
+    norm, expected = GroupBatchNorm(3).train(training), torch.nn.BatchNorm2d(3).train(training)
+    x = inputs((5, 3, 4, 2)).detach().to(dtype).contiguous(memory_format=torch.channels_last)
+
+    out = norm(x)
+
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(out, expected(x))
+
+
+def test_under_autocast_the_type_of_the_convolution_before_stays() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), GroupBatchNorm(3))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(torch.randn(4, 3, 2, 2))
+    out.float().sum().backward()
+
+    assert out.dtype == torch.bfloat16
+    assert model[1].running_mean.dtype == torch.float32
+    assert model[0].weight.grad is not None
+
+
+def test_a_batch_not_larger_than_a_group_is_one_group() -> None:
+    x = inputs((6, 3)).detach()
+
+    whole = GroupBatchNorm(3).double()(x)
+
+    for group_size in (6, 7):
+        norm = GroupBatchNorm(3, group_size=group_size).double()
+        assert torch.equal(norm(x), whole)
+        assert norm.num_batches_tracked == 1
+
+
+class Twice(torch.nn.Module):
+    """One normalisation under two names, inside and outside a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3, eps=1e-3, momentum=0.2)
+        self.rest = torch.nn.Sequential(self.norm, torch.nn.GroupNorm(1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.norm(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_replaced_normalisation_computes_the_same_under_the_same_names(training: bool) -> None:
+    original = with_random_statistics(Twice().double()).train(training)
+    replaced = replace_batch_norms(copy.deepcopy(original))
+    x = inputs((5, 3, 4, 2)).detach()
+
+    assert isinstance(replaced.norm, GroupBatchNorm)
+    assert replaced.norm is replaced.rest[0]
+    assert_close(replaced(x), original(x))
+    assert_close(replaced.state_dict(), original.state_dict())
+    assert [name for name, _ in replaced.named_parameters()] == [
+        name for name, _ in original.named_parameters()
+    ]
+
+
+def with_random_statistics(module: torch.nn.Module) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(9)
+    for row in module.state_dict().values():
+        if row.is_floating_point():
+            row.copy_(torch.rand(row.shape, generator=generator) + 0.5)
+    return module
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_activation_inside_a_normalisation_of_timm_is_kept(training: bool) -> None:
+    from timm.layers import BatchNormAct2d
+
+    original = torch.nn.Sequential(BatchNormAct2d(3, act_layer=torch.nn.ReLU, inplace=False))
+    original = with_random_statistics(original.double()).train(training)
+    replaced = replace_batch_norms(copy.deepcopy(original), group_size=5)
+    x = inputs((5, 3, 4, 2)).detach() - 2
+
+    out = replaced(x)
+
+    assert isinstance(replaced[0], GroupBatchNorm)
+    assert replaced[0].group_size == 5
+    assert out.min().item() == 0.0
+    assert_close(out, original(x))
+    assert_close(replaced.state_dict(), original.state_dict())
+
+
+def test_a_module_that_is_a_normalisation_is_replaced_itself() -> None:
+    norm = replace_batch_norms(torch.nn.BatchNorm1d(3).eval(), group_size=2)
+
+    assert isinstance(norm, GroupBatchNorm)
+    assert not norm.training
+
+
+class OtherNorm(torch.nn.BatchNorm2d):
+    pass
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        torch.nn.BatchNorm2d(3, affine=False),
+        torch.nn.BatchNorm2d(3, track_running_stats=False),
+        torch.nn.BatchNorm2d(3, momentum=None),
+        OtherNorm(3),
+    ],
+    ids=["no scale", "no statistics", "no momentum", "unknown class"],
+)
+def test_a_normalisation_without_counterpart_is_named(norm: torch.nn.Module) -> None:
+    model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Sequential(norm))
+
+    with pytest.raises(ValueError, match=r"^1\.0 is a"):
+        replace_batch_norms(model)
