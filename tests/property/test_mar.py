@@ -127,7 +127,15 @@ def test_joint_terms_of_permuted_images_are_the_permuted_terms(
     place = torch.cat([one, num_source + one, 2 * num_source + other])
 
     terms, permuted = (
-        joint_embedding_loss(*images, agents, own, margin=1.0, source_negatives=True)
+        joint_embedding_loss(
+            *images,
+            agents,
+            own,
+            source_similarity=images[0] @ agents.T,
+            target_similarity=images[1] @ agents.T,
+            margin=1.0,
+            source_negatives=True,
+        )
         for images, own in (
             ((source, target), person_id),
             ((source[one], target[other]), person_id[one]),

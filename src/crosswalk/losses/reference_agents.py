@@ -67,6 +67,8 @@ def joint_embedding_loss(
     agents: Tensor,
     person_id: Tensor,
     *,
+    source_similarity: Tensor,
+    target_similarity: Tensor,
     margin: float,
     source_negatives: bool,
 ) -> JointTerms:
@@ -83,6 +85,8 @@ def joint_embedding_loss(
         target: ``[n_t, D]`` unit vectors of target images.
         agents: ``[agents, D]`` unit vectors; detach them to let only images move (official code).
         person_id: ``[n_s]`` int64 own agents of the source images.
+        source_similarity: ``[n_s, agents]`` ``source @ agents.T``.
+        target_similarity: ``[n_t, agents]`` ``target @ agents.T``.
         margin: Squared distance that a stranger's image should keep; in [0, 4].
         source_negatives: Whether source images are pushed too.
 
@@ -90,7 +94,14 @@ def joint_embedding_loss(
         >>> source, target = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.8, 0.6]])
         >>> agents = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
         >>> terms = joint_embedding_loss(
-        ...     source, target, agents, torch.tensor([0]), margin=1.0, source_negatives=True
+        ...     source,
+        ...     target,
+        ...     agents,
+        ...     torch.tensor([0]),
+        ...     source_similarity=source @ agents.T,
+        ...     target_similarity=target @ agents.T,
+        ...     margin=1.0,
+        ...     source_negatives=True,
         ... )
         >>> terms.loss
         tensor([0.0000, 0.2000, 0.5733])
@@ -98,8 +109,10 @@ def joint_embedding_loss(
         tensor(0.2578)
     """
     pull = (source - agents[person_id]).square().sum(dim=1)
-    image = torch.cat([source, target]) if source_negatives else target
-    similarity = image @ agents.T
+    image, similarity = target, target_similarity
+    if source_negatives:
+        image = torch.cat([source, target])
+        similarity = torch.cat([source_similarity, target_similarity])
     hard = hard_agents(similarity.detach(), margin=margin)
     if source_negatives:
         hard[torch.arange(len(source), device=hard.device), person_id] = False

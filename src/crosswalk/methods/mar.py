@@ -130,10 +130,9 @@ class MAR(Method[SourceTargetBatch]):
         pooled = self.encoder(batch.image).pooled
         return {"global": norm_scale(pooled.to(self.agents.weight.dtype))}
 
-    def log_multilabel(self, embedding: Tensor) -> Tensor:
-        """Return ``[n, agents]`` log multilabels, whose gradient leaves the agents alone."""
-        similarity = embedding @ norm_scale(self.agents.weight.detach()).T
-        return log_soft_multilabel(similarity, scale=self.scale)
+    def similarity(self, embedding: Tensor) -> Tensor:
+        """Return ``[n, agents]`` cosines, whose gradient leaves the agents alone."""
+        return embedding @ norm_scale(self.agents.weight.detach()).T
 
     def wants_sweep(self, epoch: int) -> bool:
         return not bool(self.initialised)
@@ -141,7 +140,7 @@ class MAR(Method[SourceTargetBatch]):
     def sweep_step(self, batch: ImageBatch) -> dict[str, Tensor]:
         embedding = self.embed(batch)["global"]
         with torch.autocast(embedding.device.type, enabled=False):
-            log_multilabel = self.log_multilabel(embedding)
+            log_multilabel = log_soft_multilabel(self.similarity(embedding), scale=self.scale)
         return {"log_multilabel": log_multilabel, "camera_id": batch.camera_id}
 
     def on_sweep_end(self, table: dict[str, Tensor]) -> None:
@@ -159,16 +158,22 @@ class MAR(Method[SourceTargetBatch]):
         self.initialised.fill_(True)
 
     def reference_losses(
-        self, source: Tensor, target: Tensor, person_id: Tensor
+        self, source: Tensor, target: Tensor, person_id: Tensor, target_similarity: Tensor
     ) -> dict[str, Tensor]:
         """Return the agent loss of the source and the joint embedding loss of both domains."""
         agents = norm_scale(self.agents.weight)
         own = agent_loss(source @ agents.T, person_id, scale=self.scale)
+        if self.detach_agents:
+            agents = agents.detach()
+        else:
+            target_similarity = target @ agents.T
         joint = joint_embedding_loss(
             source,
             target,
-            agents.detach() if self.detach_agents else agents,
+            agents,
             person_id,
+            source_similarity=source @ agents.T,
+            target_similarity=target_similarity,
             margin=self.margin,
             source_negatives=self.source_negatives,
         )
@@ -229,10 +234,11 @@ class MAR(Method[SourceTargetBatch]):
         index = all_gather_rows(batch.target.sample_index)
         # float32 outside autocast: exp(30 * cosine), and distances of look-alikes
         with torch.autocast(target.device.type, enabled=False):
-            losses = self.reference_losses(source, target, source_person_id)
+            similarity = self.similarity(target)
+            losses = self.reference_losses(source, target, source_person_id, similarity)
             losses["agent"] = self.reference_weight * losses["agent"]
             losses["joint"] = self.reference_weight * self.joint_weight * losses["joint"]
-            log_multilabel = self.log_multilabel(target)
+            log_multilabel = log_soft_multilabel(similarity, scale=self.scale)
             losses["consistency"] = self.consistency_weight * self.consistency_loss(
                 log_multilabel, camera_id, batch_size=len(source) + len(target)
             )

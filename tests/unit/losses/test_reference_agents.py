@@ -5,12 +5,31 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from crosswalk.losses.reference_agents import agent_loss, hard_agents, joint_embedding_loss
+from crosswalk.losses.reference_agents import (
+    JointTerms,
+    agent_loss,
+    hard_agents,
+    joint_embedding_loss,
+)
 
 
 def unit_rows(number: int, size: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return normalize(torch.randn(number, size, generator=generator, dtype=torch.float64))
+
+
+def joint_terms(
+    source: Tensor, target: Tensor, agents: Tensor, person_id: Tensor, **options: float
+) -> JointTerms:
+    return joint_embedding_loss(
+        source,
+        target,
+        agents,
+        person_id,
+        source_similarity=source @ agents.T,
+        target_similarity=target @ agents.T,
+        **options,
+    )
 
 
 def hand_example() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -65,7 +84,7 @@ def test_an_agent_at_the_limit_is_not_hard() -> None:
 
 
 def test_the_hand_example_has_three_terms() -> None:
-    terms = joint_embedding_loss(*hand_example(), margin=1.0, source_negatives=True)
+    terms = joint_terms(*hand_example(), margin=1.0, source_negatives=True)
 
     assert terms.loss.tolist() == pytest.approx([0.0, 0.2, (0.6 + 0.92 + 0.2) / 3], abs=1e-12)
     assert terms.counted.tolist() == [True, True, True]
@@ -74,7 +93,7 @@ def test_the_hand_example_has_three_terms() -> None:
 
 
 def test_without_source_negatives_source_images_are_only_pulled() -> None:
-    terms = joint_embedding_loss(*hand_example(), margin=1.0, source_negatives=False)
+    terms = joint_terms(*hand_example(), margin=1.0, source_negatives=False)
 
     assert terms.loss.tolist() == pytest.approx([0.0, (0.6 + 0.92 + 0.2) / 3], abs=1e-12)
 
@@ -98,9 +117,7 @@ def test_values_and_gradients_match_explicit_loops(
     ]
     person_id = torch.arange(num_source) % num_agents
 
-    terms = joint_embedding_loss(
-        *leaves, person_id, margin=margin, source_negatives=source_negatives
-    )
+    terms = joint_terms(*leaves, person_id, margin=margin, source_negatives=source_negatives)
     mean = terms.loss.sum() / terms.counted.sum()
     listed = listed_terms(*leaves, person_id, margin, source_negatives)
     expected = torch.stack(listed).mean()
@@ -117,7 +134,7 @@ def test_values_and_gradients_match_explicit_loops(
 def test_where_no_agent_is_near_only_pulls_count() -> None:
     source, target, *agents = torch.eye(4, dtype=torch.float64)[:, None]
 
-    terms = joint_embedding_loss(
+    terms = joint_terms(
         source, target, torch.cat(agents), torch.tensor([1]), margin=0.5, source_negatives=True
     )
 
@@ -129,7 +146,7 @@ def test_detached_agents_stay_where_they_are() -> None:
     source, target, agents, person_id = hand_example()
     source.requires_grad_(), agents.requires_grad_()
 
-    terms = joint_embedding_loss(
+    terms = joint_terms(
         source, target, agents.detach(), person_id, margin=1.0, source_negatives=True
     )
     terms.loss.sum().backward()
@@ -142,9 +159,7 @@ def test_a_zero_feature_has_a_finite_loss_and_gradient() -> None:
     source, target, agents, person_id = hand_example()
     target = torch.zeros_like(target, requires_grad=True)
 
-    terms = joint_embedding_loss(
-        source, target, agents, person_id, margin=3.0, source_negatives=True
-    )
+    terms = joint_terms(source, target, agents, person_id, margin=3.0, source_negatives=True)
     terms.loss.sum().backward()
 
     # every agent is hard (0 > 1 - 3/2) at squared distance 1

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from crosswalk.encoders.image import norm_scale
 from crosswalk.labels.soft_multilabel import nearest_pairs
-from crosswalk.losses.reference_agents import joint_embedding_loss
+from crosswalk.losses.reference_agents import JointTerms, joint_embedding_loss
 from crosswalk.methods.mar import MAR
 from crosswalk.types import DataSpec, ImageBatch, ImageFeatures, SourceTargetBatch
 
@@ -87,20 +87,32 @@ def embeddings(method: MAR, data: SourceTargetBatch) -> tuple[Tensor, Tensor, Te
     return source, target, norm_scale(method.agents.weight)
 
 
+def joint_terms(method: MAR, data: SourceTargetBatch, *, source_negatives: bool) -> JointTerms:
+    source, target, agents = embeddings(method, data)
+    return joint_embedding_loss(
+        source,
+        target,
+        agents,
+        data.source.person_id,
+        source_similarity=source @ agents.T,
+        target_similarity=target @ agents.T,
+        margin=1.0,
+        source_negatives=source_negatives,
+    )
+
+
 def test_in_the_first_epoch_the_agents_learn_and_nothing_is_mined() -> None:
     method = mar(joint_weight=0.3, reference_weight=7.0, consistency_weight=0.01)
     before = state_of(method)
 
     terms = terms_of(method, batch(), epoch=0)
 
-    source, target, agents = embeddings(method, batch())
+    source, _, agents = embeddings(method, batch())
     person_id = batch().source.person_id
     logits = 4 * source @ agents.T
     own = torch.stack([row.logsumexp(0) - row[i] for row, i in zip(logits, person_id, strict=True)])
     assert_close(terms["agent"], 7 * own.mean(), rtol=1e-9, atol=0.0)
-    joint = joint_embedding_loss(
-        source, target, agents, person_id, margin=1.0, source_negatives=True
-    )
+    joint = joint_terms(method, batch(), source_negatives=True)
     expected = 7 * 0.3 * joint.loss.sum() / joint.counted.sum()
     assert_close(terms["joint"], expected, rtol=1e-9, atol=0.0)
     assert set(terms) == {"agent", "joint", "consistency", "loss"}
@@ -192,7 +204,8 @@ def test_a_target_sample_is_first_remembered_as_it_is_seen() -> None:
 
     terms_of(method, data, epoch=1)
 
-    seen = method.log_multilabel(method.embed(data.target)["global"]).exp()
+    _, target, agents = embeddings(method, data)
+    seen = (4 * target @ agents.T).softmax(dim=1)
     assert_close(method.memory.read(data.target.sample_index), seen)
     assert method.memory.written.sum() == 7
 
@@ -276,10 +289,7 @@ def test_source_images_are_not_pushed_if_they_shall_not() -> None:
 
     terms = terms_of(method, batch(), epoch=0)
 
-    source, target, agents = embeddings(method, batch())
-    joint = joint_embedding_loss(
-        source, target, agents, batch().source.person_id, margin=1.0, source_negatives=False
-    )
+    joint = joint_terms(method, batch(), source_negatives=False)
     assert_close(terms["joint"], joint.loss.sum() / joint.counted.sum(), rtol=1e-9, atol=0.0)
 
 

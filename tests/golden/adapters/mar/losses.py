@@ -33,7 +33,14 @@ def joint_loss(case: Case) -> None:
     margin = case.item("margin")
 
     terms = joint_embedding_loss(
-        source, target, agents, person_id, margin=margin, source_negatives=True
+        source,
+        target,
+        agents,
+        person_id,
+        source_similarity=source @ agents.T,
+        target_similarity=target @ agents.T,
+        margin=margin,
+        source_negatives=True,
     )
     loss = terms.loss.sum() / terms.counted.sum()
     loss.backward()
@@ -61,7 +68,10 @@ def ral(case: Case) -> None:
     )
     method.agents.weight.data.copy_(weight)
 
-    losses = method.reference_losses(norm_scale(source), norm_scale(target), case.tensor("labels"))
+    embedding = norm_scale(target)
+    losses = method.reference_losses(
+        norm_scale(source), embedding, case.tensor("labels"), method.similarity(embedding)
+    )
     total = losses["agent"] + case.item("beta") * losses["joint"]
     total.backward()
 
