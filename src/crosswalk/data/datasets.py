@@ -7,20 +7,20 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.data.cache import ImageStore, Size, build_once, cache_root
+from crosswalk.data.cache import ImageStore, build_once, cache_root
+from crosswalk.data.decoding import Size
 from crosswalk.data.loaders import BatchDataset, BatchRequest, EpochLoader
 from crosswalk.data.plans import BatchPlan, Index
 from crosswalk.data.records import Record, relabel
 from crosswalk.data.transforms import token_length
 from crosswalk.types import ImageBatch, PairBatch, TextBatch
 
-Interpolation = Literal["bilinear", "bicubic"]
 Transform = Callable[[Any], Any]
 
 

@@ -26,7 +26,6 @@ from crosswalk.data.camstyle import CamStyleFiles, camstyle_files, find_camstyle
 from crosswalk.data.crops import RectangularCrop
 from crosswalk.data.datasets import (
     GalleryDataset,
-    Interpolation,
     PlanFactory,
     SomeImages,
     check_batch_size,
@@ -41,6 +40,7 @@ from crosswalk.data.datasets import (
     synthetic_settings,
     without_broken,
 )
+from crosswalk.data.decoding import Interpolation
 from crosswalk.data.image_transform import ImageTransform
 from crosswalk.data.loaders import EpochLoader
 from crosswalk.data.plans import SequentialBatches, shuffled_plan
@@ -210,11 +210,11 @@ class ImageToImageData(L.LightningDataModule):
             return self._normalizing
         training = self._training
         _, camera_id = ids_of(training.records)
-        if (camera_id < 0).any():
+        if (camera_id < 0).all():
             raise ValueError(
-                f"data.transform.camera_style={self.given_transform.camera_style} needs the camera "
-                f"of every training image, and {self.splits.dataset} has images of unknown "
-                "cameras. Pass data.transform.camera_style=0."
+                f"data.transform.camera_style={self.given_transform.camera_style} needs the "
+                f"cameras of the training images, and {self.splits.dataset} does not tell them. "
+                "Pass data.transform.camera_style=0."
             )
         statistics = camera_statistics(self._own_images, camera_id, self.spec.num_cameras)
         return replace(self._normalizing, camera_statistics=statistics)
@@ -426,7 +426,7 @@ class ImageToImageData(L.LightningDataModule):
         if self.normalization == "given":
             return self.given_transform
         mean, std = channel_statistics(self._own_images)
-        return replace(self.given_transform, mean=tuple(mean), std=tuple(std))
+        return replace(self.given_transform, mean=mean, std=std)
 
     @cached_property
     def _samples(self) -> TrainingImageDataset:

@@ -12,7 +12,8 @@ import lightning.pytorch as L
 from torch import Tensor
 
 from crosswalk.data.crops import RectangularCrop
-from crosswalk.data.datasets import Interpolation, PlanFactory, check_choice
+from crosswalk.data.datasets import PlanFactory, check_choice
+from crosswalk.data.decoding import Interpolation
 from crosswalk.data.image_to_image import ImageToImageData
 from crosswalk.data.image_transform import ImageTransform
 from crosswalk.data.loaders import EpochLoader

@@ -9,9 +9,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
-from crosswalk.data.cache import ImageStore, Size, raise_if_broken
+from crosswalk.data.cache import ImageStore, raise_if_broken
 from crosswalk.data.camstyle import CamStyleFiles
-from crosswalk.data.datasets import GalleryDataset, Interpolation, ids_of, labelled
+from crosswalk.data.datasets import GalleryDataset, ids_of, labelled
+from crosswalk.data.decoding import Interpolation, Size
 from crosswalk.data.draws import keyed_uniform
 from crosswalk.data.loaders import BatchRequest
 from crosswalk.data.plans import Index
@@ -135,7 +136,7 @@ def open_training_images(
         place = np.flatnonzero(~broken[: len(records)])
         if len(place) < len(records):
             notices.append(left_out("train", len(records), len(place)))
-            records = labelled("train", [records[index] for index in place])
+            records = labelled("train", [records[index] for index in place.tolist()])
             styled = None if styled is None else styled[place]
         if broken_styles.any():
             notices.append(

@@ -9,16 +9,16 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
-from crosswalk.data.crops import RectangularCrop
-from crosswalk.data.image_transform import ImageTransform
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from crosswalk.data import image_to_image, loaders
 from crosswalk.data.cache import BrokenImagesError
+from crosswalk.data.crops import RectangularCrop
 from crosswalk.data.draws import keyed_uniform, sample_key
 from crosswalk.data.image_to_image import ImageToImageData
+from crosswalk.data.image_transform import ImageTransform
 from crosswalk.data.market1501 import read_market1501
 from crosswalk.data.plans import ShuffledBatches, identity_plan, shuffled_plan
 from crosswalk.data.records import ImageSplits, Record
@@ -315,7 +315,7 @@ def test_exchanging_colours_needs_cameras(root: Path) -> None:
         splits = read(root)
         return replace(splits, train=tuple(replace(r, camera_id=-1) for r in splits.train))
 
-    with pytest.raises(ValueError, match=r"camera_style=0\.5 needs the camera .* of unknown"):
+    with pytest.raises(ValueError, match=r"camera_style=0\.5 needs the cameras .* tiny does not"):
         make_data(root, unknown, transform=ImageTransform(camera_style=0.5)).setup("fit")
 
 

@@ -10,7 +10,6 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
-from crosswalk.data.image_transform import ImageTransform
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor
@@ -19,6 +18,7 @@ from crosswalk.data import loaders
 from crosswalk.data.cache import BrokenImagesError
 from crosswalk.data.draws import sample_key
 from crosswalk.data.image_to_image import ImageToImageData
+from crosswalk.data.image_transform import ImageTransform
 from crosswalk.data.loaders import BatchRequest, EpochLoader
 from crosswalk.data.plans import ShuffledBatches
 from crosswalk.data.records import ImageSplits, Record
@@ -338,6 +338,15 @@ def test_batches_hold_samples_of_both_sets_and_drop_the_incomplete_ones(root: Pa
         assert batch.target.image[:, 0, 0, 0].tolist() == [200] * 4
         assert batch.source.image[:, 1, 0, 0].tolist() == batch.source.sample_index.tolist()
         assert batch.target.image[:, 1, 0, 0].tolist() == batch.target.sample_index.tolist()
+
+
+@pytest.mark.parametrize("train_on", ["both", "source"])
+def test_a_set_says_what_kind_of_batches_it_gives(root: Path, train_on: str) -> None:
+    data = make_data(root, train_on=train_on)
+
+    assert data.batch_types == (type(next(iter(data.train_dataloader()))),)
+    assert set(data.batch_types) < set(SourceTargetData.batch_types)
+    assert data.target.batch_types == (ImageBatch,)
 
 
 def test_source_and_target_draw_different_random_numbers(root: Path) -> None:
