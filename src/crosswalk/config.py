@@ -139,6 +139,11 @@ def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", "") or ""
+        if all(OmegaConf.select(config, f"{name}._target_") for name in ("method", "data")):
+            # a method may ask for what only its own kind of data has
+            method_class = locate(config.method._target_, "method")
+            data_class = locate(config.data._target_, "data")
+            _check_batches(method_class, data_class, config.get("choices", {}))
         raise ValueError(f"{key}: {_first_line(error)}. Set it with {key}=<value>.") from error
     return typing.cast(dict[str, Any], plain)
 
@@ -269,6 +274,8 @@ def build(config: DictConfig | Mapping[str, Any]) -> Run:
     """
     plain = to_plain(config)
     method_class = locate(plain["method"]["_target_"], "method")
+    data_class = locate(plain["data"]["_target_"], "data")
+    _check_batches(method_class, data_class, plain["choices"])
     trainer = trainer_settings(plain["trainer"])
     encoders = [name for name in ENCODERS if plain.get(name) is not None]
     check_types(plain["method"], key="method", given=("data", "optim", *encoders))
@@ -290,21 +297,28 @@ BATCHES = {
 
 
 def _check_batches(method_class: Any, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
-    """Refuse data whose batches are not those of ``Method[...]``, the method's base class."""
+    """Refuse data without batches that ``Method[...]``, the method's base class, takes.
+
+    A class names all kinds of batches it can give, an object the kind that it gives.
+    """
     bases = getattr(method_class, "__orig_bases__", ())
     takes = [batch for base in bases for batch in typing.get_args(base)]
     takes = [batch for union in takes for batch in (typing.get_args(union) or (union,))]
-    gives = getattr(data, "batch_type", None)
-    if gives is None or not takes or gives in takes:
+    gives = getattr(data, "batch_types", ())
+    if not gives or not takes or set(gives) & set(takes):
         return
     method = choices.get("method")
     runs = [run for run in group_values("experiment") if run.startswith(f"{method}/")]
     known = sorted({run.split("/")[1] for run in runs} & set(group_values("data")))
     raise ValueError(
-        f"data={choices.get('data')} gives {BATCHES[gives.__name__]}; method={method} trains on "
-        f"{' or '.join(BATCHES[batch.__name__] for batch in takes)}. Choose one of "
+        f"data={choices.get('data')} gives {_named(gives)}; method={method} trains on "
+        f"{_named(takes)}. Choose one of "
         f"{', '.join(f'data={name}' for name in known)}."
     )
+
+
+def _named(batches: Iterable[type]) -> str:
+    return " or ".join(BATCHES[batch.__name__] for batch in batches)
 
 
 def check_together(config: Mapping[str, Any], *, accumulates: bool) -> None:

@@ -63,7 +63,7 @@ def print_results(
     results: Results,
     *,
     monitor: str | None,
-    directions: Sequence[str] = ("text_to_image", "image_to_text"),
+    directions: Sequence[str],
     file: TextIO | None = None,
 ) -> None:
     """Print the table of a run.

@@ -14,6 +14,7 @@ from crosswalk import __version__
 from crosswalk.allocator import keep_freed_memory
 from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from crosswalk.callbacks.division_quality import DivisionQuality
+from crosswalk.callbacks.label_quality import LabelQuality
 from crosswalk.callbacks.progress import Progress, quiet_lightning
 from crosswalk.callbacks.ranking_lists import RankingLists
 from crosswalk.callbacks.remember import StepMemory
@@ -70,7 +71,7 @@ def train(config: Mapping[str, Any]) -> int:
             save_results(folder, results)
             for logger in trainer.loggers:
                 logger.log_metrics(final_metrics(results), trainer.global_step)
-            print_results(results, monitor=monitor_of(plain))
+            print_results(results, monitor=monitor_of(plain), directions=run.data.directions)
             print(f"Run folder: {folder.path}")
     return 0
 
@@ -115,7 +116,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
     )
     results = evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
     if trainer.is_global_zero:
-        print_results(results, monitor=monitor_of(run.config))
+        print_results(results, monitor=monitor_of(run.config), directions=run.data.directions)
         if not overrides:
             save_results(folder, results)
     return 0
@@ -173,8 +174,9 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             *([progress] if show_progress else []),
             EpochSweep(run.data, progress.track if show_progress else None),
             DivisionQuality(run.data),
+            LabelQuality(run.data),
             StepMemory(),
-            RetrievalMetrics(folder=folder.path),
+            RetrievalMetrics(folder=folder.path, monitor=None if monitor is None else "rank1"),
             RankingLists(),
             Checkpoints(
                 folder.path,

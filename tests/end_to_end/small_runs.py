@@ -11,7 +11,9 @@ import lightning.pytorch as L
 import torch
 
 from crosswalk.config import compose
+from crosswalk.constructors import locate
 from crosswalk.data.synthetic.generate import synthesize_pairs
+from crosswalk.data.synthetic.images import synthesize_images
 from crosswalk.methods.base import Method
 from crosswalk.train import evaluate, train
 
@@ -33,6 +35,28 @@ SMALL = (
 )
 BATCHES_PER_EPOCH = 7
 
+SMALL_IMAGES = (
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "logger=csv",
+    "stage=null",
+    "data.image_size=[64,32]",
+    "data.eval_batch_size=16",
+)
+IMAGE_METHODS = {
+    # identity batches need as many images of a person as they take
+    "supervised": ("method=supervised", "data.batch_size=16", "+optim.optimizer.eps=1e-3"),
+    # labels are predicted in the second epoch, from a bank of a few dozen rows
+    "mmcl": ("method=mmcl", "data.batch_size=16", "method.mplp_start_epoch=1", "optim.lr=0.01"),
+    "mmcl_transfer": (
+        *("method=mmcl", "data=synthetic_transfer", "data.batch_size=12"),
+        *("method.mplp_start_epoch=1", "optim.lr=0.01"),
+    ),
+    # a tenth of the pairs of 12 images are similar
+    "mar": ("method=mar", "data.batch_size=12", "method.mining_ratio=0.1"),
+}
+"""Overrides of a run of seconds for each kind of image run."""
+
 
 def small_overrides(data_root: Path, *more: str) -> list[str]:
     """Return overrides that turn the default run into one of a few seconds."""
@@ -42,6 +66,22 @@ def small_overrides(data_root: Path, *more: str) -> list[str]:
 def tiny_pairs(folder: Path) -> Path:
     """Return the root of a tiny synthetic set below ``folder``."""
     return synthesize_pairs(folder / "tiny-pairs", size="tiny", seed=3, progress=False)
+
+
+def tiny_images(folder: Path) -> Path:
+    """Return the folder of two tiny synthetic image sets, a source and a target."""
+    for layout in ("msmt17", "market1501"):
+        synthesize_images(folder / layout, layout=layout, size="tiny", seed=3, progress=False)
+    return folder
+
+
+def small_image_overrides(kind: str, folder: Path, *more: str) -> list[str]:
+    """Return overrides of a run of seconds; ``kind`` is one of `IMAGE_METHODS`."""
+    target = folder / "market1501"
+    roots = [f"data.root={target}"]
+    if kind in ("mar", "mmcl_transfer"):
+        roots = [f"data.source.root={folder / 'msmt17'}", f"data.target.root={target}"]
+    return [*IMAGE_METHODS[kind], *SMALL_IMAGES, *roots, *more]
 
 
 class _Count:
@@ -67,16 +107,15 @@ def train_and_be_killed(
     torch.set_num_threads(1)
     os.environ |= environment or {}
     if event is not None:
-        from crosswalk.methods.rde import RDE
-
+        method = locate(compose(overrides).method._target_, "method")
         name = {"step": "training_step", "sweep": "sweep_step", "evaluation": "embed"}[event]
-        original, tick = getattr(RDE, name), _Count(count)
+        original, tick = getattr(method, name), _Count(count)
 
         def ticking(self: Method, *args: object) -> object:
             tick()
             return original(self, *args)
 
-        setattr(RDE, name, ticking)
+        setattr(method, name, ticking)
     L.seed_everything(0, verbose=False)
     status = train(compose(overrides))
     if status:

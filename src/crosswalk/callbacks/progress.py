@@ -12,6 +12,7 @@ from typing import Any, TextIO, TypeVar
 import lightning.pytorch as L
 import rich.progress
 from rich.console import Console
+from torch import Tensor
 
 T = TypeVar("T")
 BARS_PER_SECOND = 5
@@ -33,6 +34,7 @@ NOISY_WARNINGS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"Experiment logs directory .* exists and is not empty",
     r"It is recommended to use `self.log\(.*sync_dist=True",  # ours are equal on all processes
+    r"Total length of `list` across ranks is zero",  # protocol=last has no val loaders
     r"`broadcast_buffers` is deprecated",  # its successor still sends buffers at the start
 )
 
@@ -131,6 +133,7 @@ class Progress(L.Callback):
         self._stages: list[_Stage] = []
         self._last_line = -float("inf")
         self._loss: float | None = None
+        self._latest: Tensor | None = None
         self._run_started = now()
         self._steps_at_start = 0
         self._bars: rich.progress.Progress | None = None
@@ -220,18 +223,19 @@ class Progress(L.Callback):
             return
         run, epoch = self._stages[0], self._stages[-1]
         epoch.advance(1, self.now())
+        self._latest = outputs.get("loss") if isinstance(outputs, dict) else outputs
         run.done = self._steps_done(trainer)
         if self._tasks and self._bars is not None:
             if self.now() - self._last_line < 1 / BARS_PER_SECOND and epoch.done != epoch.total:
                 return
             self._last_line = self.now()
-            self._note_loss(outputs)
+            self._note_loss()
             loss = "" if self._loss is None else f"loss {self._loss:.3f}"
             self._bars.update(self._tasks[-1], completed=batch_idx + 1, note=loss)
             note = f"left {clock(self._time_left())}"
             self._bars.update(self._tasks[0], completed=run.done, note=note)
         elif self.now() - self._last_line >= self.interval:
-            self._note_loss(outputs)
+            self._note_loss()
             self._line(self._describe_step(epoch, batch_idx))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -268,6 +272,7 @@ class Progress(L.Callback):
         stage = self._stages.pop()
         if self._tasks and self._bars is not None:
             self._bars.remove_task(self._tasks.pop())
+        self._note_loss()
         known = trainer.callback_metrics
         values = [f"{name} {float(known[name]):.4f}" for name in self.metrics if name in known]
         self.say("  ".join([self._describe_step(stage, stage.done - 1), *values]))
@@ -293,10 +298,9 @@ class Progress(L.Callback):
         total = int(steps) if steps != float("inf") else None
         self.start(total, f"epoch {trainer.current_epoch + 1}{last}")
 
-    def _note_loss(self, outputs: Any) -> None:  # noqa: ANN401
-        """Read the loss, which waits for the device: only when it is shown."""
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        self._loss = None if loss is None else float(loss)
+    def _note_loss(self) -> None:
+        """Read the latest loss, which waits for the device: only when it is shown."""
+        self._loss = None if self._latest is None else float(self._latest)
 
     @staticmethod
     def _steps_done(trainer: L.Trainer) -> int:

@@ -47,7 +47,7 @@ from crosswalk.data.plans import BatchPlan, Index, SequentialBatches, shuffled_p
 from crosswalk.data.records import Record, Splits, count
 from crosswalk.data.transforms import AnyBatch, RdeTransform
 from crosswalk.distributed import rank_and_world_size
-from crosswalk.types import DataSpec
+from crosswalk.types import DataSpec, PairBatch
 
 Reader = Callable[[Path], Splits]
 
@@ -106,6 +106,7 @@ class TextToImageData(L.LightningDataModule):
         synthetic: ``size`` and ``seed`` of the synthetic people for ``root=None``.
     """
 
+    batch_types = (PairBatch,)
     directions = ("text_to_image", "image_to_text")
     camera_rule = False  # a caption has no camera
     extra_map = ()
@@ -174,6 +175,12 @@ class TextToImageData(L.LightningDataModule):
             num_cameras=max(0, int(table.camera_id.max(initial=0))) + 1,
             vocabulary_size=self.tokenizer.vocabulary_size,
         )
+
+    @cached_property
+    def train_person_id(self) -> Tensor:
+        """``[num_samples]`` true labels of the training pairs' images, for analysis only."""
+        table = self._table("train")
+        return torch.from_numpy(table.person_id[table.image_of_caption])
 
     @cached_property
     def caption_of_sample(self) -> Index:

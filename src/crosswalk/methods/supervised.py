@@ -57,17 +57,17 @@ class Supervised(Method[ImageBatch]):
     def embed(self, batch: ImageBatch | TextBatch) -> dict[str, Tensor]:
         assert isinstance(batch, ImageBatch)
         features: Tensor = getattr(self.encoder(batch.image), self.test_feature)
-        return {"global": F.normalize(features.float())}
+        return {"global": F.normalize(features)}
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         features = self.encoder(batch.image)
         person_id = all_gather_rows(batch.person_id)
         with torch.autocast(batch.image.device.type, enabled=False):
-            logits = self.classifier(all_gather_rows(features.neck.float()))
+            logits = self.classifier(all_gather_rows(features.neck))
             named = identity_loss(logits, person_id, label_smoothing=self.label_smoothing)
             losses = {"identity": named.mean()}
             if self.triplet_weight:
-                pooled = all_gather_rows(features.pooled.float())
+                pooled = all_gather_rows(features.pooled)
                 triplet = batch_hard_triplet_loss(pooled, person_id, margin=self.margin)
                 losses["triplet"] = self.triplet_weight * triplet.mean()
         return self.log_total("train", losses)

@@ -50,6 +50,8 @@ def test_between_lines_there_are_so_many_seconds_and_one_line_ends_an_epoch(tmp_
         "epoch 2/3 step 6/6",
         "epoch 3/3 step 6/6",
     ]
+    losses = [line.split("  ")[1] for line in lines[:-1]]
+    assert len(set(losses)) == 4  # each that of its own step
 
 
 def test_a_resumed_epoch_is_counted_from_where_it_was(tmp_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""Whole runs of every image method: results, resumption, stages, indifference to loading."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from crosswalk.run_folder import RunFolder
+from crosswalk.tracking import read_metrics
+from tests.end_to_end.small_runs import (
+    IMAGE_METHODS,
+    evaluate_again,
+    small_image_overrides,
+    tiny_images,
+    train_and_be_killed,
+)
+from tests.end_to_end.toy_run import assert_same, exit_code_of, traces
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_images(tmp_path_factory.mktemp("data"))
+
+
+def run(
+    kind: str, data: Path, runs: Path, *more: str, event: str | None = None, count: int = 0
+) -> tuple[int | None, RunFolder]:
+    overrides = small_image_overrides(
+        kind, data, f"output_dir={runs}", "name=it", "checkpoint_every_n_steps=2", *more
+    )
+    environment = {"CROSSWALK_CACHE": str(data / "cache")}
+    code = exit_code_of(train_and_be_killed, overrides, event, count, environment)
+    (folder,) = runs.glob("*-it")
+    return code, RunFolder(folder)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
+    """One run of each kind, made when it is first asked for."""
+
+    class Runs(dict[str, RunFolder]):
+        def __missing__(self, kind: str) -> RunFolder:
+            code, self[kind] = run(kind, data, tmp_path_factory.mktemp(kind))
+            assert code == 0
+            return self[kind]
+
+    return Runs()
+
+
+@pytest.mark.parametrize("kind", IMAGE_METHODS)
+def test_a_run_without_val_split_evaluates_its_last_epoch(
+    kind: str, uninterrupted: dict[str, RunFolder]
+) -> None:
+    folder = uninterrupted[kind]
+    results = json.loads(folder.results_file.read_text())
+    validated = [line for line in read_metrics(folder.metrics_file) if "test/rank1" in line]
+
+    assert set(results) == {"last"}
+    assert results["last"]["epoch"] == 2
+    assert 0 < results["last"]["test/rank1"] <= results["last"]["test/rank10"] <= 1
+    assert 0 < results["last"]["test/minp"] <= results["last"]["test/map"] <= 1
+    assert not folder.best_checkpoint.exists()
+    assert len(validated) <= 1  # the final evaluation, none after an epoch
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "count"),
+    [
+        *((kind, "step", count) for kind in IMAGE_METHODS for count in (1, 4, 7)),
+        ("mar", "sweep", 2),
+        ("mmcl", "evaluation", 1),
+    ],
+)
+def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
+    kind: str,
+    event: str,
+    count: int,
+    data: Path,
+    uninterrupted: dict[str, RunFolder],
+    tmp_path: Path,
+) -> None:
+    whole = uninterrupted[kind]
+    code, _ = run(kind, data, tmp_path, event=event, count=count)
+    assert code == -signal.SIGKILL
+
+    code, resumed = run(kind, data, tmp_path, "resume=true")
+
+    assert code == 0
+    assert_same(traces(resumed.path), traces(whole.path))
+    assert resumed.results_file.read_text() == whole.results_file.read_text()
+
+
+@pytest.mark.parametrize("kind", ["mmcl", "mar"])
+@pytest.mark.parametrize("change", ["data.num_workers=2", "data.cache=off"])
+def test_workers_and_the_cache_change_nothing(
+    kind: str, change: str, data: Path, uninterrupted: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    code, changed = run(kind, data, tmp_path, change)
+
+    assert code == 0
+    assert_same(traces(changed.path), traces(uninterrupted[kind].path))
+
+
+def test_the_labels_of_the_target_change_nothing(
+    data: Path, uninterrupted: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    # every training image another person: the files are renamed, their order stays
+    scrambled = shutil.copytree(data / "market1501", tmp_path / "data" / "market1501")
+    shutil.copytree(data / "msmt17", tmp_path / "data" / "msmt17")
+    (train,) = scrambled.rglob("bounding_box_train")
+    for number, path in enumerate(sorted(train.iterdir())):
+        path.rename(train / f"{number + 1:04}_{path.name.split('_', 1)[1]}")
+
+    for kind in ("mmcl", "mar"):
+        code, folder = run(kind, tmp_path / "data", tmp_path / kind)
+
+        assert code == 0
+        weights = torch.load(folder.last_checkpoint, weights_only=True)["state_dict"]
+        expected = torch.load(uninterrupted[kind].last_checkpoint, weights_only=True)["state_dict"]
+        for name in expected:
+            if name != "true_positive_rate":  # which is only logged
+                assert torch.equal(weights[name], expected[name]), name
+
+
+def test_val_people_are_held_out_and_choose_the_best_epoch(data: Path, tmp_path: Path) -> None:
+    code, folder = run("mmcl", data, tmp_path, "protocol=val", "data.val_person_ids=3")
+
+    assert code == 0
+    results = json.loads(folder.results_file.read_text())
+    logged = [
+        line["val/rank1"] for line in read_metrics(folder.metrics_file) if "val/rank1" in line
+    ]
+    weights = torch.load(folder.last_checkpoint, weights_only=True)["state_dict"]
+    assert set(results) == {"best", "last"}
+    assert results["best"]["val/rank1"] == max(logged[:2])
+    assert "test/rank1" in results["best"]
+    counts = folder.record()["data"]["counts"]
+    assert len(weights["bank.rows"]) == counts["train"]["images"]
+    assert counts["val_query"]["person_ids"] == 3
+
+
+def test_a_stage_is_trained_once_and_its_weights_are_the_start(data: Path, tmp_path: Path) -> None:
+    stage = [
+        "stage.overrides.trainer=cpu",
+        "+stage.overrides.trainer.max_epochs=1",
+    ]
+    overrides = {
+        "experiment": "supervised/synthetic_transfer",
+        "trainer": "cpu",
+        "trainer.max_epochs": 1,
+        "data.image_size": "[64,32]",
+        "data.source.root": str(data / "msmt17"),
+        "data.target.root": str(data / "market1501"),
+        "data.batch_size": 12,
+        "encoder.neck_bias": True,
+    }
+    line = ", ".join(f"'{key}': '{value}'" for key, value in overrides.items())
+    stage = [f"+stage={{overrides: {{{line}}}, load: {{encoder: encoder}}}}"]
+    code, first = run("mmcl", data, tmp_path / "runs", *stage)
+    assert code == 0
+
+    shutil.move(first.path, first.path.with_name("first"))
+    (made,) = [path for path in (tmp_path / "runs" / "stages").iterdir() if path.is_dir()]
+    trained = (made / "last.ckpt").stat().st_mtime_ns
+    code, second = run("mmcl", data, tmp_path / "runs", *stage)
+
+    assert code == 0
+    assert (made / "last.ckpt").stat().st_mtime_ns == trained
+    results = json.loads(second.results_file.read_text())
+    direct = json.loads((made / "results.json").read_text())
+    assert set(results) == {"start", "last"}
+    assert results["start"]["epoch"] == 0
+    assert results["start"]["test/map"] == pytest.approx(direct["last"]["test/map"], abs=1e-9)
+    assert second.record()["stage"]["folder"] == str(made)
+    first = RunFolder(first.path.with_name("first"))
+    assert first.results_file.read_text() == second.results_file.read_text()
+
+
+def test_an_evaluation_of_a_run_repeats_its_results(
+    uninterrupted: dict[str, RunFolder], data: Path, tmp_path: Path
+) -> None:
+    copy = RunFolder(shutil.copytree(uninterrupted["mmcl"].path, tmp_path / "copy"))
+    copy.results_file.unlink()
+
+    code = exit_code_of(evaluate_again, copy.path, str(data / "cache"))
+
+    assert code == 0
+    expected = uninterrupted["mmcl"].results_file.read_text()
+    assert copy.results_file.read_text() == expected
