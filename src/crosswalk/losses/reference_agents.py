@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crosswalk.losses.identity import identity_loss
@@ -85,8 +86,8 @@ def joint_embedding_loss(
         target: ``[n_t, D]`` unit vectors of target images.
         agents: ``[agents, D]`` unit vectors; detach them to let only images move (official code).
         person_id: ``[n_s]`` int64 own agents of the source images.
-        source_similarity: ``[n_s, agents]`` ``source @ agents.T``.
-        target_similarity: ``[n_t, agents]`` ``target @ agents.T``.
+        source_similarity: ``[n_s, agents]`` ``source @ agents.T``; only the values are used.
+        target_similarity: ``[n_t, agents]`` ``target @ agents.T``; only the values are used.
         margin: Squared distance that a stranger's image should keep; in [0, 4].
         source_negatives: Whether source images are pushed too.
 
@@ -109,19 +110,32 @@ def joint_embedding_loss(
         tensor(0.2578)
     """
     pull = (source - agents[person_id]).square().sum(dim=1)
-    image, similarity = target, target_similarity
+    image, similarity = target, target_similarity.detach()
     if source_negatives:
         image = torch.cat([source, target])
-        similarity = torch.cat([source_similarity, target_similarity])
-    hard = hard_agents(similarity.detach(), margin=margin)
+        similarity = torch.cat([source_similarity.detach(), similarity])
+    hard = hard_agents(similarity, margin=margin)
     if source_negatives:
         hard[torch.arange(len(source), device=hard.device), person_id] = False
-    # Not by differences: [n, agents, D] would be 6 GB at the published size.
-    length = image.square().sum(dim=1, keepdim=True) + agents.square().sum(dim=1)
-    hinge = (margin - (length - 2 * similarity)).clamp_min(0)
-    num_hard = hard.sum(dim=1)
-    push = (hinge * hard).sum(dim=1) / num_hard.clamp_min(1)
-    return JointTerms(
-        torch.cat([pull, push]),
-        torch.cat([torch.ones_like(person_id, dtype=torch.bool), num_hard > 0]),
-    )
+    push = _mean_hinge(image, agents, similarity, hard, margin)
+    always = torch.ones_like(person_id, dtype=torch.bool)
+    return JointTerms(torch.cat([pull, push]), torch.cat([always, hard.any(dim=1)]))
+
+
+def _mean_hinge(
+    image: Tensor, agents: Tensor, similarity: Tensor, hard: Tensor, margin: float
+) -> Tensor:
+    """Return ``[n]`` means over hard agents of max(0, margin - squared distance); 0 without any.
+
+    Hard agents are few: the agents within the margin are added up for each image, and the sum of
+    their squared distances follows from that. Neither all differences, 6 GB at the published size,
+    nor another product with all agents is needed.
+    """
+    length, agent_length = image.square().sum(dim=1), agents.square().sum(dim=1)
+    distance = length.detach()[:, None] + agent_length.detach() - 2 * similarity
+    near = hard & (distance < margin)
+    number = near.sum(dim=1)
+    starts = number.cumsum(dim=0) - number
+    total = F.embedding_bag(near.nonzero()[:, 1], agents, starts, mode="sum")
+    hinges = number * (margin - length) - near.to(length.dtype) @ agent_length
+    return (hinges + 2 * (image * total).sum(dim=1)) / hard.sum(dim=1).clamp_min(1)

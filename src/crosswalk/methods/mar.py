@@ -162,17 +162,14 @@ class MAR(Method[SourceTargetBatch]):
     ) -> dict[str, Tensor]:
         """Return the agent loss of the source and the joint embedding loss of both domains."""
         agents = norm_scale(self.agents.weight)
-        own = agent_loss(source @ agents.T, person_id, scale=self.scale)
-        if self.detach_agents:
-            agents = agents.detach()
-        else:
-            target_similarity = target @ agents.T
+        similarity = source @ agents.T
+        own = agent_loss(similarity, person_id, scale=self.scale)
         joint = joint_embedding_loss(
             source,
             target,
-            agents,
+            agents.detach() if self.detach_agents else agents,
             person_id,
-            source_similarity=source @ agents.T,
+            source_similarity=similarity,
             target_similarity=target_similarity,
             margin=self.margin,
             source_negatives=self.source_negatives,
