@@ -257,7 +257,12 @@ def run_table(
 def render_table(manifest: Manifest, *, checkpoint: str | None = None, split: str = "test") -> str:
     """Return the table in Markdown: obtained mean and standard deviation over seeds, in percent.
 
-    ``checkpoint`` takes the place of the one that each row names. Rows that were not run say so; published numbers stand beside the obtained ones.
+    Args:
+        manifest: The table.
+        checkpoint: Weights to report instead of those that each row names.
+        split: The split to report.
+
+    Rows that were not run say so; published numbers stand beside the obtained ones.
     """
     results = read_results(manifest)
     header = ["row", "seeds"] + [

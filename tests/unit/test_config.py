@@ -296,3 +296,25 @@ def test_a_stored_run_takes_the_group_before_its_keys_and_keeps_the_size_of_the_
     assert config.data.root == "/x"
     assert list(config.data.image_size) == list(stored["data"]["image_size"])
     assert config.data.protocol == "official"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["method=mmcl", "data=cuhk_pedes"],
+            "data=cuhk_pedes gives image-caption pairs; method=mmcl trains on images of people or "
+            ".*Choose one of .*data=market1501",
+        ),
+        (
+            ["method=rde", "data=market1501", "data.root=/nowhere"],
+            "data=market1501 gives images of people; method=rde trains on image-caption pairs. "
+            "Choose one of data=cuhk_pedes",
+        ),
+    ],
+)
+def test_data_that_a_method_cannot_train_on_are_refused(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(compose(overrides))
