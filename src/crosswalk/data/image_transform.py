@@ -61,11 +61,11 @@ def rotate(image: Tensor, angle: Tensor) -> Tensor:
     from_column = (column * cos + (x - row * sin)) >> _FRACTION_BITS
     from_row = (column * sin + (y + row * cos)) >> _FRACTION_BITS
     place = from_row.clamp_(-1, height).add_(1).mul_(width + 2)
-    place = place.add_(from_column.clamp_(-1, width)).add_(1).view(batch, 1, -1).long()
+    place = place.add_(from_column.clamp_(-1, width)).add_(1).flatten(1).long()
     framed = image.new_zeros((batch, channels, height + 2, width + 2))
     framed[..., 1:-1, 1:-1] = image
-    framed = framed.view(batch, channels, -1)
-    return framed.gather(2, place.expand(-1, channels, -1)).view(image.shape)
+    pixels = framed.flatten(2).gather(2, place[:, None].expand(-1, channels, -1))
+    return pixels.view(image.shape)
 
 
 def color_jitter(image: Tensor, order: Tensor, factor: Tensor) -> Tensor:
@@ -93,16 +93,16 @@ def color_jitter(image: Tensor, order: Tensor, factor: Tensor) -> Tensor:
     """
     out = image.to(torch.float32, copy=True)
     half = torch.tensor(0.5, device=image.device)
-    for kind in order.unbind(1):
-        share = factor.gather(1, kind[:, None]).float()[:, :, None, None]
+    shares = factor.gather(1, order).float().T[..., None, None, None]
+    by_pixel, by_image = (order == 2).float().T, (order == 1).float().T
+    for step, share in enumerate(shares):
         red, green, blue = out.unbind(1)
         grey = torch.add(half, red, alpha=_GREY[0]).add_(green, alpha=_GREY[1])
         grey = grey.add_(blue, alpha=_GREY[2]).floor_()
         # sums of rows are exact in float32, sums of images are not
-        mean = grey.sum(2).double().mean(1).div(image.shape[3]).add_(0.5).floor_()
-        by_pixel = (kind == 2).float()[:, None, None]
-        by_image = torch.where(kind == 1, mean, 0.0).float()[:, None, None]
-        mixed_with = grey.mul_(by_pixel).add_(by_image)[:, None]
+        mean = grey.sum(2).double().mean(1).div_(image.shape[3]).add_(0.5).floor_().float()
+        grey = grey.mul_(by_pixel[step, :, None, None])
+        mixed_with = grey.add_((mean * by_image[step])[:, None, None])[:, None]
         out = out.sub_(mixed_with).mul_(share).add_(mixed_with).clamp_(0, 255).floor_()
     return out
 
