@@ -29,13 +29,13 @@ from crosswalk.data.decoding import (
     TRANSFORM_VERSION,
     BrokenImagesError,
     Interpolation,
+    Size,
     decode_image,
     decode_pixels,
     on_all_cores,
     resize,
     stated_size,
 )
-from crosswalk.data.decoding import Size as Size
 from crosswalk.data.plans import Index
 
 
@@ -138,7 +138,8 @@ class CachedOriginals:
         self.broken = _read_broken(folder)
         self.sizes: Index = np.load(folder / "sizes.npy")
         self._ends = np.load(folder / "ends.npy")
-        self._pixels = np.asarray(np.load(folder / "pixels.npy", mmap_mode="r"))
+        # "c": torch warns of what cannot be written to; nothing is
+        self._pixels = np.asarray(np.load(folder / "pixels.npy", mmap_mode="c"))
 
     def __reduce__(self) -> tuple[Callable[..., CachedOriginals], tuple[Path]]:
         return CachedOriginals, (self.folder,)  # a copy of the map would be a copy of the pixels
@@ -178,7 +179,7 @@ class DecodedOriginals:
 
     def pixels(self, place: int) -> NDArray[np.uint8]:
         """Return the ``[H, W, 3]`` pixels of an image that can be read."""
-        return decode_pixels(self.paths[place], None)
+        return decode_pixels(self.paths[place])
 
     def read_crops(
         self, index: Index, boxes: Index, size: Size, interpolation: Interpolation
@@ -194,13 +195,13 @@ def _read_crops(
     size: Size,
     interpolation: Interpolation,
 ) -> Tensor:
-    crops = np.zeros((len(index), 3, *size), dtype=np.uint8)
+    crops = torch.zeros((len(index), 3, *size), dtype=torch.uint8)
     for crop, place, box in zip(crops, index.tolist(), boxes.tolist(), strict=True):
         if place not in images.broken:
             top, left, height, width = box
             pixels = images.pixels(place)[top : top + height, left : left + width]
-            crop[:] = resize(pixels, size, interpolation).transpose(2, 0, 1)
-    return torch.from_numpy(crops)
+            crop.copy_(resize(pixels, size, interpolation))
+    return crops
 
 
 def fingerprint(paths: Sequence[Path], settings: Mapping[str, Any]) -> str:
@@ -506,7 +507,7 @@ def _write_images(
     )
 
     def store(place: int) -> None:
-        images[place] = decode_pixels(paths[place], size, interpolation).transpose(2, 0, 1)
+        images[place] = decode_image(paths[place], size, interpolation).numpy()
 
     broken = on_all_cores(store, paths, f"Decoding images of {name}")
     images.flush()
@@ -528,7 +529,7 @@ def _write_originals(entry: Path, paths: Sequence[Path], name: str) -> None:
     )
 
     def store(place: int) -> None:
-        decoded = decode_pixels(paths[place], None)
+        decoded = decode_pixels(paths[place])
         if decoded.shape[:2] != tuple(sizes[place]):
             raise ValueError(f"{paths[place]} is not as large as its header states")
         pixels[ends[place] - decoded.size : ends[place]] = decoded.reshape(-1)
@@ -545,7 +546,7 @@ def _write_sizes(entry: Path, paths: Sequence[Path], name: str) -> None:
     sizes = np.zeros((len(paths), 2), dtype=np.int64)
 
     def measure(place: int) -> None:
-        sizes[place] = decode_pixels(paths[place], None).shape[:2]
+        sizes[place] = decode_pixels(paths[place]).shape[:2]
 
     _write_index(entry, on_all_cores(measure, paths, f"Verifying images of {name}"))
     np.save(entry / "sizes.npy", sizes)
@@ -553,7 +554,7 @@ def _write_sizes(entry: Path, paths: Sequence[Path], name: str) -> None:
 
 def _write_verification(entry: Path, paths: Sequence[Path], name: str) -> None:
     def verify(place: int) -> None:
-        decode_pixels(paths[place], None)
+        decode_pixels(paths[place])
 
     _write_index(entry, on_all_cores(verify, paths, f"Verifying images of {name}"))
 

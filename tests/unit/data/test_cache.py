@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crosswalk.data import cache
+from crosswalk.data import cache, decoding
 from crosswalk.data.cache import (
     CachedOriginals,
     DecodedOriginals,
@@ -199,13 +199,14 @@ def test_every_file_is_decoded_once(
     open_images: Callable[..., None],
 ) -> None:
     decoded: list[Path] = []
-    pixels = cache.decode_pixels
+    pixels = decoding.decode_pixels
 
-    def counted(path: Path, *settings: object) -> np.ndarray:
+    def counted(path: Path) -> np.ndarray:
         decoded.append(path)
-        return pixels(path, *settings)
+        return pixels(path)
 
-    monkeypatch.setattr(cache, "decode_pixels", counted)
+    for module in (cache, decoding):
+        monkeypatch.setattr(module, "decode_pixels", counted)
     for _ in range(2):
         open_images(paths, folder=tmp_path / "cache")
 
