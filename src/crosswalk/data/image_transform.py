@@ -103,7 +103,7 @@ def color_jitter(image: Tensor, order: Tensor, factor: Tensor) -> Tensor:
         mean = grey.sum(2).double().mean(1).div_(image.shape[3]).add_(0.5).floor_().float()
         grey = grey.mul_(by_pixel[step, :, None, None])
         mixed_with = grey.add_((mean * by_image[step])[:, None, None])[:, None]
-        out = out.sub_(mixed_with).mul_(share).add_(mixed_with).clamp_(0, 255).floor_()
+        out = torch.lerp(mixed_with, out, share, out=out).clamp_(0, 255).floor_()
     return out
 
 
