@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from crosswalk import __version__
 from crosswalk.config import compose, to_plain
-from crosswalk.run_folder import CHILD_VARIABLE, NOT_COMPARED, RunFolder
+from crosswalk.run_folder import CHILD_VARIABLE, NOT_COMPARED, RunFolder, flatten
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,14 +38,19 @@ def stage_overrides(config: Mapping[str, Any]) -> list[str]:
     """Return the overrides that compose the stage of a run, without those of its hardware.
 
     Example:
-        >>> stage_overrides({"stage": {"overrides": {"method": "supervised", "data.root": None}}})
-        ['method=supervised', 'data.root=null']
+        >>> overrides = {"experiment": "supervised/market1501", "data": {"root": None}}
+        >>> stage_overrides({"stage": {"overrides": overrides}})
+        ['experiment=supervised/market1501', 'data.root=null']
     """
-    words = {None: "null", True: "true", False: "false"}
-    return [
-        f"{key}={words[value] if value is None or isinstance(value, bool) else value}"
-        for key, value in config["stage"]["overrides"].items()
-    ]
+    overrides = flatten(config["stage"]["overrides"])
+    return [f"{key}={_word(value)}" for key, value in overrides.items()]
+
+
+def _word(value: Any) -> str:  # noqa: ANN401
+    """Return a value as the command line takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def stage_folder(config: Mapping[str, Any]) -> RunFolder:

@@ -92,7 +92,7 @@ class RunLogger(Logger):
         """Append one line."""
         values = {
             name: value if math.isfinite(value) else str(value)
-            for name, value in metrics.items()
+            for name, value in sorted(metrics.items())  # a resumed run meets them in another order
             if name not in ALWAYS
         }
         epoch = metrics.get("epoch")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PREFIX = "encoder."
+AGENTS = "agents.weight"
+"""MAR's agents, the one part of a method beside its encoder that a weight file may hold."""
 
 
 def importable_methods() -> list[str]:
@@ -154,6 +156,9 @@ def save_encoder(target: Path, method: nn.Module, *, origin: str) -> None:
 def load_encoder(method: nn.Module, path: Path) -> None:
     """Load a weight file, or the encoder of a run's checkpoint, into ``method.encoder``.
 
+    Agents of MAR, which an imported file holds too, are loaded into a method that has as many; as
+    in its official code others start with agents of their own.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If names or shapes differ from those of the encoder.
@@ -172,6 +177,7 @@ def load_encoder(method: nn.Module, path: Path) -> None:
     else:
         weights = _encoder_of(torch.load(path, map_location="cpu", weights_only=True), path)
     encoder: nn.Module = method.get_submodule("encoder")
+    agents = weights.pop(AGENTS, None)
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:
@@ -179,6 +185,12 @@ def load_encoder(method: nn.Module, path: Path) -> None:
             f"checkpoint={path} does not fit the configured encoder: {error}. Choose the encoder= "
             "and the sizes it was trained with."
         ) from error
+    if agents is not None:
+        ours = dict(method.named_parameters()).get(AGENTS)
+        if ours is not None and ours.shape == agents.shape:
+            ours.data.copy_(agents)
+        else:
+            print(f"The {len(agents)} agents of {path} are not used: this run has none or others.")
 
 
 def _encoder_of(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

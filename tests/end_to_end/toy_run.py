@@ -231,14 +231,17 @@ def exit_code_of(function: Callable[..., None], *args: object) -> int | None:
 
 def traces(folder: Path) -> dict[str, Any]:
     """Return everything about a run that must not depend on whether it was interrupted."""
-    last, best = (
-        torch.load(folder / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")
-    )
+    last = torch.load(folder / "last.ckpt", weights_only=True)
+    best = None  # where nothing is chosen
+    if (folder / "best.ckpt").exists():
+        chosen = torch.load(folder / "best.ckpt", weights_only=True)
+        resume = chosen["resume"]
+        best = (chosen["state_dict"], resume["best_score"], resume["best_epoch"])
     lines = read_metrics(folder / "metrics.jsonl")
     return {
         "last": {key: last[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")},
         "random": last["resume"]["processes"],
-        "best": (best["state_dict"], best["resume"]["best_score"], best["resume"]["best_epoch"]),
+        "best": best,
         "step": last["global_step"],
         "metrics": [{k: v for k, v in line.items() if k != "time"} for line in lines],
         "csv": (folder / "metrics.csv").read_text(),

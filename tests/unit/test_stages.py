@@ -34,23 +34,23 @@ def test_the_folder_depends_on_what_the_stage_computes(tmp_path: Path) -> None:
     assert plain.name.startswith("rde-synthetic_pairs-")
     assert stage_folder(config_with(tmp_path)) == plain
     assert stage_folder(config_with(tmp_path, seed=2)) != plain
-    assert stage_folder(config_with(tmp_path, **{"optim.lr": 0.5})) != plain
+    assert stage_folder(config_with(tmp_path, **{"optim": {"lr": 0.5}})) != plain
 
 
 def test_the_folder_does_not_depend_on_where_and_on_what_it_runs(tmp_path: Path) -> None:
     plain = stage_folder(config_with(tmp_path))
 
-    moved = {"output_dir": "/elsewhere", "name": "x", "trainer.devices": 2}
+    moved = {"output_dir": "/elsewhere", "name": "x", "trainer": {"devices": 2}}
 
     assert stage_folder(config_with(tmp_path, **moved)) == plain
 
 
 def test_values_are_written_as_the_command_line_takes_them() -> None:
-    overrides = {"a": None, "b": True, "c": False, "d": 1e-4, "e": "word"}
+    overrides = {"a": {"x": None, "y": True}, "c": False, "d": 1e-4, "e": "word", "f": [6, 4]}
 
     lines = stage_overrides({"stage": {"overrides": overrides}})
 
-    assert lines == ["a=null", "b=true", "c=false", "d=0.0001", "e=word"]
+    assert lines == ["a.x=null", "a.y=true", "c=false", "d=0.0001", "e=word", "f=[6, 4]"]
 
 
 def test_a_finished_stage_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
