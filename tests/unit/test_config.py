@@ -313,8 +313,6 @@ def test_a_stored_run_takes_the_group_before_its_keys_and_keeps_the_size_of_the_
         ),
     ],
 )
-def test_data_that_a_method_cannot_train_on_are_refused(
-    overrides: list[str], message: str
-) -> None:
+def test_data_that_a_method_cannot_train_on_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(compose(overrides))
