@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from crosswalk.weights import load_encoder, run_export
+from crosswalk.weights import load_encoder, run_export, save_encoder, save_weights
 
 
 class Encoder(nn.Module):
@@ -77,3 +77,33 @@ def test_weights_of_another_model_are_refused_by_name(
         load_encoder(ToyMethod(), tmp_path / "none.ckpt")
     with pytest.raises(ValueError, match="has no part 'text'"):
         run_export(folder, tmp_path / "text.safetensors", part="text")
+
+
+def test_agents_of_a_file_go_to_a_method_that_has_as_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = {**Encoder().state_dict(), "agents.weight": torch.full((3, 2), 7.0)}
+    path = tmp_path / "mar.safetensors"
+    save_weights(path, weights, method="mar", origin="x", architecture={})
+    with_three, with_four, without = ToyMethod(), ToyMethod(), ToyMethod()
+    with_three.agents = nn.Linear(2, 3, bias=False)
+    with_four.agents = nn.Linear(2, 4, bias=False)
+    before = with_four.agents.weight.clone()
+
+    for method in (with_three, with_four, without):
+        load_encoder(method, path)
+
+    assert with_three.agents.weight.tolist() == [[7.0, 7.0]] * 3
+    assert torch.equal(with_four.agents.weight, before)
+    assert torch.equal(without.encoder.head.weight, weights["head.weight"])
+    assert capsys.readouterr().out.count("The 3 agents of") == 2
+
+
+def test_an_encoder_is_saved_as_it_is_and_loaded_again(tmp_path: Path) -> None:
+    method, other = ToyMethod(), ToyMethod()
+
+    save_encoder(tmp_path / "start.safetensors", method, origin="a stage")
+    load_encoder(other, tmp_path / "start.safetensors")
+
+    assert torch.equal(other.encoder.clip.weight, method.encoder.clip.weight)
+    assert torch.equal(other.encoder.head.bias, method.encoder.head.bias)
