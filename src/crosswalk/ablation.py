@@ -142,7 +142,9 @@ def _folder_of(manifest: Manifest, row: Row, seed: int) -> RunFolder:
     config = to_plain(compose([*row_overrides(manifest, row, seed), "logger=csv"]))
     choices = config["choices"]
     name = f"{choices['method']}-{choices['data']}-{_run_name(row, seed)}"
-    folder = RunFolder(Path("runs") / _slug(manifest.path.stem) / name)
+    # tables of two methods may have the same name
+    table = _slug(f"{manifest.path.parent.name}-{manifest.path.stem}")
+    folder = RunFolder(Path("runs") / table / name)
     if folder.path.exists() and (differing := differing_keys(config, folder.config())):
         raise ValueError(
             f"{folder.path} is of another configuration than row '{row.name}' is now "

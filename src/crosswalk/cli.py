@@ -181,10 +181,11 @@ def _data_commands(commands: SubParsers) -> None:
         _data_check,
         "examine a data set and report what is wrong with it",
         "Layout, counts against the published ones, missing and damaged images, suspicious\n"
-        "captions, identities in two splits. Status 1 if something is broken, 0 for warnings.\n\n"
+        "captions, identities in two splits, cameras, queries without a match. Status 1 if\n"
+        "something is broken, 0 for warnings.\n\n"
         "Examples:\n"
         "  crosswalk data check /datasets\n"
-        "  crosswalk data check /datasets --dataset cuhk_pedes --json report.json\n",
+        "  crosswalk data check /datasets --dataset market1501 --json report.json\n",
     )
     check.add_argument("root", metavar="ROOT", help="folder of one or several data sets, or a file")
     check.add_argument("--dataset", help="which one, e.g. cuhk_pedes (default: all that are found)")

@@ -15,6 +15,7 @@ from crosswalk.train import make_trainer
 from crosswalk.types import ImageBatch, SourceTargetBatch
 from tests.ddp.processes import run_on_processes
 from tests.end_to_end.small_runs import IMAGE_METHODS, small_image_overrides, tiny_images
+from tests.end_to_end.toy_run import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,35 @@ def in_float64(run: Run) -> None:
     run.data.transform_batch = widened
 
 
-def two_epochs(kind: str, data: Path, folder: Path, devices: int, more: list[str]) -> dict:
-    """Return all state and all metrics after two epochs and an evaluation."""
+class StopBefore(L.Callback):
+    """Ends the run before training step ``count``."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped
+
+
+def two_epochs(
+    kind: str, data: Path, folder: Path, devices: int, more: list[str], stop: int | None = None
+) -> dict[str, Any]:
+    """Return all state and all metrics after two epochs and an evaluation.
+
+    With ``stop`` the run ends before that step, and another trainer goes on from its checkpoint.
+    """
+    if stop is not None:
+        with pytest.raises(Stopped):
+            fit(kind, data, folder, devices, more, stop)
+    return fit(kind, data, folder, devices, more)
+
+
+def fit(
+    kind: str, data: Path, folder: Path, devices: int, more: list[str], stop: int | None = None
+) -> dict[str, Any]:
+    """Train, from the folder's checkpoint if there is one."""
     torch.set_num_threads(1)
     os.environ["CROSSWALK_CACHE"] = str(data / "cache")
     L.seed_everything(1, verbose=False)
@@ -48,7 +76,9 @@ def two_epochs(kind: str, data: Path, folder: Path, devices: int, more: list[str
     in_float64(run)
     run_folder = RunFolder(folder)
     trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))
-    trainer.fit(run.method, datamodule=run.data)
+    if stop is not None:
+        trainer.callbacks.append(StopBefore(stop))
+    trainer.fit(run.method, datamodule=run.data, ckpt_path=run_folder.resume_checkpoint)
     return {
         "state": run.method.state_dict(),
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
@@ -91,3 +121,22 @@ def test_statistics_over_groups_are_the_same_on_three_processes(
 
     for outcome in outcomes:
         assert_equal_to_one_process(alone, outcome)
+
+
+@pytest.mark.parametrize(
+    # in the second epoch, behind a checkpoint in its middle
+    ("kind", "stop"),
+    [("supervised", 5), ("mmcl", 7), ("mmcl_transfer", 11), ("mar", 11)],
+)
+def test_two_processes_go_on_exactly_where_they_stopped(
+    kind: str, stop: int, data: Path, tmp_path: Path
+) -> None:
+    more = ["checkpoint_every_n_steps=2"]
+    whole = run_on_processes(two_epochs, 2, kind, data, tmp_path / "whole", 2, more)
+
+    parts = run_on_processes(two_epochs, 2, kind, data, tmp_path / "parts", 2, more, stop)
+
+    for once, twice in zip(whole, parts, strict=True):
+        assert once["metrics"] == twice["metrics"]
+        for name, expected in once["state"].items():
+            assert torch.equal(twice["state"][name], expected), name
