@@ -1,8 +1,8 @@
 """The stage before a run: a training whose weights the run starts from.
 
-``stage.overrides`` composes the earlier run. It is a run like any other, in
-``<output_dir>/stages/<method>-<data>-<digest of its configuration>``: made once, by a process of
-its own, and used again by every run that asks for the same configuration.
+``stage.choices`` (files of groups) and ``stage.overrides`` (values) compose the earlier run. It is a
+run like any other, in ``<output_dir>/stages/<method>-<data>-<digest of its configuration>``: made
+once, by a process of its own, and used again by every run that asks for the same configuration.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,8 +27,14 @@ from crosswalk.run_folder import CHILD_VARIABLE, NOT_COMPARED, RunFolder, flatte
 if TYPE_CHECKING:
     from torch import nn
 
-HARDWARE = ("accelerator", "devices", "precision")
-"""Trainer settings that a stage takes over from its run, and that do not make it another stage."""
+OF_THE_RUN = ("accelerator", "devices", "precision")
+"""Trainer settings that a stage takes over from its run."""
+
+WITHOUT_EFFECT = (
+    *("trainer.accelerator", "trainer.devices"),
+    *("data.num_workers", "data.cache", "data.eval_batch_size"),
+)
+"""Keys that do not make it another stage: its weights are the same, to rounding on other devices."""
 
 OF_A_LAUNCH = ("TORCHELASTIC_", "SLURM_", "PL_", CHILD_VARIABLE)
 OF_A_PROCESS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -38,34 +45,38 @@ def stage_overrides(config: Mapping[str, Any]) -> list[str]:
     """Return the overrides that compose the stage of a run, without those of its hardware.
 
     Example:
-        >>> overrides = {"experiment": "supervised/market1501", "data": {"root": None}}
-        >>> stage_overrides({"stage": {"overrides": overrides}})
+        >>> stage = {
+        ...     "choices": {"experiment": "supervised/market1501"},
+        ...     "overrides": {"data": {"root": None}},
+        ... }
+        >>> stage_overrides({"stage": stage})
         ['experiment=supervised/market1501', 'data.root=null']
     """
-    overrides = flatten(config["stage"]["overrides"])
-    return [f"{key}={_word(value)}" for key, value in overrides.items()]
+    stage = config["stage"]
+    choices = [f"{group}={value}" for group, value in stage["choices"].items()]
+    values = flatten(stage["overrides"])
+    return choices + [f"{key}={_word(value)}" for key, value in values.items()]
 
 
 def _word(value: Any) -> str:  # noqa: ANN401
-    """Return a value as the command line takes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    """Return a value as the command line takes it: as JSON, text in quotes."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def stage_folder(config: Mapping[str, Any]) -> RunFolder:
     """Return where the stage of a run is, or will be.
 
-    The name holds a digest of the stage's whole configuration and of this package's version; what
-    only says where and on which hardware it runs is left out.
+    The name holds a digest of the stage's configuration and of this package's version; what only
+    says where and how fast it runs is left out.
 
     Args:
         config: The plain configuration of the run.
     """
-    stage = to_plain(compose([*stage_overrides(config), "logger=csv"]))
-    compared = {key: value for key, value in stage.items() if key not in NOT_COMPARED}
-    compared["trainer"] = {
-        key: value for key, value in stage["trainer"].items() if key not in HARDWARE
+    stage = to_plain(compose(_overrides(config)))
+    compared = {
+        key: value
+        for key, value in flatten(stage).items()
+        if key.split(".")[0] not in NOT_COMPARED and key not in WITHOUT_EFFECT
     }
     digest = hashlib.sha256(json.dumps([__version__, compared], sort_keys=True).encode())
     choices = stage["choices"]
@@ -92,15 +103,25 @@ def finished_stage(config: Mapping[str, Any]) -> RunFolder:
     return folder
 
 
-def _train(config: Mapping[str, Any], folder: RunFolder) -> None:
+def _overrides(config: Mapping[str, Any]) -> list[str]:
+    """Return all overrides of the stage, those that it takes over from its run included."""
     trainer = config["trainer"]
+    hardware = [f"trainer.{key}={trainer[key]}" for key in OF_THE_RUN if key in trainer]
+    return [*stage_overrides(config), "logger=csv", *hardware]
+
+
+def _train(config: Mapping[str, Any], folder: RunFolder) -> None:
+    if folder.path.exists() and folder.resume_checkpoint is None:
+        shutil.rmtree(folder.path)  # it was stopped before its first checkpoint
     name = folder.name.rsplit("-", 1)[1]
     command = [
-        *(sys.executable, "-m", "crosswalk", "train", *stage_overrides(config), "logger=csv"),
-        *(f"trainer.{key}={trainer[key]}" for key in HARDWARE if key in trainer),
+        *(sys.executable, "-m", "crosswalk", "train", *_overrides(config)),
         *(f"output_dir={folder.path.parent}", f"name={name}"),
     ]
     if folder.path.exists():
+        # a run only continues with the very configuration that it began with
+        began = flatten(folder.config())
+        command += [f"{key}={_word(began[key])}" for key in WITHOUT_EFFECT if key in began]
         command.append("resume=true")
     print(
         f"This run starts from weights of another training, which is done first and kept in "
@@ -164,5 +185,5 @@ def load_stage(method: nn.Module, folder: RunFolder, parts: Mapping[str, str]) -
         except (AttributeError, RuntimeError) as error:
             raise ValueError(
                 f"stage.load.{theirs}={ours}: the weights of {folder.path} do not fit "
-                f"({error}). Choose the same encoder= and sizes in stage.overrides as in the run."
+                f"({error}). Give stage.choices and stage.overrides the encoder of the run."
             ) from error

@@ -17,7 +17,7 @@ from crosswalk.stages import finished_stage, load_stage, stage_folder, stage_ove
 def config_with(output_dir: Path, /, **overrides: object) -> dict[str, Any]:
     return {
         "output_dir": str(output_dir),
-        "stage": {"overrides": {"method": "rde", **overrides}, "load": {}},
+        "stage": {"choices": {"method": "rde"}, "overrides": overrides, "load": {}},
         "trainer": {"accelerator": "cpu", "devices": 2, "precision": "32-true"},
     }
 
@@ -40,17 +40,31 @@ def test_the_folder_depends_on_what_the_stage_computes(tmp_path: Path) -> None:
 def test_the_folder_does_not_depend_on_where_and_on_what_it_runs(tmp_path: Path) -> None:
     plain = stage_folder(config_with(tmp_path))
 
-    moved = {"output_dir": "/elsewhere", "name": "x", "trainer": {"devices": 2}}
+    moved = {"output_dir": "/elsewhere", "name": "x", "data": {"num_workers": 3, "cache": False}}
+    elsewhere = config_with(tmp_path, **moved)
+    elsewhere["trainer"]["devices"] = 4
 
-    assert stage_folder(config_with(tmp_path, **moved)) == plain
+    assert stage_folder(elsewhere) == plain
+
+
+def test_the_precision_makes_another_stage(tmp_path: Path) -> None:
+    config = config_with(tmp_path)
+    plain = stage_folder(config)
+    config["trainer"]["precision"] = "bf16-mixed"
+
+    assert stage_folder(config) != plain
 
 
 def test_values_are_written_as_the_command_line_takes_them() -> None:
-    overrides = {"a": {"x": None, "y": True}, "c": False, "d": 1e-4, "e": "word", "f": [6, 4]}
+    overrides = {"a": {"x": None, "y": True}, "c": 1e-4, "d": "007", "e": "a b", "f": [6, 4]}
 
-    lines = stage_overrides({"stage": {"overrides": overrides}})
+    stage = {"choices": {"data": "market1501"}, "overrides": overrides}
 
-    assert lines == ["a.x=null", "a.y=true", "c=false", "d=0.0001", "e=word", "f=[6, 4]"]
+    lines = stage_overrides({"stage": stage})
+
+    assert lines == [
+        *("data=market1501", "a.x=null", "a.y=true", "c=0.0001", 'd="007"', 'e="a b"', "f=[6, 4]"),
+    ]
 
 
 def test_a_finished_stage_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,15 +112,38 @@ def test_a_missing_stage_is_trained_alone_on_the_hardware_of_the_run(
     assert not {"LOCAL_RANK", "CROSSWALK_RUN_DIR"} & started.environment.keys()
 
 
-def test_a_stage_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_was_killed_goes_on_as_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = Started(0)
     monkeypatch.setattr(stages.subprocess, "Popen", started)
     config = config_with(tmp_path)
-    stage_folder(config).path.mkdir(parents=True)
+    folder = stage_folder(config)
+    folder.path.mkdir(parents=True)
+    folder.save_config({"trainer": {"accelerator": "gpu", "devices": 8}, "data": {"cache": True}})
+    folder.last_checkpoint.touch()
 
     finished_stage(config)
 
-    assert started.commands[0][-1] == "resume=true"
+    assert started.commands[0][-4:] == [
+        *('trainer.accelerator="gpu"', "trainer.devices=8", "data.cache=true", "resume=true"),
+    ]
+
+
+def test_a_stage_without_a_checkpoint_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = Started(0)
+    monkeypatch.setattr(stages.subprocess, "Popen", started)
+    config = config_with(tmp_path)
+    folder = stage_folder(config)
+    folder.path.mkdir(parents=True)
+    folder.save_config({})
+
+    finished_stage(config)
+
+    assert "resume=true" not in started.commands[0]
+    assert not folder.path.exists()
 
 
 def test_a_failed_stage_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
