@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,11 +263,16 @@ class Run:
     trainer: dict[str, Any]
 
 
-def build(config: DictConfig | Mapping[str, Any]) -> Run:
+def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run:
     """Return the objects of a run: first the data, then their sizes, then the method.
 
     The method's constructor gets its own node, the sizes of the data as ``data``, the optimizer's
     builder as ``optim``, and the encoders under the names of their groups.
+
+    Args:
+        config: What `compose` or `restore` returns.
+        trains: False for an evaluation on other data, which may be of a kind that the method
+            cannot train on: its memories then have any sizes.
 
     Raises:
         ValueError: Values that do not fit their constructors, or each other.
@@ -275,7 +280,8 @@ def build(config: DictConfig | Mapping[str, Any]) -> Run:
     plain = to_plain(config)
     method_class = locate(plain["method"]["_target_"], "method")
     data_class = locate(plain["data"]["_target_"], "data")
-    _check_batches(method_class, data_class, plain["choices"])
+    if trains:
+        _check_batches(method_class, data_class, plain["choices"])
     trainer = trainer_settings(plain["trainer"])
     encoders = [name for name in ENCODERS if plain.get(name) is not None]
     check_types(plain["method"], key="method", given=("data", "optim", *encoders))
@@ -283,9 +289,13 @@ def build(config: DictConfig | Mapping[str, Any]) -> Run:
         check_types(plain[name], key=name)
     check_together(plain, accumulates=bool(getattr(method_class, "accumulates", False)))
     data = instantiate(plain["data"])
-    _check_batches(method_class, data, plain["choices"])
+    sizes = data.spec
+    if trains:
+        _check_batches(method_class, data, plain["choices"])
+    elif sizes.num_source_person_ids == 0:
+        sizes = replace(sizes, num_source_person_ids=1)
     parts = {name: instantiate(plain[name]) for name in ("optim", *encoders)}
-    method = instantiate(plain["method"], data=data.spec, **parts)
+    method = instantiate(plain["method"], data=sizes, **parts)
     return Run(config=plain, data=data, method=method, trainer=trainer)
 
 

@@ -1,7 +1,7 @@
 """The stage before a run: a training whose weights the run starts from.
 
-``stage.choices`` (files of groups) and ``stage.overrides`` (values) compose the earlier run. It is a
-run like any other, in ``<output_dir>/stages/<method>-<data>-<digest of its configuration>``: made
+``stage.choices`` (files of groups) and ``stage.overrides`` (values) compose the earlier run. It is
+a run like any other, in ``<output_dir>/stages/<method>-<data>-<digest of its configuration>``: made
 once, by a process of its own, and used again by every run that asks for the same configuration.
 """
 
@@ -34,7 +34,7 @@ WITHOUT_EFFECT = (
     *("trainer.accelerator", "trainer.devices"),
     *("data.num_workers", "data.cache", "data.eval_batch_size"),
 )
-"""Keys that do not make it another stage: its weights are the same, to rounding on other devices."""
+"""Keys that do not make it another stage: its weights are the same, to rounding at most."""
 
 OF_A_LAUNCH = ("TORCHELASTIC_", "SLURM_", "PL_", CHILD_VARIABLE)
 OF_A_PROCESS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")

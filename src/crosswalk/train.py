@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from crosswalk.results import print_results, save_results
 from crosswalk.run_folder import RunFolder, prepare_run_folder
 from crosswalk.stages import finished_stage, load_stage
 from crosswalk.tracking import RunLogger, wandb_run_id
-from crosswalk.weights import load_encoder, save_encoder
+from crosswalk.weights import load_encoder, load_start, save_encoder
 
 Results = dict[str, dict[str, Any]]
 
@@ -60,6 +62,9 @@ def train(config: Mapping[str, Any]) -> int:
         L.seed_everything(plain["seed"], verbose=False)
         run = build(config)
         record.update(data=run.data.describe())
+        if record.is_first_process:
+            for notice in run.data.notices:
+                print(f"note: {notice}", file=sys.stderr)
         _load_starting_weights(run, folder, record)
         if plain["compile"]:
             run.method.get_submodule("encoder").compile()
@@ -80,7 +85,7 @@ def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> No
     """Take the weights of ``checkpoint=``, or else of the stage, and keep the encoder's."""
     checkpoint, stage = run.config["checkpoint"], run.config["stage"]
     if checkpoint is not None:
-        load_encoder(run.method, Path(checkpoint))
+        load_start(run.method, Path(checkpoint))
     elif stage is not None:
         made = finished_stage(run.config)
         load_stage(run.method, made, stage["load"])
@@ -89,6 +94,9 @@ def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> No
         return
     if record.is_first_process:
         save_encoder(folder.start_weights, run.method, origin=str(checkpoint or made.name))
+    patience = time.monotonic() + 600  # processes know each other only when the training starts
+    while not folder.start_weights.exists() and time.monotonic() < patience:
+        time.sleep(0.1)
 
 
 def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
@@ -105,7 +113,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
     quiet_lightning()
     folder = RunFolder(run_folder)
     overrides = list(overrides)
-    run = build(restore(folder.config(), overrides))
+    run = build(restore(folder.config(), overrides), trains=not overrides)
     trainer = L.Trainer(
         **{**run.trainer, "enable_progress_bar": False},
         callbacks=[RetrievalMetrics(folder=None if overrides else folder.path), Progress()],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +78,13 @@ def run_export(
         FileNotFoundError: If the run has no such checkpoint.
         ValueError: If the checkpoint holds no encoder.
     """
-    import torch
-
     path = run if run.is_file() else run / f"{which}.ckpt"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: name a run folder, or one of its .ckpt files.")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    weights = _encoder_of(checkpoint, path)
+        raise FileNotFoundError(
+            f"{path} is missing: name a run folder, or one of its .ckpt files. A run without val "
+            "split has no best epoch; pass --which last."
+        )
+    weights = _weights_in(path)
     if part:
         prefix = part + "."
         weights = {
@@ -138,7 +139,9 @@ def save_weights(
         "origin": origin,
         "architecture": json.dumps(architecture),
     }
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, target, header)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, unfinished, header)
+    os.replace(unfinished, target)
 
 
 def save_encoder(target: Path, method: nn.Module, *, origin: str) -> None:
@@ -156,13 +159,47 @@ def save_encoder(target: Path, method: nn.Module, *, origin: str) -> None:
 def load_encoder(method: nn.Module, path: Path) -> None:
     """Load a weight file, or the encoder of a run's checkpoint, into ``method.encoder``.
 
-    Agents of MAR, which an imported file holds too, are loaded into a method that has as many; as
-    in its official code others start with agents of their own.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If names or shapes differ from those of the encoder.
     """
+    weights = _weights_in(path)
+    weights.pop(AGENTS, None)
+    encoder: nn.Module = method.get_submodule("encoder")
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"checkpoint={path} does not fit the configured encoder: {error}. Choose the encoder= "
+            "and the sizes it was trained with."
+        ) from error
+
+
+def load_start(method: nn.Module, path: Path) -> None:
+    """Load what a run starts from: the encoder, and MAR's agents into a method that has some.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If names or shapes differ from those of the encoder, or the method has agents
+            and the file has none of as many persons.
+    """
+    load_encoder(method, path)
+    ours = dict(method.named_parameters()).get(AGENTS)
+    if ours is None:
+        return
+    agents = _weights_in(path).get(AGENTS)
+    if agents is None or agents.shape != ours.shape:
+        has = "no agents" if agents is None else f"agents of {len(agents)} persons"
+        raise ValueError(
+            f"checkpoint={path} has {has}, the source has {len(ours)} persons: this run would "
+            "start with random agents. Leave checkpoint away, then its stage makes them, or name "
+            "weights of a model of this source."
+        )
+    ours.data.copy_(agents)
+
+
+def _weights_in(path: Path) -> dict[str, Tensor]:
+    """Return the encoder's weights and, where there are some, the agents."""
     import torch
 
     if not path.is_file():
@@ -174,23 +211,15 @@ def load_encoder(method: nn.Module, path: Path) -> None:
         from safetensors.torch import load_file
 
         weights: dict[str, Tensor] = load_file(path)
-    else:
-        weights = _encoder_of(torch.load(path, map_location="cpu", weights_only=True), path)
-    encoder: nn.Module = method.get_submodule("encoder")
-    agents = weights.pop(AGENTS, None)
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"checkpoint={path} does not fit the configured encoder: {error}. Choose the encoder= "
-            "and the sizes it was trained with."
-        ) from error
-    if agents is not None:
-        ours = dict(method.named_parameters()).get(AGENTS)
-        if ours is not None and ours.shape == agents.shape:
-            ours.data.copy_(agents)
-        else:
-            print(f"The {len(agents)} agents of {path} are not used: this run has none or others.")
+        return weights
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    weights = _encoder_of(checkpoint, path)
+    # of MAR itself, or the rows of the classifier that its stage trained
+    for name in (AGENTS, "classifier.weight"):
+        if name in checkpoint["state_dict"]:
+            weights[AGENTS] = checkpoint["state_dict"][name]
+            break
+    return weights
 
 
 def _encoder_of(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -1,13 +1,19 @@
 """Whole runs of every image method: results, resumption, stages, indifference to loading."""
 
 import json
+import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from crosswalk.callbacks.retrieval import read_queries
 from crosswalk.run_folder import RunFolder
 from crosswalk.tracking import read_metrics
 from tests.end_to_end.small_runs import (
@@ -173,6 +179,46 @@ def test_a_stage_is_trained_once_and_its_weights_are_the_start(data: Path, tmp_p
     }
     assert second["last"]["test/map"] != second["start"]["test/map"]
     assert record["stage"]["folder"] == str(stage)
+
+
+def test_what_is_odd_about_the_data_is_said_before_training(data: Path, tmp_path: Path) -> None:
+    overrides = small_image_overrides(
+        "mmcl", data, f"output_dir={tmp_path}", "trainer.max_epochs=1"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-m", "crosswalk", "train", *overrides, "data.camstyle=auto"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CROSSWALK_CACHE": str(data / "cache"), "OMP_NUM_THREADS": "1"},
+    )
+
+    assert run.returncode == 0
+    before, _, after = run.stderr.partition("epoch 1/1")
+    assert re.search(r"note: .*camera-style", before)
+    assert "note: " not in after
+
+
+def test_a_model_of_two_sets_is_evaluated_on_a_single_one(
+    uninterrupted: dict[str, RunFolder], data: Path, tmp_path: Path
+) -> None:
+    copy = RunFolder(shutil.copytree(uninterrupted["mar"].path, tmp_path / "copy"))
+    market = ["data=market1501", f"data.root={data / 'market1501'}", "data.num_workers=0"]
+
+    code = exit_code_of(
+        evaluate_again,
+        copy.path,
+        str(data / "cache"),
+        # its own normalisation is that of the set's training images too
+        [*market, "data.normalization=dataset"],
+    )
+
+    assert code == 0
+    ours = read_queries(copy.path / "evaluations" / "queries" / "test-last.npz")
+    theirs = read_queries(uninterrupted["mar"].path / "queries" / "test-last.npz")
+    for name, expected in theirs["image_to_image"]._asdict().items():
+        # other batch sizes at test, so scores differ in rounding
+        np.testing.assert_allclose(ours["image_to_image"]._asdict()[name], expected, rtol=1e-5)
 
 
 def test_an_evaluation_of_a_run_repeats_its_results(

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from crosswalk.weights import load_encoder, run_export, save_encoder, save_weights
+from crosswalk.weights import load_encoder, load_start, run_export, save_encoder, save_weights
 
 
 class Encoder(nn.Module):
@@ -79,24 +79,51 @@ def test_weights_of_another_model_are_refused_by_name(
         run_export(folder, tmp_path / "text.safetensors", part="text")
 
 
-def test_agents_of_a_file_go_to_a_method_that_has_as_many(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def with_agents(persons: int) -> ToyMethod:
+    method = ToyMethod()
+    method.agents = nn.Linear(2, persons, bias=False)
+    return method
+
+
+@pytest.mark.parametrize("name", ["agents.weight", "classifier.weight"])
+def test_a_run_starts_with_the_agents_of_a_checkpoint(tmp_path: Path, name: str) -> None:
+    state = {**ToyMethod().state_dict(), name: torch.full((3, 2), 7.0)}
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    method = with_agents(3)
+
+    load_start(method, tmp_path / "last.ckpt")
+
+    assert method.agents.weight.tolist() == [[7.0, 7.0]] * 3
+    assert torch.equal(method.encoder.head.weight, state["encoder.head.weight"])
+
+
+def test_a_run_starts_with_the_agents_of_an_imported_file(tmp_path: Path) -> None:
     weights = {**Encoder().state_dict(), "agents.weight": torch.full((3, 2), 7.0)}
     path = tmp_path / "mar.safetensors"
     save_weights(path, weights, method="mar", origin="x", architecture={})
-    with_three, with_four, without = ToyMethod(), ToyMethod(), ToyMethod()
-    with_three.agents = nn.Linear(2, 3, bias=False)
-    with_four.agents = nn.Linear(2, 4, bias=False)
-    before = with_four.agents.weight.clone()
+    method, without = with_agents(3), ToyMethod()
 
-    for method in (with_three, with_four, without):
-        load_encoder(method, path)
+    load_start(method, path)
+    load_start(without, path)
 
-    assert with_three.agents.weight.tolist() == [[7.0, 7.0]] * 3
-    assert torch.equal(with_four.agents.weight, before)
+    assert method.agents.weight.tolist() == [[7.0, 7.0]] * 3
     assert torch.equal(without.encoder.head.weight, weights["head.weight"])
-    assert capsys.readouterr().out.count("The 3 agents of") == 2
+
+
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [(None, "has no agents, the source has 4"), (torch.zeros(3, 2), "has agents of 3 persons")],
+)
+def test_a_run_does_not_start_with_random_agents(
+    tmp_path: Path, agents: Tensor | None, message: str
+) -> None:
+    state = ToyMethod().state_dict()
+    if agents is not None:
+        state["agents.weight"] = agents
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+
+    with pytest.raises(ValueError, match=message):
+        load_start(with_agents(4), tmp_path / "last.ckpt")
 
 
 def test_an_encoder_is_saved_as_it_is_and_loaded_again(tmp_path: Path) -> None:
