@@ -132,6 +132,8 @@ def detect_images(root: Path) -> list[str]:
 def image_counts(splits: ImageSplits) -> dict[str, dict[str, int]]:
     """Return identities, images, cameras and junk of every split that has images.
 
+    Training images without labels have no identities.
+
     Example:
         >>> splits = ImageSplits("own", Path(), ".", (Record(Path("a.jpg"), 3, 2),), (), ())
         >>> image_counts(splits)["train"]
@@ -143,8 +145,9 @@ def image_counts(splits: ImageSplits) -> dict[str, dict[str, int]]:
         if not records and name not in IMAGE_SPLITS:
             continue
         numbers = count(records)
+        known = name != "train" or splits.train_is_labelled
         counts[name] = {
-            "person_ids": numbers["person_ids"],
+            "person_ids": numbers["person_ids"] if known else 0,
             "images": numbers["images"],
             "cameras": len({record.camera_id for record in records if record.camera_id >= 0}),
             "junk": splits.junk.get(name, 0),
@@ -378,6 +381,12 @@ def _shared_files(splits: ImageSplits, key: str) -> list[Finding]:
     ]
 
 
+def _person(splits: ImageSplits, name: str, record: Record) -> tuple[bool, int | str]:
+    """Return who is in an image; training has ids of its own, and may know nobody."""
+    train = name == "train"
+    return train, "unknown" if train and not splits.train_is_labelled else record.person_id
+
+
 def _same_pictures(splits: ImageSplits) -> list[Finding]:
     """Return what is wrong with files of other names and the same content."""
     of_path = {record.image_path: (name, record) for name, record in splits}
@@ -387,9 +396,10 @@ def _same_pictures(splits: ImageSplits) -> list[Finding]:
         of_group = [of_path[path] for path in group]
         splits_of_group = {name for name, _ in of_group}
         crossed = "train" in splits_of_group and len(splits_of_group) > 1
-        people = {(name == "train", record.person_id) for name, record in of_group}
+        people = {_person(splits, name, record) for name, record in of_group}
         told = " = ".join(
-            f"{record.image_path} ({name}, person {record.person_id})" for name, record in of_group
+            f"{record.image_path} ({name}, person {_person(splits, name, record)[1]})"
+            for name, record in of_group
         )
         (harmful if crossed or len(people) > 1 else harmless).append(told)
     findings = []
@@ -410,7 +420,8 @@ def _same_pictures(splits: ImageSplits) -> list[Finding]:
             Finding(
                 "warning",
                 "repeated_picture",
-                f"{are(len(harmless), 'picture')} there under several names of one person.",
+                f"{are(len(harmless), 'picture')} there under several names"
+                f"{' of one person' if splits.train_is_labelled else ''}.",
                 "They count several times. Published sets are best left as they are; remove "
                 "copies in a set of your own.",
                 tuple(harmless),

@@ -11,12 +11,17 @@ Folders ``train/``, ``query/``, ``gallery/`` and, where there is one, a validati
 A CSV has the columns ``path``, ``person_id``, ``camera_id`` and ``split`` (one of the five names
 above). Paths start from the folder of the file; an empty ``camera_id`` is an unknown camera.
 
+Training images may go without labels, all of them or none: images directly in ``train/`` of which
+no name says a person (cameras are read as in a person's folder), or rows of ``train`` with an empty
+``person_id``. Each of them then has a person id of its own, and `ImageSplits` says so.
+
 Person ids may be any text and are shared by all splits; -1 is junk, which is left out. An image by
 an unknown camera is never ignored in a ranking, whatever camera the query is by.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,10 +50,10 @@ EXAMPLE = (
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """An image before its person has a number."""
+    """An image before its person has a number; None is a person whom nobody knows."""
 
     path: Path
-    person: str
+    person: str | None
     camera_id: int
     origin: str
 
@@ -57,7 +62,8 @@ def read_own_images(root: Path, *, check_files: bool = True) -> ImageSplits:
     r"""Return the splits of one's own images. Opens no image.
 
     Person ids that are whole numbers are kept; if any is another text, or two are written
-    differently but mean one number (7 and 007), all are numbered in alphabetical order.
+    differently but mean one number (7 and 007), all are numbered in alphabetical order. Numbers
+    of unlabelled training images follow those of the people.
 
     Args:
         root: The folder with the splits, a CSV, or a folder that holds exactly one CSV and no
@@ -128,6 +134,11 @@ def _images_of_folder(folder: Path) -> list[_Image]:
             f"{folder} holds images, e.g. {files[0].name}, beside folders, e.g. {people[0].name}/. "
             "Put every image into the folder of its person, or none."
         )
+    unlabelled = ""
+    if folder.name == "train":
+        if files and not any(_names_a_person(path) for path in files):
+            return [_Image(path, None, _camera_id(path), folder.name) for path in files]
+        unlabelled = " Where no name is of that kind, all are taken as images without labels."
     images: list[_Image] = []
     problems = []
     for path in files:
@@ -143,14 +154,12 @@ def _images_of_folder(folder: Path) -> list[_Image]:
             if path.is_dir() and not path.name.startswith("."):
                 problems.append(f"{person.name}/{path.name}: a folder inside that of a person")
             elif _is_image(path):
-                found = CAMERA.search(path.stem)
-                camera_id = int(found[1]) if found else -1
-                images.append(_Image(path, person.name, camera_id, folder.name))
+                images.append(_Image(path, person.name, _camera_id(path), folder.name))
     raise_problems(
         folder,
         problems,
         f"Images directly in {folder.name}/ are named {GRAMMAR}; otherwise put them into one "
-        "folder per person, without folders inside.",
+        f"folder per person, without folders inside.{unlabelled}",
     )
     if not images:
         raise FileNotFoundError(
@@ -158,6 +167,19 @@ def _images_of_folder(folder: Path) -> list[_Image]:
             f"some, or remove the folder. {EXAMPLE}"
         )
     return images
+
+
+def _names_a_person(path: Path) -> bool:
+    try:
+        parse_name(path.name)
+    except ValueError:
+        return False
+    return True
+
+
+def _camera_id(path: Path) -> int:
+    found = CAMERA.search(path.stem)
+    return int(found[1]) if found else -1
 
 
 def _is_image(path: Path) -> bool:
@@ -182,6 +204,8 @@ def _from_csv(path: Path, check_files: bool) -> ImageSplits:
     images: dict[str, list[_Image]] = {name: [] for name in SPLIT_NAMES}
     seen: dict[str, list[tuple[int, Row]]] = {}
     ignored: set[str] = set()
+    with_person: list[int] = []
+    without_person: list[int] = []
     rows = csv_rows(path, read_table_text(path), problems, required=REQUIRED, example=EXAMPLE)
     for line, row in rows:
         ignored |= set(row) - set(REQUIRED)
@@ -195,7 +219,15 @@ def _from_csv(path: Path, check_files: bool) -> ImageSplits:
         seen.setdefault(row["path"], []).append((line, row))
         camera_id = int(row["camera_id"] or -1)
         origin = f"{path.name}, line {line}"
-        images[row["split"]].append(_Image(image, row["person_id"], camera_id, origin))
+        images[row["split"]].append(_Image(image, row["person_id"] or None, camera_id, origin))
+        if row["split"] == "train" and row["person_id"] != str(JUNK):
+            (with_person if row["person_id"] else without_person).append(line)
+    if with_person:
+        problems += [
+            f"line {line}: `person_id` is empty, but given in line {with_person[0]}; all training "
+            "images have one, or none"
+            for line in without_person
+        ]
     raise_problems(path, problems, "Correct the file; nothing was read from it.")
     if not any(images.values()):
         raise ValueError(f"{path} holds no images. {EXAMPLE}")
@@ -210,11 +242,12 @@ def _complaint(row: Row) -> str | None:
     missing = [name for name in REQUIRED if name not in row]
     if missing:
         return f"{' and '.join(f'`{name}`' for name in missing)} should be given"
-    for name in ("path", "person_id"):
-        if not row[name]:
-            return f"`{name}` is empty"
+    if not row["path"]:
+        return "`path` is empty"
     if row["split"] not in SPLIT_NAMES:
         return f"`split` should be one of {', '.join(SPLIT_NAMES)}, but is {row['split']!r}"
+    if not row["person_id"] and row["split"] != "train":
+        return f"`person_id` is empty; only training images may go without one, not {row['split']}"
     camera_id = row["camera_id"]
     if camera_id not in ("", "-1") and not camera_id.isdecimal():
         return f"`camera_id` should be a whole number >= 0 or empty, but is {camera_id!r}"
@@ -254,16 +287,28 @@ def _splits(
                 "both."
             )
     people = {image.person for of_split in images.values() for image in of_split}
-    person_id = number_people(people - {str(JUNK)})
+    person_id = number_people(person for person in people if person not in (None, str(JUNK)))
+    own = itertools.count(max(person_id.values(), default=-1) + 1)
     records = {
         name: tuple(
-            Record(image.path, person_id[image.person], image.camera_id, origin=image.origin)
+            Record(
+                image.path,
+                next(own) if image.person is None else person_id[image.person],
+                image.camera_id,
+                origin=image.origin,
+            )
             for image in of_split
             if image.person != str(JUNK)
         )
         for name, of_split in images.items()
     }
     notices = [*notices, *_notices(records, person_id)]
+    if not (train_is_labelled := None not in people):
+        notices.append(
+            f"None of the {len(records['train']):,} training images has a person id: each counts "
+            "as a person of its own. They can be trained on without labels (method=mmcl, or as "
+            "the target of method=mar)."
+        )
     return with_image_notices(
         ImageSplits(
             dataset="own images",
@@ -277,6 +322,7 @@ def _splits(
             junk={name: len(images[name]) - len(records[name]) for name in images},
             notices=tuple(notices),
             annotation_files=annotation_files,
+            train_is_labelled=train_is_labelled,
         )
     )
 

@@ -104,6 +104,8 @@ class ImageSplits:
         notices: What the user should be told about these data, whole sentences.
         published: Counts expected per split (``person_ids``, ``images``), if known.
         annotation_files: Lists that were read; empty where the file names say everything.
+        train_is_labelled: Whether the identities of the training images are known. Where not,
+            each of them has a person id of its own, which means nothing.
     """
 
     dataset: str
@@ -118,6 +120,7 @@ class ImageSplits:
     notices: tuple[str, ...] = ()
     published: Counts | None = None
     annotation_files: tuple[Path, ...] = ()
+    train_is_labelled: bool = True
 
     def split(self, name: str) -> tuple[Record, ...]:
         """Return the records of the split called ``name``.

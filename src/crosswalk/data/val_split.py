@@ -28,7 +28,7 @@ def carve_val_images(
         camera_rule: Whether matches by the query's own camera do not count.
 
     Raises:
-        ValueError: If there is a val split already, or too few identities.
+        ValueError: If there is a val split already, no labels, or too few identities.
 
     Example:
         >>> from pathlib import Path
@@ -44,6 +44,12 @@ def carve_val_images(
         raise ValueError(
             f"{splits.dataset} has a val split of {len(splits.val_query):,} queries; none can be "
             "carved from train. Remove data.val_person_ids."
+        )
+    if not splits.train_is_labelled:
+        raise ValueError(
+            f"The training images of {splits.dataset} in {splits.root} have no person ids, so no "
+            "people can be held out of training (data.protocol=val). Use data.protocol=last, or "
+            "add labelled images as val_query and val_gallery."
         )
     images: dict[int, list[int]] = {}
     for place, record in enumerate(splits.train):

@@ -377,3 +377,25 @@ def test_the_report_in_a_file_holds_cameras_and_command(
     assert status == content["status"] == 0
     assert content["cameras"]["2"]["gallery"] == 2
     assert content["command"].startswith("make train METHOD=mmcl DATA=market1501")
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_own_images_without_labels_are_checked(tmp_path: Path, table: bool) -> None:
+    images = ["train/a.jpg", "train/b_c2.jpg", "query/0001_c1.jpg", "gallery/0001_c2.jpg"]
+    write_images(tmp_path, images)
+    shutil.copy(tmp_path / "train" / "a.jpg", tmp_path / "train" / "d.jpg")
+    if table:
+        rows = [f"{name},,,train" for name in ("train/a.jpg", "train/b_c2.jpg", "train/d.jpg")]
+        rows += ["query/0001_c1.jpg,1,1,query", "gallery/0001_c2.jpg,1,2,gallery"]
+        (tmp_path / "images.csv").write_text("\n".join(["path,person_id,camera_id,split", *rows]))
+
+    report = check(tmp_path / "images.csv" if table else tmp_path)
+
+    assert report.counts["train"]["person_ids"] == 0
+    assert report.counts["train"]["images"] == 3
+    assert any(note.startswith("None of the 3 training images") for note in report.notices)
+    (found,) = report.findings
+    assert (found.code, found.severity) == ("repeated_picture", "warning")
+    assert found.message == "1 picture is there under several names."
+    assert found.items[0].count("(train, person unknown)") == 2
+    assert "METHOD=mmcl DATA=own_images" in report.command

@@ -126,6 +126,68 @@ def test_a_name_outside_the_grammar_is_told_with_both_ways(tmp_path: Path) -> No
         read_own_images(tmp_path)
 
 
+def test_training_images_in_a_csv_may_have_no_labels(tmp_path: Path) -> None:
+    path = write_csv(
+        tmp_path,
+        "t2.jpg,,4,train",
+        "q.jpg,7,1,query",
+        "junk.jpg,-1,1,train",
+        "t1.jpg,,,train",
+        "g.jpg,7,2,gallery",
+        "h.jpg,12,2,gallery",
+    )
+
+    splits = read_own_images(path, check_files=False)
+
+    assert not splits.train_is_labelled
+    assert labels(splits, "train") == [("t1.jpg", 13, -1), ("t2.jpg", 14, 4)]
+    assert [record.person_id for record in splits.query + splits.gallery] == [7, 7, 12]
+    assert splits.junk["train"] == 1
+    assert splits.notices == (
+        "The camera of 1 images is unknown: they are never ignored for being by the query's "
+        "camera.",
+        "None of the 2 training images has a person id: each counts as a person of its own. They "
+        "can be trained on without labels (method=mmcl, or as the target of method=mar).",
+    )
+
+
+def test_every_row_without_a_label_beside_labelled_ones_is_told(tmp_path: Path) -> None:
+    rows = ["a.jpg,,1,train", "b.jpg,ben,1,train", "c.jpg,,1,train", "d.jpg,carl,1,train"]
+
+    with pytest.raises(ValueError, match=r"2 problems:\s+line 2: .*line 3; .*\s+line 4: .*line 3;"):
+        read_own_images(write_csv(tmp_path, *rows), check_files=False)
+
+
+def test_training_images_in_a_folder_may_have_no_labels(tmp_path: Path) -> None:
+    write_files(tmp_path, {**NAMED, "train": ["lobby_c12.png", "b.jpg", "2024-05-01.jpg"]})
+
+    with untouched(tmp_path):
+        splits = read_own_images(tmp_path)
+
+    assert not splits.train_is_labelled
+    assert labels(splits, "train") == [
+        ("2024-05-01.jpg", 4, -1),
+        ("b.jpg", 5, -1),
+        ("lobby_c12.png", 6, 12),
+    ]
+    assert labels(splits, "query") == [("0003_c4s6.jpg", 3, 4)]
+    assert splits.notices[-1].startswith("None of the 3 training images has a person id")
+
+
+@pytest.mark.parametrize(
+    "tree", [NAMED, BY_PERSON, {"query": ["1_c1.jpg"], "gallery": ["1_c2.jpg"]}]
+)
+def test_other_sets_are_labelled(tmp_path: Path, tree: dict[str, list[str]]) -> None:
+    assert read_own_images(write_files(tmp_path, tree)).train_is_labelled
+
+
+def test_one_labelled_image_among_others_is_refused(tmp_path: Path) -> None:
+    write_files(tmp_path, {**NAMED, "train": ["b.jpg", "0002_c1.jpg"]})
+
+    with pytest.raises(ValueError, match=r"train, b\.jpg: the name .*[\s\S]*without labels\."):
+        read_own_images(tmp_path)
+
+
 def test_images_beside_folders_of_people_are_refused(tmp_path: Path) -> None:
     write_files(tmp_path, {"train/anna": ["c1.jpg"], "train": ["0002_c1.jpg"]})
 
@@ -195,7 +257,12 @@ def test_a_missing_column_is_told(tmp_path: Path, column: str) -> None:
         (["a.jpg,1,1,test"], "line 2: `split` should be one of train, query, gallery, val_query"),
         (["a.jpg,1,1,train", "b.jpg,1,1,"], "line 3: `split` should be one of"),
         ([",1,1,train"], "line 2: `path` is empty"),
-        (["a.jpg,,1,train"], "line 2: `person_id` is empty"),
+        (["a.jpg,,1,query"], "line 2: `person_id` is empty; only training images"),
+        (["a.jpg,,1,val_gallery"], "line 2: `person_id` is empty; only training images"),
+        (
+            ["a.jpg,,1,train", "b.jpg,anna,1,train"],
+            "line 2: `person_id` is empty, but given in line 3; all training images",
+        ),
         (["a.jpg,1,one,train"], "line 2: `camera_id` should be a whole number >= 0 or empty"),
         (["a.jpg,1,-2,train"], "line 2: `camera_id` should be a whole number >= 0 or empty"),
         (["a.jpg,1"], "line 2: `camera_id` and `split` should be given"),
