@@ -177,7 +177,6 @@ class ImageToImageData(L.LightningDataModule):
         self.notices = list(self.splits.notices)
         self.camstyle = self._find_camstyle(camstyle)
         self._opened: dict[str, _Images] = {}
-        self._sweep_loader: EpochLoader | None = None
 
     @cached_property
     def spec(self) -> DataSpec:
@@ -191,9 +190,19 @@ class ImageToImageData(L.LightningDataModule):
             num_cameras=max(0, int(camera_id.max(initial=0))) + 1,
         )
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the identities of the training images are known; else each has its own."""
+        return self.splits.train_is_labelled
+
     @cached_property
-    def train_person_id(self) -> Tensor:
-        """``[num_samples]`` true labels of the training samples, for analysis only."""
+    def train_person_id(self) -> Tensor | None:
+        """``[num_samples]`` true labels of the training samples, for analysis only.
+
+        None where nobody knows them.
+        """
+        if not self.is_labelled:
+            return None
         return torch.from_numpy(ids_of(self._records("train"))[0])
 
     @cached_property
@@ -227,7 +236,12 @@ class ImageToImageData(L.LightningDataModule):
             "root": str(self.splits.root),
             "layout": self.splits.layout,
             "fingerprint": self.fingerprint,
-            "counts": {name: _counts(self._records(name)) for name in names if self._holds(name)},
+            "counts": {
+                name: _counts(self._records(name), known=name != "train" or self.is_labelled)
+                for name in names
+                if self._holds(name)
+            },
+            "labelled": self.is_labelled,
             "junk": dict(self.splits.junk),
             "camstyle": self.camstyle is not None,
             "normalization": self.normalization,
@@ -255,28 +269,34 @@ class ImageToImageData(L.LightningDataModule):
         _ = self._normalizing
 
     def train_dataloader(self) -> EpochLoader:
-        """Return the training batches."""
-        return self._training_loader(self.make_plan, first_pass=0)
+        """Return the training batches.
+
+        Raises:
+            ValueError: If the last one would hold a single image.
+        """
+        loader = self._training_loader(self.make_plan, first_pass=0)
+        _check_last_batch(len(loader), len(self._samples), self.batch_size)
+        return loader
 
     def sweep_dataloader(self, epoch: int) -> EpochLoader:
         """Return one pass over every training sample, for the sweep of ``epoch``.
 
-        Its order and its augmentations are other ones than those of the epoch's training.
+        Its order and its augmentations are other ones than those of the epoch's training. The
+        loader is not kept: its processes end with it, since MAR sweeps once in a run.
         """
-        if self._sweep_loader is None:
-            if self.sweep == "training":
-                # whatever makes the training batches: a sweep takes every sample once
-                self._sweep_loader = self._training_loader(shuffled_plan, first_pass=1)
-            else:
-                self._sweep_loader = load_batches(
-                    self._samples,
-                    SequentialBatches(len(self._samples), self.eval_batch_size),
-                    seed=None,
-                    first_pass=1,
-                    num_workers=self.num_workers,
-                )
-        self._sweep_loader.set_epoch(epoch)
-        return self._sweep_loader
+        if self.sweep == "training":
+            # whatever makes the training batches: a sweep takes every sample once
+            loader = self._training_loader(shuffled_plan, first_pass=1)
+        else:
+            loader = load_batches(
+                self._samples,
+                SequentialBatches(len(self._samples), self.eval_batch_size),
+                seed=None,
+                first_pass=1,
+                num_workers=self.num_workers,
+            )
+        loader.set_epoch(epoch)
+        return loader
 
     def val_dataloader(self) -> list[EpochLoader]:
         """Return a query and a gallery loader per split, as `evaluation_roles` lists them."""
@@ -456,10 +476,26 @@ class ImageToImageData(L.LightningDataModule):
         return loaders
 
 
-def _counts(records: Sequence[Record]) -> dict[str, int]:
+def _counts(records: Sequence[Record], *, known: bool) -> dict[str, int]:
+    """Return what ``records`` hold; people who are not known are none."""
     counts = count(records)
-    cameras = len({record.camera_id for record in records if record.camera_id >= 0})
-    return {**{name: counts[name] for name in ("person_ids", "images")}, "cameras": cameras}
+    return {
+        "person_ids": counts["person_ids"] if known else 0,
+        "images": counts["images"],
+        "cameras": len({record.camera_id for record in records if record.camera_id >= 0}),
+    }
+
+
+def _check_last_batch(num_batches: int, num_images: int, batch_size: int) -> None:
+    """Refuse a plan whose rest is a single image: it has no variance to normalise by."""
+    whole, rest = divmod(num_images, batch_size)
+    if rest == 1 and num_batches == whole + 1:
+        raise ValueError(
+            f"data.batch_size={batch_size} leaves a last batch of a single one of the "
+            f"{num_images:,} training images, which batch normalisation cannot be trained on. "
+            "Pass +data.plan.drop_last=true, which leaves one image out of every epoch, or "
+            "another data.batch_size."
+        )
 
 
 def _read(

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,79 @@ def test_true_labels_are_known_for_analysis(root: Path) -> None:
 
     expected = [labels[person] for _, person, _ in numbered("train")]
     assert data.train_person_id.tolist() == expected
+
+
+def unlabelled(root: Path) -> ImageSplits:
+    splits = read(root)
+    train = tuple(replace(record, person_id=50 + n) for n, record in enumerate(splits.train))
+    return replace(splits, train=train, train_is_labelled=False)
+
+
+def test_nobody_knows_the_people_of_unlabelled_images(root: Path) -> None:
+    data = make_data(root, unlabelled)
+
+    batch = next(iter(data.train_dataloader()))
+
+    assert (make_data(root).is_labelled, data.is_labelled) == (True, False)
+    assert data.train_person_id is None
+    assert batch.person_id.tolist() == batch.sample_index.tolist()
+    assert data.spec == DataSpec(num_samples=15, num_images=15, num_person_ids=15, num_cameras=4)
+    description = data.describe()
+    assert description["labelled"] is False
+    assert description["counts"]["train"] == {"person_ids": 0, "images": 15, "cameras": 3}
+    assert description["counts"]["gallery"]["person_ids"] == 3
+
+
+def test_no_people_can_be_held_out_of_unlabelled_images(root: Path) -> None:
+    def held_out_already(root: Path) -> ImageSplits:
+        return replace(held_out(root), train_is_labelled=False)
+
+    with pytest.raises(ValueError, match=r"images of tiny .* no person ids, .*data\.protocol=val"):
+        make_data(root, unlabelled, protocol="val")
+    assert make_data(root, held_out_already, protocol="val").num_evaluation_samples("val", "query")
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 14])
+def test_a_last_batch_of_one_image_is_refused_at_the_start(root: Path, batch_size: int) -> None:
+    message = (
+        rf"data\.batch_size={batch_size} leaves a last batch of a single one of the 15 .*"
+        r"\+data\.plan\.drop_last=true"
+    )
+
+    with pytest.raises(ValueError, match=message):
+        make_data(root, batch_size=batch_size).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "plan", "sizes"),
+    [
+        (1, shuffled_plan, [1] * 15),
+        (13, shuffled_plan, [13, 2]),
+        (15, shuffled_plan, [15]),
+        (7, partial(shuffled_plan, drop_last=True), [7, 7]),
+        (2, partial(identity_plan, samples_per_person=2), [2] * 7),
+        (14, partial(identity_plan, samples_per_person=7), [14]),
+    ],
+)
+def test_other_last_batches_are_trained_on(
+    root: Path, batch_size: int, plan: Callable[..., Any], sizes: list[int]
+) -> None:
+    loader = make_data(root, batch_size=batch_size, plan=plan).train_dataloader()
+
+    assert [len(batch.image) for batch in loader] == sizes
+
+
+@pytest.mark.parametrize("sweep", ["training", "clean"])
+def test_the_processes_of_a_sweep_end_with_it(root: Path, sweep: str) -> None:
+    data = make_data(root, num_workers=2, sweep=sweep, eval_batch_size=7, batch_size=7)
+
+    loader = data.sweep_dataloader(0)  # a last batch of one is no harm here
+    sizes = [len(batch.image) for batch in loader]
+    assert len(active_children()) == 2
+    del loader
+
+    assert sizes == [7, 7, 1]
+    assert active_children() == []
 
 
 def noise(
@@ -550,6 +624,7 @@ def test_the_description_is_plain(root: Path) -> None:
             "query": {"person_ids": 2, "images": 3, "cameras": 3},
             "gallery": {"person_ids": 3, "images": 6, "cameras": 2},
         },
+        "labelled": True,
         "junk": {"gallery": 3},
         "camstyle": False,
         "normalization": "given",
