@@ -18,6 +18,7 @@ from crosswalk.data.image_to_image import ImageToImageData
 from crosswalk.data.image_transform import ImageTransform
 from crosswalk.data.loaders import EpochLoader
 from crosswalk.data.plans import shuffled_plan
+from crosswalk.data.records import ImageSplits, Record
 from crosswalk.types import DataSpec, ImageBatch, SourceTargetBatch
 
 DataFactory = Callable[..., ImageToImageData]
@@ -33,7 +34,7 @@ class SourceTargetLoader:
 
     Args:
         source: Decides how long an epoch is.
-        target: Of at least one batch.
+        target: Of at least one batch, as the source.
 
     Example:
         >>> from crosswalk.data.plans import SequentialBatches
@@ -52,8 +53,9 @@ class SourceTargetLoader:
     batch_sampler = None  # Lightning looks for both names; it calls ``sampler.set_epoch``.
 
     def __init__(self, source: EpochLoader, target: EpochLoader) -> None:
-        if len(target) == 0:
-            raise ValueError("the target has no batch. Use a smaller data.batch_size.")
+        for name, loader in (("source", source), ("target", target)):
+            if len(loader) == 0:
+                raise ValueError(f"the {name} has no batch. Use a smaller data.batch_size.")
         self.source = source
         self.target = target
 
@@ -130,6 +132,9 @@ class SourceTargetData(L.LightningDataModule):
             augmented, or ``clean`` images in order.
         train_on: ``both``; or ``source``: batches of the source alone, as a single labelled set,
             evaluated on the target (direct transfer).
+
+    Raises:
+        ValueError: If the source has no labels, or shares images with the target.
     """
 
     batch_types: tuple[type, ...] = (SourceTargetBatch, ImageBatch)
@@ -194,6 +199,7 @@ class SourceTargetData(L.LightningDataModule):
             seed=2 * seed + 1,
             protocol=protocol,
         )
+        _check_source(self.source.splits, self.target.splits)
         self.camera_rule = self.target.camera_rule
         self.extra_map = self.target.extra_map
 
@@ -208,8 +214,16 @@ class SourceTargetData(L.LightningDataModule):
         return replace(self._trained.spec, num_source_person_ids=self.source.spec.num_person_ids)
 
     @property
-    def train_person_id(self) -> Tensor:
-        """``[num_samples]`` true labels of the samples that `spec` counts, for analysis only."""
+    def is_labelled(self) -> bool:
+        """Whether the identities of the samples that `spec` counts are known."""
+        return self._trained.is_labelled
+
+    @property
+    def train_person_id(self) -> Tensor | None:
+        """``[num_samples]`` true labels of the samples that `spec` counts, for analysis only.
+
+        None where nobody knows them.
+        """
         return self._trained.train_person_id
 
     @property
@@ -310,6 +324,34 @@ class SourceTargetData(L.LightningDataModule):
     ) -> ImageBatch | SourceTargetBatch:
         """Transform a batch on the device it has come to."""
         return self.transform_batch(batch)
+
+
+def _check_source(source: ImageSplits, target: ImageSplits) -> None:
+    if not source.train_is_labelled:
+        raise ValueError(
+            f"The source in {source.root} has training images without person ids, and what it "
+            "teaches are its labels. Pass data.source.root=<a labelled set>; a set without labels "
+            "can be the target."
+        )
+    if source.root.resolve() != target.root.resolve():
+        return
+    # two tables of one folder may name different images
+    trained = {_below(source.root, record) for record in source.train}
+    of_target = {_below(target.root, record) for _, record in target}
+    if shared := len(trained & of_target):
+        raise ValueError(
+            f"data.source.root and data.target.root lead to one data set, {source.root} (source: "
+            f"{source.dataset}, target: {target.dataset}): {shared:,} of {len(trained):,} images "
+            "of the source are the target's too, so it would be trained with its own labels. "
+            "Pass data.source.root=<folder of the source> and data.target.root=<folder of the "
+            "target>."
+        )
+
+
+def _below(root: Path, record: Record) -> Path:
+    """Return the image as it is named from ``root``, however that is written."""
+    path = record.image_path
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _missing(factory: DataFactory, settings: Mapping[str, Any]) -> dict[str, Any]:

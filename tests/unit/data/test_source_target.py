@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -181,13 +182,16 @@ def test_both_plans_are_read_when_the_first_batch_is_asked_for() -> None:
     check(list(batches), planned(4), 4)
 
 
-def test_a_target_without_batches_is_refused() -> None:
-    source, target = (
-        EpochLoader(IndexDataset(n), ShuffledBatches(n, 3, seed=0), seed=0) for n in (6, 0)
-    )
+@pytest.mark.parametrize("empty", ["source", "target"])
+def test_neither_set_may_be_without_batches(empty: str) -> None:
+    number = {"source": 6, "target": 6, empty: 0}
+    loaders = {
+        name: EpochLoader(IndexDataset(n), ShuffledBatches(n, 3, seed=0), seed=0)
+        for name, n in number.items()
+    }
 
-    with pytest.raises(ValueError, match=r"the target has no batch"):
-        SourceTargetLoader(source, target)
+    with pytest.raises(ValueError, match=rf"the {empty} has no batch.*data\.batch_size"):
+        SourceTargetLoader(**loaders)
 
 
 # With a real Trainer.
@@ -300,6 +304,10 @@ def part(name: str, **options: object) -> Callable[..., ImageToImageData]:
     return partial(ImageToImageData, reader=partial(read, name=name), **options)
 
 
+def copied(root: Path) -> Path:
+    return root.parent / "copied"
+
+
 def make_data(root: Path | None, **options: object) -> SourceTargetData:
     settings = {"image_size": (6, 3), "batch_size": 4, **options}
     source, target = (settings.pop(name, part(name)) for name in ("source", "target"))
@@ -350,7 +358,8 @@ def test_a_set_says_what_kind_of_batches_it_gives(root: Path, train_on: str) -> 
 
 
 def test_source_and_target_draw_different_random_numbers(root: Path) -> None:
-    both = {"source": part("target"), "target": part("target")}
+    shutil.copytree(root / "target", copied(root) / "target")
+    both = {"source": part("target", root=copied(root)), "target": part("target")}
     keys, orders = set(), set()
     for seed in (0, 1, 2):
         (first, *_) = make_data(root, seed=seed, batch_size=9, **both).train_dataloader()
@@ -472,8 +481,9 @@ def test_the_description_is_plain_and_tells_both_sets(root: Path) -> None:
     assert description["notices"] == ["source: I am the source.", "target: I am the target."]
     assert description["fingerprint"] == data.fingerprint
     assert data.fingerprint == make_data(root, seed=5).fingerprint
-    swapped = make_data(root, source=part("target"), target=part("target"))
-    assert data.fingerprint != swapped.fingerprint
+    shutil.copytree(root / "target", copied(root) / "target")
+    other = part("target", root=copied(root))
+    assert data.fingerprint != make_data(root, source=other).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -513,6 +523,61 @@ def test_broken_images_that_a_run_reads_stop_it_at_its_start(
 def test_wrong_settings_are_named(root: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_data(**{"root": root, **options})
+
+
+@pytest.mark.parametrize("train_on", ["both", "source"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_source_that_is_the_target_is_refused(root: Path, train_on: str, linked: bool) -> None:
+    (root / "link").symlink_to(root)
+    source = part("target", root=root / "link" if linked else root)
+
+    with pytest.raises(
+        ValueError,
+        match=r"data\.source\.root and data\.target\.root lead to one data set, .*: 9 of 9 images",
+    ):
+        make_data(root, source=source, target=part("target"), train_on=train_on)
+
+
+@pytest.mark.parametrize(("given", "refused"), [((0, 1), False), ((0, 9), True)])
+def test_two_tables_of_one_folder_may_hold_source_and_target(
+    root: Path, given: tuple[int, ...], refused: bool
+) -> None:
+    def table(root: Path, name: str) -> ImageSplits:
+        splits = read(root, "target")
+        places = given if name == "source" else range(2, 9)
+        every = [*splits.train, *splits.query]
+        train = tuple(every[place] for place in places)
+        return replace(splits, train=train, layout=f"{name}.csv")
+
+    tables = {
+        name: partial(ImageToImageData, reader=partial(table, name=name))
+        for name in ("source", "target")
+    }
+    if refused:  # the target's query
+        with pytest.raises(ValueError, match=r": 1 of 2 images of the source are the target's"):
+            make_data(root, **tables)
+    else:
+        assert make_data(root, **tables).spec.num_samples == 7
+
+
+def without_labels(root: Path, name: str) -> ImageSplits:
+    return replace(read(root, name), train_is_labelled=False)
+
+
+def test_the_target_may_have_no_labels_and_the_source_may_not(root: Path) -> None:
+    unlabelled = {
+        name: partial(ImageToImageData, reader=partial(without_labels, name=name))
+        for name in ("source", "target")
+    }
+
+    data = make_data(root, target=unlabelled["target"])
+    transfer = make_data(root, target=unlabelled["target"], train_on="source")
+
+    assert (data.is_labelled, data.train_person_id) == (False, None)
+    assert transfer.is_labelled
+    assert len(transfer.train_person_id) == 22
+    with pytest.raises(ValueError, match=r"source in .* without person ids, .*data\.source\.root="):
+        make_data(root, source=unlabelled["source"])
 
 
 def test_a_batch_larger_than_a_set_is_refused(root: Path) -> None:
