@@ -292,6 +292,11 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
     sizes = data.spec
     if trains:
         _check_batches(method_class, data, plain["choices"])
+        if getattr(method_class, "needs_labels", False) and not getattr(data, "is_labelled", True):
+            raise ValueError(
+                f"method={plain['choices'].get('method')} learns from identities, and the training "
+                f"images of data={plain['choices'].get('data')} have none. Choose method=mmcl."
+            )
     elif sizes.num_source_person_ids == 0:
         sizes = replace(sizes, num_source_person_ids=1)
     parts = {name: instantiate(plain[name]) for name in ("optim", *encoders)}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from crosswalk.config import (
     DEFAULT_METHOD,
@@ -316,3 +317,24 @@ def test_a_stored_run_takes_the_group_before_its_keys_and_keeps_the_size_of_the_
 def test_data_that_a_method_cannot_train_on_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(compose(overrides))
+
+
+def test_images_without_identities_are_refused_where_they_are_needed(tmp_path: Path) -> None:
+    for split, names in {
+        "train": ["a.jpg", "b.jpg"],
+        "query": ["1_c1_0.jpg"],
+        "gallery": ["1_c2_0.jpg", "2_c1_0.jpg"],
+    }.items():
+        (tmp_path / split).mkdir()
+        for name in names:
+            Image.new("RGB", (8, 16)).save(tmp_path / split / name)
+    overrides = [
+        "data=own_images",
+        f"data.root={tmp_path}",
+        "encoder=resnet_tiny",
+        "data.cache=off",
+    ]
+
+    with pytest.raises(ValueError, match=r"method=supervised learns from identities.*method=mmcl"):
+        build(compose(["method=supervised", *overrides]))
+    assert build(compose(["method=mmcl", *overrides])).data.spec.num_samples == 2

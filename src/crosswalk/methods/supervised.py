@@ -34,6 +34,8 @@ class Supervised(Method[ImageBatch]):
         test_feature: Which features are compared at test: behind the neck, or before it.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         encoder: ImageEncoder,
@@ -47,6 +49,8 @@ class Supervised(Method[ImageBatch]):
         test_feature: Literal["neck", "pooled"] = "neck",
     ) -> None:
         super().__init__(optim)
+        if test_feature not in ("neck", "pooled"):
+            raise ValueError(f"method.test_feature={test_feature!r} is not neck or pooled.")
         self.encoder = encoder
         self.classifier = classifier(encoder.embedding_size, data.num_person_ids)
         self.label_smoothing = label_smoothing
