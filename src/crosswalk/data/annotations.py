@@ -30,16 +30,19 @@ def find_layout(
     folders: Sequence[str],
     forms: Mapping[str, Sequence[str]],
     advice: str,
+    *,
+    what: str = "annotation file",
 ) -> Layout:
-    """Return the first layout below ``root`` that has an annotation file.
+    """Return the first layout below ``root`` that is there.
 
     Args:
         root: ``data.root``.
         dataset: Name for messages.
         folders: Folders below ``root`` to look into, in order; ``.`` is ``root`` itself.
-        forms: File names of each form of annotation, by name, in order of preference. A form
-            matches if one of its files exists; the reader complains about the others.
+        forms: Files or folders that mark each form of the data set, by name, in order of
+            preference. A form matches if one of them exists; the reader complains about others.
         advice: What to do if nothing matches, whole sentences.
+        what: What the marks are, for messages.
 
     Raises:
         FileNotFoundError: If nothing matches.
@@ -60,19 +63,33 @@ def find_layout(
         )
     for name in folders:
         folder = root / name
-        for form, files in forms.items():
-            present = tuple(folder / file for file in files if (folder / file).is_file())
+        for form, marks in forms.items():
+            present = tuple(folder / mark for mark in marks if (folder / mark).exists())
             if present:
                 return Layout(folder, present, form, form if name == "." else f"{name}/{form}")
     tried = ", ".join(
         form if name == "." else f"{name}/{form}" for name in folders for form in forms
     )
-    held = sorted(child.name + "/" * child.is_dir() for child in root.iterdir())
-    shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
     raise FileNotFoundError(
-        f"No annotation file of {dataset} below data.root={root}. Looked for {tried}; the folder "
-        f"holds {shown or 'nothing'}. {advice}"
+        f"No {what} of {dataset} below data.root={root}. Looked for {tried}; the folder holds "
+        f"{contents(root)}. {advice}"
     )
+
+
+def contents(folder: Path) -> str:
+    """Return the first names in a folder, for messages; folders end in a slash.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     (Path(name) / "test").mkdir()
+        ...     (Path(name) / "readme.txt").touch()
+        ...     contents(Path(name)), contents(Path(name) / "test")
+        ('readme.txt, test/', 'nothing')
+    """
+    held = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
+    shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
+    return shown or "nothing"
 
 
 def image_folder(folder: Path, names: Iterable[str]) -> Path:

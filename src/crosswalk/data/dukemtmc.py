@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from crosswalk.data.annotations import EXPECTED_COUNTS_FILE
+from crosswalk.data.annotations import EXPECTED_COUNTS_FILE, find_layout
 from crosswalk.data.image_folders import (
     MARKET_FORM,
     MARKET_MARKERS,
-    find_image_layout,
     read_market_folders,
     with_image_notices,
 )
@@ -70,7 +69,7 @@ def read_dukemtmc(root: Path) -> ImageSplits:
         >>> splits.layout, splits.query[0].person_id, splits.query[0].camera_id
         ('duke/bounding_box_*', 5, 2)
     """
-    layout = find_image_layout(Path(root), "DukeMTMC-reID", FOLDERS, FORMS, ADVICE)
+    layout = find_layout(Path(root), "DukeMTMC-reID", FOLDERS, FORMS, ADVICE, what="images")
     splits = read_market_folders(layout, "DukeMTMC-reID", PUBLISHED_COUNTS, ADVICE)
     # A generated set in this layout was never withdrawn.
     if not (layout.folder / EXPECTED_COUNTS_FILE).is_file():

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crosswalk.data import dukemtmc, market1501, msmt17, own_images
-from crosswalk.data.annotations import EXPECTED_COUNTS_FILE, Layout, read_json
+from crosswalk.data.annotations import EXPECTED_COUNTS_FILE, Layout, find_layout, read_json
 from crosswalk.data.camera_names import IMAGE_SUFFIXES
 from crosswalk.data.camstyle import camstyle_files, find_camstyle
 from crosswalk.data.doctor_report import Finding, are, counted
-from crosswalk.data.image_folders import MARKET_FOLDERS, find_image_layout
+from crosswalk.data.image_folders import MARKET_FOLDERS
 from crosswalk.data.integrity import same_pictures
 from crosswalk.data.records import IMAGE_SPLITS, ImageSplits, Record, count
 from crosswalk.data.tables import read_table_text
@@ -56,7 +56,7 @@ class CamStyle(NamedTuple):
 def _find(key: str, root: Path) -> Layout | None:
     reader = {"market1501": market1501, "dukemtmc": dukemtmc, "msmt17": msmt17}[key]
     try:
-        return find_image_layout(root, key, reader.FOLDERS, reader.FORMS, "")
+        return find_layout(root, key, reader.FOLDERS, reader.FORMS, "", what="images")
     except FileNotFoundError:
         return None
 

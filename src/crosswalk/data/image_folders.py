@@ -1,12 +1,17 @@
-"""Folders of image re-identification: finding the layout, and reading the one of Market-1501."""
+"""Folders of image re-identification that are laid out like Market-1501."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crosswalk.data.annotations import EXPECTED_COUNTS_FILE, Layout, dataset_name, read_json
+from crosswalk.data.annotations import (
+    EXPECTED_COUNTS_FILE,
+    Layout,
+    contents,
+    dataset_name,
+    read_json,
+)
 from crosswalk.data.camera_names import list_images
 from crosswalk.data.records import IMAGE_SPLITS, Counts, ImageSplits, count_deviations
 
@@ -14,70 +19,6 @@ from crosswalk.data.records import IMAGE_SPLITS, Counts, ImageSplits, count_devi
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MARKET_FORM = "bounding_box_*"
 MARKET_MARKERS = ("bounding_box_train", "bounding_box_test")
-
-
-def find_image_layout(
-    root: Path,
-    dataset: str,
-    folders: Sequence[str],
-    forms: Mapping[str, Sequence[str]],
-    advice: str,
-) -> Layout:
-    """Return the first layout below ``root`` that has one of the files or folders of a form.
-
-    Args:
-        root: ``data.root``.
-        dataset: Name for messages.
-        folders: Folders below ``root`` to look into, in order; ``.`` is ``root`` itself.
-        forms: Files or folders that tell each form, by its name, in order of preference. One is
-            enough; the reader complains about the others.
-        advice: What to do if nothing matches, whole sentences.
-
-    Raises:
-        FileNotFoundError: If nothing matches.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     (Path(root) / "market" / "bounding_box_train").mkdir(parents=True)
-        ...     forms = {"bounding_box_*": ["bounding_box_train"]}
-        ...     find_image_layout(Path(root), "Market-1501", ["market", "."], forms, "Get it.").name
-        'market/bounding_box_*'
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"data.root={root} is not a folder. Pass data.root=<folder of {dataset}, or the folder "
-            f"above it>. {advice}"
-        )
-    for name in folders:
-        folder = root / name
-        for form, markers in forms.items():
-            present = tuple(folder / marker for marker in markers if (folder / marker).exists())
-            if present:
-                return Layout(folder, present, form, form if name == "." else f"{name}/{form}")
-    tried = ", ".join(
-        form if name == "." else f"{name}/{form}" for name in folders for form in forms
-    )
-    raise FileNotFoundError(
-        f"No images of {dataset} below data.root={root}. Looked for {tried}; the folder holds "
-        f"{contents(root)}. {advice}"
-    )
-
-
-def contents(folder: Path) -> str:
-    """Return the first names in a folder, for messages; folders end in a slash.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as name:
-        ...     (Path(name) / "test").mkdir()
-        ...     (Path(name) / "readme.txt").touch()
-        ...     contents(Path(name)), contents(Path(name) / "test")
-        ('readme.txt, test/', 'nothing')
-    """
-    held = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
-    shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
-    return shown or "nothing"
 
 
 def read_market_folders(

@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from crosswalk.data.annotations import find_layout
 from crosswalk.data.camera_names import DISTRACTOR
 from crosswalk.data.image_folders import (
     MARKET_FORM,
     MARKET_MARKERS,
-    find_image_layout,
     read_market_folders,
     with_image_notices,
 )
@@ -68,7 +68,7 @@ def read_market1501(root: Path) -> ImageSplits:
         >>> splits.layout, splits.query[0].person_id, splits.query[0].camera_id
         ('market/bounding_box_*', 2, 1)
     """
-    layout = find_image_layout(Path(root), "Market-1501", FOLDERS, FORMS, ADVICE)
+    layout = find_layout(Path(root), "Market-1501", FOLDERS, FORMS, ADVICE, what="images")
     splits = read_market_folders(layout, "Market-1501", PUBLISHED_COUNTS, ADVICE)
     distractors = sum(record.person_id == DISTRACTOR for record in splits.gallery)
     junk = sum(splits.junk.values())

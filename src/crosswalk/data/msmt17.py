@@ -23,13 +23,18 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
-from crosswalk.data.annotations import EXPECTED_COUNTS_FILE, Layout, dataset_name, raise_problems
+from crosswalk.data.annotations import (
+    EXPECTED_COUNTS_FILE,
+    Layout,
+    contents,
+    dataset_name,
+    find_layout,
+    raise_problems,
+)
 from crosswalk.data.image_folders import (
     MARKET_FORM,
     MARKET_MARKERS,
-    contents,
     expected_image_counts,
-    find_image_layout,
     read_market_folders,
     with_image_notices,
 )
@@ -104,7 +109,7 @@ def read_msmt17(root: Path, *, train_split: TrainSplit = "trainval") -> ImageSpl
             f"data.reader.train_split={train_split!r} should be one of "
             f"{', '.join(get_args(TrainSplit))}."
         )
-    layout = find_image_layout(Path(root), "MSMT17", FOLDERS, FORMS, ADVICE)
+    layout = find_layout(Path(root), "MSMT17", FOLDERS, FORMS, ADVICE, what="images")
     if layout.form == LIST_FORM:
         return with_image_notices(_read_lists(layout, train_split))
     if train_split == "train":
@@ -141,7 +146,7 @@ def read_msmt17_whole(root: Path) -> ImageSplits:
         >>> [record.person_id for record in splits.train], splits.query
         ([0, 1, 1], ())
     """
-    layout = find_image_layout(Path(root), "MSMT17", FOLDERS, FORMS, ADVICE)
+    layout = find_layout(Path(root), "MSMT17", FOLDERS, FORMS, ADVICE, what="images")
     from_lists = layout.form == LIST_FORM
     splits = (
         _read_lists(layout, "train")

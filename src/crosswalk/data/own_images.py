@@ -27,9 +27,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crosswalk.data.annotations import raise_problems
+from crosswalk.data.annotations import contents, raise_problems
 from crosswalk.data.camera_names import GRAMMAR, IMAGE_SUFFIXES, JUNK, parse_name
-from crosswalk.data.image_folders import contents, with_image_notices
+from crosswalk.data.image_folders import with_image_notices
 from crosswalk.data.records import IMAGE_SPLITS, ImageSplits, Record
 from crosswalk.data.tables import Row, csv_rows, read_table_text
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from crosswalk.importers._files import arrays_in
 from crosswalk.importers._resnet import names_of, published_name, rename, sizes_of
 
 AGENTS = "agents.weight"
@@ -95,11 +95,9 @@ def read_mar(path: str | Path) -> dict[str, Tensor]:
         ValueError: If the file holds something else.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {path} is missing")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive}
+    arrays = arrays_in(path)
+    if arrays is not None:
+        return arrays
     refused = ValueError(f"{path} holds no network: it is no checkpoint of MAR")
     if tarfile.is_tarfile(path) or _has_compiled_code(path):
         raise refused  # torch would read these without our unpickler

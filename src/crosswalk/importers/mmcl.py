@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from crosswalk.importers._files import state_dict_in
 from crosswalk.importers._resnet import names_of, norm_names, published_name, rename, sizes_of
 
 _ORIGIN = "the official MMCL model"
@@ -28,23 +26,7 @@ def read_mmcl(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {path} is missing")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive}
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values, so it is not read: loading it would "
-            f"run code from it. Save its 'state_dict' entry alone with torch.save. ({error})"
-        ) from error
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(row, Tensor) for row in state.values()):
-        raise ValueError(f"{path} has no state dict under 'state_dict': no checkpoint of MMCL")
-    return state
+    return state_dict_in(Path(path), entry="state_dict", model="MMCL")
 
 
 def import_mmcl(state: dict[str, Tensor]) -> dict[str, Tensor]:

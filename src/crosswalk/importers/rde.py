@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
+
+from crosswalk.importers._files import state_dict_in
 
 _BLOCK = (
     "attn.in_proj_weight",
@@ -53,23 +52,7 @@ def read_rde(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {path} is missing")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive}
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values, so it is not read: loading it would "
-            f"run code from it. Save its 'model' entry alone with torch.save. ({error})"
-        ) from error
-    state = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(row, Tensor) for row in state.values()):
-        raise ValueError(f"{path} has no state dict under 'model': it is no checkpoint of RDE")
-    return state
+    return state_dict_in(Path(path), entry="model", model="RDE")
 
 
 def import_rde(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,12 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.data.annotations import Layout
+from crosswalk.data.annotations import Layout, contents, find_layout
 from crosswalk.data.image_folders import (
     MARKET_FORM,
-    contents,
     expected_image_counts,
-    find_image_layout,
     read_market_folders,
     with_image_notices,
 )
@@ -29,19 +27,21 @@ def test_the_first_folder_and_form_win(tmp_path: Path) -> None:
     write_files(tmp_path, {"a/boxes": [], "b/boxes": [], "b": ["list_b.txt"], ".": ["list_a.txt"]})
 
     def name(*folders: str) -> str:
-        return find_image_layout(tmp_path, "X", folders, FORMS, "").name
+        return find_layout(tmp_path, "X", folders, FORMS, "", what="images").name
 
     assert name("no", "a", "b", ".") == "a/boxes"
     assert name("b", "a") == "b/lists"
     assert name(".", "a") == "lists"
-    assert find_image_layout(tmp_path, "X", ["b"], FORMS, "").files == (tmp_path / "b/list_b.txt",)
+    assert find_layout(tmp_path, "X", ["b"], FORMS, "", what="images").files == (
+        tmp_path / "b/list_b.txt",
+    )
 
 
 def test_nothing_found_says_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:
     write_files(tmp_path, {"images": ["1.jpg"], ".": ["readme.txt"]})
 
     with pytest.raises(FileNotFoundError) as error:
-        find_image_layout(tmp_path, "X", ["X", "."], FORMS, "Ask for it.")
+        find_layout(tmp_path, "X", ["X", "."], FORMS, "Ask for it.", what="images")
 
     assert str(error.value) == (
         f"No images of X below data.root={tmp_path}. Looked for X/lists, X/boxes, lists, boxes; "
@@ -51,7 +51,7 @@ def test_nothing_found_says_what_was_looked_for_and_what_is_there(tmp_path: Path
 
 def test_a_root_that_is_no_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"data\.root=.*nowhere is not a folder.*Ask"):
-        find_image_layout(tmp_path / "nowhere", "X", ["."], FORMS, "Ask for it.")
+        find_layout(tmp_path / "nowhere", "X", ["."], FORMS, "Ask for it.", what="images")
 
 
 def test_long_contents_are_cut() -> None:
