@@ -37,7 +37,7 @@ from crosswalk.data.loaders import EpochLoader
 from crosswalk.data.plans import IdentityBatches, ShuffledBatches
 from crosswalk.data.records import Record
 from crosswalk.data.training_images import CroppedImages, TrainingImageDataset, TrainingImages
-from crosswalk.data.transforms import CLIP_MEAN, CLIP_STD, RdeTransform
+from crosswalk.data.transforms import CLIP_MEAN, CLIP_STD, PairTransform
 
 Size = tuple[int, int]
 BATCH, PAIRS, PEOPLE, LENGTH, MASK = 64, 68_126, 11_003, 77, 49_405
@@ -176,7 +176,7 @@ def compare_images(
         sys.exit(f"{title}: cached and uncached pixels differ")
     published = torch.utils.data.DataLoader(Published(paths, size), BATCH, shuffle=True)
     loaders = {"decoded each time": ours(uncached, paths), "cached": ours(cached, paths)}
-    return time_loaders(title, published, loaders, RdeTransform(), len(paths) / built, repeats)
+    return time_loaders(title, published, loaders, PairTransform(), len(paths) / built, repeats)
 
 
 def compare_cut_images(
@@ -264,7 +264,7 @@ def compare_texts(pairs: int, repeats: int) -> None:
     tokens[:, 0] = MASK + 1
     tokens[place == words] = MASK + 2
     tokens[place > words] = 0
-    transform = RdeTransform()
+    transform = PairTransform()
     keys = sample_key(0, 0, 0, torch.arange(pairs))
     some = min(pairs, 2000)
 

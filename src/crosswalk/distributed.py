@@ -9,7 +9,7 @@ exactly the gradient of one process, for sums and for means alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -164,7 +164,10 @@ def gather_table(sample_index: Tensor, rows: Tensor, num_samples: int) -> Tensor
     return table
 
 
-def on_rank_zero(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+Result = TypeVar("Result", bound=Tensor | tuple[Tensor, ...])
+
+
+def on_rank_zero(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:  # noqa: ANN401
     """Return ``function(*args, **kwargs)``, computed by rank 0 only and sent to the others.
 
     For mixture fits, clusterings and coin tosses, whose results could differ between processes
@@ -186,9 +189,11 @@ def on_rank_zero(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> 
     dist.broadcast_object_list(outcome, src=0)
     if isinstance(outcome[0], Exception):
         raise outcome[0]
-    result: Tensor = outcome[0]
+    result: Any = outcome[0]
     device = next((arg.device for arg in args if isinstance(arg, Tensor)), torch.device("cpu"))
-    return result.to(device)
+    if isinstance(result, Tensor):
+        return cast(Result, result.to(device))
+    return cast(Result, tuple(part.to(device) for part in result))
 
 
 def gather_objects(value: Any) -> list[Any]:  # noqa: ANN401

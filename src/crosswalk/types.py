@@ -17,7 +17,10 @@ class PairBatch(NamedTuple):
 
     ``image`` leaves a loader as uint8 ``[B, 3, H, W]`` and reaches a method as normalised
     float32, after the batch transform. ``tokens`` is int64 ``[B, L]``, zero padded; ``length``
-    counts start and end token. ``key`` is the random key of each sample's augmentation
+    counts start and end token. ``sample_index`` numbers the training pairs, ``image_index`` the
+    training images. ``phrases`` is int64 ``[B, P]``: the noun-phrase units of each caption, each
+    once, numbered from 1 and zero padded (`crosswalk.data.noun_phrases`), or None where the data
+    are not asked for them. ``key`` is the random key of each sample's augmentation
     (`crosswalk.data.draws`), or None where nothing is augmented.
     """
 
@@ -27,6 +30,8 @@ class PairBatch(NamedTuple):
     person_id: Tensor
     camera_id: Tensor
     sample_index: Tensor
+    image_index: Tensor
+    phrases: Tensor | None
     key: Tensor | None
 
 

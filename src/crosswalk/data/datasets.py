@@ -50,9 +50,11 @@ class PairDataset:
         image_of_sample: Index,
         person_id: Index,
         camera_id: Index,
+        phrases: Tensor | None = None,
     ) -> None:
         self.images = images
         self.captions = _Captions(tokens)
+        self.phrases = phrases
         self.image_of_sample = image_of_sample
         self.person_id = torch.from_numpy(person_id)
         self.camera_id = torch.from_numpy(camera_id)
@@ -62,13 +64,16 @@ class PairDataset:
 
     def __getitems__(self, request: BatchRequest) -> PairBatch:
         index = torch.from_numpy(request.sample_index)
+        image_index = self.image_of_sample[request.sample_index]
         return PairBatch(
-            image=self.images.read(self.image_of_sample[request.sample_index]),
+            image=self.images.read(image_index),
             tokens=self.captions.tokens[index],
             length=self.captions.length[index],
             person_id=self.person_id[index],
             camera_id=self.camera_id[index],
             sample_index=index,
+            image_index=torch.from_numpy(image_index),
+            phrases=None if self.phrases is None else self.phrases[index],
             key=request.key(),
         )
 

@@ -45,7 +45,7 @@ from crosswalk.data.loaders import EpochLoader
 from crosswalk.data.noise import noisy_caption_index, read_noise_index
 from crosswalk.data.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
 from crosswalk.data.records import Record, Splits, count
-from crosswalk.data.transforms import AnyBatch, RdeTransform
+from crosswalk.data.transforms import AnyBatch, PairTransform
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.types import DataSpec, PairBatch
 
@@ -143,7 +143,7 @@ class TextToImageData(L.LightningDataModule):
         self.cache = switch("data.cache", cache)
         self.image_size = height_and_width(image_size, example="[384, 128]")
         self.tokenizer = tokenizer(context_length=context_length)
-        self.transform: Transform = RdeTransform() if transform is None else transform
+        self.transform: Transform = PairTransform() if transform is None else transform
         self.make_plan = plan
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size

@@ -261,7 +261,7 @@ def token_length(tokens: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RdeTransform:
+class PairTransform:
     """The augmentation of RDE (Qin et al., CVPR 2024), which is that of IRRA (CVPR 2023).
 
     Images: mirror, pad with black and crop, normalise, erase a box with the *mean* values, which
@@ -285,7 +285,7 @@ class RdeTransform:
         >>> image = torch.zeros(1, 3, 4, 2, dtype=torch.uint8)
         >>> one = torch.tensor([0])
         >>> batch = ImageBatch(image, person_id=one, camera_id=one, sample_index=one, key=None)
-        >>> RdeTransform()(batch).image[0, :, 0, 0]
+        >>> PairTransform()(batch).image[0, :, 0, 0]
         tensor([-1.7923, -1.7521, -1.4802])
     """
 

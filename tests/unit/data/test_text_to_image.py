@@ -19,7 +19,7 @@ from crosswalk.data.noise import noisy_caption_index
 from crosswalk.data.plans import ShuffledBatches, identity_plan
 from crosswalk.data.records import Record, Splits
 from crosswalk.data.text_to_image import TextToImageData
-from crosswalk.data.transforms import RdeTransform
+from crosswalk.data.transforms import PairTransform
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
 
 PEOPLE = {"train": (30, 7, 12, 9, 41), "val": (3, 5), "test": (2, 8, 6)}
@@ -283,12 +283,12 @@ def test_another_plan_may_make_the_batches(root: Path) -> None:
 
 
 def test_batches_are_augmented_with_keys_and_normalised_without(root: Path) -> None:
-    data = make_data(root, transform=RdeTransform(padding=1))
+    data = make_data(root, transform=PairTransform(padding=1))
     batch = next(iter(data.train_dataloader()))
     gallery = next(iter(data.test_dataloader()[3]))
 
-    assert torch.equal(data.transform_batch(batch).image, RdeTransform(padding=1)(batch).image)
-    assert torch.equal(data.transform_batch(gallery).image, RdeTransform()(gallery).image)
+    assert torch.equal(data.transform_batch(batch).image, PairTransform(padding=1)(batch).image)
+    assert torch.equal(data.transform_batch(gallery).image, PairTransform()(gallery).image)
 
 
 def test_broken_images_stop_before_the_first_step(root: Path) -> None:
@@ -425,6 +425,6 @@ def test_a_trainer_transforms_batches_on_their_way(root: Path) -> None:
     ).fit(method, datamodule=data)
 
     loader = make_data(root).train_dataloader()
-    expected = [RdeTransform()(batch).image for batch in loader]
+    expected = [PairTransform()(batch).image for batch in loader]
     assert all(torch.equal(a, b) for a, b in zip(method.images, expected, strict=True))
     assert method.evaluated == ["TextBatch", "ImageBatch"]

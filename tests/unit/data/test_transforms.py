@@ -12,7 +12,7 @@ from crosswalk.data.draws import keyed_uniform, sample_key
 from crosswalk.data.transforms import (
     CLIP_MEAN,
     CLIP_STD,
-    RdeTransform,
+    PairTransform,
     box_mask,
     erase,
     erasing_boxes,
@@ -262,7 +262,7 @@ def test_twelve_percent_of_words_are_masked_four_replaced_four_deleted() -> None
     tokens[:, 0], tokens[:, -1] = START, END
     key = sample_key(0, 0, 0, torch.arange(batch))
 
-    out = RdeTransform().augment_tokens(tokens, key)
+    out = PairTransform().augment_tokens(tokens, key)
 
     count = batch * words
     masked = (out == MASK).sum().item() / count
@@ -288,12 +288,14 @@ def pair_batch(batch: int, height: int = 24, width: int = 8, seed: int = 0) -> P
         person_id=index,
         camera_id=index,
         sample_index=index,
+        image_index=index,
+        phrases=tokens,
         key=sample_key(seed, 0, 0, index),
     )
 
 
 def test_rde_images_are_augmented_in_the_published_order() -> None:
-    recipe = RdeTransform(padding=3)
+    recipe = PairTransform(padding=3)
     batch = pair_batch(40)
 
     out = recipe(batch).image
@@ -318,8 +320,8 @@ def test_rde_images_are_augmented_in_the_published_order() -> None:
 def test_a_samples_augmentation_does_not_depend_on_its_batch() -> None:
     batch = pair_batch(9)
 
-    whole = RdeTransform()(batch)
-    share = RdeTransform()(PairBatch(*(column[[7, 2]] for column in batch)))
+    whole = PairTransform()(batch)
+    share = PairTransform()(PairBatch(*(column[[7, 2]] for column in batch)))
 
     assert torch.equal(share.image, whole.image[[7, 2]])
     assert torch.equal(share.tokens, whole.tokens[[7, 2]])
@@ -329,7 +331,7 @@ def test_a_samples_augmentation_does_not_depend_on_its_batch() -> None:
 def test_without_keys_images_are_only_normalised() -> None:
     batch = pair_batch(3)._replace(key=None)
 
-    out = RdeTransform()(batch)
+    out = PairTransform()(batch)
 
     assert torch.equal(out.image, normalize(batch.image, CLIP_MEAN, CLIP_STD))
     assert torch.equal(out.tokens, batch.tokens)
@@ -338,7 +340,7 @@ def test_without_keys_images_are_only_normalised() -> None:
 def test_image_augmentation_switched_off_leaves_the_mirroring() -> None:
     batch = pair_batch(20)
 
-    out = RdeTransform(image_augmentation=False)(batch).image
+    out = PairTransform(image_augmentation=False)(batch).image
 
     flipped = keyed_uniform(batch.key, 1)[:, 0] < 0.5
     expected = normalize(flip(batch.image, flipped), CLIP_MEAN, CLIP_STD)
@@ -349,14 +351,14 @@ def test_image_augmentation_switched_off_leaves_the_mirroring() -> None:
 def test_text_augmentation_can_be_switched_off() -> None:
     batch = pair_batch(20)
 
-    out = RdeTransform(text_augmentation=False)(batch)
+    out = PairTransform(text_augmentation=False)(batch)
 
     assert torch.equal(out.tokens, batch.tokens)
     assert torch.equal(out.length, batch.length)
 
 
 def test_lengths_follow_deleted_words() -> None:
-    out = RdeTransform()(pair_batch(200))
+    out = PairTransform()(pair_batch(200))
 
     for tokens, length in zip(out.tokens.tolist(), out.length.tolist(), strict=True):
         assert tokens[length - 1] == END
@@ -367,28 +369,28 @@ def test_texts_pass_unchanged() -> None:
     index = torch.arange(2)
     batch = TextBatch(random_captions(2, 9, 0), index, index, index, index)
 
-    assert RdeTransform()(batch) is batch
+    assert PairTransform()(batch) is batch
 
 
 def test_an_empty_share_of_a_batch_is_augmented_too() -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
     batch = PairBatch(*(column[:0] for column in pair_batch(2)))
 
-    out = RdeTransform()(batch)
+    out = PairTransform()(batch)
 
     assert out.image.shape == (0, 3, 24, 8)
     assert out.image.dtype == torch.float32
     assert out.tokens.shape == (0, 12)
     image_batch = ImageBatch(batch.image, nothing, nothing, nothing, key=None)
-    assert RdeTransform()(image_batch).image.shape == (0, 3, 24, 8)
+    assert PairTransform()(image_batch).image.shape == (0, 3, 24, 8)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_augmentation_is_the_same_on_a_gpu() -> None:
     batch = pair_batch(50)
 
-    on_gpu = RdeTransform()(PairBatch(*(column.cuda() for column in batch)))
+    on_gpu = PairTransform()(PairBatch(*(column.cuda() for column in batch)))
 
-    on_cpu = RdeTransform()(batch)
+    on_cpu = PairTransform()(batch)
     torch.testing.assert_close(on_gpu.image.cpu(), on_cpu.image, rtol=0, atol=1e-6)
     assert torch.equal(on_gpu.tokens.cpu(), on_cpu.tokens)

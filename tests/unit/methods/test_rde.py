@@ -54,6 +54,8 @@ def batch(sample_index: list[int]) -> PairBatch:
         person_id=torch.arange(size) // 2,
         camera_id=torch.zeros(size, dtype=torch.int64),
         sample_index=torch.tensor(sample_index),
+        image_index=torch.tensor(sample_index),
+        phrases=None,
         key=None,
     )
 

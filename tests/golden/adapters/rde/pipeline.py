@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from crosswalk.data.decoding import decode_image
-from crosswalk.data.transforms import RdeTransform, mask_replace_delete
+from crosswalk.data.transforms import PairTransform, mask_replace_delete
 from crosswalk.types import ImageBatch
 from tests.golden.harness import Case, golden
 
-MASK_ID = RdeTransform().mask_id
+MASK_ID = PairTransform().mask_id
 
 
 @golden("rde", "image_transform")
@@ -25,7 +25,7 @@ def image_transform(case: Case) -> None:
         image = decode_image(path, (height, width))[None]
     one = torch.tensor([0])
 
-    batch = RdeTransform()(ImageBatch(image, one, one, one, key=None))
+    batch = PairTransform()(ImageBatch(image, one, one, one, key=None))
 
     case.close("out_tensor", batch.image[0], rtol=1e-6, atol=1e-6)
 
