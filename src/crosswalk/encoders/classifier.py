@@ -1,8 +1,9 @@
-"""Classifiers over training identities whose rows stand for persons."""
+"""Classifiers over training identities that have one vector per person."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosswalk.encoders.image import norm_scale
@@ -35,3 +36,32 @@ class AgentClassifier(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return ``[b, persons]`` logits of ``[b, D]`` features."""
         return self.scale * norm_scale(features) @ norm_scale(self.weight).T
+
+
+class NormalizedClassifier(nn.Module):
+    """Scalar products with one direction per person.
+
+    The vectors of the persons are compared by direction only, so none wins by its length; the
+    embeddings keep theirs, which sharpens the softmax behind it. One such classifier for both
+    modalities pulls them together. No bias.
+    Source: Han et al., CM-MoCo, BMVC 2021, identity loss; from Zhang and Lu, ECCV 2018.
+
+    Args:
+        embedding_size: Length of the embeddings.
+        num_classes: Persons.
+
+    Example:
+        >>> classifier = NormalizedClassifier(2, 1)
+        >>> _ = classifier.weight.data.copy_(torch.tensor([[0.0], [2.0]]))
+        >>> classifier(torch.tensor([[3.0, 4.0]]))
+        tensor([[4.]], grad_fn=<...>)
+    """
+
+    def __init__(self, embedding_size: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(embedding_size, num_classes))
+        nn.init.xavier_uniform_(self.weight)  # CM-MoCo, released code
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return ``[b, persons]`` logits of ``[b, D]`` embeddings, which are taken as they are."""
+        return embedding @ F.normalize(self.weight, dim=0)
