@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MomentumEncoder(nn.Module):
@@ -43,7 +43,8 @@ class MomentumEncoder(nn.Module):
             online: The encoder that was copied.
             momentum: Weight of the old parameters, in [0, 1].
         """
-        mine, theirs = list(self.module.parameters()), list(online.parameters())
+        mine: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(online.parameters())
         if mine:
             torch._foreach_lerp_(mine, theirs, 1 - momentum)  # a few kernels for all parameters
 
