@@ -50,10 +50,33 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tenso
             "patches: without the class token it is no square grid. Use weights that were trained "
             "on square images, or set data.image_size to the size these were trained on."
         )
-    patches = embedding[1:].T.reshape(1, -1, side, side)
+    return interpolate_positions(embedding, (side, side), grid)
+
+
+def interpolate_positions(
+    embedding: Tensor, given: tuple[int, int], wanted: tuple[int, int]
+) -> Tensor:
+    """Return a position embedding for another grid; the first row stands for no position.
+
+    Bilinear between the centres of cells, without antialiasing, in float32 or better.
+
+    Args:
+        embedding: ``[1 + rows * columns, width]``, the grid row by row.
+        given: (rows, columns) of ``embedding``.
+        wanted: (rows, columns) of the result.
+
+    Returns:
+        ``[1 + rows * columns, width]`` of the wanted grid.
+
+    Example:
+        >>> rows = torch.tensor([[9.0], [0], [4], [2], [6]])
+        >>> interpolate_positions(rows, (2, 2), (4, 1)).T
+        tensor([[9.0000, 2.0000, 2.5000, 3.5000, 4.0000]])
+    """
+    patches = embedding[1:].T.reshape(1, -1, *given)
     # float32: half precision weights, and a CPU, interpolate badly in float16
     patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
-    resized = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
+    resized = F.interpolate(patches, size=wanted, mode="bilinear", align_corners=False)
     return torch.cat([embedding[:1], resized[0].flatten(1).T.to(embedding.dtype)])
 
 
@@ -140,17 +163,19 @@ def fit_weights(
     return fitted
 
 
-def pretrained_file(name: str, pretrained: str) -> str:
+def pretrained_file(name: str, pretrained: str, *, setting: str = "encoder.clip.pretrained") -> str:
     """Return the path of weights for open_clip's model ``name``, downloaded if need be.
 
     Args:
         name: Of the model, as open_clip spells it.
-        pretrained: A local file, or a tag that open_clip knows for the model.
+        pretrained: A local file, one that comes with this package, or a tag that open_clip knows
+            for the model.
+        setting: The key of the configuration that says ``pretrained``, for messages.
 
     Raises:
         FileNotFoundError: If there is no such file, no such tag, or the download fails.
     """
-    if Path(pretrained).is_file():
+    if Path(pretrained).is_file() or (ASSETS / pretrained).is_file():
         return pretrained
     from open_clip import pretrained as registry
 
@@ -158,8 +183,8 @@ def pretrained_file(name: str, pretrained: str) -> str:
     if not entry:
         tags = ", ".join(registry.list_pretrained_tags_by_model(name)) or "none"
         raise FileNotFoundError(
-            f"encoder.clip.pretrained={pretrained} is neither a file nor a tag of {name} in "
-            f"open_clip (tags: {tags})."
+            f"{setting}={pretrained} is neither a file nor a tag of {name} in open_clip "
+            f"(tags: {tags})."
         )
     try:
         return str(registry.download_pretrained(entry))
@@ -167,7 +192,7 @@ def pretrained_file(name: str, pretrained: str) -> str:
         raise FileNotFoundError(
             f"the weights {pretrained!r} of {name} could not be downloaded ({error}). Fetch the "
             f"file on a machine with network access ({entry.get('url') or entry.get('hf_hub')}) "
-            "and pass encoder.clip.pretrained=<file>."
+            f"and pass {setting}=<file>."
         ) from error
 
 
