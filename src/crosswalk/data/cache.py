@@ -350,15 +350,20 @@ def cached_tokens(
     *,
     settings: Mapping[str, Any],
     name: str,
+    kind: str = "tokens",
     folder: Path | None = None,
 ) -> Tensor:
     """Return ``[captions, L]`` int64 tokens, from the cache where they are there already.
 
+    Noun phrases, numbers of units that a caption mentions, are kept likewise.
+
     Args:
         captions: Sentences.
         tokenize: Makes ``[n, L]`` int64 of n sentences.
-        settings: What else the tokens depend on: the tokenizer's name, the context length.
+        settings: What else the tokens depend on: the tokenizer's name, the context length, a hash
+            of the words that it has learned.
         name: Beginning of the entry's name.
+        kind: Word behind it: what the numbers are.
         folder: The cache folder; default `cache_root`.
 
     Example:
@@ -374,7 +379,7 @@ def cached_tokens(
     for caption in captions:
         digest.update(caption.encode("utf-8", "surrogatepass") + b"\0")
     folder = folder or cache_root()
-    entry = folder / f"{_slug(name)}-tokens-{digest.hexdigest()[:24]}"
+    entry = folder / f"{_slug(name)}-{kind}-{digest.hexdigest()[:24]}"
 
     def write(unfinished: Path) -> None:
         tokens = tokenize(captions).numpy()

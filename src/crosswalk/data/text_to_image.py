@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning.pytorch as L
 import numpy as np
@@ -40,11 +41,12 @@ from crosswalk.data.datasets import (
     synthetic_settings,
     without_broken,
 )
+from crosswalk.data.decoding import Interpolation
 from crosswalk.data.icfg_pedes import carve_val
 from crosswalk.data.loaders import EpochLoader
 from crosswalk.data.noise import noisy_caption_index, read_noise_index
 from crosswalk.data.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
-from crosswalk.data.records import Record, Splits, count
+from crosswalk.data.records import SPLITS, Record, Splits, count
 from crosswalk.data.transforms import AnyBatch, PairTransform
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.types import DataSpec, PairBatch
@@ -53,7 +55,7 @@ Reader = Callable[[Path], Splits]
 
 
 class Tokenizer(Protocol):
-    """Turns captions into ids."""
+    """Turns captions into ids. One that learns its words is a `LearningTokenizer`."""
 
     vocabulary_size: int
 
@@ -61,12 +63,33 @@ class Tokenizer(Protocol):
         """Return ``[captions, L]`` int64 ids, zero padded."""
 
 
+@runtime_checkable
+class LearningTokenizer(Protocol):
+    """A tokenizer with a vocabulary made of a data set's captions.
+
+    It has ``words`` besides: the word of each id, "" for padding.
+    """
+
+    def learn(self, captions_by_split: Mapping[str, Sequence[str]]) -> None:
+        """Make the vocabulary, unless it was given one; called once."""
+
+
+class PhraseExtractor(Protocol):
+    """Finds the noun phrases of captions."""
+
+    def learn(self, captions: Sequence[str]) -> None:
+        """Number the units that occur in ``captions``."""
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Return ``[captions, P]`` int64 units of each, every one once, from 1, zero padded."""
+
+
 class _Table:
     """The captions and images of one split, as arrays."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
-        self.captions = [caption for record in records for caption in record.captions]
+        self.captions = _captions(records)
         numbers = [len(record.captions) for record in records]
         self.image_of_caption = np.repeat(np.arange(len(records)), numbers)
         self.person_id = np.array([record.person_id for record in records], dtype=np.int64)
@@ -84,9 +107,13 @@ class TextToImageData(L.LightningDataModule):
         reader: Reads the annotation below a folder.
         root: The data set's folder, or the one above; nothing is written there. None generates
             synthetic people below the cache folder.
-        tokenizer: Makes the tokenizer, given ``context_length``.
+        tokenizer: Makes the tokenizer, given ``context_length``. One that learns its words is
+            shown the captions of all splits.
         image_size: Height and width that images are resized to.
+        interpolation: Of the resizing.
         context_length: Ids per caption.
+        phrases: Makes what finds the noun phrases of the training captions, for methods that
+            compare them; None where none does.
         transform: Augments and normalises a batch.
         plan: Makes the training batches, given the identity of every sample.
         batch_size: Training pairs of a step, over all processes together.
@@ -118,7 +145,9 @@ class TextToImageData(L.LightningDataModule):
         *,
         root: str | Path | None = None,
         image_size: Sequence[int] = (384, 128),
+        interpolation: Interpolation = "bilinear",
         context_length: int = 77,
+        phrases: Callable[[], PhraseExtractor] | None = None,
         transform: Transform | None = None,
         plan: PlanFactory = shuffled_plan,
         batch_size: int = 64,
@@ -138,12 +167,16 @@ class TextToImageData(L.LightningDataModule):
         super().__init__()
         check_choice("data.protocol", protocol, ("val", "official"))
         check_choice("data.sweep", sweep, ("training", "clean"))
+        check_choice("data.interpolation", interpolation, ("bilinear", "bicubic"))
         if seed < 0:
             raise ValueError(f"seed={seed} should not be negative.")
         self.cache = switch("data.cache", cache)
         self.image_size = height_and_width(image_size, example="[384, 128]")
+        self.interpolation: Interpolation = interpolation
         self.tokenizer = tokenizer(context_length=context_length)
+        self.phrases = None if phrases is None else phrases()
         self.transform: Transform = PairTransform() if transform is None else transform
+        _check_mask_token(self.tokenizer, self.transform)
         self.make_plan = plan
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -159,6 +192,9 @@ class TextToImageData(L.LightningDataModule):
             root = _synthetic_root(synthetic)
         self.splits = _read(reader, Path(root).expanduser(), protocol, val_person_ids, seed=1)
         refuse_folder_inside(cache_root(), self.splits.root)
+        if isinstance(self.tokenizer, LearningTokenizer):
+            # of all images, also those that cannot be read: the ids are the same everywhere
+            self.tokenizer.learn({name: _captions(self.splits.split(name)) for name in SPLITS})
         self.notices = list(self.splits.notices)
         self._images: dict[str, ImageStore] = {}
         self._tables: dict[str, _Table] = {}
@@ -181,6 +217,17 @@ class TextToImageData(L.LightningDataModule):
         """``[num_samples]`` true labels of the training pairs' images, for analysis only."""
         table = self._table("train")
         return torch.from_numpy(table.person_id[table.image_of_caption])
+
+    @cached_property
+    def train_image_person_id(self) -> Tensor:
+        """``[num_images]`` true labels of the training images, for analysis only."""
+        return torch.from_numpy(self._table("train").person_id)
+
+    @property
+    def words(self) -> Sequence[str] | None:
+        """The word of each token id, "" for padding; None where ids are pieces of words."""
+        words: Sequence[str] | None = getattr(self.tokenizer, "words", None)
+        return words
 
     @cached_property
     def caption_of_sample(self) -> Index:
@@ -311,7 +358,9 @@ class TextToImageData(L.LightningDataModule):
             open_images: Callable[..., CachedImages | DecodedImages] = (
                 cached_images if self.cache else decoded_images
             )
-            images: ImageStore = open_images(paths, self.image_size, name=name)
+            images: ImageStore = open_images(
+                paths, self.image_size, name=name, interpolation=self.interpolation
+            )
             if not self.allow_missing:
                 raise_if_broken(images, paths, root=self.splits.root)
             elif images.broken:
@@ -331,16 +380,37 @@ class TextToImageData(L.LightningDataModule):
             name=f"{self.splits.dataset} {split}",
         )
 
+    def _caption_phrases(self) -> Tensor | None:
+        """Return ``[captions, P]`` noun phrases of the training captions; None without them."""
+        extractor = self.phrases
+        if extractor is None:
+            return None
+
+        def learn_and_extract(captions: Sequence[str]) -> Tensor:
+            extractor.learn(captions)
+            return extractor(captions)
+
+        return cached_tokens(
+            self._table("train").captions,
+            learn_and_extract,
+            settings=_settings_of(extractor),
+            name=f"{self.splits.dataset} train",
+            kind="phrases",
+        )
+
     @cached_property
     def _pairs(self) -> PairDataset:
         images = self._open("train")
         table = self._table("train")
+        caption = torch.from_numpy(self.caption_of_sample)
+        phrases = self._caption_phrases()
         return PairDataset(
             images,
-            self._tokens("train")[torch.from_numpy(self.caption_of_sample)],
+            self._tokens("train")[caption],
             image_of_sample=table.image_of_caption,
             person_id=table.person_id[table.image_of_caption],
             camera_id=table.camera_id[table.image_of_caption],
+            phrases=None if phrases is None else phrases[caption],
         )
 
     def _training_loader(self, make_plan: PlanFactory, first_pass: int) -> EpochLoader:
@@ -427,11 +497,28 @@ def _synthetic_root(synthetic: Mapping[str, Any] | None) -> Path:
     return synthetic_folder("pairs", settings, synthesize_pairs, GENERATOR_VERSION)
 
 
-def _settings_of(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what its tokens depend on: its class and its plain attributes."""
+def _captions(records: Sequence[Record]) -> list[str]:
+    return [caption for record in records for caption in record.captions]
+
+
+def _check_mask_token(tokenizer: Tokenizer, transform: Transform) -> None:
+    masks = isinstance(transform, PairTransform) and transform.text_augmentation
+    if masks and isinstance(tokenizer, LearningTokenizer) and not hasattr(tokenizer, "mask_id"):
+        raise ValueError(
+            f"data.transform.text_augmentation=true masks words, for which data.tokenizer="
+            f"{type(tokenizer).__name__} has no id. Pass data.transform.text_augmentation=false."
+        )
+
+
+def _settings_of(numbering: Tokenizer | PhraseExtractor) -> dict[str, Any]:
+    """Return what its numbers depend on: its class, its plain attributes, its words."""
     plain = {
         name: value
-        for name, value in vars(tokenizer).items()
+        for name, value in vars(numbering).items()
         if not name.startswith("_") and isinstance(value, (bool, int, float, str))
     }
-    return {"class": type(tokenizer).__qualname__, "version": 1, **plain}
+    settings = {"class": type(numbering).__qualname__, "version": 1, **plain}
+    words = getattr(numbering, "words", None)
+    if words is not None:
+        settings["words"] = hashlib.sha256("\0".join(words).encode()).hexdigest()
+    return settings

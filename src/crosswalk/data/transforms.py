@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _CHUNK_VALUES = 1 << 20  # measured: 4 to 16 images of 384x128 are equally fast, 1 or 64 are not
 
+PixelFormat = Literal["rgb01", "bgr255"]
 AnyBatch = TypeVar("AnyBatch", PairBatch, ImageBatch, TextBatch)
 
 
@@ -161,17 +162,31 @@ def erase(image: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
 
 
 def normalize(
-    image: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+    image: Tensor,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    *,
+    pixel_format: PixelFormat = "rgb01",
 ) -> Tensor:
-    """Return uint8 images as float32: scaled to [0, 1], less the mean, by the deviation.
+    """Return uint8 images as float32, less the mean, by the deviation.
+
+    Args:
+        image: ``[B, 3, H, W]`` uint8 RGB.
+        mean: Of the channels, in the order that comes out.
+        std: Of the channels, likewise.
+        pixel_format: ``rgb01`` scales to [0, 1] first; ``bgr255`` reverses the channels and keeps
+            values 0 to 255.
 
     Example:
         >>> image = torch.tensor([0, 255, 51], dtype=torch.uint8).reshape(1, 3, 1, 1)
         >>> normalize(image, (0.5, 0.5, 0.0), (0.5, 0.5, 0.2)).flatten()
         tensor([-1.,  1.,  1.])
+        >>> normalize(image, (1.0, 5.0, 0.0), (0.5, 0.5, 0.2), pixel_format="bgr255").flatten()
+        tensor([100., 500.,   0.])
     """
     mean_, std_ = (torch.tensor(value, device=image.device)[:, None, None] for value in (mean, std))
-    return image.float().div_(255).sub_(mean_).div_(std_)
+    values = image.flip(1).float() if pixel_format == "bgr255" else image.float().div_(255)
+    return values.sub_(mean_).div_(std_)
 
 
 def in_chunks(augment: Callable[..., Tensor], image: Tensor, *columns: Tensor) -> Tensor:
@@ -262,16 +277,21 @@ def token_length(tokens: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PairTransform:
-    """The augmentation of RDE (Qin et al., CVPR 2024), which is that of IRRA (CVPR 2023).
+    """The augmentation of image-caption pairs in RDE, CM-MoCo and CMMT.
 
     Images: mirror, pad with black and crop, normalise, erase a box with the *mean* values, which
-    are written after normalisation as in the published code, so that the fill is not 0. Texts:
-    12 % of the words masked, 4 % replaced, 4 % deleted. Everything is drawn per sample from
-    ``batch.key``; a batch without keys is only normalised.
+    are written after normalisation as in the published codes, so that the fill is not 0. Texts:
+    12 % of the words masked, 4 % replaced, 4 % deleted. RDE (Qin et al., CVPR 2024) does all of
+    this, as IRRA (CVPR 2023); CM-MoCo (Han et al., BMVC 2021) leaves captions as they are
+    (``text_augmentation=False``); for CMMT (Zhao et al., ICCV 2021), whose training transform was
+    never published, images are mirrored only (``image_augmentation=False`` as well). Everything
+    is drawn per sample from ``batch.key``; a batch without keys is only normalised.
 
     Attributes:
-        image_augmentation: False leaves the mirroring only (``img_aug`` of the published code).
-        text_augmentation: False leaves captions as they are (``txt_aug``).
+        image_augmentation: False leaves the mirroring only (``img_aug`` of RDE's code, ``USE_AUG``
+            of CM-MoCo's).
+        text_augmentation: False leaves captions as they are (``txt_aug`` of RDE's code). Masking
+            needs a tokenizer with a mask token.
         flip_probability: Share of images mirrored.
         padding: Pixels added on each side before the crop.
         erase_probability: Share of images with a box erased.
@@ -280,6 +300,9 @@ class PairTransform:
         mask_id: Mask token of the tokenizer; ids of words are below it.
         mean: Of the channels, in [0, 1].
         std: Of the channels.
+        pixel_format: ``rgb01`` are RGB values in [0, 1], of which ``mean`` is taken off;
+            ``bgr255`` are BGR values to 255, of which the same ``mean`` is, as in the code from
+            the time of CM-MoCo's paper.
 
     Example:
         >>> image = torch.zeros(1, 3, 4, 2, dtype=torch.uint8)
@@ -299,14 +322,21 @@ class PairTransform:
     mask_id: int = 49405
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+    pixel_format: PixelFormat = "rgb01"
+
+    def __post_init__(self) -> None:
+        if self.pixel_format not in ("rgb01", "bgr255"):
+            raise ValueError(
+                f"data.transform.pixel_format={self.pixel_format} does not exist. There are: "
+                "rgb01, bgr255."
+            )
 
     def __call__(self, batch: AnyBatch) -> AnyBatch:
         """Return the batch as a method wants it: augmented if it has keys, else normalised."""
         if isinstance(batch, TextBatch):
             return batch
         if batch.key is None:
-            image = in_chunks(lambda part: normalize(part, self.mean, self.std), batch.image)
-            return batch._replace(image=image)
+            return batch._replace(image=in_chunks(self._normalize, batch.image))
         batch = batch._replace(image=self.augment_images(batch.image, batch.key))
         if isinstance(batch, PairBatch) and self.text_augmentation:
             assert batch.key is not None
@@ -321,7 +351,7 @@ class PairTransform:
     def _augment(self, image: Tensor, draws: Tensor) -> Tensor:
         image = flip(image, draws[:, 0] < self.flip_probability)
         if not self.image_augmentation:
-            return normalize(image, self.mean, self.std)
+            return self._normalize(image)
         top, left = (draws[:, 1:3] * (2 * self.padding + 1)).long().unbind(1)
         image = pad_crop(image, top, left, padding=self.padding)
         boxes = erasing_boxes(
@@ -333,7 +363,10 @@ class PairTransform:
             ratio=self.erase_ratio,
         )
         fill = torch.tensor(self.mean, device=image.device)[:, None, None]
-        return erase(normalize(image, self.mean, self.std), boxes, fill)
+        return erase(self._normalize(image), boxes, fill)
+
+    def _normalize(self, image: Tensor) -> Tensor:
+        return normalize(image, self.mean, self.std, pixel_format=self.pixel_format)
 
     def augment_tokens(self, tokens: Tensor, key: Tensor) -> Tensor:
         """Return ``[B, L]`` tokens, augmented."""
