@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from crosswalk.metrics.average_precision import (
@@ -68,6 +69,22 @@ class Ranking(NamedTuple):
         return self.num_matches > 0
 
 
+class Rescoring(NamedTuple):
+    """Scores of a re-ranking: ``offset + slope * similarity + bonus``, greater is more similar.
+
+    The similarities themselves are never stored, and most items get no bonus.
+
+    Attributes:
+        offset: ``[queries]``; it changes no rank, only the scores of the ranking lists.
+        slope: ``[queries]`` >= 0.
+        bonus: ``[queries, gallery]`` CSR, each item of a row once.
+    """
+
+    offset: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    bonus: sparse.csr_array
+
+
 class _Labels(NamedTuple):
     """Who is on each picture, and where the matches of each person lie in the gallery."""
 
@@ -91,6 +108,7 @@ def rank_embeddings(
     num_views: int = 1,
     topk: int = 10,
     extra_map: Sequence[str] = (),
+    rescoring: Rescoring | None = None,
     tile_bytes: int = TILE_BYTES,
 ) -> Ranking:
     """Return the ranking of all queries by the cosine of their embeddings.
@@ -113,6 +131,8 @@ def rank_embeddings(
         topk: Length of the ranking lists that are returned.
         extra_map: Definitions of average precision measured beside the usual one, names from
             `EXTRA_MAP`.
+        rescoring: A re-ranking of these queries and this gallery
+            (`crosswalk.metrics.reranking`), by whose scores the gallery is ranked instead.
         tile_bytes: Size of the similarities held at one time.
 
     Raises:
@@ -129,20 +149,12 @@ def rank_embeddings(
         >>> ranking.first_hit, ranking.average_precision.round(4)
         (array([2]), array([0.5833]))
     """
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"query {tuple(query.shape)} and gallery {tuple(gallery.shape)} must be [queries, D] "
-            "and [gallery, D]. Give both the same views in the same order."
-        )
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    _check_widths(query, gallery)
+    dtype = _dtype(query)
     gallery = gallery.to(dtype)
 
     def fill(rows: Tensor, scores: Tensor) -> None:
-        some = query[rows.to(query.device)].to(dtype) / num_views
-        here = scores if query.device == scores.device else some.new_empty(scores.shape)
-        with torch.autocast(query.device.type, enabled=False), _full_precision():
-            torch.mm(some, gallery.T, out=here)
-        scores.copy_(here)
+        _multiply(query[rows.to(query.device)].to(dtype) / num_views, gallery, scores)
         # A bad gallery vector spoils every row and a bad query its whole row.
         if not bool(scores[0].isfinite().all() & scores[:, 0].isfinite().all()):
             for role, vectors in (("query", query), ("gallery", gallery)):
@@ -152,6 +164,8 @@ def rank_embeddings(
                         f"{len(bad)} {role} embeddings are NaN or infinite (first: {bad[:5]}). The "
                         "encoder has diverged: lower the learning rate or use trainer.precision=32."
                     )
+        if rescoring is not None:
+            _rescore(rescoring, rows.numpy(), scores.numpy())
 
     labels = _index_labels(
         (query.shape[0], gallery.shape[0]),
@@ -205,7 +219,7 @@ def rank_similarity(
         raise ValueError(
             f"similarity has shape {tuple(similarity.shape)}; give [queries, gallery]."
         )
-    dtype = torch.float64 if similarity.dtype == torch.float64 else torch.float32
+    dtype = _dtype(similarity)
 
     given = similarity.detach().to("cpu", dtype).numpy()
 
@@ -221,6 +235,47 @@ def rank_similarity(
         size, query_person_id, gallery_person_id, query_camera_id, gallery_camera_id
     )
     return _rank(fill, size, dtype, labels, topk, extra_map, tile_bytes)
+
+
+def most_similar(
+    query: Tensor, gallery: Tensor, count: int, *, tile_bytes: int = TILE_BYTES
+) -> NDArray[np.int64]:
+    """Return ``[queries, count]`` places in the gallery of the most similar items, best first.
+
+    Of equal items the one earlier in the gallery is ahead, as in `rank_embeddings`.
+
+    Args:
+        query: ``[queries, D]`` unit vectors.
+        gallery: ``[gallery, D]`` unit vectors, on the same device.
+        count: Items per query; all are returned if the gallery has no more.
+        tile_bytes: Size of the similarities held at one time.
+
+    Raises:
+        ValueError: If the widths differ.
+
+    Example:
+        >>> most_similar(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8], [1.0, 0.0]]), 1)
+        array([[1]])
+    """
+    _check_widths(query, gallery)
+    dtype = _dtype(query)
+    gallery = gallery.to(dtype)
+    num_queries, num_gallery = len(query), len(gallery)
+    count = min(count, num_gallery)
+    width = _padded(num_gallery)
+    index = np.empty((num_queries, count), np.int64)
+    tile_rows = _tile_rows(num_queries, width, dtype, tile_bytes)
+    tile = torch.full((tile_rows, width), -torch.inf, dtype=dtype)
+    group_rows = max(1, GROUP_BYTES // (width * dtype.itemsize))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start in range(0, num_queries, tile_rows):
+            some = query[start : start + tile_rows].to(dtype)
+            _multiply(some, gallery, tile[: len(some), :num_gallery])
+            scores = tile[: len(some)].numpy()
+            groups = [scores[row : row + group_rows] for row in range(0, len(some), group_rows)]
+            found = [top for _, top in pool.map(lambda group: _top(group, count), groups)]
+            index[start : start + len(some)] = np.concatenate(found)
+    return index
 
 
 def rank_k(ranking: Ranking, k: int) -> float:
@@ -279,6 +334,43 @@ def mean_inp(ranking: Ranking) -> float:
         0.6666666666666666
     """
     return float(ranking.inverse_negative_penalty[ranking.valid].mean())
+
+
+def _check_widths(query: Tensor, gallery: Tensor) -> None:
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"query {tuple(query.shape)} and gallery {tuple(gallery.shape)} must be [queries, D] "
+            "and [gallery, D]. Give both the same views in the same order."
+        )
+
+
+def _dtype(values: Tensor) -> torch.dtype:
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
+def _padded(num_gallery: int) -> int:
+    return NUM_CLASSES * -(-num_gallery // NUM_CLASSES)
+
+
+def _tile_rows(num_queries: int, width: int, dtype: torch.dtype, tile_bytes: int) -> int:
+    return max(1, min(num_queries, TILE_ROWS, tile_bytes // (width * dtype.itemsize)))
+
+
+def _multiply(query: Tensor, gallery: Tensor, scores: Tensor) -> None:
+    """Write the products of all rows into ``scores``, which lie in main memory."""
+    here = scores if query.device == scores.device else query.new_empty(scores.shape)
+    with torch.autocast(query.device.type, enabled=False), _full_precision():
+        torch.mm(query, gallery.T, out=here)
+    if here is not scores:
+        scores.copy_(here)
+
+
+def _rescore(rescoring: Rescoring, rows: NDArray[np.int64], scores: NDArray[Any]) -> None:
+    scores *= rescoring.slope[rows, None]
+    scores += rescoring.offset[rows, None]
+    bonus = rescoring.bonus[rows]
+    row = np.repeat(np.arange(len(rows)), np.diff(bonus.indptr))
+    scores[row, bonus.indices] += bonus.data
 
 
 @contextmanager
@@ -346,7 +438,7 @@ def _rank(
     check_extra_map(extra_map)
     num_queries, num_gallery = size
     topk = min(topk, num_gallery)
-    width = NUM_CLASSES * -(-num_gallery // NUM_CLASSES)
+    width = _padded(num_gallery)
     ranking = Ranking(
         num_matches=np.zeros(num_queries, np.int64),
         first_hit=np.zeros(num_queries, np.int64),
@@ -358,7 +450,7 @@ def _rank(
     )
     # Queries with similar numbers of matches stand together, so little of a group is padding.
     order = labels.num_places.argsort(descending=True, stable=True)
-    tile_rows = max(1, min(num_queries, TILE_ROWS, tile_bytes // (width * dtype.itemsize)))
+    tile_rows = _tile_rows(num_queries, width, dtype, tile_bytes)
     buffer = torch.full((tile_rows, width), -torch.inf, dtype=dtype)
     junk = labels.junk.numpy()
     num_ignored = 0
