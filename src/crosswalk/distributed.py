@@ -164,6 +164,17 @@ def gather_table(sample_index: Tensor, rows: Tensor, num_samples: int) -> Tensor
     return table
 
 
+def longest_length(length: Tensor) -> int:
+    """Return the largest of all processes' ``[b]`` lengths; 0 where there are none.
+
+    Example:
+        >>> longest_length(torch.tensor([3, 5]))
+        5
+    """
+    lengths = all_gather_rows(length)
+    return int(lengths.max()) if len(lengths) else 0
+
+
 Result = TypeVar("Result", bound=Tensor | tuple[Tensor, ...])
 
 

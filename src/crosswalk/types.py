@@ -139,6 +139,14 @@ class Remembers(Protocol):
 
 
 @runtime_checkable
+class CopiesEncoder(Protocol):
+    """A method with a copy of its encoder, such as a momentum encoder."""
+
+    def encoder_loaded(self) -> None:
+        """Take the weights that were loaded into the encoder over into the copy."""
+
+
+@runtime_checkable
 class DividesPairs(Protocol):
     """A method that judges every training pair right or wrong."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosswalk import __version__
+from crosswalk.types import CopiesEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -173,6 +174,8 @@ def load_encoder(method: nn.Module, path: Path) -> None:
             f"checkpoint={path} does not fit the configured encoder: {error}. Choose the encoder= "
             "and the sizes it was trained with."
         ) from error
+    if isinstance(method, CopiesEncoder):
+        method.encoder_loaded()
 
 
 def load_start(method: nn.Module, path: Path) -> None:

@@ -64,8 +64,9 @@ class TwoStream(nn.Module):
         self.embedding_size = embedding_size
         self.image = image
         self.text = text(words=words)
-        self.image_head = image_head(_num_features(self.image), embedding_size)
-        self.text_head = text_head(_num_features(self.text), embedding_size)
+        self.num_features = {"image": _num_features(self.image), "text": _num_features(self.text)}
+        self.image_head = image_head(self.num_features["image"], embedding_size)
+        self.text_head = text_head(self.num_features["text"], embedding_size)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.image.to(memory_format=self.memory_format)
 
