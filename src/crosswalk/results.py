@@ -36,7 +36,8 @@ def result_rows(
 
     Args:
         results: The metrics; the measures of the first direction have plain names.
-        directions: What the data set looks for in what, names from `DIRECTIONS`.
+        directions: What the data set looks for in what, names from `DIRECTIONS`; a re-ranking of
+            a direction has a row of its own behind it.
         measures: The columns; a row has a dash for one that was not measured.
 
     Example:
@@ -46,16 +47,18 @@ def result_rows(
         [('best (7)', 'test', 'image → image', '50.00', '50.00', '50.00', '50.00', '50.00')]
     """
     rows = []
+    rankings = {"": "", "reranked/": ", re-ranked"}
     for checkpoint, metrics in results.items():
         epoch = f"{checkpoint} ({metrics['epoch']})"
         for split in ("val", "test"):
             for number, direction in enumerate(directions):
-                prefix = f"{split}/{direction}/" if number else f"{split}/"
-                if any(f"{prefix}{name}" not in metrics for name in MEASURES):
-                    continue
-                values = [metrics.get(f"{prefix}{name}") for name in measures]
-                percent = ["-" if value is None else f"{100 * value:.2f}" for value in values]
-                rows.append((epoch, split, DIRECTIONS[direction], *percent))
+                for kind, label in rankings.items():
+                    prefix = f"{split}/{direction}/{kind}" if number else f"{split}/{kind}"
+                    if any(f"{prefix}{name}" not in metrics for name in MEASURES):
+                        continue
+                    values = [metrics.get(f"{prefix}{name}") for name in measures]
+                    percent = ["-" if value is None else f"{100 * value:.2f}" for value in values]
+                    rows.append((epoch, split, DIRECTIONS[direction] + label, *percent))
     return rows
 
 

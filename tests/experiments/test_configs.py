@@ -39,6 +39,7 @@ COMPANY = {
 }
 GROUPS = (
     *("loss", "division", "labels", "encoder", "transform", "optim", "logger", "data", "method"),
+    "reranking",
 )
 CHOICES = [f"{group}={value}" for group in GROUPS for value in group_values(group)]
 PUBLISHED = [
@@ -58,6 +59,8 @@ def check_all(overrides: list[str]) -> None:
     if config["logger"]["wandb"] is not None:
         check_types(config["logger"]["wandb"], "logger.wandb", given=("folder", "config"))
     trainer_settings({**config["trainer"], "accelerator": "cpu"})
+    if config.get("reranking") is not None:
+        check_types(config["reranking"], "reranking", given=("query", "gallery"))
     check_together(config, accumulates=False)
 
 

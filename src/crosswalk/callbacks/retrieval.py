@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crosswalk.metrics.reranking import Reranking
 from crosswalk.metrics.retrieval import QueryResults, RetrievalResult, RetrievalScores
 from crosswalk.types import EvaluationData, ImageBatch, TextBatch
 
@@ -28,6 +29,8 @@ class RetrievalMetrics(L.Callback):
     ``map`` and ``minp`` as fractions, the same value on every process, further directions,
     definitions and single views as `RetrievalScores` names them, and the number of queries that
     were skipped because nothing matches them. Without validation loaders it waits for a test.
+    A re-ranking is measured in tests only (``<split>/reranked/rank1``): it takes its time, and no
+    epoch is chosen by it.
 
     Per-query results go to ``<folder>/queries/<split>-<tag>.npz`` (`read_queries`): tag "last"
     after every validation during training, "best" after one that is better than all before it;
@@ -38,6 +41,7 @@ class RetrievalMetrics(L.Callback):
         monitor: The measure that decides which validation is the best, strictly greater is;
             None: none is.
         folder: Run folder; None: the trainer's ``default_root_dir``.
+        reranking: A function of `crosswalk.metrics.reranking` with its numbers set, or None.
     """
 
     def __init__(
@@ -46,10 +50,12 @@ class RetrievalMetrics(L.Callback):
         topk: int = 10,
         monitor: str | None = "rank1",
         folder: str | Path | None = None,
+        reranking: Reranking | None = None,
     ) -> None:
         self.topk = topk
         self.monitor = monitor
         self.folder = folder
+        self.reranking = reranking
         self.tag: str | None = None
         """Name of what is tested, where the trainer loads no checkpoint by itself."""
         self.results: dict[str, RetrievalResult] = {}
@@ -143,6 +149,7 @@ class RetrievalMetrics(L.Callback):
                 topk=self.topk,
                 directions=data.directions,
                 extra_map=data.extra_map,
+                reranking=self.reranking if stage == "test" else None,
             ).to(pl_module.device)
             for split, _ in self._roles
         }

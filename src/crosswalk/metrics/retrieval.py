@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from crosswalk.distributed import all_gather_rows, gather_objects
+from crosswalk.distributed import all_gather_rows, gather_objects, on_rank_zero
 from crosswalk.metrics.average_precision import check_extra_map
 from crosswalk.metrics.ranking import (
     Ranking,
+    Rescoring,
     mean_average_precision,
     mean_inp,
     rank_embeddings,
     rank_k,
 )
+from crosswalk.metrics.reranking import Reranking
 
 ROLES = ("query", "gallery")
 DIRECTIONS = {
@@ -92,6 +95,10 @@ class RetrievalScores(Metric):
             (``view/<view>/rank1``).
         extra_map: Further definitions of average precision, names from
             `crosswalk.metrics.average_precision.EXTRA_MAP`, measured as ``map_<name>``.
+        reranking: A function of `crosswalk.metrics.reranking` with its numbers set, or None.
+            What it makes of all views together is measured beside the plain measures, as
+            ``reranked/rank1`` and so on, ``image_to_text/reranked/rank1`` in other directions;
+            the per-query results stay those of the plain similarities.
 
     Raises:
         ValueError: If a direction or a definition is unknown, or no direction is given.
@@ -120,6 +127,7 @@ class RetrievalScores(Metric):
         topk: int = 10,
         directions: Sequence[str] = ("text_to_image", "image_to_text"),
         extra_map: Sequence[str] = (),
+        reranking: Reranking | None = None,
     ) -> None:
         # Gathered in `compute`: torchmetrics skips the collective on a process without samples,
         # and the others would wait for ever.
@@ -135,6 +143,7 @@ class RetrievalScores(Metric):
         self.topk = topk
         self.directions = tuple(directions)
         self.extra_map = tuple(extra_map)
+        self.reranking = reranking
         self.widths: dict[str, int] = {}
         for role in ROLES:
             self.add_state(f"{role}_embedding", [], dist_reduce_fx="cat")
@@ -196,7 +205,13 @@ class RetrievalScores(Metric):
             query, gallery = (samples[role] for role in DIRECTIONS[direction])
             prefix = f"{direction}/" if number else ""
             ranking = self._rank(query, gallery, slice(None), len(widths), self.topk)
-            values |= _measures(prefix, ranking)
+            measures = _measures("", ranking)
+            values |= {f"{prefix}{name}": value for name, value in measures.items()}
+            if self.reranking is not None:
+                # rank 0 alone: it is work for all cores of a machine, and not for each process
+                measured = on_rank_zero(self._rerank, query, gallery, len(widths)).tolist()
+                names = (f"{prefix}reranked/{name}" for name in measures)
+                values |= dict(zip(names, measured, strict=True))
             values[f"{prefix}queries_without_match"] = float((~ranking.valid).sum())
             queries[direction] = _per_query(query, gallery, ranking)
             if number == 0 and len(widths) > 1:
@@ -241,8 +256,24 @@ class RetrievalScores(Metric):
         person_id, camera_id, sample_index = labels[kept].unbind(dim=1)
         return _Samples(embedding[kept], person_id, camera_id, sample_index)
 
+    def _rerank(self, query: _Samples, gallery: _Samples, num_views: int) -> Tensor:
+        """Return ``[measures]`` of the re-ranked gallery, in the order of `_measures`."""
+        assert self.reranking is not None
+        vectors = [samples.embedding for samples in (query, gallery)]
+        if num_views > 1:  # their cosine is then the mean over views
+            vectors = [each / math.sqrt(num_views) for each in vectors]
+        rescoring = self.reranking(*vectors)
+        ranking = self._rank(query, gallery, slice(None), num_views, 0, rescoring)
+        return torch.tensor(list(_measures("", ranking).values()), dtype=torch.float64)
+
     def _rank(
-        self, query: _Samples, gallery: _Samples, columns: slice, num_views: int, topk: int
+        self,
+        query: _Samples,
+        gallery: _Samples,
+        columns: slice,
+        num_views: int,
+        topk: int,
+        rescoring: Rescoring | None = None,
     ) -> Ranking:
         return rank_embeddings(
             query.embedding[:, columns],
@@ -254,6 +285,7 @@ class RetrievalScores(Metric):
             num_views=num_views,
             topk=topk,
             extra_map=self.extra_map,
+            rescoring=rescoring,
         )
 
 
