@@ -7,9 +7,10 @@ other: data, their sizes, the method.
 
 from __future__ import annotations
 
+import inspect
 import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 Config = DictConfig  # for annotations elsewhere: only this module imports OmegaConf
 DEFAULT_METHOD = "rde"  # as in configs/train.yaml
 ENCODERS = ("encoder", "image_encoder", "text_encoder")  # groups handed to the method by name
+
+
+OF_THE_MODEL = (
+    *("image_size", "interpolation", "tokenizer", "context_length"),
+    *("transform.mean", "transform.std", "transform.pixel_format"),
+)
+"""Keys of ``data`` that a model is evaluated with as it was trained, whatever the data are."""
 
 
 def config_folder() -> Path:
@@ -92,11 +100,19 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     return config
 
 
-def restore(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> DictConfig:
+def restore(
+    stored: Mapping[str, Any], overrides: Iterable[str] = (), *, vocabulary: Path | None = None
+) -> DictConfig:
     """Return the configuration of an earlier run, changed by overrides.
 
     ``dotted.key=value`` changes the stored value; ``group=file`` replaces the group's part by a
-    new one, as in ``data=icfg_pedes`` to evaluate a model on other data.
+    new one, as in ``data=icfg_pedes`` to evaluate a model on other data. How images and captions
+    become numbers stays as the model has learned it.
+
+    Args:
+        stored: The plain configuration of the run.
+        overrides: As for `compose`.
+        vocabulary: File of the words that the run's tokenizer has learned, if it has.
 
     Example:
         >>> restore({"seed": 1, "trainer": {"devices": 2}}, ["trainer.devices=1"])
@@ -114,9 +130,14 @@ def restore(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> DictCon
         if override not in choices:
             _apply(override, config, groups)
     if "data" in stored:  # what the model was built for, and what interpolations once said
-        for key in ("image_size", "context_length"):
-            if key in stored["data"]:
-                OmegaConf.update(config.data, key, stored["data"][key], merge=False)
+        kept = dict(_nested(stored["data"]))
+        present = {key for key, _ in _nested(OmegaConf.to_container(config.data, resolve=False))}
+        for key in OF_THE_MODEL:
+            if key in kept and key in present:
+                OmegaConf.update(config.data, key, kept[key], merge=False)
+        if vocabulary is not None and "tokenizer" in present:
+            path = str(vocabulary.resolve())
+            OmegaConf.update(config.data, "tokenizer.vocabulary", path, force_add=True)
         if "protocol" in stored["data"]:
             config.data.protocol = config.protocol
     OmegaConf.set_struct(config, True)
@@ -267,7 +288,8 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
     """Return the objects of a run: first the data, then their sizes, then the method.
 
     The method's constructor gets its own node, the sizes of the data as ``data``, the optimizer's
-    builder as ``optim``, and the encoders under the names of their groups.
+    builder as ``optim``, and the encoders under the names of their groups. An encoder whose
+    constructor has an argument ``words`` gets the word of each token id.
 
     Args:
         config: What `compose` or `restore` returns.
@@ -285,8 +307,10 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
     trainer = trainer_settings(plain["trainer"])
     encoders = [name for name in ENCODERS if plain.get(name) is not None]
     check_types(plain["method"], key="method", given=("data", "optim", *encoders))
-    for name in ("data", "optim", *encoders):
+    for name in ("data", "optim"):
         check_types(plain[name], key=name)
+    for name in encoders:
+        check_types(plain[name], key=name, given=("words",) if _takes_words(plain[name]) else ())
     check_together(plain, accumulates=bool(getattr(method_class, "accumulates", False)))
     data = instantiate(plain["data"])
     sizes = data.spec
@@ -299,9 +323,52 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
             )
     elif sizes.num_source_person_ids == 0:
         sizes = replace(sizes, num_source_person_ids=1)
-    parts = {name: instantiate(plain[name]) for name in ("optim", *encoders)}
+    parts = {"optim": instantiate(plain["optim"])}
+    for name in encoders:
+        words = _words_for(plain[name], name, data)
+        parts[name] = instantiate(plain[name], **words)
     method = instantiate(plain["method"], data=sizes, **parts)
     return Run(config=plain, data=data, method=method, trainer=trainer)
+
+
+def _takes_words(node: Mapping[str, Any]) -> bool:
+    """Return whether the constructor of a node has an argument ``words``."""
+    return "_target_" in node and "words" in _parameters(node)
+
+
+def _words_for(node: Mapping[str, Any], name: str, data: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the argument ``words`` of an encoder, where it has one."""
+    if not _takes_words(node) or "words" in node:
+        return {}
+    words = getattr(data, "words", None)
+    needing = [key for key in _needing_words(node, name) if words is None]
+    if needing:
+        raise ValueError(
+            f"{needing[0]} is made for a vocabulary of words, and data.tokenizer="
+            f"{type(getattr(data, 'tokenizer', None)).__name__} has none. Choose "
+            "data.tokenizer._target_=crosswalk.data.word_tokenizer.WordTokenizer."
+        )
+    return {"words": words}
+
+
+def _needing_words(node: Any, key: str) -> Iterator[str]:  # noqa: ANN401
+    """Give the keys of all nodes whose constructors have an argument ``words`` without default."""
+    if not isinstance(node, Mapping):
+        return
+    if "_target_" in node:
+        words = _parameters(node).get("words")
+        # a factory may also take None, where it can do without
+        if words is not None and words.default is words.empty and "None" not in str(words):
+            yield f"{key}._target_={node['_target_']}"
+    for name, inner in node.items():
+        yield from _needing_words(inner, f"{key}.{name}")
+
+
+def _parameters(node: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(locate(node["_target_"], "")).parameters
+    except ValueError:  # some built-ins have no signature
+        return {}
 
 
 BATCHES = {

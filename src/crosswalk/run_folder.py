@@ -94,6 +94,11 @@ class RunFolder:
         return self.path / "start.safetensors"
 
     @property
+    def vocabulary_file(self) -> Path:
+        """The words of the token ids, where the tokenizer has learned them from the captions."""
+        return self.path / "vocabulary.json"
+
+    @property
     def queries(self) -> Path:
         """Per-query results, one file per split."""
         return self.path / "queries"

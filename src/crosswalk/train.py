@@ -24,6 +24,7 @@ from crosswalk.callbacks.retrieval import RetrievalMetrics
 from crosswalk.callbacks.run_record import RunRecord, commit_of_this_package
 from crosswalk.callbacks.sweep import EpochSweep
 from crosswalk.config import Run, build, instantiate, restore, to_plain
+from crosswalk.data.text_to_image import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
 from crosswalk.results import print_results, save_results
 from crosswalk.run_folder import RunFolder, prepare_run_folder
@@ -65,6 +66,7 @@ def train(config: Mapping[str, Any]) -> int:
         if record.is_first_process:
             for notice in run.data.notices:
                 print(f"note: {notice}", file=sys.stderr)
+            _keep_vocabulary(run, folder)
         _load_starting_weights(run, folder, record)
         if plain["compile"]:
             run.method.get_submodule("encoder").compile()
@@ -79,6 +81,27 @@ def train(config: Mapping[str, Any]) -> int:
             print_results(results, monitor=monitor_of(plain), directions=run.data.directions)
             print(f"Run folder: {folder.path}")
     return 0
+
+
+def _keep_vocabulary(run: Run, folder: RunFolder) -> None:
+    """Write the words of the token ids into the run folder, where they are learned.
+
+    Raises:
+        ValueError: If the run goes on with other words than it began with.
+    """
+    tokenizer = getattr(run.data, "tokenizer", None)
+    if not isinstance(tokenizer, LearningTokenizer):
+        return
+    file = folder.vocabulary_file
+    unfinished = file.with_suffix(".unfinished")
+    tokenizer.save_vocabulary(unfinished)
+    if file.exists() and file.read_bytes() != unfinished.read_bytes():
+        unfinished.unlink()
+        raise ValueError(
+            f"the captions in {run.data.describe()['root']} give other words than those in {file}, "
+            "so they have changed since this run began. Start a new run, without resume."
+        )
+    unfinished.replace(file)
 
 
 def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:
@@ -113,10 +136,23 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
     quiet_lightning()
     folder = RunFolder(run_folder)
     overrides = list(overrides)
-    run = build(restore(folder.config(), overrides), trains=not overrides)
+    vocabulary = folder.vocabulary_file if folder.vocabulary_file.exists() else None
+    config = restore(folder.config(), overrides, vocabulary=vocabulary)
+    run = build(config, trains=not overrides)
+    if vocabulary is None and isinstance(getattr(run.data, "tokenizer", None), LearningTokenizer):
+        raise FileNotFoundError(
+            f"{folder.vocabulary_file} is missing: the token ids of this model mean the words in "
+            "it. Copy it from where the run was trained."
+        )
     trainer = L.Trainer(
         **{**run.trainer, "enable_progress_bar": False},
-        callbacks=[RetrievalMetrics(folder=None if overrides else folder.path), Progress()],
+        callbacks=[
+            RetrievalMetrics(
+                folder=None if overrides else folder.path,
+                reranking=instantiate(run.config.get("reranking")),
+            ),
+            Progress(),
+        ],
         plugins=[AtomicCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
@@ -184,7 +220,11 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             DivisionQuality(run.data),
             LabelQuality(run.data),
             StepMemory(),
-            RetrievalMetrics(folder=folder.path, monitor=None if monitor is None else "rank1"),
+            RetrievalMetrics(
+                folder=folder.path,
+                monitor=None if monitor is None else "rank1",
+                reranking=instantiate(config.get("reranking")),
+            ),
             RankingLists(),
             Checkpoints(
                 folder.path,

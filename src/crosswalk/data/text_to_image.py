@@ -73,6 +73,9 @@ class LearningTokenizer(Protocol):
     def learn(self, captions_by_split: Mapping[str, Sequence[str]]) -> None:
         """Make the vocabulary, unless it was given one; called once."""
 
+    def save_vocabulary(self, path: Path) -> None:
+        """Write the words to a file from which such a tokenizer can be made again."""
+
 
 class PhraseExtractor(Protocol):
     """Finds the noun phrases of captions."""
