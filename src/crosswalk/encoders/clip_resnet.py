@@ -16,7 +16,7 @@ _SETTING = "encoder.image.pretrained"
 
 _SIZES: dict[str, dict[str, Any]] = {
     # ours: for images of 96x32 on a CPU, below 2 ms each, forward and backward, on one core
-    "tiny": {"layers": (1, 1, 1, 1), "width": 16, "output_dim": 128, "heads": 4},
+    "tiny": {"layers": (1, 1, 1, 1), "width": 12, "output_dim": 128, "heads": 4},
 }
 
 
@@ -94,7 +94,8 @@ class ClipResNet(nn.Module):
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.avgpool(self.relu(self.bn3(self.conv3(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in ("layer1", "layer2", "layer3", "layer4"):
+            x = self.get_submodule(stage)(x)
         pooled: Tensor = self.attnpool(x)
         return pooled
 
@@ -160,7 +161,7 @@ class AttentionPool(nn.Module):
 
     def _attend(self, query: Tensor, tokens: Tensor) -> Tensor:
         """Return ``[b, heads, channels]``: every head's mean of the ``[b, n, channels]`` tokens."""
-        query = query.unflatten(1, (self.heads, -1)) * (query.shape[1] // self.heads) ** -0.5
+        query = query.view(len(query), self.heads, -1) * (query.shape[1] // self.heads) ** -0.5
         # the same for all tokens, so without effect; here so that k_proj.bias has its gradient, 0
         shift = (query * self.k_proj.bias.view(self.heads, -1)).sum(dim=2, keepdim=True)
         back = torch.einsum("bhd,hdc->bhc", query, self._per_head(self.k_proj.weight))
@@ -169,7 +170,7 @@ class AttentionPool(nn.Module):
 
     def _per_head(self, weight: Tensor) -> Tensor:
         """Return ``[heads, channels / heads, channels]`` rows of a projection."""
-        return weight.unflatten(0, (self.heads, -1))
+        return weight.view(self.heads, -1, weight.shape[1])
 
 
 def clip_resnet(
@@ -201,15 +202,15 @@ def clip_resnet(
         >>> clip_resnet("tiny", image_size=(96, 32))(torch.zeros(2, 3, 96, 32)).shape
         torch.Size([2, 128])
     """
-    model = ClipResNet(
-        **_sizes_of(name),
-        image_size=image_size,
-        last_stride=last_stride,
-        group_size=group_size,
-    )
+    sizes = _sizes_of(name)
+    weights = None
     if pretrained is not None:
-        file = pretrained_file(name, pretrained, setting=_SETTING)
-        _load(model, read_weights(file), origin=pretrained)
+        weights = read_weights(pretrained_file(name, pretrained, setting=_SETTING))
+    model = ClipResNet(
+        **sizes, image_size=image_size, last_stride=last_stride, group_size=group_size
+    )
+    if weights is not None:
+        _load(model, weights, origin=str(pretrained))
     return model
 
 
