@@ -520,7 +520,8 @@ def _settings_of(numbering: Tokenizer | PhraseExtractor) -> dict[str, Any]:
         for name, value in vars(numbering).items()
         if not name.startswith("_") and isinstance(value, (bool, int, float, str))
     }
-    settings = {"class": type(numbering).__qualname__, "version": 1, **plain}
+    version = getattr(numbering, "version", 1)  # raised by a class that numbers otherwise
+    settings = {"class": type(numbering).__qualname__, "version": version, **plain}
     words = getattr(numbering, "words", None)
     if words is not None:
         settings["words"] = hashlib.sha256("\0".join(words).encode()).hexdigest()
