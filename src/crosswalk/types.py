@@ -154,6 +154,18 @@ class DividesPairs(Protocol):
     """``[num_samples]``, 1 where a pair is kept."""
 
 
+@runtime_checkable
+class ClustersPairs(Protocol):
+    """A method that groups training images and captions without identities."""
+
+    def pseudo_labels(self) -> dict[str, Tensor]:
+        """Return clusters by name, -1 = outlier; empty before there are any.
+
+        Names that begin with "image" have ``[num_images]`` labels, the others ``[num_samples]``,
+        or ``[num_images]`` where the captions of an image share a label.
+        """
+
+
 class SweepData(Protocol):
     """What `EpochSweep` needs of a data module."""
 

@@ -6,6 +6,34 @@ import torch
 from torch import Tensor, nn
 
 
+@torch.no_grad()
+def move_rows(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum: float) -> None:
+    """Move rows toward embeddings, in the given order, and make them unit vectors again.
+
+    Args:
+        rows: ``[N, D]``, written in place.
+        embedding: ``[B, D]`` unit vectors.
+        index: ``[B]`` int64 rows; one that occurs twice is moved twice.
+        momentum: Weight of the old row, in [0, 1].
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        >>> move_rows(rows, torch.tensor([[0.6, 0.8]]), torch.tensor([1]), momentum=0.0)
+        >>> rows
+        tensor([[1.0000, 0.0000],
+                [0.6000, 0.8000]])
+    """
+    # Rows are independent of each other, so all first occurrences move together, then all
+    # second ones, and the result is that of moving one after the other.
+    earlier = (index[:, None] == index).tril(-1).sum(dim=1)
+    for turn in range(int(earlier.max()) + 1 if len(earlier) else 0):
+        place = index[earlier == turn]
+        new = embedding[earlier == turn].to(rows.dtype)
+        moved = momentum * rows[place] + (1 - momentum) * new
+        length = moved.norm(dim=1, keepdim=True)
+        rows[place] = moved / length.where(length > 0, 1.0)
+
+
 class MemoryBank(nn.Module):
     """One unit vector per training sample, moved toward each new embedding of it.
 
@@ -44,15 +72,7 @@ class MemoryBank(nn.Module):
             sample_index: ``[B]`` int64 rows; one that occurs twice is moved twice.
             momentum: Weight of the old row, in [0, 1].
         """
-        # Rows are independent of each other, so all first occurrences move together, then all
-        # second ones, and the result is that of moving one after the other.
-        earlier = (sample_index[:, None] == sample_index).tril(-1).sum(dim=1)
-        for turn in range(int(earlier.max()) + 1 if len(earlier) else 0):
-            index = sample_index[earlier == turn]
-            new = embedding[earlier == turn].to(self.rows.dtype)
-            moved = momentum * self.rows[index] + (1 - momentum) * new
-            length = moved.norm(dim=1, keepdim=True)
-            self.rows[index] = moved / length.where(length > 0, 1.0)
+        move_rows(self.rows, embedding, sample_index, momentum=momentum)
 
     def extra_repr(self) -> str:
         """Return the sizes shown in a printed model."""
