@@ -1,30 +1,25 @@
 """Decoded images and tokenised captions, kept so that each is made once.
 
-Everything lies under one cache folder, never inside a data set: ``$CROSSWALK_CACHE``, or
-``~/.cache/crosswalk``. Entries are named by a fingerprint of what they were made from, written
-whole or not at all, and built by one process while the others wait. Any entry may be deleted.
+Entries of the cache folder (`crosswalk.cache_folder`), named by a fingerprint of what they were
+made from. Any entry may be deleted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import Tensor
 
+from crosswalk.cache_folder import build_once, cache_root
 from crosswalk.data.decoding import (
     TRANSFORM_VERSION,
     BrokenImagesError,
@@ -37,19 +32,6 @@ from crosswalk.data.decoding import (
     stated_size,
 )
 from crosswalk.data.plans import Index
-
-
-def cache_root() -> Path:
-    """Return the folder of all caches: ``$CROSSWALK_CACHE``, or ``~/.cache/crosswalk``.
-
-    Example:
-        >>> os.environ["CROSSWALK_CACHE"] = "/tmp/cache"
-        >>> cache_root()
-        PosixPath('/tmp/cache')
-        >>> del os.environ["CROSSWALK_CACHE"]
-    """
-    chosen = os.environ.get("CROSSWALK_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "crosswalk"
 
 
 class ImageStore(Protocol):
@@ -245,7 +227,8 @@ def cached_images(
 
     Example:
         >>> from PIL import Image
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     path = Path(folder, "red.png")
         ...     Image.new("RGB", (2, 4), (255, 0, 0)).save(path)
         ...     images = cached_images([path], (4, 2), name="doc", folder=Path(folder, "cache"))
@@ -287,7 +270,8 @@ def decoded_images(
         interpolation: Of the resizing.
 
     Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     path = Path(folder, "broken.png")
         ...     _ = path.write_bytes(b"")
         ...     decoded_images([path], (4, 2), name="doc", folder=Path(folder, "cache")).broken
@@ -322,7 +306,8 @@ def original_images(
 
     Example:
         >>> from PIL import Image
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     path = Path(folder, "red.png")
         ...     Image.new("RGB", (2, 4), (255, 0, 0)).save(path)
         ...     images = original_images([path], name="doc", folder=Path(folder, "cache"))
@@ -368,7 +353,8 @@ def cached_tokens(
 
     Example:
         >>> def count_letters(captions): return torch.tensor([[len(text)] for text in captions])
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     options = {"settings": {}, "name": "doc", "folder": Path(folder)}
         ...     _ = cached_tokens(["a", "man"], count_letters, **options)
         ...     cached_tokens(["a", "man"], print, **options)
@@ -442,55 +428,6 @@ def _entry(
             if outdated != entry and outdated.is_dir():
                 shutil.rmtree(outdated, ignore_errors=True)
     return entry
-
-
-def build_once(entry: Path, write: Callable[[Path], object]) -> bool:
-    """Make a folder by ``write`` unless it is there; return whether this process made it.
-
-    Of several processes one builds, the others wait. ``write`` gets an empty folder that takes
-    the name ``entry`` when it is complete.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write = lambda unfinished: (unfinished / "answer").write_text("42")
-        ...     build_once(Path(folder, "entry"), write), build_once(Path(folder, "entry"), write)
-        (True, False)
-    """
-    if entry.is_dir():
-        return False
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(entry.with_name(f".{entry.name}.lock"), entry.name):
-        if entry.is_dir():
-            return False
-        for killed in entry.parent.glob(f".{entry.name}.*/"):
-            shutil.rmtree(killed, ignore_errors=True)  # of a process that was killed while building
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
-        try:
-            write(unfinished)
-            unfinished.chmod(0o755)
-            unfinished.rename(entry)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return True
-
-
-@contextmanager
-def _locked(path: Path, what: str) -> Iterator[None]:
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            f"{what} is being built by the processes of a script that they run anew. Put the "
-            'script\'s own code under `if __name__ == "__main__":`.'
-        )
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=2)
-    except Timeout:
-        Console(stderr=True).print(f"Waiting for another process that builds {what}.", style="dim")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_room(entry: Path, needed: int, name: str) -> None:

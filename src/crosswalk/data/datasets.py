@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.data.cache import ImageStore, build_once, cache_root
+from crosswalk.cache_folder import build_once, cache_root
+from crosswalk.data.cache import ImageStore
 from crosswalk.data.decoding import Size
 from crosswalk.data.loaders import BatchDataset, BatchRequest, EpochLoader
 from crosswalk.data.plans import BatchPlan, Index

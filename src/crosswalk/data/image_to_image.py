@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crosswalk.cache_folder import cache_root
 from crosswalk.data.cache import (
     ImageStore,
-    cache_root,
     cached_images,
     decoded_images,
     original_images,

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crosswalk.cache_folder import cache_root
 from crosswalk.data.cache import (
     CachedImages,
     DecodedImages,
     ImageStore,
-    cache_root,
     cached_images,
     cached_tokens,
     decoded_images,
