@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -310,7 +310,7 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
     for name in ("data", "optim"):
         check_types(plain[name], key=name)
     for name in encoders:
-        check_types(plain[name], key=name, given=("words",) if _takes_words(plain[name]) else ())
+        check_types(plain[name], key=name, given=("words",))
     check_together(plain, accumulates=bool(getattr(method_class, "accumulates", False)))
     data = instantiate(plain["data"])
     sizes = data.spec
@@ -325,50 +325,33 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
         sizes = replace(sizes, num_source_person_ids=1)
     parts = {"optim": instantiate(plain["optim"])}
     for name in encoders:
-        words = _words_for(plain[name], name, data)
-        parts[name] = instantiate(plain[name], **words)
+        parts[name] = instantiate(plain[name], **_words_for(plain[name], name, data))
     method = instantiate(plain["method"], data=sizes, **parts)
     return Run(config=plain, data=data, method=method, trainer=trainer)
 
 
-def _takes_words(node: Mapping[str, Any]) -> bool:
-    """Return whether the constructor of a node has an argument ``words``."""
-    return "_target_" in node and "words" in _parameters(node)
+def _words_parameter(node: Mapping[str, Any]) -> inspect.Parameter | None:
+    """Return the argument ``words`` of a node's constructor; None where it has none."""
+    try:
+        return inspect.signature(locate(node["_target_"], "")).parameters.get("words")
+    except ValueError:  # some built-ins have no signature
+        return None
 
 
 def _words_for(node: Mapping[str, Any], name: str, data: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the argument ``words`` of an encoder, where it has one."""
-    if not _takes_words(node) or "words" in node:
+    """Return the word of each token id for an encoder that takes them."""
+    parameter = _words_parameter(node)
+    if parameter is None:
         return {}
     words = getattr(data, "words", None)
-    needing = [key for key in _needing_words(node, name) if words is None]
-    if needing:
+    if words is None and parameter.default is parameter.empty:
+        tokenizer = type(getattr(data, "tokenizer", None)).__name__
         raise ValueError(
-            f"{needing[0]} is made for a vocabulary of words, and data.tokenizer="
-            f"{type(getattr(data, 'tokenizer', None)).__name__} has none. Choose "
+            f"{name}={node['_target_']} is made for a vocabulary of words, and "
+            f"data.tokenizer={tokenizer} has none. Choose "
             "data.tokenizer._target_=crosswalk.data.word_tokenizer.WordTokenizer."
         )
     return {"words": words}
-
-
-def _needing_words(node: Any, key: str) -> Iterator[str]:  # noqa: ANN401
-    """Give the keys of all nodes whose constructors have an argument ``words`` without default."""
-    if not isinstance(node, Mapping):
-        return
-    if "_target_" in node:
-        words = _parameters(node).get("words")
-        # a factory may also take None, where it can do without
-        if words is not None and words.default is words.empty and "None" not in str(words):
-            yield f"{key}._target_={node['_target_']}"
-    for name, inner in node.items():
-        yield from _needing_words(inner, f"{key}.{name}")
-
-
-def _parameters(node: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(locate(node["_target_"], "")).parameters
-    except ValueError:  # some built-ins have no signature
-        return {}
 
 
 BATCHES = {
