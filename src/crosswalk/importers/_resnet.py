@@ -94,7 +94,9 @@ def names_of(sizes: dict[str, Any]) -> Iterator[str]:
 def rename(
     state: dict[str, Tensor], names: dict[str, str], ignored: tuple[str, ...], origin: str
 ) -> dict[str, Tensor]:
-    """Return ``state`` under new names, in float32, with counters at 0 where they are missing.
+    """Return ``state`` under new names, with counters at 0 where they are missing.
+
+    Half precision is widened to float32; float64, as in files made for comparisons, stays.
 
     Args:
         state: By official names.
@@ -118,5 +120,8 @@ def rename(
     # PyTorch before 0.4.1 counted no batches
     rows = {ours: state.get(official, torch.tensor(0)) for official, ours in names.items()}
     return {
-        name: row.float() if row.is_floating_point() else row.clone() for name, row in rows.items()
+        name: row.to(torch.promote_types(row.dtype, torch.float32))
+        if row.is_floating_point()
+        else row.clone()
+        for name, row in rows.items()
     }
