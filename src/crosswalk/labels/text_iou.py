@@ -29,7 +29,7 @@ def text_iou(phrases: Tensor) -> Tensor:
                 [0.0000, 0.0000, 1.0000]])
     """
     # columns are the units of this batch: some hundreds, where all captions have ten thousand
-    units, column = phrases.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    units, column = torch.unique(phrases, return_inverse=True)
     has_unit = torch.zeros(len(phrases), len(units), device=phrases.device)
     has_unit.scatter_(1, column, 1.0)
     has_unit[:, units == 0] = 0
