@@ -147,7 +147,7 @@ class CMMoCo(Method[PairBatch]):
         similarity = F.normalize(image) @ F.normalize(text).T
         alignment = self.alignment(similarity, person_id[:, None] == person_id)
         return {
-            "identity": self.identity_weight * identity.mean(),
+            "identity": self.identity_weight * identity.sum(dim=0).mean(),
             "alignment": self.alignment_weight * alignment.mean(),
         }
 
