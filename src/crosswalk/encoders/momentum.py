@@ -7,14 +7,16 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from crosswalk.encoders.word_vectors import WordTable
+
 
 class MomentumEncoder(nn.Module):
     """A copy of an encoder whose parameters follow it as a moving average, without gradient.
 
     Only parameters follow. Buffers, the running statistics of batch normalisations among them,
     are the copy's own and change by its own forward passes in train mode, under
-    ``torch.no_grad()``. Update it before the keys of a step are computed, from parameters that
-    all processes share. Names of the state: ``module.`` before those of the encoder.
+    ``torch.no_grad()``; frozen word tables alone are shared. Update it before the keys of a step
+    are computed, from parameters that are the same on all processes.
     Source: He et al., MoCo, CVPR 2020; for two modalities Han et al., CM-MoCo, BMVC 2021.
 
     Args:
@@ -33,7 +35,8 @@ class MomentumEncoder(nn.Module):
 
     def __init__(self, online: nn.Module) -> None:
         super().__init__()
-        self.module = copy.deepcopy(online).requires_grad_(False)
+        shared = {id(part): part for part in online.modules() if isinstance(part, WordTable)}
+        self.module = copy.deepcopy(online, shared).requires_grad_(False)
 
     @torch.no_grad()
     def update_from(self, online: nn.Module, *, momentum: float) -> None:

@@ -5,6 +5,8 @@ from torch.testing import assert_close
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm
 from crosswalk.encoders.momentum import MomentumEncoder
+from crosswalk.encoders.text_recurrent import BiGru
+from crosswalk.encoders.word_vectors import WordTable
 
 
 def toy(seed: int) -> nn.Sequential:
@@ -27,6 +29,21 @@ def test_it_starts_as_a_copy_without_gradient() -> None:
         assert mine.data_ptr() != value.data_ptr()
     assert not any(parameter.requires_grad for parameter in slow.parameters())
     assert all(parameter.requires_grad for parameter in online.parameters())
+
+
+def test_a_frozen_word_table_is_shared_also_after_a_change_of_type() -> None:
+    words = ["", "a", "man"]
+    online = BiGru(
+        words, vectors=lambda words: WordTable(words, table=lambda _: torch.eye(3)), hidden_size=2
+    )
+    holder = nn.ModuleList([online, MomentumEncoder(online)]).double()
+
+    mine, theirs = holder[1].module.vectors.table, online.vectors.table
+
+    assert mine.data_ptr() == theirs.data_ptr()
+    assert mine.dtype == torch.float64
+    assert holder[1].module.gru.weight_hh_l0.data_ptr() != online.gru.weight_hh_l0.data_ptr()
+    assert "1.module.vectors.table" in holder.state_dict()
 
 
 @pytest.mark.parametrize("momentum", [0.999, 0.5, 0.3, 0.0, 1.0])
