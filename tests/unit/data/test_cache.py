@@ -327,6 +327,22 @@ def test_tokens_are_made_once_per_settings_and_captions(tmp_path: Path) -> None:
     assert calls == [2, 2, 2, 2]
 
 
+@pytest.mark.parametrize("width", [0, 1, 3])
+def test_other_numbers_of_captions_are_kept_beside_their_tokens(tmp_path: Path, width: int) -> None:
+    def numbers(start: int, kind: str) -> torch.Tensor:
+        rows = torch.arange(start, start + 2 * width).reshape(2, width)
+        return cached_tokens(
+            ["a", "b"], lambda _: rows, settings={}, name="set", kind=kind, folder=tmp_path
+        )
+
+    tokens, phrases = numbers(5, "tokens"), numbers(70000, "phrases")
+
+    assert tokens.tolist() == [[5 + width * row + n for n in range(width)] for row in (0, 1)]
+    assert phrases.tolist() == [[70000 + width * row + n for n in range(width)] for row in (0, 1)]
+    assert torch.equal(numbers(9, "tokens"), tokens)
+    assert len(list(tmp_path.glob("set-phrases-*"))) == 1
+
+
 def test_fingerprints_follow_names_sizes_and_times(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("abc")

@@ -68,6 +68,8 @@ def test_a_pair_batch_holds_the_image_caption_and_ids_of_each_sample(
     batch = dataset.__getitems__(request(*samples, seed=6))
 
     assert values(batch.image) == [[2, 0, 0, 1][n] for n in samples]
+    assert batch.image_index.tolist() == [[2, 0, 0, 1][n] for n in samples]
+    assert batch.phrases is None
     assert batch.tokens.tolist() == [TOKENS[n].tolist() for n in samples]
     assert batch.length.tolist() == [[2, 3, 1, 2][n] for n in samples]
     assert batch.person_id.tolist() == [11 + n for n in samples]
@@ -75,6 +77,23 @@ def test_a_pair_batch_holds_the_image_caption_and_ids_of_each_sample(
     assert batch.sample_index.tolist() == list(samples)
     assert torch.equal(batch.key, sample_key(6, 2, 1, batch.sample_index))
     assert len(dataset) == 4
+
+
+@pytest.mark.parametrize("samples", [(3, 0, 3), (1,), ()])
+def test_a_pair_batch_holds_the_phrases_of_each_caption(samples: tuple[int, ...]) -> None:
+    phrases = torch.tensor([[1, 2], [0, 0], [2, 0], [3, 1]])
+    dataset = PairDataset(
+        NumberedImages(3),
+        TOKENS,
+        image_of_sample=np.array([2, 0, 0, 1]),
+        person_id=np.arange(4),
+        camera_id=np.arange(4),
+        phrases=phrases,
+    )
+
+    batch = dataset.__getitems__(request(*samples, seed=6))
+
+    assert batch.phrases.tolist() == [phrases[n].tolist() for n in samples]
 
 
 @pytest.mark.parametrize("samples", [(2, 0), ()])

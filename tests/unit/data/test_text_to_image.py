@@ -1,9 +1,9 @@
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import lightning.pytorch as L
 import numpy as np
@@ -40,6 +40,62 @@ class LetterTokenizer:
             ids = [49406, *(ord(letter) for letter in caption), 49407][: self.context_length]
             row[: len(ids)] = torch.tensor(ids)
         return tokens
+
+
+class WordLearner:
+    """A number per word, in the order in which `learn` saw them; counts what it is asked."""
+
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, context_length: int, vocabulary: Sequence[str] = ()) -> None:
+        self.context_length = context_length
+        self._words = ("", *vocabulary)
+        self.learned: list[dict[str, list[str]]] = []
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self._words
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self._words)
+
+    def learn(self, captions_by_split: Mapping[str, Sequence[str]]) -> None:
+        self.learned.append({name: list(texts) for name, texts in captions_by_split.items()})
+        if len(self._words) == 1:
+            words = [
+                w for texts in captions_by_split.values() for text in texts for w in text.split()
+            ]
+            self._words = ("", *dict.fromkeys(words))
+
+    def save_vocabulary(self, path: Path) -> None:
+        path.write_text(" ".join(self._words))
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        self.calls.append(f"{len(captions)} captions")
+        tokens = torch.zeros(len(captions), self.context_length, dtype=torch.int64)
+        for row, caption in zip(tokens, captions, strict=True):
+            ids = [self._words.index(word) for word in caption.split()]
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens
+
+
+class FirstWord:
+    """A phrase extractor: the first word of a caption, numbered from 1 as learned."""
+
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self._numbers: dict[str, int] = {}
+
+    def learn(self, captions: Sequence[str]) -> None:
+        self.calls.append(f"learn {len(captions)} {self.prefix}".strip())
+        for caption in captions:
+            self._numbers.setdefault(caption.split()[0], len(self._numbers) + 1)
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        return torch.tensor([[self._numbers[caption.split()[0]], 0] for caption in captions])
 
 
 @pytest.fixture(autouse=True)
@@ -85,9 +141,14 @@ def make_data(
 ) -> TextToImageData:
     return TextToImageData(
         reader,
-        LetterTokenizer,
-        root=root,
-        **{"image_size": (12, 4), "context_length": 9, "batch_size": 8, **options},
+        **{
+            "root": root,
+            "tokenizer": LetterTokenizer,
+            "image_size": (12, 4),
+            "context_length": 9,
+            "batch_size": 8,
+            **options,
+        },
     )
 
 
@@ -151,6 +212,116 @@ def test_noise_moves_captions_and_nothing_else(root: Path) -> None:
     assert data.true_pairs is not None
     assert data.true_pairs.tolist() == [index[i] == i for i in range(30)]
     assert data.describe()["changed_captions"] == sum(index != np.arange(30))
+
+
+def all_captions(splits: Splits, name: str) -> list[str]:
+    return [caption for record in splits.split(name) for caption in record.captions]
+
+
+def make_word_data(root: Path, **options: object) -> TextToImageData:
+    """Return data whose tokenizer learns its words; captions stay as they are."""
+    transform = PairTransform(text_augmentation=False)
+    return make_data(root, **{"tokenizer": WordLearner, "transform": transform, **options})
+
+
+def test_a_tokenizer_learns_the_captions_of_all_splits_once(root: Path) -> None:
+    data = make_word_data(root)
+    for split in ("fit", "test"):
+        data.setup(split)
+
+    assert data.tokenizer.learned == [
+        {name: all_captions(read(root), name) for name in ("train", "val", "test")}
+    ]
+    assert data.words[:4] == ("", "0", "1", "2")
+    assert data.spec.vocabulary_size == len(data.words)
+
+
+def test_a_vocabulary_does_not_depend_on_images_that_cannot_be_read(root: Path) -> None:
+    words = make_word_data(root).words
+    (root / "0.png").write_bytes(b"")
+
+    assert make_word_data(root, allow_missing=True).words == words
+
+
+def test_pieces_of_words_are_no_words(root: Path) -> None:
+    assert make_data(root).words is None
+
+
+def test_tokens_of_another_vocabulary_are_made_anew(root: Path) -> None:
+    WordLearner.calls.clear()
+    known = [str(number) for number in range(99)]
+    for vocabulary in ((), known, (), known[::-1]):
+        data = make_word_data(root, tokenizer=partial(WordLearner, vocabulary=vocabulary))
+        (queries, _) = data.val_dataloader()
+        captions = all_captions(read(root), "val")
+        (batch,) = queries
+        assert torch.equal(batch.tokens, data.tokenizer(captions))
+
+    # each time once for the comparison; the third vocabulary's are in the cache
+    assert WordLearner.calls == ["12 captions"] * (4 + 3)
+
+
+def test_masking_is_refused_where_the_vocabulary_has_no_mask(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"text_augmentation=true masks words.*WordLearner"):
+        make_data(root, tokenizer=WordLearner)
+
+
+@pytest.mark.parametrize("noise_rate", [0.0, 0.5])
+def test_phrases_are_those_of_each_samples_caption(root: Path, noise_rate: float) -> None:
+    data = make_data(root, noise_rate=noise_rate, batch_size=30, phrases=FirstWord)
+    (batch,) = data.train_dataloader()
+    samples = expected_samples(root)
+    first_words = list(dict.fromkeys(caption.split()[0] for *_, caption in samples))
+    index = noisy_caption_index(30, noise_rate, seed=1)
+
+    for row, sample in enumerate(batch.sample_index.tolist()):
+        word = samples[index[sample]][3].split()[0]
+        assert batch.phrases[row].tolist() == [first_words.index(word) + 1, 0]
+    assert (index != np.arange(30)).any() == (noise_rate > 0)
+
+
+def test_phrases_are_found_once_per_settings_of_what_finds_them(root: Path) -> None:
+    FirstWord.calls.clear()
+    for prefix in ("a", "b", "a"):
+        data = make_data(root, phrases=partial(FirstWord, prefix=prefix))
+        for _ in range(2):
+            next(iter(data.train_dataloader()))
+
+    assert FirstWord.calls == ["learn 30 a", "learn 30 b"]
+
+
+def test_without_an_extractor_there_are_no_phrases(root: Path) -> None:
+    assert next(iter(make_data(root).train_dataloader())).phrases is None
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_images_are_resized_as_told(root: Path, cache: bool, interpolation: str) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / "24.png")  # the first of the test split
+    data = make_data(root, interpolation=interpolation, cache=cache)
+    gallery = data.test_dataloader()[3]
+
+    (batch,) = gallery
+
+    resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    expected = Image.fromarray(pixels).resize((4, 12), resampling[interpolation])
+    place = data.evaluation_images("test").index(root / "24.png")
+    assert torch.equal(batch.image[place].permute(1, 2, 0), torch.from_numpy(np.array(expected)))
+
+
+def test_every_training_image_has_the_label_of_its_samples(root: Path) -> None:
+    data = make_data(root, batch_size=30)
+    (batch,) = data.train_dataloader()
+
+    labels = data.train_image_person_id
+
+    assert labels.tolist() == [
+        sorted(PEOPLE["train"]).index(record.person_id) for record in read(root).train
+    ]
+    assert torch.equal(labels[batch.image_index], batch.person_id)
+    for row, sample in enumerate(batch.sample_index.tolist()):
+        assert batch.image_index[row].item() == expected_samples(root)[sample][0]
 
 
 def test_noise_may_come_from_a_file(root: Path, tmp_path: Path) -> None:
@@ -376,6 +547,7 @@ def test_the_description_is_plain_and_the_fingerprint_follows_the_annotation(roo
     ("options", "message"),
     [
         ({"protocol": "best"}, r"data\.protocol=best does not exist.*val, official"),
+        ({"interpolation": "nearest"}, r"data\.interpolation=nearest .*bilinear, bicubic"),
         ({"sweep": "none"}, r"data\.sweep=none does not exist.*training, clean"),
         ({"cache": "maybe"}, r"data\.cache=maybe should be on or off"),
         ({"image_size": (384,)}, r"data\.image_size=\[384\] should be \[height, width\]"),

@@ -186,6 +186,19 @@ def test_normalize_is_torchvisions() -> None:
         assert torch.equal(out[index], theirs(to_pillow(image[index])))
 
 
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_bgr255_reverses_the_channels_and_keeps_their_range(batch: int) -> None:
+    image = random_images(batch, 7, 3)
+
+    out = normalize(image, CLIP_MEAN, CLIP_STD, pixel_format="bgr255")
+
+    for index in range(batch):
+        for place, channel in enumerate((2, 1, 0)):
+            expected = (image[index, channel].double() - CLIP_MEAN[place]) / CLIP_STD[place]
+            torch.testing.assert_close(out[index, place].double(), expected, rtol=1e-6, atol=0)
+    assert out.dtype == torch.float32
+
+
 @pytest.mark.parametrize("batch", [0, 1, 7])
 def test_chunks_cover_the_batch(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     monkeypatch.setattr(transforms, "_CHUNK_VALUES", 3 * 2 * 2 * 3)
@@ -346,6 +359,38 @@ def test_image_augmentation_switched_off_leaves_the_mirroring() -> None:
     expected = normalize(flip(batch.image, flipped), CLIP_MEAN, CLIP_STD)
     assert torch.equal(out, expected)
     assert 0 < flipped.sum().item() < 20
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_pixels_are_bgr_to_255_in_training_and_test(has_key: bool) -> None:
+    mean, std = (0.5, 0.25, 0.125), (0.5, 0.25, 0.2)
+    recipe = PairTransform(
+        image_augmentation=False, flip_probability=0, mean=mean, std=std, pixel_format="bgr255"
+    )
+    batch = pair_batch(5)
+
+    out = recipe(batch if has_key else batch._replace(key=None)).image
+
+    for place, channel in enumerate((2, 1, 0)):
+        expected = (batch.image[:, channel].double() - mean[place]) / std[place]
+        torch.testing.assert_close(out[:, place].double(), expected, rtol=1e-6, atol=0)
+
+
+def test_boxes_of_bgr_images_are_filled_with_the_means() -> None:
+    recipe = {"padding": 3, "flip_probability": 0.0, "erase_probability": 1.0}
+    batch = pair_batch(40)
+
+    rgb = PairTransform(**recipe)(batch).image
+    bgr = PairTransform(**recipe, pixel_format="bgr255")(batch).image
+
+    fill = torch.tensor(CLIP_MEAN)[:, None, None]
+    assert torch.equal((rgb == fill).all(1), (bgr == fill).all(1))
+    assert (rgb == fill).all(1).flatten(1).any(1).sum().item() > 30
+
+
+def test_a_pixel_format_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValueError, match=r"transform\.pixel_format=rgb255 .*rgb01, bgr255"):
+        PairTransform(pixel_format="rgb255")
 
 
 def test_text_augmentation_can_be_switched_off() -> None:
