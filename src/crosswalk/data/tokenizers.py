@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from crosswalk.byte_pairs import open_clip_tokenizer
 
 _SPECIAL_IDS = {"<|mask|>": 49405, "<|startoftext|>": 49406, "<|endoftext|>": 49407}
 
@@ -49,7 +46,7 @@ class ClipTokenizer:
                 f"data.context_length={context_length} leaves no room for start and end token"
             )
         self.context_length = context_length
-        library = _open_clip_tokenizer()
+        library = open_clip_tokenizer()
         self._byte_pairs = library.SimpleTokenizer()
         special = "|".join(token.replace("|", r"\|") for token in _SPECIAL_IDS)
         self._pieces = library.re.compile(
@@ -113,22 +110,3 @@ class ClipTokenizer:
         pieces = self._byte_pairs
         symbols = "".join(pieces.byte_encoder[byte] for byte in word.encode())
         return [pieces.encoder[piece] for piece in pieces.bpe(symbols).split(" ")]
-
-
-@cache
-def _open_clip_tokenizer() -> Any:  # noqa: ANN401
-    """Return open_clip's tokenizer module, without the models of its package.
-
-    Importing the package takes seconds, for vision libraries that no tokenizer needs; the file
-    imports nothing of the package.
-    """
-    package = importlib.util.find_spec("open_clip")
-    if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError("open_clip is missing: pip install open_clip_torch")
-    path = Path(package.submodule_search_locations[0]) / "tokenizer.py"
-    spec = importlib.util.spec_from_file_location("_crosswalk_open_clip_tokenizer", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
