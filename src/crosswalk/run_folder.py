@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -133,6 +133,28 @@ class RunFolder:
             return {}
         record: dict[str, Any] = json.loads(self.record_file.read_text(encoding="utf-8"))
         return record
+
+    def keep_vocabulary(self, write: Callable[[Path], object]) -> None:
+        """Write `vocabulary_file`; in a run that goes on, see that it is the same.
+
+        Args:
+            write: Writes the vocabulary to a path.
+
+        Raises:
+            ValueError: If the run began with other words.
+        """
+        file = self.vocabulary_file
+        unfinished = file.with_name(f"{file.name}.{os.getpid()}.unfinished")
+        try:
+            write(unfinished)
+            if file.exists() and file.read_bytes() != unfinished.read_bytes():
+                raise ValueError(
+                    f"the captions of this data set have other words than {file}, so they have "
+                    "changed since this run began. Start a new run, without resume."
+                )
+            os.replace(unfinished, file)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     @property
     def is_finished(self) -> bool:

@@ -66,7 +66,9 @@ def train(config: Mapping[str, Any]) -> int:
         if record.is_first_process:
             for notice in run.data.notices:
                 print(f"note: {notice}", file=sys.stderr)
-            _keep_vocabulary(run, folder)
+            tokenizer = getattr(run.data, "tokenizer", None)
+            if isinstance(tokenizer, LearningTokenizer):
+                folder.keep_vocabulary(tokenizer.save_vocabulary)
         _load_starting_weights(run, folder, record)
         if plain["compile"]:
             run.method.get_submodule("encoder").compile()
@@ -81,27 +83,6 @@ def train(config: Mapping[str, Any]) -> int:
             print_results(results, monitor=monitor_of(plain), directions=run.data.directions)
             print(f"Run folder: {folder.path}")
     return 0
-
-
-def _keep_vocabulary(run: Run, folder: RunFolder) -> None:
-    """Write the words of the token ids into the run folder, where they are learned.
-
-    Raises:
-        ValueError: If the run goes on with other words than it began with.
-    """
-    tokenizer = getattr(run.data, "tokenizer", None)
-    if not isinstance(tokenizer, LearningTokenizer):
-        return
-    file = folder.vocabulary_file
-    unfinished = file.with_suffix(".unfinished")
-    tokenizer.save_vocabulary(unfinished)
-    if file.exists() and file.read_bytes() != unfinished.read_bytes():
-        unfinished.unlink()
-        raise ValueError(
-            f"the captions in {run.data.describe()['root']} give other words than those in {file}, "
-            "so they have changed since this run began. Start a new run, without resume."
-        )
-    unfinished.replace(file)
 
 
 def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as L
 import pytest
+import torch
 from PIL import Image
 
 from crosswalk.config import (
@@ -21,6 +24,8 @@ from crosswalk.config import (
     to_plain,
     to_yaml,
 )
+from crosswalk.data.word_tokenizer import WordTokenizer
+from crosswalk.types import DataSpec
 
 
 def plain(*overrides: str) -> dict[str, Any]:
@@ -297,6 +302,120 @@ def test_a_stored_run_takes_the_group_before_its_keys_and_keeps_the_size_of_the_
     assert config.data.root == "/x"
     assert list(config.data.image_size) == list(stored["data"]["image_size"])
     assert config.data.protocol == "official"
+
+
+def of_a_model_with_words() -> dict[str, Any]:
+    """Return a stored configuration, of a model that was trained on other pixels and ids."""
+    stored = plain("method=rde")
+    stored["data"] |= {
+        "image_size": [24, 8],
+        "interpolation": "bicubic",
+        "context_length": 9,
+        "tokenizer": {"_target_": f"{WordTokenizer.__module__}.WordTokenizer", "min_count": 2},
+    }
+    stored["data"]["transform"] |= {"mean": [0.5] * 3, "pixel_format": "bgr255", "padding": 77}
+    return stored
+
+
+def test_other_data_are_read_as_the_model_was_trained() -> None:
+    stored = of_a_model_with_words()
+
+    data = to_plain(restore(stored, ["data=own_pairs", "data.root=/x"]))["data"]
+
+    fresh = plain("data=own_pairs")["data"]
+    kept = ("image_size", "interpolation", "context_length", "tokenizer")
+    assert {key: data[key] for key in kept} == {key: stored["data"][key] for key in kept}
+    changed = {"mean": [0.5] * 3, "pixel_format": "bgr255"}
+    assert data["transform"] == {**fresh["transform"], **changed}  # the padding is not the model's
+    rest = {key: value for key, value in data.items() if key not in (*kept, "transform")}
+    assert rest == {**{key: fresh[key] for key in rest}, "root": "/x"}
+
+
+@pytest.mark.parametrize("overrides", [[], ["data=own_pairs"]])
+def test_a_stored_vocabulary_is_that_of_the_tokenizer(tmp_path: Path, overrides: list[str]) -> None:
+    file = tmp_path / "vocabulary.json"
+
+    config = to_plain(restore(of_a_model_with_words(), overrides, vocabulary=file))
+
+    assert config["data"]["tokenizer"]["vocabulary"] == str(file)
+    assert config["data"]["tokenizer"]["min_count"] == 2
+
+
+def test_data_without_captions_take_no_vocabulary(tmp_path: Path) -> None:
+    stored = plain("method=mmcl")
+
+    config = to_plain(restore(stored, vocabulary=tmp_path / "vocabulary.json"))
+
+    assert config == {**stored, "data": {**config["data"]}}
+    assert "tokenizer" not in config["data"]
+
+
+class Words(torch.nn.Module):
+    """An encoder that keeps the words it is given."""
+
+    def __init__(self, words: Sequence[str], *, size: int = 1) -> None:
+        super().__init__()
+        self.words, self.size = words, size
+
+
+class PerhapsWords(torch.nn.Module):
+    """An encoder that can do without words."""
+
+    def __init__(self, words: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.words = words
+
+
+class KeepsItsEncoder(L.LightningModule):
+    """A method that is its encoder."""
+
+    def __init__(self, data: DataSpec, optim: object, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
+def with_encoder(root: Path, encoder: type, words: bool, **arguments: object) -> dict[str, Any]:
+    """Return the configuration of a run that hands ``encoder`` its words, if there are any."""
+    config = plain("data=own_pairs", f"data.root={root}", "experiment=null", "protocol=official")
+    config["method"] = {"_target_": f"{__name__}.KeepsItsEncoder"}
+    config["encoder"] = {"_target_": f"{__name__}.{encoder.__name__}", **arguments}
+    if words:
+        target = f"{WordTokenizer.__module__}.WordTokenizer"
+        config["data"]["tokenizer"] = {"_target_": target, "_partial_": True, "min_count": 1}
+        config["data"]["transform"]["text_augmentation"] = False
+    return config
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    (tmp_path / "pairs.csv").write_text(
+        "image,caption,person_id,split\n1.jpg,A man.,1,train\n2.jpg,In red.,2,test\n"
+    )
+    return tmp_path / "pairs.csv"
+
+
+@pytest.mark.parametrize("encoder", [Words, PerhapsWords])
+def test_an_encoder_is_given_the_word_of_each_token_id(pairs: Path, encoder: type) -> None:
+    run = build(with_encoder(pairs, encoder, words=True))
+
+    assert run.method.encoder.words == ("", "a", "man", "in", "red")
+
+
+def test_an_encoder_may_do_without_words(pairs: Path) -> None:
+    assert build(with_encoder(pairs, PerhapsWords, words=False)).method.encoder.words is None
+
+
+def test_an_encoder_that_needs_words_is_refused_without(pairs: Path) -> None:
+    message = (
+        r"encoder=.*Words is made for .* data\.tokenizer=ClipTokenizer has none.*WordTokenizer"
+    )
+    with pytest.raises(ValueError, match=message):
+        build(with_encoder(pairs, Words, words=False))
+
+
+def test_the_other_arguments_of_an_encoder_with_words_are_checked(pairs: Path) -> None:
+    with pytest.raises(ValueError, match=r"encoder\.size='big' .* takes int"):
+        build(with_encoder(pairs, Words, words=True, size="big"))
 
 
 @pytest.mark.parametrize(

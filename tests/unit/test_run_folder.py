@@ -172,6 +172,18 @@ def test_processes_of_torchrun_and_slurm_share_the_folder(
     assert second.path == first.path.resolve()
 
 
+def test_the_vocabulary_of_a_run_that_goes_on_must_be_the_same(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for _ in range(2):
+        folder.keep_vocabulary(lambda path: path.write_text('["a", "man"]'))
+
+    with pytest.raises(ValueError, match=r"other words than .*vocabulary\.json"):
+        folder.keep_vocabulary(lambda path: path.write_text('["a", "woman"]'))
+
+    assert folder.vocabulary_file.read_text() == '["a", "man"]'
+    assert list(tmp_path.iterdir()) == [folder.vocabulary_file]
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_whole(path, "old")
