@@ -90,7 +90,7 @@ class ClipDualEncoder(nn.Module):
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
-        activation = _quick_gelu if quick_gelu else F.gelu
+        activation = quick_gelu_activation if quick_gelu else F.gelu
         self.embed_dim = embed_dim
         self.context_length = context_length
         self.visual = VisionTransformer(
@@ -446,6 +446,7 @@ def _rows(tokens: Tensor, position: Tensor) -> Tensor:
     return tokens.gather(1, position[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
-def _quick_gelu(x: Tensor) -> Tensor:
+def quick_gelu_activation(x: Tensor) -> Tensor:
+    """Return x sigmoid(1.702 x), the activation of OpenAI's weights."""
     out: Tensor = x * torch.sigmoid(1.702 * x)
     return out

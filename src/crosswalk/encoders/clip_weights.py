@@ -125,6 +125,7 @@ def fit_weights(
     grid: tuple[int, int],
     *,
     origin: str = "the weights",
+    setting: str = "encoder.clip.pretrained",
 ) -> dict[str, Tensor]:
     """Return ``weights`` with the shapes of ``wanted``, without entries that are no part of CLIP.
 
@@ -135,6 +136,7 @@ def fit_weights(
         wanted: The state dict of a `ClipDualEncoder`.
         grid: Its (rows, columns) of patches.
         origin: Where the weights come from, for messages.
+        setting: The key of the configuration that names them, for messages.
 
     Raises:
         ValueError: If names or other shapes differ.
@@ -155,10 +157,10 @@ def fit_weights(
     ]
     if missing or unexpected or differing:
         raise ValueError(
-            f"{origin} (encoder.clip.pretrained) does not fit the architecture: "
-            f"{len(missing)} names are missing {missing[:3]}, {len(unexpected)} are unexpected "
-            f"{unexpected[:3]}, {len(differing)} shapes differ {differing[:3]}. Choose the "
-            "encoder.clip.name, or the sizes, that the weights were trained with."
+            f"{origin} ({setting}) does not fit the architecture: {len(missing)} names are missing "
+            f"{missing[:3]}, {len(unexpected)} are unexpected {unexpected[:3]}, {len(differing)} "
+            f"shapes differ {differing[:3]}. Choose the {setting.removesuffix('pretrained')}name, "
+            "or the sizes, that the weights were trained with."
         )
     return fitted
 
