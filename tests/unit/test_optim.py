@@ -194,6 +194,24 @@ def test_a_constant_warm_up_stays_low_until_it_ends() -> None:
     assert [schedule(2.0, epoch) for epoch in range(4)] == [1.0, 1.0, 1.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("warmup", "expected"),
+    [("linear", [1.0, 1.25, 0.75, 0.875, 1.0, 0.5]), ("constant", [1.0, 1.0, 0.5, 0.5, 1.0, 0.5])],
+)
+def test_a_decay_may_begin_during_the_warm_up(warmup: str, expected: list[float]) -> None:
+    schedule = WarmupSchedule(
+        6,
+        StepDecay([2, 5], gamma=0.5),
+        warmup_epochs=4,
+        warmup_factor=0.5,
+        warmup=warmup,
+        decay_in_warmup=True,
+    )
+
+    # linear: shares 0.5, 0.625, 0.75, 0.875 of 2, 2, 1, 1
+    assert [schedule(2.0, epoch) for epoch in range(6)] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("num_epochs", [1, 3])
 def test_a_training_shorter_than_its_warm_up_ends_without_error(num_epochs: int) -> None:
     schedule = WarmupSchedule(num_epochs, CosineDecay(), warmup_epochs=3)
@@ -256,7 +274,14 @@ def test_the_state_of_a_schedule_is_safe_to_load() -> None:
     assert torch.load(buffer, weights_only=True)["last_epoch"] == 0
 
 
-def test_lightning_sets_the_rate_of_each_epoch() -> None:
+@pytest.mark.parametrize(
+    ("interval", "rates"),
+    [
+        ("epoch", [1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]),
+        ("step", [1.0, 0.75, 0.5, 0.25, 0.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_lightning_sets_the_rate_of_each_interval(interval: str, rates: list[float]) -> None:
     class Regression(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -269,7 +294,8 @@ def test_lightning_sets_the_rate_of_each_epoch() -> None:
             return loss
 
         def configure_optimizers(self) -> OptimizerLRScheduler:
-            return OptimBuilder(sgd, 1.0, schedule=WarmupSchedule(4, LinearDecay()))(self)
+            schedule = WarmupSchedule(4, LinearDecay())
+            return OptimBuilder(sgd, 1.0, schedule=schedule, interval=interval)(self)
 
     module = Regression()
     trainer = L.Trainer(
@@ -283,4 +309,9 @@ def test_lightning_sets_the_rate_of_each_epoch() -> None:
 
     trainer.fit(module, DataLoader(torch.randn(4, 1), batch_size=2))
 
-    assert module.rates == [1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
+    assert module.rates == rates
+
+
+def test_an_unknown_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"optim\.interval='batch' is not epoch or step"):
+        OptimBuilder(sgd, 1.0, interval="batch")

@@ -8,6 +8,9 @@ from crosswalk.data.plans import (
     IdentityBatches,
     SequentialBatches,
     ShuffledBatches,
+    by_first_place,
+    chunks_in_turn,
+    identity_chunks,
     identity_plan,
     shuffled_plan,
 )
@@ -198,3 +201,100 @@ def test_the_shuffled_plan_may_drop_the_incomplete_batch() -> None:
     plan = shuffled_plan(people(4, 4), batch_size=3, seed=0, drop_last=True)
 
     assert [len(batch) for batch in plan] == [3, 3]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("sizes", [(1, 2, 3, 4, 5, 8, 9), (1,), (7, 7)])
+def test_chunks_are_cut_from_the_shuffled_samples_of_each_identity(
+    sizes: tuple[int, ...], size: int
+) -> None:
+    person_id = people(*sizes)
+    order = np.random.default_rng(1).permutation(len(person_id))
+
+    chunks, num_chunks = identity_chunks(person_id, np.argsort(order), size=size, drawn=None)
+
+    expected: list[list[int]] = []
+    for number in sorted(set(person_id.tolist())):
+        own = [int(sample) for sample in order if person_id[sample] == number]
+        if len(own) < size:
+            times = -(-size // len(own))
+            own = [sample for sample in own for _ in range(times)]
+            expected.append(own[:size])
+        else:
+            whole = len(own) // size
+            expected += [own[size * chunk : size * (chunk + 1)] for chunk in range(whole)]
+    assert chunks.tolist() == expected
+    assert num_chunks.tolist() == [max(1, number // size) for number in sizes]
+
+
+def test_a_scarce_identity_is_filled_with_the_drawn_samples() -> None:
+    person_id = np.array([4, 4, 4, 4, 9, 9, 9])
+    drawn = np.array([[0.0, 0.99, 0.34, 0.33]])
+
+    chunks, _ = identity_chunks(person_id, np.arange(7), size=4, drawn=drawn)
+
+    assert chunks.tolist() == [[0, 1, 2, 3], [4, 6, 5, 4]]
+
+
+def test_an_identity_gives_its_chunks_in_turn() -> None:
+    drawn = np.array([[2, 0], [1, 2], [2, 1]])
+
+    # identity 0 has chunk 0, identity 1 has 1 and 2, identity 2 has 3, 4 and 5
+    assert chunks_in_turn(drawn, np.array([1, 2, 3])).tolist() == [[3, 0], [1, 4], [5, 2]]
+
+
+def test_batches_are_sorted_by_the_place_of_their_first_sample() -> None:
+    place = np.array([5, 0, 3, 4, 1, 2])
+
+    assert by_first_place(np.array([[0, 1], [3, 4], [2, 5]]), place).tolist() == [
+        [2, 5],
+        [3, 4],
+        [0, 1],
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(4, 8, 5, 9, 3, 1), (1, 1, 2, 2), (3, 3, 3, 3)])
+def test_a_plan_may_repeat_the_samples_of_scarce_identities(sizes: tuple[int, ...]) -> None:
+    person_id = people(*sizes)
+    count = dict(zip(*np.unique(person_id, return_counts=True), strict=True))
+    plan = identity_plan(person_id, batch_size=8, seed=3, scarce="repeat")
+
+    for batch in plan:
+        for chunk in batch.reshape(2, 4):
+            assert len(set(person_id[chunk].tolist())) == 1
+            distinct = {1: 1, 2: 2, 3: 2}.get(count[person_id[chunk[0]]], 4)
+            assert len(set(chunk.tolist())) == distinct
+            assert sorted(chunk.tolist(), key=chunk.tolist().index) == chunk.tolist()
+
+
+def test_sorting_changes_only_the_order_of_the_batches_of_a_cut() -> None:
+    person_id = people(*(4,) * 8)  # one chunk each: every pass has one cut
+    drawn = IdentityBatches(person_id, 8, seed=1, scarce="repeat")
+    ordered = IdentityBatches(person_id, 8, seed=1, scarce="repeat", sort_batches=True)
+
+    differ = 0
+    for epoch in range(20):
+        drawn.set_epoch(epoch)
+        ordered.set_epoch(epoch)
+        place = np.random.default_rng([1, epoch, 0]).random(len(person_id))
+        assert sorted(lists(ordered)) == sorted(lists(drawn))
+        assert lists(ordered) == sorted(lists(drawn), key=lambda batch: place[batch[0]])
+        differ += lists(ordered) != lists(drawn)
+    assert differ > 10
+
+
+def test_a_sorted_plan_has_its_fixed_length_with_several_cuts() -> None:
+    plan = identity_plan(people(40, 4, 4), batch_size=12, seed=0, sort_batches=True)
+
+    assert len(lists(plan)) == len(plan) == 4
+
+
+def test_the_default_identity_plan_is_that_of_earlier_versions() -> None:
+    plan = identity_plan(people(5, 3, 2, 4, 1), batch_size=4, seed=7, samples_per_person=2)
+
+    assert lists(plan) == [[11, 13, 3, 12], [4, 14, 9, 1], [0, 2, 8, 8]]
+
+
+def test_an_unknown_way_with_scarce_identities_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.plan\.scarce='drop' is not draw or repeat"):
+        identity_plan(people(4, 4), batch_size=8, seed=0, scarce="drop")  # type: ignore[arg-type]
