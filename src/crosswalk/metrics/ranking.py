@@ -149,12 +149,12 @@ def rank_embeddings(
         >>> ranking.first_hit, ranking.average_precision.round(4)
         (array([2]), array([0.5833]))
     """
-    _check_widths(query, gallery)
+    check_widths(query, gallery)
     dtype = _dtype(query)
     gallery = gallery.to(dtype)
 
     def fill(rows: Tensor, scores: Tensor) -> None:
-        _multiply(query[rows.to(query.device)].to(dtype) / num_views, gallery, scores)
+        multiply_rows(query[rows.to(query.device)].to(dtype) / num_views, gallery, scores)
         # A bad gallery vector spoils every row and a bad query its whole row.
         if not bool(scores[0].isfinite().all() & scores[:, 0].isfinite().all()):
             for role, vectors in (("query", query), ("gallery", gallery)):
@@ -257,7 +257,7 @@ def most_similar(
         >>> most_similar(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8], [1.0, 0.0]]), 1)
         array([[1]])
     """
-    _check_widths(query, gallery)
+    check_widths(query, gallery)
     dtype = _dtype(query)
     gallery = gallery.to(dtype)
     num_queries, num_gallery = len(query), len(gallery)
@@ -270,12 +270,51 @@ def most_similar(
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start in range(0, num_queries, tile_rows):
             some = query[start : start + tile_rows].to(dtype)
-            _multiply(some, gallery, tile[: len(some), :num_gallery])
+            multiply_rows(some, gallery, tile[: len(some), :num_gallery])
             scores = tile[: len(some)].numpy()
             groups = [scores[row : row + group_rows] for row in range(0, len(some), group_rows)]
             found = [top for _, top in pool.map(lambda group: _top(group, count), groups)]
             index[start : start + len(some)] = np.concatenate(found)
     return index
+
+
+def check_widths(query: Tensor, gallery: Tensor) -> None:
+    """Refuse embeddings that cannot be compared.
+
+    Raises:
+        ValueError: If they are no matrices, or not of one width.
+
+    Example:
+        >>> check_widths(torch.zeros(2, 5), torch.zeros(3, 5))
+    """
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"query {tuple(query.shape)} and gallery {tuple(gallery.shape)} must be [queries, D] "
+            "and [gallery, D]. Give both the same views in the same order."
+        )
+
+
+def multiply_rows(query: Tensor, gallery: Tensor, out: Tensor) -> None:
+    """Write the products of all rows into ``out``, which may lie on another device.
+
+    In full precision, whatever is set: TF32 and bfloat16 would change ranks.
+
+    Args:
+        query: ``[queries, D]``.
+        gallery: ``[gallery, D]``, on the device of the queries.
+        out: ``[queries, gallery]``, overwritten.
+
+    Example:
+        >>> out = torch.empty(1, 2)
+        >>> multiply_rows(torch.tensor([[1.0, 2.0]]), torch.eye(2), out)
+        >>> out
+        tensor([[1., 2.]])
+    """
+    here = out if query.device == out.device else query.new_empty(out.shape)
+    with torch.autocast(query.device.type, enabled=False), _full_precision():
+        torch.mm(query, gallery.T, out=here)
+    if here is not out:
+        out.copy_(here)
 
 
 def rank_k(ranking: Ranking, k: int) -> float:
@@ -336,14 +375,6 @@ def mean_inp(ranking: Ranking) -> float:
     return float(ranking.inverse_negative_penalty[ranking.valid].mean())
 
 
-def _check_widths(query: Tensor, gallery: Tensor) -> None:
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"query {tuple(query.shape)} and gallery {tuple(gallery.shape)} must be [queries, D] "
-            "and [gallery, D]. Give both the same views in the same order."
-        )
-
-
 def _dtype(values: Tensor) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
@@ -356,15 +387,6 @@ def _tile_rows(num_queries: int, width: int, dtype: torch.dtype, tile_bytes: int
     return max(1, min(num_queries, TILE_ROWS, tile_bytes // (width * dtype.itemsize)))
 
 
-def _multiply(query: Tensor, gallery: Tensor, scores: Tensor) -> None:
-    """Write the products of all rows into ``scores``, which lie in main memory."""
-    here = scores if query.device == scores.device else query.new_empty(scores.shape)
-    with torch.autocast(query.device.type, enabled=False), _full_precision():
-        torch.mm(query, gallery.T, out=here)
-    if here is not scores:
-        scores.copy_(here)
-
-
 def _rescore(rescoring: Rescoring, rows: NDArray[np.int64], scores: NDArray[Any]) -> None:
     scores *= rescoring.slope[rows, None]
     scores += rescoring.offset[rows, None]
@@ -375,7 +397,7 @@ def _rescore(rescoring: Rescoring, rows: NDArray[np.int64], scores: NDArray[Any]
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Keep TF32 and bfloat16 out of the product: they would change ranks."""
+    """Keep TF32 and bfloat16 out of the product."""
     chosen = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
