@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from crosswalk import __version__
 from crosswalk.allocator import keep_freed_memory
 from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from crosswalk.callbacks.cluster_quality import ClusterQuality
 from crosswalk.callbacks.division_quality import DivisionQuality
 from crosswalk.callbacks.label_quality import LabelQuality
 from crosswalk.callbacks.progress import Progress, quiet_lightning
@@ -200,6 +201,7 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             EpochSweep(run.data, progress.track if show_progress else None),
             DivisionQuality(run.data),
             LabelQuality(run.data),
+            ClusterQuality(run.data),
             StepMemory(),
             RetrievalMetrics(
                 folder=folder.path,
