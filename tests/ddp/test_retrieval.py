@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from crosswalk.callbacks.retrieval import RetrievalMetrics, read_queries
 from crosswalk.distributed import rank_and_world_size, rank_slice
+from crosswalk.metrics.reranking import k_reciprocal
 from crosswalk.types import ImageBatch, TextBatch
 from tests.ddp.processes import run_on_processes
 
@@ -98,7 +100,8 @@ class ToyData(L.LightningDataModule):
 def evaluate(samples: dict[str, Any], surplus: int, folder: str) -> dict[str, Any]:
     """Train two epochs with validation, then test; return the metrics of both."""
     _, world_size = rank_and_world_size()
-    metrics = RetrievalMetrics(topk=3)
+    rerank = partial(k_reciprocal, k1=4, k2=2, distance_weight=0.3)
+    metrics = RetrievalMetrics(topk=3, reranking=rerank)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=world_size,
@@ -134,6 +137,7 @@ def test_metrics_are_the_same_on_any_number_of_processes(
     several = run_on_processes(evaluate, world_size, samples, surplus, str(tmp_path / "several"))
 
     alone = evaluate(samples, 0, str(tmp_path / "alone"))
+    assert 0 < alone["tested"]["test/image_to_text/reranked/map"] <= 1
     for other in several:
         np.testing.assert_equal(other, alone)
     files = {path.name for path in (tmp_path / "several" / "queries").iterdir()}

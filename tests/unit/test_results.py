@@ -56,6 +56,24 @@ def test_a_row_names_the_direction_that_was_measured() -> None:
     ]
 
 
+def test_a_re_ranking_has_a_row_behind_its_direction() -> None:
+    best = {"epoch": 3}
+    for number, prefix in enumerate(("", "reranked/", "image_to_text/", "image_to_text/reranked/")):
+        best |= metrics("test", number / 8, prefix)
+
+    rows = result_rows({"best": best}, directions=TEXT)
+
+    assert [row[1:4] for row in rows] == [
+        ("test", "text → image", "0.00"),
+        ("test", "text → image, re-ranked", "12.50"),
+        ("test", "image → text", "25.00"),
+        ("test", "image → text, re-ranked", "37.50"),
+    ]
+    table = printed({"best": best}, monitor="val/rank1", directions=TEXT)
+    lines = [line for line in table.splitlines() if "re-ranked" in line]
+    assert ["12.50" in lines[0], "37.50" in lines[1], len(lines)] == [True, True, 2]
+
+
 def test_the_printed_table_names_the_choice_of_the_epoch() -> None:
     best = {"best": {"epoch": 1, **metrics("test", 0.5)}}
 

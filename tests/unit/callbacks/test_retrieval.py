@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from crosswalk.callbacks.retrieval import RetrievalMetrics, read_queries
+from crosswalk.metrics.reranking import cross_modal
 from crosswalk.types import ImageBatch, TextBatch
 
 PERSON_ID = torch.arange(5)
@@ -237,6 +239,21 @@ def test_without_a_monitor_no_validation_is_the_best(tmp_path: Path) -> None:
     trainer.fit(Improving(), datamodule=Data())
 
     assert [path.name for path in (tmp_path / "queries").iterdir()] == ["val-last.npz"]
+
+
+def test_a_re_ranking_is_measured_in_tests_only(tmp_path: Path) -> None:
+    rerank = partial(cross_modal, num_neighbours=1, weight=0.5)
+    trainer = make_trainer(tmp_path, RetrievalMetrics(reranking=rerank), max_epochs=1)
+
+    trainer.fit(Improving(), datamodule=Data())
+    assert not any("reranked" in name for name in trainer.callback_metrics)
+    trainer.test(Improving(), Data(), verbose=False)
+
+    # The image found first is its own neighbour and the caption's: what is right stays right.
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for name in ("val/reranked/rank1", "test/reranked/rank1"):
+        assert values[name] == values[name.replace("reranked/", "")] == pytest.approx(3 / 5)
+    assert values["test/image_to_text/reranked/rank1"] == pytest.approx(3 / 5)
 
 
 def test_missing_results_say_how_to_get_them(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from crosswalk.metrics.reranking import Reranking, cross_modal, k_reciprocal
 from crosswalk.metrics.retrieval import RetrievalScores
 
 UP, RIGHT = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
@@ -75,6 +78,85 @@ def test_further_definitions_of_map_are_measured_in_every_direction_and_view() -
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     rest = {name: value for name, value in values.items() if "map_" not in name}
     assert rest == usual.compute().values
+
+
+RERANKINGS = [
+    partial(cross_modal, num_neighbours=3, weight=0.5),
+    partial(k_reciprocal, k1=4, k2=2, distance_weight=0.3),
+]
+
+
+@pytest.mark.parametrize("reranking", RERANKINGS, ids=["cross_modal", "k_reciprocal"])
+def test_a_re_ranking_of_the_mean_cosine_is_measured_beside_the_plain_ranking(
+    reranking: Reranking,
+) -> None:
+    random = torch.Generator().manual_seed(3)
+    person_id = {"query": torch.arange(13) % 4, "gallery": torch.arange(9) % 4}
+    views = {
+        role: {
+            view: normalize(torch.randn(len(ids), 5, generator=random, dtype=torch.float64), dim=1)
+            for view in ("a", "b")
+        }
+        for role, ids in person_id.items()
+    }
+    plain, both = (RetrievalScores(reranking=each, topk=2) for each in (None, reranking))
+    for scores in (plain, both):
+        for role, ids in person_id.items():
+            index = torch.arange(len(ids))
+            scores.update(role, views[role], ids, torch.zeros_like(ids), index)
+
+    values, queries = both.compute()
+
+    expected, plain_queries = plain.compute()
+    assert {name: each for name, each in values.items() if "reranked" not in name} == expected
+    for direction, (one, other) in {
+        "text_to_image": ("query", "gallery"),
+        "image_to_text": ("gallery", "query"),
+    }.items():
+        np.testing.assert_array_equal(
+            queries[direction].top_index, plain_queries[direction].top_index
+        )
+        cosine = sum(views[one][view] @ views[other][view].T for view in ("a", "b")) / 2
+        # one vector per sample whose products are these means
+        joint = {role: torch.cat([views[role]["a"], views[role]["b"]], dim=1) for role in views}
+        found = reranking(*(joint[role] / math.sqrt(2) for role in (one, other)))
+        bonus = torch.from_numpy(found.bonus.toarray())
+        score = cosine * torch.from_numpy(found.slope)[:, None] + bonus
+        order = score.argsort(dim=1, descending=True)
+        hits = person_id[other][order] == person_id[one][:, None]
+        precision = hits.cumsum(dim=1) / torch.arange(1, hits.shape[1] + 1)
+        prefix = "" if direction == "text_to_image" else f"{direction}/"
+        assert values[f"{prefix}reranked/rank1"] == pytest.approx(hits[:, 0].double().mean().item())
+        assert values[f"{prefix}reranked/map"] == pytest.approx(
+            ((precision * hits).sum(dim=1) / hits.sum(dim=1)).mean().item()
+        )
+    measured = [name for name in values if "reranked/" in name]
+    assert [name.rpartition("/")[2] for name in measured] == 2 * [
+        *("rank1", "rank5", "rank10", "map", "minp")
+    ]
+
+
+def test_further_definitions_of_map_and_the_camera_rule_hold_for_a_re_ranking() -> None:
+    scores = RetrievalScores(
+        camera_rule=True,
+        directions=["image_to_image"],
+        extra_map=["first_hit_bonus"],
+        reranking=partial(cross_modal, num_neighbours=1, weight=0.5),
+    )
+    fill(scores, "query", {"a": [UP]}, [1])
+    scores.update(
+        "gallery",
+        {"a": torch.stack([UP, BETWEEN, torch.tensor([0.8, 0.6]), RIGHT])},
+        person_id=torch.tensor([1, 1, -1, 2]),
+        camera_id=torch.tensor([0, 1, 1, 1]),
+        sample_index=torch.arange(4),
+    )
+
+    values = scores.compute().values
+
+    # The one neighbour of the query is the image by its camera, which is ignored with the junk.
+    assert values["reranked/rank1"] == values["reranked/map"] == 1
+    assert values["reranked/map_first_hit_bonus"] == 1
 
 
 def test_a_sample_seen_twice_counts_once() -> None:
@@ -160,7 +242,10 @@ def test_embeddings_on_a_gpu_are_measured_as_on_the_processor() -> None:
     results = []
     for device in ("cpu", "cuda"):
         scores = RetrievalScores(
-            camera_rule=True, directions=["image_to_image"], extra_map=["trapezoidal"]
+            camera_rule=True,
+            directions=["image_to_image"],
+            extra_map=["trapezoidal"],
+            reranking=RERANKINGS[1],
         ).to(device)
         for role, part in (("query", ids[:12]), ("gallery", ids)):
             columns = (vectors[part], part % 5, part % 3, part)
