@@ -11,36 +11,48 @@ as clustering uses them. Sparse matrices are `scipy.sparse.csr_array` with sorte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, triu, vstack
 from torch import Tensor
 
-ROWS_AT_ONCE = 1024
-"""Points whose distances to all others are held at one time."""
+EXACT = "flat"
+"""The exact search."""
+
+ROWS_AT_ONCE = 4096
+"""Points whose distances to as many others are held at one time: 64 MiB, twice."""
 
 PAIRS_AT_ONCE = 4096
 """Pairs of points that are held at one time to compute their distance."""
 
-TERMS_AT_ONCE = 2**22
-"""Terms of the Jaccard sums that are held at one time: 16 MiB of columns, and of values."""
+TERMS_AT_ONCE = 2**18
+"""Terms of the Jaccard sums that each thread holds at one time; more is slower."""
 
 
-def nearest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest(rows: Tensor, k: int, *, index: str = EXACT) -> tuple[Tensor, Tensor]:
     """Return the k nearest points of every point, itself first, and their squared distances.
+
+    The exact search takes the time of all products, on the device of the points. An index of
+    faiss, on the CPU, misses some neighbours and is for sets too large for that.
 
     Args:
         rows: ``[N, D]`` points; computed in float32.
         k: Neighbours, the point itself among them; 1 <= k <= N.
+        index: ``"flat"`` for the exact search, or a factory string of faiss and, after a
+            semicolon, its search parameters, such as ``"IVF1024,Flat;nprobe=32"``.
 
     Returns:
         ``[N, k]`` int64 indices by rising distance, and ``[N, k]`` float32 squared distances.
 
     Raises:
-        ValueError: If there are fewer than ``k`` points, or a point is not finite.
+        ValueError: If there are fewer than ``k`` points, a point is not finite, or faiss does not
+            know the index, or the index finds fewer than ``k`` neighbours of a point.
 
     Example:
         >>> index, squared_distance = nearest(torch.tensor([[0.0], [1.0], [3.0]]), 2)
@@ -59,21 +71,97 @@ def nearest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
             "clustering.k1, or check that the whole training set was read."
         )
     rows = rows.detach().float()
-    if not bool(rows.isfinite().all()):
+    half_norm = torch.linalg.vector_norm(rows, dim=1).square() / 2
+    if not bool(half_norm.isfinite().all()):
         raise ValueError("points are not finite: the network has diverged. Lower optim.lr.")
-    squared_norm = rows.square().sum(dim=1)
-    index = torch.empty(len(rows), k, dtype=torch.int64, device=rows.device)
-    distance = torch.empty(len(rows), k, device=rows.device)
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = slice(start, start + ROWS_AT_ONCE)
-        block = squared_norm - 2 * rows[some] @ rows.T
-        block += squared_norm[some, None]
-        block.clamp_(min=0)
-        own = torch.arange(len(block), device=rows.device)
-        block[own, own + start] = -1  # first, whatever rounding says of duplicates
-        distance[some], index[some] = block.topk(k, largest=False)
+    if index != EXACT:
+        return _searched(rows, k, index)
+    with torch.autocast(rows.device.type, enabled=False), _full_precision():
+        found, closeness = _closest(rows, half_norm, k)
+    distance = 2 * (half_norm[:, None] - closeness)
     distance[:, 0] = 0
-    return index, distance
+    return found, distance.clamp_(min=0)
+
+
+def _searched(rows: Tensor, k: int, description: str) -> tuple[Tensor, Tensor]:
+    """Return what an index of faiss finds, each point itself first whether found or not."""
+    import faiss  # 0.1 s that an exact search need not wait for
+
+    factory, _, parameters = description.partition(";")
+    points = np.ascontiguousarray(rows.cpu().numpy())
+    try:
+        index = faiss.index_factory(points.shape[1], factory)
+        index.train(points)
+        index.add(points)
+        if parameters:
+            faiss.ParameterSpace().set_index_parameters(index, parameters)
+    except RuntimeError as error:
+        raise ValueError(
+            f"clustering.index={description!r}: faiss cannot build this for {len(points)} points "
+            f"of length {points.shape[1]}: {error}"
+        ) from error
+    distance, found = index.search(points, k)
+    own = np.arange(len(points))
+    lost = ~(found == own[:, None]).any(axis=1)
+    found[lost, -1] = own[lost]
+    if found.min() < 0:
+        raise ValueError(
+            f"clustering.index={description!r} finds fewer than {k} neighbours of "
+            f"{int((found < 0).any(axis=1).sum())} points. Search more of it, such as with "
+            f"clustering.index='{factory};nprobe=64', or take clustering.index={EXACT}."
+        )
+    distance[found == own[:, None]] = -1
+    order = distance.argsort(axis=1, kind="stable")
+    distance = np.take_along_axis(distance, order, axis=1).clip(min=0)
+    found = np.take_along_axis(found, order, axis=1)
+    return torch.from_numpy(found).to(rows.device), torch.from_numpy(distance).to(rows.device)
+
+
+def _closest(rows: Tensor, half_norm: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the points with the largest ``x . y - |y|^2 / 2``, and this closeness.
+
+    The order is that of the distances. A tile of products serves the points of its rows and,
+    transposed, those of its columns, so only half of the tiles are computed.
+    """
+    index = rows.new_zeros(len(rows), k, dtype=torch.int64)
+    closeness = rows.new_full((len(rows), k), -torch.inf)
+    size = min(ROWS_AT_ONCE, len(rows))
+    tile, turned = rows.new_empty(size * size), rows.new_empty(size * size)
+
+    def merge(start: int, scores: Tensor, first: int) -> None:
+        value, place = scores.topk(min(k, scores.shape[1]), sorted=False)
+        best = closeness[start : start + len(scores)]
+        names = index[start : start + len(scores)]
+        value, chosen = torch.cat([best, value], dim=1).topk(k)
+        names.copy_(torch.cat([names, place + first], dim=1).gather(1, chosen))
+        best.copy_(value)
+
+    for top in range(0, len(rows), size):
+        above = rows[top : top + size]
+        for left in range(top, len(rows), size):
+            beside = rows[left : left + size]
+            product = tile[: len(above) * len(beside)].view(len(above), len(beside))
+            torch.mm(above, beside.T, out=product)
+            if left == top:
+                product.fill_diagonal_(torch.inf)  # itself first, whatever rounding says
+            else:
+                column = turned[: product.numel()].view(len(beside), len(above))
+                torch.sub(product.T, half_norm[top : top + size], out=column)
+                merge(left, column, top)
+            product -= half_norm[left : left + size]
+            merge(top, product, left)
+    return index, closeness
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Multiply in float32 proper, whatever the training step allows itself."""
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
 
 
 def reciprocal_sets(neighbours: NDArray[np.int64], k: int) -> csr_array[Any]:
@@ -142,12 +230,19 @@ def expanded_sets(neighbours: NDArray[np.int64], k1: int) -> csr_array[Any]:
     return expanded
 
 
-def entry_distances(rows: Tensor, sets: csr_array[Any]) -> NDArray[np.float32]:
+def entry_distances(
+    rows: Tensor,
+    sets: csr_array[Any],
+    *,
+    known: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None,
+) -> NDArray[np.float32]:
     """Return the squared distance of every pair that a sparse matrix stores, in its order.
 
     Args:
         rows: ``[N, D]`` points; computed in float32.
-        sets: ``[N, N]`` sparse.
+        sets: ``[N, N]`` sparse; the columns of a row sorted.
+        known: ``[N, K]`` neighbours and squared distances, as of `nearest`; nearly all pairs of
+            reciprocal sets are among them, and the others alone are computed.
 
     Returns:
         ``[entries]`` squared Euclidean distances.
@@ -159,11 +254,20 @@ def entry_distances(rows: Tensor, sets: csr_array[Any]) -> NDArray[np.float32]:
     """
     rows = rows.detach().float()
     first = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
+    second = sets.indices.astype(np.int64)
     distance = np.empty(sets.nnz, np.float32)
-    for start in range(0, sets.nnz, PAIRS_AT_ONCE):
-        some = slice(start, start + PAIRS_AT_ONCE)
-        one = torch.from_numpy(first[some]).to(rows.device)
-        other = torch.from_numpy(sets.indices[some].astype(np.int64)).to(rows.device)
+    missing = np.arange(sets.nnz)
+    if known is not None:
+        wanted = first * sets.shape[1] + second
+        pairs = (np.arange(len(rows))[:, None] * sets.shape[1] + known[0]).ravel()
+        place = np.searchsorted(wanted, pairs)
+        place[place == sets.nnz] = 0
+        found = wanted[place] == pairs
+        distance[place[found]] = known[1].ravel()[found]
+        missing = np.setdiff1d(missing, place[found], assume_unique=True)
+    for start in range(0, len(missing), PAIRS_AT_ONCE):
+        some = missing[start : start + PAIRS_AT_ONCE]
+        one, other = (torch.from_numpy(end[some]).to(rows.device) for end in (first, second))
         distance[some] = (rows[one] - rows[other]).square().sum(dim=1).cpu().numpy()
     return distance
 
@@ -221,16 +325,19 @@ def averaged_memberships(
     return averaged
 
 
-def jaccard_distances(membership: csr_array[Any], *, num_rows: int | None = None) -> csr_array[Any]:
+def jaccard_distances(
+    membership: csr_array[Any], *, num_rows: int | None = None, largest: float = 1.0
+) -> csr_array[Any]:
     """Return the Jaccard distances of fuzzy sets, where they are below 1.
 
     ``1 - m / (2 - m)`` with m the sum of the smaller memberships, cut off at 0. Sets without a
-    common member have the distance 1 and are not stored; a stored distance of 0 is.
+    common member have the distance 1 and are not stored; a stored distance may be 0.
     Source: Zhong et al., Re-ranking with k-reciprocal Encoding, CVPR 2017, eq. 10.
 
     Args:
         membership: ``[N, M]`` sparse float32; rows sum to 1.
         num_rows: Compare only the first so many sets with all; None: all with all.
+        largest: Distances above it are not stored either; in (0, 1].
 
     Returns:
         ``[num_rows or N, N]`` sparse float32 in [0, 1); the distance of a set to itself is
@@ -246,72 +353,74 @@ def jaccard_distances(membership: csr_array[Any], *, num_rows: int | None = None
         >>> distance.nnz
         5
     """
+    columns = membership.tocsc()
+    begin, end = columns.indptr[membership.indices], columns.indptr[membership.indices + 1]
+    if num_rows is None:
+        # Each pair once: in a column, a set meets itself and the later ones, which follow it.
+        order = csr_array((np.arange(membership.nnz), membership.indices, membership.indptr))
+        begin[order.tocsc().data] = np.arange(membership.nnz)
     count = membership.shape[0] if num_rows is None else num_rows
-    lower = _smaller_first(membership, count, membership.shape[0])
-    if count < membership.shape[0]:
-        upper = _smaller_first(membership, membership.shape[0], count).T
-    else:
-        upper = lower.T
-    own = csr_array(
-        (membership.sum(axis=1)[:count], np.arange(count), np.arange(count + 1)), shape=lower.shape
-    )
-    shared = (lower + upper + own).tocsr()
+    pointers = membership.indptr[: count + 1].astype(np.int64)
+    terms = np.concatenate([[0], np.cumsum(end - begin, dtype=np.int64)])
+
+    def shared_in(block: tuple[int, int]) -> csr_array[Any]:
+        first, stop = block
+        entries = slice(pointers[first], pointers[stop])
+        lengths = end[entries] - begin[entries]
+        bounds = terms[pointers[first] : pointers[stop] + 1] - terms[pointers[first]]
+        place = np.repeat(begin[entries] - bounds[:-1], lengths)
+        place += np.arange(len(place))
+        smaller = np.repeat(membership.data[entries], lengths)
+        np.minimum(smaller, columns.data[place], out=smaller)
+        members = len(bounds) - 1
+        meetings = csr_array(
+            (smaller, columns.indices[place], bounds), shape=(members, membership.shape[0])
+        )
+        own = csr_array(
+            (
+                np.ones(members, np.float32),
+                np.arange(members),
+                pointers[first : stop + 1] - pointers[first],
+            ),
+            shape=(stop - first, members),
+        )
+        shared = own @ meetings
+        distance = _distance_of(shared.data)
+        near = (distance <= largest) & (distance < 1)
+        kept = np.concatenate([[0], np.cumsum(near)])[shared.indptr]
+        return csr_array((shared.data[near], shared.indices[near], kept), shape=shared.shape)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        shared = vstack(list(pool.map(shared_in, _blocks(terms[pointers]))), format="csr")
+    if num_rows is None:
+        shared = shared + triu(shared, 1).T
     shared.sort_indices()
-    # A sum of 1.0000001 would be a distance below 0.
-    shared.data = np.maximum(1 - shared.data / (2 - shared.data), 0)
+    shared.data = _distance_of(shared.data)  # only now: a sum of matrices drops stored zeros
     return shared
 
 
-def _smaller_first(membership: csr_array[Any], num_rows: int, num_columns: int) -> csr_array[Any]:
-    """Return, per pair of sets, the sum over the members of which the first set has less.
+def _distance_of(shared: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return Jaccard distances; at least 0, where a sum of memberships is 1.0000001."""
+    return np.asarray(np.maximum(1 - shared / (2 - shared), 0))
 
-    Of two equal memberships that of the lower set counts as less. With the members of each column
-    in this order, the sets that a membership is the smaller one to are the rest of its column.
+
+def _blocks(terms: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield first and one past the last row of blocks with no more than `TERMS_AT_ONCE` terms.
+
+    Args:
+        terms: ``[rows + 1]`` number of terms before each row.
     """
-    num_sets = membership.shape[0]
-    owner = np.repeat(np.arange(num_sets, dtype=np.int32), np.diff(membership.indptr))
-    order = np.lexsort((owner, membership.data, membership.indices))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    listed = owner[order] < num_columns
-    followers = owner[order][listed]
-    before = np.concatenate([[0], np.cumsum(listed)])
-    column_end = np.cumsum(np.bincount(membership.indices, minlength=membership.shape[1]))
-    last = membership.indptr[num_rows]
-    start = before[place[:last] + 1]
-    lengths = before[column_end[membership.indices[:last]]] - start
-
-    pointers = membership.indptr[: num_rows + 1]
-    terms = np.concatenate([[0], np.cumsum(lengths)])
-    blocks = []
-    row = 0
-    while row < num_rows:
-        limit = terms[pointers[row]] + TERMS_AT_ONCE
-        stop = int(np.searchsorted(terms[pointers], limit, side="right")) - 1
-        stop = min(max(stop, row + 1), num_rows)
-        entries = slice(pointers[row], pointers[stop])
-        inner = terms[pointers[row] : pointers[stop] + 1] - terms[pointers[row]]
-        place_of_term = np.arange(inner[-1]) + np.repeat(
-            start[entries] - inner[:-1], lengths[entries]
-        )
-        members = csr_array(
-            (np.ones(inner[-1], np.float32), followers[place_of_term], inner),
-            shape=(len(inner) - 1, num_columns),
-        )
-        smaller = csr_array(
-            (
-                membership.data[entries],
-                np.arange(len(inner) - 1),
-                pointers[row : stop + 1] - pointers[row],
-            ),
-            shape=(stop - row, len(inner) - 1),
-        )
-        blocks.append(smaller @ members)
-        row = stop
-    return vstack(blocks, format="csr")
+    first, count = 0, len(terms) - 1
+    while first < count:
+        limit = terms[first] + TERMS_AT_ONCE
+        stop = max(int(np.searchsorted(terms, limit, side="right")) - 1, first + 1)
+        yield first, stop
+        first = stop
 
 
-def k_reciprocal_jaccard(rows: Tensor, *, k1: int, k2: int) -> csr_array[Any]:
+def k_reciprocal_jaccard(
+    rows: Tensor, *, k1: int, k2: int, largest: float = 1.0, index: str = EXACT
+) -> csr_array[Any]:
     """Return the k-reciprocal Jaccard distances of all points, where they are below 1.
 
     Source: Zhong et al., Re-ranking with k-reciprocal Encoding, CVPR 2017, as SpCL and CMMT
@@ -322,12 +431,14 @@ def k_reciprocal_jaccard(rows: Tensor, *, k1: int, k2: int) -> csr_array[Any]:
         rows: ``[N, D]`` points, as a rule unit vectors; computed in float32.
         k1: Neighbours of a point, itself among them; 1 <= k1 <= N.
         k2: Neighbours over which memberships are averaged, the point itself among them; >= 1.
+        largest: Distances above it are not stored; in (0, 1].
+        index: How neighbours are searched, see `nearest`.
 
     Returns:
         ``[N, N]`` sparse float32, symmetric, as `jaccard_distances` returns it.
 
     Raises:
-        ValueError: If there are fewer than ``k1`` points, or a point is not finite.
+        ValueError: See `nearest`.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
@@ -335,8 +446,9 @@ def k_reciprocal_jaccard(rows: Tensor, *, k1: int, k2: int) -> csr_array[Any]:
         >>> distance[[0], [1]].round(2), distance.nnz  # only the first two have a common neighbour
         (array([0.33], dtype=float32), 5)
     """
-    index, _ = nearest(rows, k1)
-    neighbours = index.cpu().numpy()
+    found, squared_distance = nearest(rows, k1, index=index)
+    neighbours = found.cpu().numpy()
     sets = expanded_sets(neighbours, k1)
-    membership = memberships(sets, entry_distances(rows, sets))
-    return jaccard_distances(averaged_memberships(membership, neighbours, k2))
+    distance = entry_distances(rows, sets, known=(neighbours, squared_distance.cpu().numpy()))
+    membership = averaged_memberships(memberships(sets, distance), neighbours, k2)
+    return jaccard_distances(membership, largest=largest)

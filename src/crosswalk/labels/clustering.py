@@ -20,7 +20,7 @@ from sklearn.neighbors import (  # type: ignore[import-untyped,unused-ignore]
 )
 from torch import Tensor
 
-from crosswalk.neighbours import k_reciprocal_jaccard
+from crosswalk.neighbours import EXACT, k_reciprocal_jaccard
 
 OUTLIER = -1
 
@@ -33,6 +33,7 @@ def dbscan_clusters(
     k2: int = 6,
     eps: float = 0.6,
     min_samples: int = 4,
+    index: str = EXACT,
 ) -> tuple[Tensor, Tensor]:
     """Return the DBSCAN clusters of the Jaccard distances, and the threshold as it came.
 
@@ -46,6 +47,8 @@ def dbscan_clusters(
         eps: Largest Jaccard distance of two neighbouring points; in (0, 1).
         min_samples: Points within ``eps``, itself among them, that make a point the core of a
             cluster; >= 1.
+        index: How neighbours are searched, see `crosswalk.neighbours.nearest`; exactly unless
+            told.
 
     Returns:
         ``[N]`` int64 labels, in the order of the clusters' first core points, and ``threshold``.
@@ -61,7 +64,7 @@ def dbscan_clusters(
         tensor([ 0,  0,  0,  1,  1,  1, -1])
     """
     _check_radius(eps)
-    distance = k_reciprocal_jaccard(rows, k1=k1, k2=k2)
+    distance = k_reciprocal_jaccard(rows, k1=k1, k2=k2, largest=eps, index=index)
     labels = clusters_of(distance, eps=eps, min_samples=min_samples)
     return torch.from_numpy(labels).to(rows.device), threshold
 
@@ -75,6 +78,7 @@ def self_paced_clusters(
     eps: float = 0.6,
     min_samples: int = 4,
     eps_step: float = 0.02,
+    index: str = EXACT,
 ) -> tuple[Tensor, Tensor]:
     """Return DBSCAN clusters without the members that a slightly other radius would move.
 
@@ -93,6 +97,7 @@ def self_paced_clusters(
         min_samples: Points within ``eps``, itself among them, that make a point the core of a
             cluster; >= 1.
         eps_step: By how much the smaller and the larger radius differ from ``eps``.
+        index: How neighbours are searched, see `crosswalk.neighbours.nearest`.
 
     Returns:
         ``[N]`` int64 labels, and the threshold for the next call; it stays NaN if no cluster had
@@ -110,7 +115,7 @@ def self_paced_clusters(
     radii = (eps - eps_step, eps, eps + eps_step)
     for radius in radii:
         _check_radius(radius)
-    distance = k_reciprocal_jaccard(rows, k1=k1, k2=k2)
+    distance = k_reciprocal_jaccard(rows, k1=k1, k2=k2, largest=max(radii), index=index)
     tight, usual, loose = (
         clusters_of(distance, eps=radius, min_samples=min_samples) for radius in radii
     )
