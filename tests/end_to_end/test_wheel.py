@@ -32,6 +32,7 @@ def test_a_wheel_carries_code_configurations_and_tables(wheel: Path) -> None:
     for path in (ROOT / "configs").rglob("*.yaml"):
         assert f"crosswalk/{path.relative_to(ROOT).as_posix()}" in names
     assert "crosswalk/experiments/README.md" in names
+    assert "crosswalk/assets/noun_phrases.json" in names
     assert "crosswalk/py.typed" in names
     assert not any(name.startswith(("tests/", "configs/")) for name in names)
 
