@@ -161,7 +161,8 @@ class AttentionPool(nn.Module):
 
     def _attend(self, query: Tensor, tokens: Tensor) -> Tensor:
         """Return ``[b, heads, channels]``: every head's mean of the ``[b, n, channels]`` tokens."""
-        query = query.view(len(query), self.heads, -1) * (query.shape[1] // self.heads) ** -0.5
+        size = query.shape[1] // self.heads
+        query = query.view(len(query), self.heads, size) * size**-0.5
         # the same for all tokens, so without effect; here so that k_proj.bias has its gradient, 0
         shift = (query * self.k_proj.bias.view(self.heads, -1)).sum(dim=2, keepdim=True)
         back = torch.einsum("bhd,hdc->bhc", query, self._per_head(self.k_proj.weight))
