@@ -14,6 +14,7 @@ class FeatureQueue(nn.Module):
     still reads the old rows. Rows that nothing has entered yet are random unit vectors of nobody,
     negatives of everybody. Enter the gathered batch in rank order, and all processes hold the
     same queues.
+    The start follows torch's seed, whatever was drawn since it was set.
     Source: Han et al., CM-MoCo, BMVC 2021; there ``size`` has to be a multiple of the batch.
 
     Args:
@@ -40,9 +41,13 @@ class FeatureQueue(nn.Module):
         super().__init__()
         if size < 1:
             raise ValueError(f"method.queue_size={size} must be at least 1.")
+        # by the run's seed alone: DDP sends no buffers at the start, and processes may have drawn
+        # different numbers before
+        generator = torch.Generator().manual_seed(torch.initial_seed())
         # uniform in [0, 1) as in the released code: all rows lie in one orthant
-        self.register_buffer("image", F.normalize(torch.rand(size, embedding_size)))
-        self.register_buffer("text", F.normalize(torch.rand(size, embedding_size)))
+        image, text = torch.rand(2, size, embedding_size, generator=generator)
+        self.register_buffer("image", F.normalize(image))
+        self.register_buffer("text", F.normalize(text))
         self.register_buffer("person_id", torch.full((size,), -1))
         self.register_buffer("pointer", torch.tensor(0))
 

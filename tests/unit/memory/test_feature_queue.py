@@ -33,14 +33,17 @@ def test_it_starts_with_random_unit_vectors_of_nobody(size: int) -> None:
     assert queue.pointer.item() == 0
 
 
-def test_its_start_follows_the_seed() -> None:
+def test_its_start_follows_the_seed_and_not_what_was_drawn_since() -> None:
     torch.manual_seed(4)
     one = FeatureQueue(5, 3)
-    torch.manual_seed(4)
+    torch.rand(17)
     other = FeatureQueue(5, 3)
+    torch.manual_seed(5)
+    third = FeatureQueue(5, 3)
 
     assert torch.equal(one.image, other.image)
     assert torch.equal(one.text, other.text)
+    assert not torch.equal(one.image, third.image)
 
 
 @pytest.mark.parametrize(
