@@ -12,6 +12,7 @@ from crosswalk.encoders.heads import embed_layer, mlp_head
 from crosswalk.encoders.text_recurrent import BiGru
 from crosswalk.encoders.two_stream import TwoStream
 from crosswalk.encoders.word_vectors import LearnedWords, MakeVectors, ProjectedWords, WordTable
+from crosswalk.importers.cm_moco import import_cm_moco
 from crosswalk.losses.alignment import alignment_loss
 from crosswalk.methods.cm_moco import CMMoCo
 from crosswalk.optim import GroupRule, OptimBuilder, adam, sgd
@@ -227,6 +228,9 @@ def tiny(case: Case) -> None:
     )
     method = cm_moco(case, encoder, case.item("num_classes"), build)
     load(method, case, "sd__")
+    official = {name.removeprefix("sd__"): case.tensor(name) for name in case if "sd__" in name}
+    for name, value in import_cm_moco(official).items():
+        case.check(torch.equal(encoder.state_dict()[name], value), f"{name} is imported")
     images, tokens, length = (case.tensor(name) for name in ("images", "tokens", "lengths"))
 
     method.eval()
