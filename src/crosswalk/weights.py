@@ -47,7 +47,7 @@ def run_import(method: str, source: Path, target: Path) -> int:
         >>> run_import("cyclegan", Path("best.pth"), Path("weights.safetensors"))
         Traceback (most recent call last):
             ...
-        ValueError: there is no importer for 'cyclegan'; there are: mar, mmcl, rde.
+        ValueError: there is no importer for 'cyclegan'; there are: cm_moco, cmmt, mar, mmcl, rde.
     """
     if method not in importable_methods():
         raise ValueError(
