@@ -94,7 +94,8 @@ def _searched(rows: Tensor, k: int, description: str) -> tuple[Tensor, Tensor]:
         index.train(points)
         index.add(points)
         if parameters:
-            faiss.ParameterSpace().set_index_parameters(index, parameters)
+            space = faiss.ParameterSpace()
+            space.set_index_parameters(index, parameters)  # type: ignore[arg-type,unused-ignore]
     except RuntimeError as error:
         raise ValueError(
             f"clustering.index={description!r}: faiss cannot build this for {len(points)} points "
