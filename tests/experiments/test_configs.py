@@ -20,6 +20,13 @@ from crosswalk.trainer_arguments import trainer_settings
 
 # What a file is for, where that is not the default method; first match of the choice's beginning.
 COMPANY = {
+    "encoder=resnet50_two_stream": ["method=cm_moco"],
+    "encoder=clip_r": ["method=cm_moco"],
+    "encoder=resnet50_normed": ["method=cmmt"],
+    "encoder=resnet_tiny_normed": ["method=cmmt"],
+    "encoder=mobilenet_normed": ["method=cmmt"],
+    "text=lstm": ["method=cmmt"],
+    "text=": ["method=cm_moco"],
     "encoder=resnet": ["method=supervised"],
     "encoder=timm": ["method=supervised", "encoder.backbone.name=resnet10t"],
     "optim=sgd_step": ["method=mar"],
@@ -38,8 +45,8 @@ COMPANY = {
     "data=synthetic_transfer": ["method=mar"],
 }
 GROUPS = (
-    *("loss", "division", "labels", "encoder", "transform", "optim", "logger", "data", "method"),
-    "reranking",
+    *("loss", "division", "labels", "encoder", "transform", "text", "optim", "logger", "data"),
+    *("method", "reranking"),
 )
 CHOICES = [f"{group}={value}" for group in GROUPS for value in group_values(group)]
 PUBLISHED = [
