@@ -1,7 +1,8 @@
 """What a caption names: its noun phrases, by word lists or by a part-of-speech tagger.
 
-The lists in ``assets/noun_phrases.json`` were made for captions of people. They need no tagger, no
-download, and tell people apart no worse than one (docs/methods/cmmt.md).
+The lists in ``assets/noun_phrases.json`` were made for captions of people, and need no tagger and
+no download. By their author's measurement on 1,900 captions of CUHK-PEDES, Text-IoU of their words
+tells people apart with an ROC AUC of 0.81, that of a chunker's words (not quite ours) with 0.78.
 """
 
 from __future__ import annotations
