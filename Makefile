@@ -50,11 +50,20 @@ $(STAMP): pyproject.toml constraints.txt
 train: $(STAMP)  ## train METHOD on DATA (default: synthetic), with ARGS="key=value ..."
 	@$(BIN)/crosswalk train method=$(METHOD) $(if $(DATA),data=$(DATA)) $(ARGS)
 
-pretrain: $(STAMP)  ## make the weights that the tiny CLIP of the synthetic runs starts from
+pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic runs start from
 	@rm -rf runs/rde-synthetic_pairs-pretrain
 	@$(BIN)/crosswalk train experiment=rde/pretrain_tiny name=pretrain logger=csv
 	@$(BIN)/crosswalk export-weights runs/rde-synthetic_pairs-pretrain --which last --part clip --half \
 	  src/crosswalk/assets/tiny_clip.safetensors
+	@rm -rf runs/cmmt-synthetic_pairs-pretrain*
+	@$(BIN)/crosswalk train experiment=cmmt/pretrain_tiny name=pretrain logger=csv
+	@$(BIN)/crosswalk export-weights runs/cmmt-synthetic_pairs-pretrain --which last --part image --half \
+	  src/crosswalk/assets/tiny_resnet.safetensors
+	@$(BIN)/crosswalk train experiment=cmmt/pretrain_tiny name=pretrain-clip logger=csv \
+	  encoder=clip_resnet_tiny \
+	  encoder.image_head._target_=crosswalk.encoders.heads.normed_projection
+	@$(BIN)/crosswalk export-weights runs/cmmt-synthetic_pairs-pretrain-clip --which last \
+	  --part image --half src/crosswalk/assets/tiny_clip_resnet.safetensors
 
 ablation: $(STAMP)  ## run the rows of TABLE=experiments/<method>/<table>.yaml
 	@test -n "$(TABLE)" || { echo "usage: make ablation TABLE=experiments/<method>/<table>.yaml" >&2; exit 2; }
