@@ -125,7 +125,8 @@ def restore(
     for choice in choices:
         method = stored.get("choices", {}).get("method", DEFAULT_METHOD)
         fresh = compose([f"method={method}", choice.input_line or ""])
-        OmegaConf.update(config, choice.key_or_group, fresh[choice.key_or_group], merge=False)
+        chosen = OmegaConf.select(fresh, choice.key_or_group)  # None: the group is switched off
+        OmegaConf.update(config, choice.key_or_group, chosen, merge=False)
     for override in parsed:
         if override not in choices:
             _apply(override, config, groups)
@@ -311,6 +312,8 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
         check_types(plain[name], key=name)
     for name in encoders:
         check_types(plain[name], key=name, given=("words",))
+    if plain.get("reranking") is not None:
+        check_types(plain["reranking"], key="reranking", given=("query", "gallery"))
     check_together(plain, accumulates=bool(getattr(method_class, "accumulates", False)))
     data = instantiate(plain["data"])
     sizes = data.spec

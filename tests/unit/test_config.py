@@ -188,6 +188,25 @@ def test_a_stored_configuration_takes_other_data_and_keeps_the_model() -> None:
     assert config["encoder"] == stored["encoder"]
 
 
+@pytest.mark.parametrize("stored", [None, "cross_modal", "k_reciprocal"])
+def test_a_stored_run_takes_a_re_ranking_and_goes_without_one(stored: str | None) -> None:
+    run = plain(*([] if stored is None else [f"reranking={stored}"]))
+
+    with_one = to_plain(restore(run, ["reranking.k1=9", "reranking=k_reciprocal"]))
+    without = to_plain(restore(run, ["reranking=null"]))
+
+    assert with_one["reranking"]["_target_"].endswith("k_reciprocal")
+    assert with_one["reranking"]["k1"] == 9
+    assert without["reranking"] is None
+
+
+def test_a_re_ranking_is_checked_before_the_data_are_read() -> None:
+    config = compose(["reranking=cross_modal", "reranking.weight=hot", "data.root=/nowhere"])
+
+    with pytest.raises(ValueError, match=r"reranking\.weight='hot' is of type str"):
+        build(config)
+
+
 def test_a_misspelt_key_of_a_stored_configuration_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Did you mean data\.root\?"):
         restore(plain(), ["data.rooot=/x"])
