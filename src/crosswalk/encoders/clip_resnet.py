@@ -163,10 +163,11 @@ class AttentionPool(nn.Module):
         """Return ``[b, heads, channels]``: every head's mean of the ``[b, n, channels]`` tokens."""
         size = query.shape[1] // self.heads
         query = query.view(len(query), self.heads, size) * size**-0.5
-        # the same for all tokens, so without effect; here so that k_proj.bias has its gradient, 0
-        shift = (query * self.k_proj.bias.view(self.heads, -1)).sum(dim=2, keepdim=True)
         back = torch.einsum("bhd,hdc->bhc", query, self._per_head(self.k_proj.weight))
-        weight = (back @ tokens.mT + shift).softmax(dim=2)
+        # The bias of keys would shift a row alike, so do nothing. DDP waits for its gradient, which
+        # is 0 here; Adam would scale one of rounding errors up to whole steps
+        nothing = 0 * self.k_proj.bias.sum()
+        weight = (back @ tokens.mT + nothing).softmax(dim=2)
         return weight @ tokens
 
     def _per_head(self, weight: Tensor) -> Tensor:
