@@ -181,15 +181,16 @@ class Variant:
     tolerance: float
 
 
+# bfloat16: 53 convolutions of random weights, under which the first network turns by 0.02 too
 VARIANTS = [
     Variant("straightforward, float32", straightforward, 0.0),
     Variant("ours, float32", ours(channels_last=False, bfloat16=False), 1e-5),
     Variant("ours, float32, channels last", ours(channels_last=True, bfloat16=False), 1e-5),
-    Variant("ours, bfloat16", ours(channels_last=False, bfloat16=True), 1e-2),
-    Variant("ours, bfloat16, channels last", ours(channels_last=True, bfloat16=True), 1e-2),
+    Variant("ours, bfloat16", ours(channels_last=False, bfloat16=True), 5e-2),
+    Variant("ours, bfloat16, channels last", ours(channels_last=True, bfloat16=True), 5e-2),
 ]
 COMPILED = Variant(
-    "the last one, compiled", ours(channels_last=True, bfloat16=True, compiled=True), 1e-2
+    "the last one, compiled", ours(channels_last=True, bfloat16=True, compiled=True), 5e-2
 )
 
 
