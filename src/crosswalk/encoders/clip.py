@@ -447,6 +447,11 @@ def _rows(tokens: Tensor, position: Tensor) -> Tensor:
 
 
 def quick_gelu_activation(x: Tensor) -> Tensor:
-    """Return x sigmoid(1.702 x), the activation of OpenAI's weights."""
+    """Return x sigmoid(1.702 x), the activation of OpenAI's weights.
+
+    Example:
+        >>> quick_gelu_activation(torch.tensor([0.0, 1.0]))  # 1 / (1 + exp(-1.702))
+        tensor([0.0000, 0.8458])
+    """
     out: Tensor = x * torch.sigmoid(1.702 * x)
     return out

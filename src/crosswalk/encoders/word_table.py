@@ -35,7 +35,7 @@ def clip_word_table(
     """Return what CLIP's text encoder makes of each word alone.
 
     That is the end token behind the text projection, as for any caption. Built once for a
-    vocabulary and a model, which takes a minute, and kept in the cache folder.
+    vocabulary and a model, which takes minutes on two cores, and kept in the cache folder.
     Source: Han et al., CM-MoCo, BMVC 2021: the ViT-B/32's vectors for all image encoders. Template
     and normalisation are not published; the bare word without normalisation is ours.
 
@@ -108,6 +108,14 @@ def file_word_table(words: Words, *, file: str) -> Tensor:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it has not one row for each word.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/rows.npy", np.eye(2))
+        ...     file_word_table(["", "a"], file=f"{folder}/rows.npy")
+        tensor([[1., 0.],
+                [0., 1.]])
     """
     path = Path(file)
     key = f"encoder.text.vectors.table.file={file}"
