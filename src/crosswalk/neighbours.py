@@ -65,6 +65,39 @@ def nearest(rows: Tensor, k: int, *, index: str = EXACT) -> tuple[Tensor, Tensor
                 [0., 1.],
                 [0., 4.]])
     """
+    rows, half_norm = _points(rows, k)
+    if index != EXACT:
+        return _searched(rows, k, index)
+    found, closeness, _ = _closest(rows, half_norm, k)
+    return found, _squared_distances(half_norm, closeness)
+
+
+def nearest_and_farthest(rows: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the exact `nearest` does, and each point's squared distance to the farthest.
+
+    Args:
+        rows: ``[N, D]`` points; computed in float32.
+        k: Neighbours, the point itself among them; 1 <= k <= N.
+
+    Returns:
+        ``[N, k]`` int64 indices by rising distance, their ``[N, k]`` float32 squared distances,
+        and ``[N]`` float32.
+
+    Raises:
+        ValueError: If there are fewer than ``k`` points, or a point is not finite.
+
+    Example:
+        >>> nearest_and_farthest(torch.tensor([[0.0], [1.0], [3.0]]), 1)[2]
+        tensor([9., 4., 9.])
+    """
+    rows, half_norm = _points(rows, k)
+    found, closeness, least = _closest(rows, half_norm, k, farthest=True)
+    farthest = 2 * (half_norm - least)
+    return found, _squared_distances(half_norm, closeness), farthest.clamp_(min=0)
+
+
+def _points(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the points in float32 and half of their squared lengths, after checks."""
     if len(rows) < k:
         raise ValueError(
             f"{len(rows)} points have no {k} neighbours each, themselves included. Lower "
@@ -74,13 +107,13 @@ def nearest(rows: Tensor, k: int, *, index: str = EXACT) -> tuple[Tensor, Tensor
     half_norm = torch.linalg.vector_norm(rows, dim=1).square() / 2
     if not bool(half_norm.isfinite().all()):
         raise ValueError("points are not finite: the network has diverged. Lower optim.lr.")
-    if index != EXACT:
-        return _searched(rows, k, index)
-    with torch.autocast(rows.device.type, enabled=False), _full_precision():
-        found, closeness = _closest(rows, half_norm, k)
+    return rows, half_norm
+
+
+def _squared_distances(half_norm: Tensor, closeness: Tensor) -> Tensor:
     distance = 2 * (half_norm[:, None] - closeness)
     distance[:, 0] = 0
-    return found, distance.clamp_(min=0)
+    return distance.clamp_(min=0)
 
 
 def _searched(rows: Tensor, k: int, description: str) -> tuple[Tensor, Tensor]:
@@ -118,8 +151,10 @@ def _searched(rows: Tensor, k: int, description: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(found).to(rows.device), torch.from_numpy(distance).to(rows.device)
 
 
-def _closest(rows: Tensor, half_norm: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the points with the largest ``x . y - |y|^2 / 2``, and this closeness.
+def _closest(
+    rows: Tensor, half_norm: Tensor, k: int, *, farthest: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the points with the largest ``x . y - |y|^2 / 2``, this closeness, and the least one.
 
     The order is that of the distances. A tile of products serves the points of its rows and,
     transposed, those of its columns, so only half of the tiles are computed.
@@ -127,9 +162,13 @@ def _closest(rows: Tensor, half_norm: Tensor, k: int) -> tuple[Tensor, Tensor]:
     index = rows.new_zeros(len(rows), k, dtype=torch.int64)
     closeness = rows.new_full((len(rows), k), -torch.inf)
     size = min(ROWS_AT_ONCE, len(rows))
+    least = rows.new_full((len(rows),), torch.inf)
     tile, turned = rows.new_empty(size * size), rows.new_empty(size * size)
 
     def merge(start: int, scores: Tensor, first: int) -> None:
+        if farthest:
+            ends = least[start : start + len(scores)]
+            torch.minimum(ends, scores.amin(dim=1), out=ends)
         value, place = scores.topk(min(k, scores.shape[1]), sorted=False)
         best = closeness[start : start + len(scores)]
         names = index[start : start + len(scores)]
@@ -142,7 +181,8 @@ def _closest(rows: Tensor, half_norm: Tensor, k: int) -> tuple[Tensor, Tensor]:
         for left in range(top, len(rows), size):
             beside = rows[left : left + size]
             product = tile[: len(above) * len(beside)].view(len(above), len(beside))
-            torch.mm(above, beside.T, out=product)
+            with torch.autocast(rows.device.type, enabled=False), _full_precision():
+                torch.mm(above, beside.T, out=product)
             if left == top:
                 product.fill_diagonal_(torch.inf)  # itself first, whatever rounding says
             else:
@@ -151,7 +191,7 @@ def _closest(rows: Tensor, half_norm: Tensor, k: int) -> tuple[Tensor, Tensor]:
                 merge(left, column, top)
             product -= half_norm[left : left + size]
             merge(top, product, left)
-    return index, closeness
+    return index, closeness, least
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from crosswalk.neighbours import (
     k_reciprocal_jaccard,
     memberships,
     nearest,
+    nearest_and_farthest,
     reciprocal_sets,
 )
 
@@ -104,6 +105,28 @@ def test_a_point_is_its_own_first_neighbour_among_copies_of_it() -> None:
         set(range(first, first + 5)) for first in (0, 5, 10) for _ in range(5)
     ]
     assert distance[:, 0].tolist() == [0.0] * 15
+
+
+@pytest.mark.parametrize(("count", "at_once"), [(1, 5), (2, 1), (13, 5), (13, 100)])
+@pytest.mark.parametrize("scale", [1.0, 50.0])
+def test_the_farthest_points_distance_comes_with_the_nearest_points(
+    monkeypatch: pytest.MonkeyPatch, count: int, at_once: int, scale: float
+) -> None:
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
+    rows = scale * points(count, 3, seed=count)
+    k = min(count, 4)
+
+    index, distance, farthest = nearest_and_farthest(rows, k)
+
+    expected_index, expected_distance = nearest(rows, k)
+    assert index.tolist() == expected_index.tolist()
+    assert distance.tolist() == expected_distance.tolist()
+    for row, value in zip(rows.double().tolist(), farthest.tolist(), strict=True):
+        others = [
+            sum((a - b) ** 2 for a, b in zip(row, other, strict=True))
+            for other in rows.double().tolist()
+        ]
+        assert value == pytest.approx(max(others), rel=1e-4, abs=1e-5 * scale**2)
 
 
 def test_nearest_points_are_the_same_where_the_step_computes_in_less_precision() -> None:

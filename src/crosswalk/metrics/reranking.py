@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,19 +10,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from crosswalk.metrics.ranking import Rescoring, check_widths, most_similar, multiply_rows
+from crosswalk.metrics.ranking import Rescoring, check_widths, most_similar
 from crosswalk.neighbours import (
     averaged_memberships,
     entry_distances,
     expanded_sets,
     jaccard_distances,
     memberships,
+    nearest_and_farthest,
 )
-
-STRIP_BYTES = 192 * 2**20
-"""Size of the similarities held at one time while neighbours are sought; a copy comes to it."""
-STRIP_ROWS = 2048
-"""Points of a strip; more do not multiply faster."""
 
 
 class Reranking(Protocol):
@@ -128,98 +124,19 @@ def k_reciprocal(
         )
     check_widths(query, gallery)
     rows = torch.cat([query, gallery]).float()
-    found = _neighbourhoods(rows, min(max(k1 + 1, k2), len(rows)))
-    sets = expanded_sets(found.nearest[:, : k1 + 1], k1)
-    distance = _distances(rows, sets, found)
-    distance /= np.repeat(found.largest, np.diff(sets.indptr))
-    membership = averaged_memberships(memberships(sets, distance), found.nearest, k2)
+    nearest, distance, farthest = (
+        part.cpu().numpy() for part in nearest_and_farthest(rows, min(max(k1 + 1, k2), len(rows)))
+    )
+    farthest[farthest == 0] = 1  # all points are equal
+    sets = expanded_sets(nearest[:, : k1 + 1], k1)
+    scaled = entry_distances(rows, sets, known=(nearest, distance))
+    scaled /= np.repeat(farthest, np.diff(sets.indptr))
+    membership = averaged_memberships(memberships(sets, scaled), nearest, k2)
     jaccard = jaccard_distances(membership, num_rows=len(query))[:, len(query) :]
     jaccard.data = (1 - distance_weight) * (1 - jaccard.data)
     # squared distance = 2 - 2 * similarity
-    slope = 2 * distance_weight / found.largest[: len(query)].astype(np.float64)
+    slope = 2 * distance_weight / farthest[: len(query)].astype(np.float64)
     return Rescoring(-slope - (1 - distance_weight), slope, jaccard)
-
-
-class _Neighbourhoods(NamedTuple):
-    """The nearest points of every point, itself first, and how far the farthest is.
-
-    Attributes:
-        nearest: ``[N, k]``.
-        distance: ``[N, k]`` their squared distances.
-        largest: ``[N]`` squared distance of the farthest point; 1 where all points are equal.
-    """
-
-    nearest: NDArray[np.int64]
-    distance: NDArray[np.float32]
-    largest: NDArray[np.float32]
-
-
-def _neighbourhoods(rows: Tensor, k: int) -> _Neighbourhoods:
-    """Return the neighbourhoods of unit vectors.
-
-    Half of the products are enough: those of a strip of points with all later ones are also
-    those of the later ones with the strip.
-    """
-    num_rows = len(rows)
-    similarity = rows.new_full((num_rows, k), -torch.inf)
-    index = torch.zeros((num_rows, k), dtype=torch.int64, device=rows.device)
-    least = rows.new_full((num_rows,), torch.inf)
-    strip_rows = max(1, min(num_rows, STRIP_ROWS, STRIP_BYTES // (4 * num_rows)))
-    buffer = rows.new_empty(strip_rows * num_rows)
-
-    def take(some: slice, scores: Tensor, offset: int) -> None:
-        """Merge the best of further ``[rows, points]`` similarities into those of some rows."""
-        best, place = scores.topk(min(k, scores.shape[1]))
-        best = torch.cat([similarity[some], best], dim=1)
-        place = torch.cat([index[some], place + offset], dim=1)
-        similarity[some], chosen = best.topk(k)
-        index[some] = place.gather(1, chosen)
-
-    for start in range(0, num_rows, strip_rows):
-        stop = min(start + strip_rows, num_rows)
-        here, later = slice(start, stop), slice(stop, num_rows)
-        size = stop - start
-        strip = buffer[: size * (num_rows - start)].view(size, -1)
-        multiply_rows(rows[here], rows[start:], strip)
-        least[here] = torch.minimum(least[here], strip.amin(dim=1))
-        own = torch.arange(size, device=rows.device)
-        strip[own, own] = torch.inf  # first, whatever rounding says of duplicates
-        take(here, strip, start)
-        if stop < num_rows:
-            others = strip[:, size:]
-            least[later] = torch.minimum(least[later], others.amin(dim=0))
-            take(later, others.T.contiguous(), start)
-    similarity[:, 0] = 1
-    distance = (2 - 2 * similarity).clamp_min_(0)
-    largest = 2 - 2 * least
-    largest[largest <= 0] = 1
-    return _Neighbourhoods(index.cpu().numpy(), distance.cpu().numpy(), largest.cpu().numpy())
-
-
-def _distances(rows: Tensor, sets: sparse.csr_array, found: _Neighbourhoods) -> NDArray[np.float32]:
-    """Return the squared distances of the entries of ``sets``, most of which are known."""
-    num_rows = len(rows)
-    order = found.nearest.argsort(axis=1)
-    known = (
-        np.arange(num_rows)[:, None] * num_rows + np.take_along_axis(found.nearest, order, 1)
-    ).ravel()
-    first = np.repeat(np.arange(num_rows), np.diff(sets.indptr))
-    wanted = first * num_rows + sets.indices
-    place = np.searchsorted(known, wanted).clip(max=known.size - 1)
-    distance: NDArray[np.float32]
-    distance = np.take_along_axis(found.distance, order, 1).ravel()[place]
-    missing = np.flatnonzero(known[place] != wanted)
-    counts = np.bincount(first[missing], minlength=num_rows)
-    rest = sparse.csr_array(
-        (
-            np.ones(len(missing), np.float32),
-            sets.indices[missing],
-            np.concatenate([[0], counts.cumsum()]),
-        ),
-        shape=sets.shape,
-    )
-    distance[missing] = entry_distances(rows, rest)
-    return distance
 
 
 def _one_hot(index: NDArray[np.int64], num_columns: int) -> sparse.csr_array:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from crosswalk.metrics import reranking as reranking_module
 from crosswalk.metrics.ranking import Rescoring, rank_embeddings
 from crosswalk.metrics.reranking import cross_modal, cross_modal_bonus, k_reciprocal
 
@@ -141,19 +140,6 @@ def test_the_k_reciprocal_re_ranking_equals_the_dense_algorithm(
 
     expected = k_reciprocal_in_a_loop(query, gallery, k1, k2, weight)
     # float32 inside
-    np.testing.assert_allclose(scores_of(rescoring, query, gallery), expected, atol=2e-6)
-
-
-@pytest.mark.parametrize("strip_rows", [1, 7, 50])
-def test_strips_of_any_size_give_the_same_neighbours(
-    monkeypatch: pytest.MonkeyPatch, strip_rows: int
-) -> None:
-    query, gallery = draw(20, 31)
-    monkeypatch.setattr(reranking_module, "STRIP_ROWS", strip_rows)
-
-    rescoring = k_reciprocal(query, gallery, k1=6, k2=3, distance_weight=0.3)
-
-    expected = k_reciprocal_in_a_loop(query, gallery, 6, 3, 0.3)
     np.testing.assert_allclose(scores_of(rescoring, query, gallery), expected, atol=2e-6)
 
 
