@@ -31,7 +31,7 @@ def read_cmmt(path: str | Path) -> dict[str, Tensor]:
 
 
 def import_cmmt(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the official weights as a state dict of `TwoStream`, in float32.
+    """Return the official weights as a state dict of `TwoStream`, at least in float32.
 
     Its streams are a ResNet and a `BiLstm` on `LearnedWords`, its heads `normed_projection` for
     images and `normed` for captions. The 1x1 convolutions become linear layers. The classifier

@@ -30,7 +30,7 @@ def read_mmcl(path: str | Path) -> dict[str, Tensor]:
 
 
 def import_mmcl(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the official weights as a state dict of `ImageEncoder`, in float32.
+    """Return the official weights as a state dict of `ImageEncoder`, at least in float32.
 
     The classifiers are left out: ``base.fc`` of ImageNet, and ``classifier``, which the released
     training never uses.

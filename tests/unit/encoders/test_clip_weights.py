@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from crosswalk.encoders.clip import ClipDualEncoder
 from crosswalk.encoders.clip_weights import (
     fit_weights,
+    interpolate_positions,
     pretrained_file,
     read_weights,
     resize_position_embedding,
@@ -31,15 +32,15 @@ SQUARE = {
 
 
 def bilinear(grid: Tensor, rows: int, columns: int) -> Tensor:
-    """Interpolate one ``[g, g]`` channel by hand: pixel centres, edges repeated."""
-    side = len(grid)
+    """Interpolate one ``[h, w]`` channel by hand: pixel centres, edges repeated."""
+    height, width = grid.shape
     out = torch.empty(rows, columns, dtype=grid.dtype)
     for row in range(rows):
         for column in range(columns):
-            y = min(max((row + 0.5) * side / rows - 0.5, 0), side - 1)
-            x = min(max((column + 0.5) * side / columns - 0.5, 0), side - 1)
+            y = min(max((row + 0.5) * height / rows - 0.5, 0), height - 1)
+            x = min(max((column + 0.5) * width / columns - 0.5, 0), width - 1)
             top, left = int(y), int(x)
-            bottom, right = min(top + 1, side - 1), min(left + 1, side - 1)
+            bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
             upper = grid[top, left] * (1 - (x - left)) + grid[top, right] * (x - left)
             lower = grid[bottom, left] * (1 - (x - left)) + grid[bottom, right] * (x - left)
             out[row, column] = upper * (1 - (y - top)) + lower * (y - top)
@@ -56,6 +57,18 @@ def test_position_embeddings_are_interpolated_bilinearly(rows: int, columns: int
     assert_close(resized[0], embedding[0])
     for channel in range(2):
         expected = bilinear(embedding[1:, channel].view(3, 3), rows, columns)
+        assert_close(resized[1:, channel], expected.flatten())
+
+
+@pytest.mark.parametrize("given", [(1, 6), (2, 3), (3, 2)])
+def test_positions_of_any_grid_are_interpolated(given: tuple[int, int]) -> None:
+    embedding = torch.randn(7, 2, dtype=torch.float64)
+
+    resized = interpolate_positions(embedding, given, (5, 2))
+
+    assert_close(resized[0], embedding[0])
+    for channel in range(2):
+        expected = bilinear(embedding[1:, channel].view(given), 5, 2)
         assert_close(resized[1:, channel], expected.flatten())
 
 
@@ -140,6 +153,10 @@ def test_weights_of_another_architecture_are_refused(
 
     with pytest.raises(ValueError, match=message):
         fit_weights(weights, wanted, (3, 3), origin="weights.pt")
+
+
+def test_a_file_of_the_package_is_found_by_its_name() -> None:
+    assert pretrained_file("ViT-B-32", "tiny_clip.safetensors") == "tiny_clip.safetensors"
 
 
 def test_a_missing_file_that_is_no_tag_either_is_answered_with_the_tags() -> None:
