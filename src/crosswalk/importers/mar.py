@@ -121,7 +121,9 @@ def read_mar(path: str | Path) -> dict[str, Tensor]:
 
 
 def import_mar(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the official weights as a state dict of `ImageEncoder`, at least in float32, and the agents.
+    """Return the official weights as a state dict of `ImageEncoder`, and the agents.
+
+    In float32, or in float64 where the file is.
 
     `AGENTS` holds the weight of the classifier ``fc``, one row per source person in the official
     order of persons; it is no part of the encoder. A bias of ``fc``, as in ImageNet weights, is
