@@ -17,7 +17,7 @@ from torchvision.models.resnet import (  # type: ignore[import-untyped]
 )
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
-from crosswalk.encoders.clip_weights import read_weights
+from crosswalk.encoders.clip_weights import ASSETS, read_weights
 
 BlockKind = Literal["basic", "bottleneck"]
 
@@ -283,7 +283,7 @@ def _downloaded(name: str, arguments: dict[str, Any]) -> nn.Module:
 
 def _weights_of(name: str, pretrained: str) -> dict[str, Tensor]:
     """Return the weights in a local file, or those that timm downloads under a tag."""
-    if Path(pretrained).is_file():
+    if Path(pretrained).is_file() or (ASSETS / pretrained).is_file():
         return _read(pretrained)
     import timm
 
