@@ -62,12 +62,32 @@ def cross_modal_bonus(
     """
     if num_neighbours < 1:
         raise ValueError(f"reranking.num_neighbours={num_neighbours}: give 1 or more.")
-    of_query = _one_hot(most_similar(query, gallery, num_neighbours), len(gallery))
-    of_gallery = _one_hot(most_similar(gallery, gallery, num_neighbours), len(gallery))
-    bonus = sparse.csr_array(of_query @ of_gallery.T)
-    size = 2 * min(num_neighbours, len(gallery))
-    bonus.data = weight * bonus.data / (size - bonus.data)  # common / (both sizes - common)
-    return bonus
+    near_query, near_item = (
+        most_similar(rows, gallery, num_neighbours) for rows in (query, gallery)
+    )
+    return weight * overlaps(near_query, near_item)
+
+
+def overlaps(first: NDArray[np.int64], second: NDArray[np.int64]) -> sparse.csr_array:
+    """Return the Jaccard indices of all pairs of sets, where they are above 0.
+
+    One sparse product counts what every pair has in common.
+
+    Args:
+        first: ``[rows, n]`` members of each set, different numbers from 0.
+        second: ``[columns, n]`` the same.
+
+    Returns:
+        ``[rows, columns]`` float64 CSR in (0, 1].
+
+    Example:
+        >>> overlaps(np.array([[0, 1]]), np.array([[1, 0], [1, 2], [2, 3]])).toarray().round(2)
+        array([[1.  , 0.33, 0.  ]])
+    """
+    num_members = 1 + max(first.max(), second.max())
+    shared = sparse.csr_array(_one_hot(first, num_members) @ _one_hot(second, num_members).T)
+    shared.data /= 2 * first.shape[1] - shared.data  # both sizes less what they share
+    return shared
 
 
 def cross_modal(query: Tensor, gallery: Tensor, *, num_neighbours: int, weight: float) -> Rescoring:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from crosswalk.metrics.ranking import Rescoring, rank_embeddings
-from crosswalk.metrics.reranking import cross_modal, cross_modal_bonus, k_reciprocal
+from crosswalk.metrics.reranking import cross_modal, cross_modal_bonus, k_reciprocal, overlaps
 
 
 def draw(num_queries: int, num_gallery: int, width: int = 4) -> tuple[Tensor, Tensor]:
@@ -95,6 +95,15 @@ def test_the_cross_modal_bonus_is_the_share_of_common_neighbours(
     expected = bonus_in_a_loop(query, gallery, count, weight)
     assert bonus.dtype == np.float64
     np.testing.assert_allclose(bonus.toarray(), expected, rtol=1e-12)
+
+
+def test_the_overlap_of_two_sets_is_their_jaccard_index() -> None:
+    first, second = np.array([[3, 0, 5], [1, 2, 4]]), np.array([[5, 3, 0], [0, 6, 3], [7, 8, 9]])
+
+    found = overlaps(first, second)
+
+    np.testing.assert_allclose(found.toarray(), [[1, 2 / 4, 0], [0, 0, 0]])
+    assert found.nnz == 2
 
 
 def test_equal_items_are_neighbours_in_the_order_of_the_gallery() -> None:
