@@ -7,6 +7,7 @@ tells people apart with an ROC AUC of 0.81, that of a chunker's words (not quite
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -27,12 +28,19 @@ UNITS = ("word", "pair", "phrase")
 BACKENDS = ("rules", "textblob")
 LEXICON = Path(__file__).parents[1] / "assets" / "noun_phrases.json"
 
+RULES_VERSION = 1
+"""To be raised where the code below finds other phrases; the lists speak for themselves."""
+
 _POSSESSIVE = re.compile(r"'s\b")
 _SEGMENT = re.compile(r"[^a-z0-9\s/-]+")
 _TOKEN = re.compile(r"[\s/-]+")
 
 _BREAK = ""
 """Stands for a token that ends a phrase, where None is one that is skipped."""
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 class _Lexicon(NamedTuple):
@@ -256,6 +264,8 @@ class NounPhrases:
     unit: Literal["word", "pair", "phrase"]
     synonyms: bool
     backend: Literal["rules", "textblob"]
+    version = f"{RULES_VERSION}-{_digest(LEXICON)}"
+    """Changes with the word lists and the rules: phrases of another version are found anew."""
 
     def __init__(
         self,

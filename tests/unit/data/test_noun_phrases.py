@@ -1,5 +1,6 @@
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,25 @@ def test_a_unit_that_was_not_learned_is_named() -> None:
 
     with pytest.raises(ValueError, match=r"noun phrase 'hat' of 'a red hat' was not learned"):
         phrases(["a red hat"])
+
+
+def test_the_version_follows_the_word_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = NounPhrases.version
+    lists = json.loads(noun_phrases.LEXICON.read_text(encoding="utf-8"))
+    lists["skip_words"].append("zebra")
+    changed = tmp_path / "assets" / "noun_phrases.json"
+    changed.parent.mkdir()
+    changed.write_text(json.dumps(lists), encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    module = tmp_path / "data" / "noun_phrases.py"
+    module.write_text(Path(noun_phrases.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+
+    of_changed_lists = runpy.run_path(str(module))["NounPhrases"].version
+
+    assert of_changed_lists != version
+    assert runpy.run_path(noun_phrases.__file__)["NounPhrases"].version == version
 
 
 @pytest.mark.parametrize(
