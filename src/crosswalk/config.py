@@ -114,6 +114,9 @@ def restore(
         overrides: As for `compose`.
         vocabulary: File of the words that the run's tokenizer has learned, if it has.
 
+    Raises:
+        ValueError: An override does not exist, or gives one of `OF_THE_MODEL` another value.
+
     Example:
         >>> restore({"seed": 1, "trainer": {"devices": 2}}, ["trainer.devices=1"])
         {'seed': 1, 'trainer': {'devices': 1}}
@@ -127,19 +130,22 @@ def restore(
         fresh = compose([f"method={method}", choice.input_line or ""])
         chosen = OmegaConf.select(fresh, choice.key_or_group)  # None: the group is switched off
         OmegaConf.update(config, choice.key_or_group, chosen, merge=False)
-    for override in parsed:
-        if override not in choices:
-            _apply(override, config, groups)
+    single = [override for override in parsed if override not in choices]
+    for override in single:
+        _apply(override, config, groups)
     if "data" in stored:  # what the model was built for, and what interpolations once said
         kept = dict(_nested(stored["data"]))
         present = {key for key, _ in _nested(OmegaConf.to_container(config.data, resolve=False))}
+        names = [override.key_or_group for override in single]
+        _check_model_kept(config, kept, single)
         for key in OF_THE_MODEL:
             if key in kept and key in present:
                 OmegaConf.update(config.data, key, kept[key], merge=False)
         if vocabulary is not None and "tokenizer" in present:
             path = str(vocabulary.resolve())
             OmegaConf.update(config.data, "tokenizer.vocabulary", path, force_add=True)
-        if "protocol" in stored["data"]:
+        # given for the data alone it is refused later, by `check_together`
+        if "protocol" in stored["data"] and "data.protocol" not in names:
             config.data.protocol = config.protocol
     OmegaConf.set_struct(config, True)
     return config
@@ -459,6 +465,37 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
     parser = OverridesParser.create()
     parsed = []
     for line in overrides:
+def _check_model_kept(
+    config: DictConfig, kept: Mapping[str, Any], overrides: Iterable[Override]
+) -> None:
+    """Refuse overrides of what a model is evaluated with as it was trained.
+
+    Args:
+        config: The stored configuration with its overrides.
+        kept: Every dotted key of the stored ``data``, with its value.
+        overrides: Those of single keys.
+    """
+    of_the_model = [key for key in OF_THE_MODEL if key in kept]
+    given = []
+    for override in overrides:
+        name, value = override.key_or_group, None if override.is_delete() else override.value()
+        inner = [key for key, _ in _nested(value)] if isinstance(value, Mapping) else []
+        given += [name, *(f"{name}.{key}" for key in inner)]
+    for name in given:
+        key = name.removeprefix("data.")
+        if key == name or not any(f"{key}.".startswith(f"{model}.") for model in of_the_model):
+            continue
+        value = OmegaConf.select(config, name)
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if key in kept and plain == kept[key]:
+            continue
+        trained = "" if kept.get(key) is None else f", with {kept[key]}"
+        raise ValueError(
+            f"{name} belongs to the model, which is evaluated as it was trained{trained}. Leave "
+            "it out."
+        )
+
+
         line = line.removeprefix("--")
         try:
             override = parser.parse_override(line)

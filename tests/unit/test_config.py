@@ -350,6 +350,52 @@ def test_other_data_are_read_as_the_model_was_trained() -> None:
     assert rest == {**{key: fresh[key] for key in rest}, "root": "/x"}
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.image_size=[384,128]", r"data\.image_size belongs to the model.*with \[24, 8\]"),
+        ("data.interpolation=bilinear", r"data\.interpolation .*, with bicubic\. Leave it out"),
+        ("data.tokenizer.min_count=3", r"data\.tokenizer\.min_count .*, with 2"),
+        ("+data.tokenizer.order=count", r"data\.tokenizer\.order belongs .* trained\. Leave"),
+        ("data.transform.mean=[0,0,0]", r"data\.transform\.mean .*, with \[0\.5, 0\.5, 0\.5\]"),
+        ("data.transform={pixel_format: rgb01}", r"data\.transform\.pixel_format .*bgr255"),
+        ("~data.context_length", r"data\.context_length .*, with 9"),
+    ],
+)
+def test_what_belongs_to_the_model_takes_no_override(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        restore(of_a_model_with_words(), [override])
+
+
+def test_other_data_take_no_override_of_what_belongs_to_the_model() -> None:
+    with pytest.raises(ValueError, match=r"data\.image_size belongs to the model.*\[24, 8\]"):
+        restore(of_a_model_with_words(), ["data=own_pairs", "data.image_size=[384,128]"])
+
+
+def test_an_override_that_says_what_the_model_has_is_fine() -> None:
+    stored = of_a_model_with_words()
+    same = ["data.image_size=[24,8]", "data.transform.padding=5", "data.tokenizer.min_count=2"]
+
+    config = to_plain(restore(stored, same))
+
+    stored["data"]["transform"]["padding"] = 5
+    assert config == stored
+
+
+def test_what_an_earlier_run_did_not_store_can_be_given() -> None:
+    stored = plain()
+    del stored["data"]["interpolation"]
+
+    assert restore(stored, ["+data.interpolation=bicubic"]).data.interpolation == "bicubic"
+
+
+def test_a_protocol_of_the_data_of_a_stored_run_is_not_overruled() -> None:
+    config = to_plain(restore(plain(), ["data.protocol=official"]))
+
+    with pytest.raises(ValueError, match="write protocol=official"):
+        check_together(config, accumulates=False)
+
+
 @pytest.mark.parametrize("overrides", [[], ["data=own_pairs"]])
 def test_a_stored_vocabulary_is_that_of_the_tokenizer(tmp_path: Path, overrides: list[str]) -> None:
     file = tmp_path / "vocabulary.json"
