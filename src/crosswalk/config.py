@@ -325,17 +325,15 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
     sizes = data.spec
     if trains:
         _check_batches(method_class, data, plain["choices"])
-        if getattr(method_class, "needs_labels", False) and not getattr(data, "is_labelled", True):
-            raise ValueError(
-                f"method={plain['choices'].get('method')} learns from identities, and the training "
-                f"images of data={plain['choices'].get('data')} have none. Choose method=mmcl."
-            )
+        _check_labels(method_class, data, plain["choices"])
     elif sizes.num_source_person_ids == 0:
         sizes = replace(sizes, num_source_person_ids=1)
     parts = {"optim": instantiate(plain["optim"])}
     for name in encoders:
         parts[name] = instantiate(plain[name], **_words_for(plain[name], name, data))
     method = instantiate(plain["method"], data=sizes, **parts)
+    if trains:
+        _check_labels(method, data, plain["choices"])
     return Run(config=plain, data=data, method=method, trainer=trainer)
 
 
@@ -388,6 +386,22 @@ def _check_batches(method_class: Any, data: Any, choices: Mapping[str, str]) -> 
         f"data={choices.get('data')} gives {_named(gives)}; method={method} trains on "
         f"{_named(takes)}. Choose one of "
         f"{', '.join(f'data={name}' for name in known)}."
+    )
+
+
+def _check_labels(method: Any, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
+    """Refuse training data without identities for a method, or its class, that needs them."""
+    if not getattr(method, "needs_labels", False) or getattr(data, "is_labelled", True):
+        return
+    pairs = any(batch.__name__ == "PairBatch" for batch in getattr(data, "batch_types", ()))
+    what, without = ("pairs", "cmmt") if pairs else ("images", "mmcl")
+    name = choices.get("method")
+    # a method that can do without learns from identities only if it is told to
+    advice = f"method.* as configs/method/{name}.yaml sets it" if name == without else ""
+    raise ValueError(
+        f"method={name} learns from identities{', as it is set,' if advice else ''} and the "
+        f"training {what} of data={choices.get('data')} have none. "
+        f"{f'Leave {advice}' if advice else f'Choose method={without}'}."
     )
 
 
@@ -451,20 +465,6 @@ def _started_processes(environment: Mapping[str, str]) -> int:
     return 1
 
 
-# Composition
-
-
-def _groups() -> list[str]:
-    return sorted(path.name for path in config_folder().iterdir() if path.is_dir())
-
-
-def _parse(overrides: Iterable[str]) -> list[Override]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
-    parsed = []
-    for line in overrides:
 def _check_model_kept(
     config: DictConfig, kept: Mapping[str, Any], overrides: Iterable[Override]
 ) -> None:
@@ -496,6 +496,20 @@ def _check_model_kept(
         )
 
 
+# Composition
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in config_folder().iterdir() if path.is_dir())
+
+
+def _parse(overrides: Iterable[str]) -> list[Override]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    parsed = []
+    for line in overrides:
         line = line.removeprefix("--")
         try:
             override = parser.parse_override(line)

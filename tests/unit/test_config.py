@@ -522,3 +522,25 @@ def test_images_without_identities_are_refused_where_they_are_needed(tmp_path: P
     with pytest.raises(ValueError, match=r"method=supervised learns from identities.*method=mmcl"):
         build(compose(["method=supervised", *overrides]))
     assert build(compose(["method=mmcl", *overrides])).data.spec.num_samples == 2
+
+
+def write_unlabelled_pairs(folder: Path) -> Path:
+    rows = ["image,caption,person_id,split"]
+    for number, split in enumerate(["train"] * 4 + ["val", "val", "test", "test"]):
+        name = "" if split == "train" else f"{split}{number}"
+        rows.append(f"{number}.png,A man with a red coat {number}.,{name},{split}")
+        Image.new("RGB", (8, 16)).save(folder / f"{number}.png")
+    (folder / "pairs.csv").write_text("\n".join(rows))
+    return folder / "pairs.csv"
+
+
+def test_pairs_without_identities_are_refused_where_they_are_needed(tmp_path: Path) -> None:
+    root = f"data.root={write_unlabelled_pairs(tmp_path)}"
+    small = ["data=own_pairs", root, "data.cache=off", "text=lstm_learned_words_tiny"]
+    cmmt = ["method=cmmt", "encoder=resnet_tiny_normed", *small]
+
+    with pytest.raises(ValueError, match=r"method=cm_moco learns .* pairs of .*=cmmt"):
+        build(compose(["method=cm_moco", *small]))
+    with pytest.raises(ValueError, match=r"method=cmmt learns .*, as it is set,.*Leave method\.\*"):
+        build(compose([*cmmt, "method.relation=identities"]))
+    assert build(compose(cmmt)).data.spec.num_samples == 4

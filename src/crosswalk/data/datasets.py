@@ -26,7 +26,7 @@ Transform = Callable[[Any], Any]
 
 
 class PlanFactory(Protocol):
-    """Makes the batches of training samples with the given identities."""
+    """Makes the batches of training samples with the given identities, -1 where unknown."""
 
     def __call__(self, person_id: Index, *, batch_size: int, seed: int) -> BatchPlan:
         """Return the plan."""
@@ -183,6 +183,16 @@ def labelled(split: str, records: Sequence[Record]) -> Sequence[Record]:
         return records
     labels = relabel(record.person_id for record in records)
     return [replace(record, person_id=labels[record.person_id]) for record in records]
+
+
+def known_identities(person_id: Tensor, *, is_labelled: bool) -> Index:
+    """Return the identities of training samples for a plan: -1 of all where nobody knows them.
+
+    Example:
+        >>> known_identities(torch.tensor([0, 1]), is_labelled=False).tolist()
+        [-1, -1]
+    """
+    return person_id.numpy() if is_labelled else np.full(len(person_id), -1)
 
 
 def records_fingerprint(

@@ -311,6 +311,8 @@ def _check_one(
             *_caption_findings(splits, list((token_lengths or _clip_lengths)(captions))),
         ]
         counts = {name: count(splits.split(name)) for name in SPLITS}
+        if not splits.train_is_labelled:
+            counts["train"]["person_ids"] = 0
         trainable = bool(splits.train) and bool(splits.test)
     findings.sort(key=lambda finding: finding.severity != "error")
     deviations = count_deviations(splits)
@@ -330,15 +332,21 @@ def _check_one(
         images=tuple(problems),
         findings=tuple(findings),
         notices=tuple(notice for notice in notices if notice not in deviations),
-        command=_training_command(root, key) if usable else "",
+        command=_training_command(root, key, splits) if usable else "",
         fingerprint=fingerprint(splits),
         seconds=time.monotonic() - started,
     )
 
 
-def _training_command(root: Path, key: str) -> str:
-    method = "mmcl" if key in IMAGE_SOURCES else "rde"
-    return f'make train METHOD={method} DATA={key} ARGS="data.root={shlex.quote(str(root))}"'
+def _training_command(root: Path, key: str, splits: AnySplits) -> str:
+    method, arguments = "rde", f"data.root={shlex.quote(str(root))}"
+    if isinstance(splits, ImageSplits):
+        method = "mmcl"
+    elif not splits.train_is_labelled:
+        method = "cmmt"
+        if not splits.val:  # nobody can be held out of training
+            arguments += " protocol=official"
+    return f'make train METHOD={method} DATA={key} ARGS="{arguments}"'
 
 
 def _image_findings(
@@ -464,7 +472,8 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
             if not caption.strip():
                 empty.append(f"{record.image_path} ({record.origin})")
                 continue
-            people.setdefault(caption.strip(), {})[name, record.person_id] = None
+            if name != "train" or splits.train_is_labelled:
+                people.setdefault(caption.strip(), {})[name, record.person_id] = None
             if not caption.isascii() and any(map(_is_foreign, caption)):
                 foreign.append(f"{_short(caption)} ({record.origin})")
             if length > CONTEXT_LENGTH:
@@ -503,7 +512,9 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
                 "truncated_caption",
                 f"{are(len(long), 'caption')} longer than the {CONTEXT_LENGTH} tokens that "
                 "CLIP reads.",
-                "The end of them is not seen; shorten them if the data are yours.",
+                "Methods that read CLIP's tokens (data.tokenizer, as in method=rde) do not see the "
+                "end of them, those that read whole words count otherwise; shorten them if the "
+                "data are yours.",
                 tuple(long),
             )
         )

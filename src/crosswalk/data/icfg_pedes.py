@@ -98,7 +98,7 @@ def carve_val(splits: Splits, num_person_ids: int, seed: int) -> Splits:
         seed: Seed of the choice.
 
     Raises:
-        ValueError: If there is a val split already, or too few identities.
+        ValueError: If there is a val split already, no labels, or too few identities.
 
     Example:
         >>> from crosswalk.data.records import Record
@@ -111,6 +111,12 @@ def carve_val(splits: Splits, num_person_ids: int, seed: int) -> Splits:
         raise ValueError(
             f"{splits.dataset} has a val split of {len(splits.val):,} images; none can be carved "
             "from train. Remove data.val_person_ids."
+        )
+    if not splits.train_is_labelled:
+        raise ValueError(
+            f"The training pairs of {splits.dataset} in {splits.root} have no person ids, so no "
+            "people can be held out of training (protocol=val). Add rows of split val with person "
+            "ids, or pass protocol=official, which chooses the best epoch on test."
         )
     person_ids = sorted({record.person_id for record in splits.train})
     if not 1 <= num_person_ids < len(person_ids):

@@ -32,6 +32,7 @@ from crosswalk.data.datasets import (
     check_choice,
     height_and_width,
     ids_of,
+    known_identities,
     labelled,
     load_batches,
     records_fingerprint,
@@ -91,7 +92,7 @@ class ImageToImageData(L.LightningDataModule):
         crop: Part of a training image that is read; None reads all of it.
         interpolation: Of the resizing of training images.
         eval_interpolation: Of the resizing of queries and gallery; None: as in training.
-        plan: Makes the training batches, given the identity of every sample.
+        plan: Makes the training batches, given the identity of every sample; -1 if unknown.
         batch_size: Training images of a step, over all processes together.
         eval_batch_size: Queries or gallery images of an evaluation step, likewise.
         num_workers: Processes that load batches, per training process; 0 is none besides it.
@@ -455,7 +456,7 @@ class ImageToImageData(L.LightningDataModule):
     def _training_loader(self, make_plan: PlanFactory, first_pass: int) -> EpochLoader:
         _, world_size = rank_and_world_size()
         check_batch_size(self.batch_size, world_size)
-        person_id = self._samples.person_id.numpy()
+        person_id = known_identities(self._samples.person_id, is_labelled=self.is_labelled)
         plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed)
         return load_batches(
             self._samples,

@@ -2,11 +2,13 @@
 
 Columns (CSV header) or keys (one JSON object per line): ``image``, ``caption``, ``person_id``,
 ``split`` and, where known, ``camera_id``. One row per caption; rows that name the same image add
-captions to it. Image names start from the folder of the file.
+captions to it. Image names start from the folder of the file. Where nobody knows the people of the
+training images, ``person_id`` is empty (in JSON: or null) in all rows of train.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +31,8 @@ EXAMPLE = (
 def read_own_pairs(path: Path) -> Splits:
     r"""Return the splits of a file of one's own pairs, checked row by row.
 
-    Person ids may be numbers or names; names are numbered in alphabetical order.
+    Person ids may be numbers or names; names are numbered in alphabetical order. Training images
+    without one are given a number each.
 
     Args:
         path: The file, or a folder that holds exactly one such file.
@@ -60,6 +63,7 @@ def read_own_pairs(path: Path) -> Splits:
         else:
             problems.append(f"line {line}: {complaint}")
     by_image = _merge(checked, problems)
+    problems += _half_labelled(by_image)
     raise_problems(path, problems, "Correct the file; nothing was read from it.")
     if not by_image:
         raise ValueError(f"{path} holds no pairs. {EXAMPLE}")
@@ -106,9 +110,9 @@ def _json_rows(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int
         yield (
             line,
             {
-                key: str(value).strip()
+                key: "" if value is None else str(value).strip()
                 for key, value in row.items()
-                if isinstance(value, str | int) and not isinstance(value, bool)
+                if isinstance(value, str | int | None) and not isinstance(value, bool)
             },
         )
 
@@ -117,11 +121,13 @@ def _complaint(row: Row) -> str | None:
     missing = [name for name in REQUIRED if name not in row]
     if missing:
         return f"{' and '.join(f'`{name}`' for name in missing)} should be given, as text or number"
-    for name in ("image", "caption", "person_id"):
+    for name in ("image", "caption"):
         if not row[name]:
             return f"`{name}` is empty"
     if row["split"] not in SPLITS:
         return f"`split` should be train, val or test, but is {row['split']!r}"
+    if not row["person_id"] and row["split"] != "train":
+        return f"`person_id` is empty; only rows of train may go without one, not {row['split']}"
     camera_id = row.get("camera_id", "")
     if camera_id and not camera_id.isdecimal():
         return f"`camera_id` should be a whole number >= 0 or empty, but is {camera_id!r}"
@@ -156,20 +162,36 @@ def _merge(rows: list[tuple[int, Row]], problems: list[str]) -> dict[str, list[t
     return by_image
 
 
+def _half_labelled(by_image: dict[str, list[tuple[int, Row]]]) -> list[str]:
+    """Return a problem for each training image without a person if others have one."""
+    training = [rows[0] for rows in by_image.values() if rows[0][1]["split"] == "train"]
+    known = [line for line, row in training if row["person_id"]]
+    if not known:
+        return []
+    return [
+        f"line {line}: `person_id` is empty, but given in line {known[0]}; all rows of train have "
+        "one, or none"
+        for line, row in training
+        if not row["person_id"]
+    ]
+
+
 def _splits(path: Path, by_image: dict[str, list[tuple[int, Row]]], ignored: set[str]) -> Splits:
-    names = sorted({rows[0][1]["person_id"] for rows in by_image.values()})
+    people = {rows[0][1]["person_id"] for rows in by_image.values()}
+    names = sorted(people - {""})
     numbers = [int(name) for name in names if _is_plain_number(name)]
     if len(numbers) == len(names):
         person_id = {name: int(name) for name in names}
     else:
         person_id = {name: number for number, name in enumerate(names)}
+    own = itertools.count(max(person_id.values(), default=-1) + 1)
     records: dict[str, list[Record]] = {name: [] for name in SPLITS}
     for image, rows in by_image.items():
         line, row = rows[0]
         records[row["split"]].append(
             Record(
                 path.parent / image,
-                person_id[row["person_id"]],
+                person_id[row["person_id"]] if row["person_id"] else next(own),
                 int(row.get("camera_id") or -1),
                 tuple(each["caption"] for _, each in rows),
                 f"{path.name}, line {line}",
@@ -178,6 +200,12 @@ def _splits(path: Path, by_image: dict[str, list[tuple[int, Row]]], ignored: set
     notices = []
     if len(numbers) < len(names):
         notices.append(f"{len(names):,} person names were numbered in alphabetical order.")
+    if not (train_is_labelled := "" not in people):
+        notices.append(
+            f"None of the {len(records['train']):,} training images has a person id: each counts "
+            "as a person of its own. They can be trained on without labels (method=cmmt; "
+            "method=rde takes other images of the same person for negatives)."
+        )
     if ignored:
         notices.append(f"Columns that are not used: {', '.join(sorted(ignored))}.")
     empty = [name for name in SPLITS if not records[name]]
@@ -192,6 +220,7 @@ def _splits(path: Path, by_image: dict[str, list[tuple[int, Row]]], ignored: set
         test=tuple(records["test"]),
         image_folder=path.parent,
         annotation_files=(path,),
+        train_is_labelled=train_is_labelled,
     )
     return replace(with_notices(splits), notices=(*notices, *with_notices(splits).notices))
 

@@ -190,7 +190,7 @@ class IdentityBatches:
     stop where we cut anew. CM-MoCo's identities have to be 0, 1, ..., here they may be any.
 
     Args:
-        person_id: ``[num_samples]`` identity of each sample.
+        person_id: ``[num_samples]`` identity of each sample; -1 where it is unknown.
         batch_size: Samples of a global batch, P * K.
         seed: Not negative.
         samples_per_person: K.
@@ -217,6 +217,12 @@ class IdentityBatches:
         sort_batches: bool = False,
     ) -> None:
         _check_batch_size(batch_size)
+        if (np.asarray(person_id) < 0).any():
+            raise ValueError(
+                "data.plan=identity_plan puts several samples of a person into a batch, and the "
+                "training set has no person ids. Take crosswalk.data.plans.shuffled_plan as "
+                "data.plan._target_, without data.plan.samples_per_person."
+            )
         if scarce not in ("draw", "repeat"):
             raise ValueError(f"data.plan.scarce={scarce!r} is not draw or repeat.")
         if batch_size % samples_per_person:

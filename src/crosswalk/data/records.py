@@ -48,6 +48,8 @@ class Splits:
             noise-index files count in. Where False, such a file must be refused.
         image_folder: Folder that the image names in the annotation start from.
         annotation_files: The annotation files that were read.
+        train_is_labelled: Whether the identities of the training images are known. Where not,
+            each of them has a person id of its own, which means nothing.
     """
 
     dataset: str
@@ -61,6 +63,7 @@ class Splits:
     pair_order_is_published: bool = True
     image_folder: Path = field(default_factory=Path)
     annotation_files: tuple[Path, ...] = ()
+    train_is_labelled: bool = True
 
     def split(self, name: str) -> tuple[Record, ...]:
         """Return the records of the split called ``name``.

@@ -33,6 +33,7 @@ from crosswalk.data.datasets import (
     check_batch_size,
     check_choice,
     height_and_width,
+    known_identities,
     labelled,
     load_batches,
     records_fingerprint,
@@ -118,7 +119,7 @@ class TextToImageData(L.LightningDataModule):
         phrases: Makes what finds the noun phrases of the training captions, for methods that
             compare them; None where none does.
         transform: Augments and normalises a batch.
-        plan: Makes the training batches, given the identity of every sample.
+        plan: Makes the training batches, given the identity of every sample; -1 if unknown.
         batch_size: Training pairs of a step, over all processes together.
         eval_batch_size: Queries or gallery images of an evaluation step, likewise.
         num_workers: Processes that load batches, per training process; 0 is none besides it.
@@ -215,15 +216,28 @@ class TextToImageData(L.LightningDataModule):
             vocabulary_size=self.tokenizer.vocabulary_size,
         )
 
-    @cached_property
-    def train_person_id(self) -> Tensor:
-        """``[num_samples]`` true labels of the training pairs' images, for analysis only."""
-        table = self._table("train")
-        return torch.from_numpy(table.person_id[table.image_of_caption])
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the identities of the training images are known; else each has its own."""
+        return self.splits.train_is_labelled
 
     @cached_property
-    def train_image_person_id(self) -> Tensor:
-        """``[num_images]`` true labels of the training images, for analysis only."""
+    def train_person_id(self) -> Tensor | None:
+        """``[num_samples]`` true labels of the training pairs' images, for analysis only.
+
+        None where nobody knows them.
+        """
+        person_id = self.train_image_person_id
+        return None if person_id is None else person_id[self._table("train").image_of_caption]
+
+    @cached_property
+    def train_image_person_id(self) -> Tensor | None:
+        """``[num_images]`` true labels of the training images, for analysis only.
+
+        None where nobody knows them.
+        """
+        if not self.is_labelled:
+            return None
         return torch.from_numpy(self._table("train").person_id)
 
     @property
@@ -262,16 +276,20 @@ class TextToImageData(L.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Return what the run record says about the data, as plain values."""
+        counts = {
+            name: count(self._tables[name].records if name in self._tables else records)
+            for name in SPLITS
+            if (records := self.splits.split(name))
+        }
+        if not self.is_labelled:
+            counts["train"]["person_ids"] = 0
         return {
             "dataset": self.splits.dataset,
             "root": str(self.splits.root),
             "layout": self.splits.layout,
             "fingerprint": self.fingerprint,
-            "counts": {
-                name: count(self._tables[name].records if name in self._tables else records)
-                for name in ("train", "val", "test")
-                if (records := self.splits.split(name))
-            },
+            "counts": counts,
+            "labelled": self.is_labelled,
             "changed_captions": int(
                 (self.caption_of_sample != np.arange(self.spec.num_samples)).sum()
             ),
@@ -419,7 +437,7 @@ class TextToImageData(L.LightningDataModule):
     def _training_loader(self, make_plan: PlanFactory, first_pass: int) -> EpochLoader:
         _, world_size = rank_and_world_size()
         check_batch_size(self.batch_size, world_size)
-        person_id = self._pairs.person_id.numpy()
+        person_id = known_identities(self._pairs.person_id, is_labelled=self.is_labelled)
         plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed)
         return self._loader(self._pairs, plan, seed=self.seed, first_pass=first_pass)
 

@@ -110,6 +110,7 @@ class CMMT(Method[PairBatch]):
         self.clustering = clustering
         self.refinement = refinement
         self.relation = relation
+        self.needs_labels = relation == "identities"
         self.iou_power = iou_power
         self.directions = directions
         self.text_slot = text_slot

@@ -218,6 +218,8 @@ def test_captions_longer_than_clip_reads_are_a_warning(
     assert codes == ["truncated_caption"] * truncated
     if truncated:
         assert only(report).items[0].startswith(f'{num_words + 2} tokens: "red red')
+        assert "77 tokens that CLIP reads" in only(report).message
+        assert "whole words count otherwise" in only(report).next_step
 
 
 def test_letters_of_another_script_are_a_warning(folder: Path) -> None:
@@ -354,6 +356,29 @@ def test_own_pairs_are_checked_the_same_way(tmp_path: Path) -> None:
     assert report.findings[0].items == (
         f"{tmp_path / 'b.jpg'} (pairs.csv, line 3): no such file in its folder",
     )
+
+
+@pytest.mark.parametrize("with_val", [True, False])
+def test_pairs_without_people_are_trained_on_by_a_method_without_labels(
+    tmp_path: Path, with_val: bool
+) -> None:
+    rows = [
+        *("a.jpg,A man.,,train", "b.jpg,A man.,,train", "c.jpg,A man.,ben,test"),
+        *(["d.jpg,He.,anna,val"] if with_val else []),
+    ]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["image,caption,person_id,split", *rows]))
+    for name in "abcd":
+        write_image(tmp_path / f"{name}.jpg")
+
+    report = check(path, token_lengths=words)
+
+    assert report.findings == ()  # nobody knows whether the caption is of several people
+    assert report.counts["train"] == {"person_ids": 0, "images": 2, "captions": 2}
+    assert report.counts["test"]["person_ids"] == 1
+    assert any("None of the 2 training images has a person id" in text for text in report.notices)
+    arguments = f"data.root={path}" + ("" if with_val else " protocol=official")
+    assert report.command == f'make train METHOD=cmmt DATA=own_pairs ARGS="{arguments}"'
 
 
 def test_the_json_report_holds_everything(folder: Path, tmp_path: Path) -> None:

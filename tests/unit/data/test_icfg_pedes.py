@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,13 @@ def test_the_choice_follows_the_seed_and_not_the_order_of_records() -> None:
 
     assert ids[0] == ids[1]
     assert ids[0] != ids[2]
+
+
+def test_nobody_can_be_held_out_of_pairs_without_people() -> None:
+    splits = replace(made(7), train_is_labelled=False)
+
+    with pytest.raises(ValueError, match=r"no person ids.*rows of split val.*protocol=official"):
+        carve_val(splits, 2, seed=5)
 
 
 def test_carving_is_told_and_ends_the_published_order() -> None:

@@ -158,6 +158,13 @@ def test_nobody_knows_the_people_of_unlabelled_images(root: Path) -> None:
     assert description["counts"]["gallery"]["person_ids"] == 3
 
 
+def test_unlabelled_images_are_not_batched_by_identity(root: Path) -> None:
+    plan = partial(identity_plan, samples_per_person=2)
+
+    with pytest.raises(ValueError, match=r"data\.plan=identity_plan .* has no person ids"):
+        make_data(root, unlabelled, plan=plan).train_dataloader()
+
+
 def test_no_people_can_be_held_out_of_unlabelled_images(root: Path) -> None:
     def held_out_already(root: Path) -> ImageSplits:
         return replace(held_out(root), train_is_labelled=False)

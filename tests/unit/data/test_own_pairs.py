@@ -100,7 +100,13 @@ GOOD = "a.jpg,A man.,1,train"
         (["b.jpg,,1,train"], "line 3: `caption` is empty"),
         (["b.jpg,  ,1,train"], "line 3: `caption` is empty"),
         ([",A man.,1,train"], "line 3: `image` is empty"),
-        (["b.jpg,A man.,,train"], "line 3: `person_id` is empty"),
+        (
+            ["b.jpg,A man.,,train"],
+            "line 3: `person_id` is empty, but given in line 2; all rows of train have one, or",
+        ),
+        (["b.jpg,A man.,,test"], "line 3: `person_id` is empty; only rows of train may go without"),
+        (["b.jpg,A man.,,val"], "one, not val"),
+        (["a.jpg,He.,,train"], "line 3: image 'a.jpg' has `person_id` '', but '1' in line 2"),
         (["b.jpg,A man.,1"], "line 3: `split` should be given"),
         (["b.jpg,A man, in red,1,train"], "line 3: 5 cells, the header has 4; put text that"),
         ([GOOD], "line 3: the same image and caption as line 2; remove one"),
@@ -118,8 +124,62 @@ def test_a_wrong_row_is_named_with_file_and_line(
     with pytest.raises(ValueError, match=r"pairs\.csv, line") as error:
         read_own_pairs(path)
 
-    assert f"{path}, {message}" in str(error.value)
+    assert f"{path}, " in str(error.value)
+    assert message in str(error.value)
     assert "Correct the file" in str(error.value)
+
+
+UNLABELLED = (
+    "a.jpg,A man.,,train",
+    "b.jpg,A woman.,,train",
+    "a.jpg,He runs.,,train",
+    "c.jpg,A boy.,{0},test",
+    "d.jpg,A girl.,{1},test",
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "of_test", "of_train"),
+    [(("3", "0"), [3, 0], [4, 5]), (("zoe", "anna"), [1, 0], [2, 3])],
+)
+def test_every_training_image_without_a_person_is_its_own(
+    tmp_path: Path, names: tuple[str, str], of_test: list[int], of_train: list[int]
+) -> None:
+    rows = [row.format(*names) for row in UNLABELLED]
+
+    splits = read_own_pairs(write(tmp_path / "pairs.csv", HEADER, *rows))
+
+    assert not splits.train_is_labelled
+    assert [record.person_id for record in splits.test] == of_test
+    assert [record.person_id for record in splits.train] == of_train
+    assert [record.captions for record in splits.train] == [("A man.", "He runs."), ("A woman.",)]
+    assert any("None of the 2 training images has a person id" in text for text in splits.notices)
+    assert not any("share" in text for text in splits.notices)
+
+
+@pytest.mark.parametrize("nobody", [None, "", " "])
+def test_json_lines_may_name_nobody(tmp_path: Path, nobody: str | None) -> None:
+    lines = [as_json(person_id=nobody), as_json(image="b.jpg", split="test")]
+
+    splits = read_own_pairs(write(tmp_path / "pairs.jsonl", *lines))
+
+    assert [record.person_id for record in splits.train] == [2]
+    assert not splits.train_is_labelled
+
+
+def test_training_images_with_people_are_labelled(tmp_path: Path) -> None:
+    assert read_own_pairs(write(tmp_path / "pairs.csv", HEADER, GOOD)).train_is_labelled
+
+
+def test_the_first_training_image_may_be_the_one_without_a_person(tmp_path: Path) -> None:
+    rows = ["a.jpg,A man.,,train", "b.jpg,He.,anna,train", "c.jpg,She.,,train"]
+    path = write(tmp_path / "pairs.csv", HEADER, *rows)
+
+    with pytest.raises(ValueError, match="2 problems") as error:
+        read_own_pairs(path)
+
+    for line in (2, 4):
+        assert f"line {line}: `person_id` is empty, but given in line 3" in str(error.value)
 
 
 @pytest.mark.parametrize("camera_id", ["x", "-1", "1.5"])
@@ -135,7 +195,8 @@ def test_a_wrong_camera_is_named(tmp_path: Path, camera_id: str) -> None:
     [
         ("{", "line 2, column 2: not valid JSON"),
         ("[1]", "line 2: not a JSON object"),
-        (as_json(caption=None), "line 2: `caption` should be given, as text or number"),
+        (as_json(caption=None), "line 2: `caption` is empty"),
+        ('{"image": "b.jpg", "caption": "He.", "split": "train"}', "line 2: `person_id` should be"),
         (as_json(person_id=True), "line 2: `person_id` should be given, as text or number"),
         (as_json(caption=["A man."]), "line 2: `caption` should be given, as text or number"),
         (as_json(split="Train"), "line 2: `split` should be train, val or test, but is 'Train'"),

@@ -289,6 +289,12 @@ def test_a_sorted_plan_has_its_fixed_length_with_several_cuts() -> None:
     assert len(lists(plan)) == len(plan) == 4
 
 
+@pytest.mark.parametrize("person_id", [[-1], [-1] * 9, [3, 3, -1, 3]])
+def test_identities_have_to_be_known_to_be_batched(person_id: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"no person ids\. Take .*plans\.shuffled_plan"):
+        identity_plan(np.array(person_id), batch_size=4, seed=0)
+
+
 def test_the_default_identity_plan_is_that_of_earlier_versions() -> None:
     plan = identity_plan(people(5, 3, 2, 4, 1), batch_size=4, seed=7, samples_per_person=2)
 

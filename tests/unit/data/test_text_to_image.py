@@ -324,6 +324,49 @@ def test_every_training_image_has_the_label_of_its_samples(root: Path) -> None:
         assert batch.image_index[row].item() == expected_samples(root)[sample][0]
 
 
+def unlabelled(root: Path) -> Splits:
+    splits = read(root)
+    train = tuple(replace(record, person_id=50 + n) for n, record in enumerate(splits.train))
+    return replace(splits, train=train, train_is_labelled=False)
+
+
+def test_nobody_knows_the_people_of_unlabelled_pairs(root: Path) -> None:
+    data = make_data(root, unlabelled)
+
+    batch = next(iter(data.train_dataloader()))
+
+    assert (make_data(root).is_labelled, data.is_labelled) == (True, False)
+    assert data.train_person_id is None
+    assert data.train_image_person_id is None
+    assert torch.equal(batch.person_id, batch.image_index)  # captions of one image stay together
+    assert data.spec == DataSpec(
+        num_samples=30, num_images=15, num_person_ids=15, num_cameras=3, vocabulary_size=49408
+    )
+    description = data.describe()
+    assert description["labelled"] is False
+    assert description["counts"]["train"] == {"person_ids": 0, "images": 15, "captions": 30}
+    assert description["counts"]["test"]["person_ids"] == 3
+
+
+def test_unlabelled_pairs_are_not_batched_by_identity(root: Path) -> None:
+    plan = partial(identity_plan, samples_per_person=2)
+    data = make_data(root, unlabelled, plan=plan)
+
+    with pytest.raises(ValueError, match=r"data\.plan=identity_plan .* has no person ids"):
+        data.train_dataloader()
+    assert len(make_data(root, plan=plan).train_dataloader()) == 30 // 8
+
+
+def test_no_people_can_be_held_out_of_unlabelled_pairs(root: Path) -> None:
+    def without_val(root: Path) -> Splits:
+        return replace(unlabelled(root), val=())
+
+    with pytest.raises(ValueError, match=r"pairs of tiny .* no person ids.*protocol=official"):
+        make_data(root, without_val, protocol="val")
+    assert make_data(root, without_val, protocol="official").evaluation_roles("fit")
+    assert make_data(root, unlabelled, protocol="val").num_evaluation_samples("val", "query") == 12
+
+
 def test_noise_may_come_from_a_file(root: Path, tmp_path: Path) -> None:
     index = np.roll(np.arange(30), 1)
     np.save(tmp_path / "noise.npy", index)
