@@ -25,8 +25,8 @@ from torch import Tensor
 EXACT = "flat"
 """The exact search."""
 
-ROWS_AT_ONCE = 4096
-"""Points whose distances to as many others are held at one time: 64 MiB, twice."""
+ROWS_AT_ONCE = 1024
+"""Points whose products with as many others are held at one time."""
 
 PAIRS_AT_ONCE = 4096
 """Pairs of points that are held at one time to compute their distance."""
@@ -156,41 +156,64 @@ def _closest(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the points with the largest ``x . y - |y|^2 / 2``, this closeness, and the least one.
 
-    The order is that of the distances. A tile of products serves the points of its rows and,
-    transposed, those of its columns, so only half of the tiles are computed.
+    The order is that of the distances. A tile of products serves the points of its rows and those
+    of its columns, so only half of the tiles are computed; of a tile, only products above the
+    least closeness that a point has so far are looked at.
     """
     index = rows.new_zeros(len(rows), k, dtype=torch.int64)
     closeness = rows.new_full((len(rows), k), -torch.inf)
-    size = min(ROWS_AT_ONCE, len(rows))
     least = rows.new_full((len(rows),), torch.inf)
-    tile, turned = rows.new_empty(size * size), rows.new_empty(size * size)
+    size = min(ROWS_AT_ONCE, len(rows))
+    starts = range(0, len(rows), size)
+    tile = rows.new_empty(size * size)
 
-    def merge(start: int, scores: Tensor, first: int) -> None:
+    def products(above: slice, beside: slice) -> Tensor:
+        left, right = rows[above], rows[beside]
+        product = tile[: len(left) * len(right)].view(len(left), len(right))
+        with torch.autocast(rows.device.type, enabled=False), _full_precision():
+            return torch.mm(left, right.T, out=product)
+
+    def merge(some: slice, product: Tensor, others: slice) -> None:
+        """Take what ``product`` of some points and others has for the former."""
         if farthest:
-            ends = least[start : start + len(scores)]
-            torch.minimum(ends, scores.amin(dim=1), out=ends)
-        value, place = scores.topk(min(k, scores.shape[1]), sorted=False)
-        best = closeness[start : start + len(scores)]
-        names = index[start : start + len(scores)]
-        value, chosen = torch.cat([best, value], dim=1).topk(k)
-        names.copy_(torch.cat([names, place + first], dim=1).gather(1, chosen))
-        best.copy_(value)
+            ends = (product - half_norm[others]).amin(dim=1)
+            least[some] = torch.minimum(least[some], ends)
+        # No product below it can help; exactly that, if all points are equally long.
+        bound = closeness[some, -1] + half_norm[others].min()
+        # Asking in the order of memory is faster than sorting the few that are found is slow.
+        if product.is_contiguous():
+            point, other = (product > bound[:, None]).nonzero().unbind(1)
+        else:
+            other, point = (bound < product.T).nonzero().unbind(1)
+            order = point.argsort(stable=True)
+            point, other = point[order], other[order]
+        if not len(point):
+            return
+        counts = point.bincount(minlength=len(product))
+        place = torch.arange(len(point), device=rows.device) - (counts.cumsum(0) - counts)[point]
+        width = k + int(counts.max())
+        values = rows.new_full((len(product), width), -torch.inf)
+        names = index.new_zeros(len(product), width)
+        values[:, :k], names[:, :k] = closeness[some], index[some]
+        values[point, k + place] = product[point, other] - half_norm[others][other]
+        names[point, k + place] = other + others.start
+        closeness[some], chosen = values.topk(k)
+        index[some] = names.gather(1, chosen)
 
-    for top in range(0, len(rows), size):
-        above = rows[top : top + size]
-        for left in range(top, len(rows), size):
-            beside = rows[left : left + size]
-            product = tile[: len(above) * len(beside)].view(len(above), len(beside))
-            with torch.autocast(rows.device.type, enabled=False), _full_precision():
-                torch.mm(above, beside.T, out=product)
-            if left == top:
-                product.fill_diagonal_(torch.inf)  # itself first, whatever rounding says
-            else:
-                column = turned[: product.numel()].view(len(beside), len(above))
-                torch.sub(product.T, half_norm[top : top + size], out=column)
-                merge(left, column, top)
-            product -= half_norm[left : left + size]
-            merge(top, product, left)
+    blocks = [slice(start, start + size) for start in starts]
+    for block in blocks:  # first these, so that there is a least closeness
+        product = products(block, block).sub_(half_norm[block])
+        if farthest:
+            least[block] = product.amin(dim=1)
+        product.fill_diagonal_(torch.inf)  # itself first, whatever rounding says
+        found = min(k, len(product))
+        closeness[block, :found], place = product.topk(found)
+        index[block, :found] = place + block.start
+    for number, above in enumerate(blocks):
+        for beside in blocks[number + 1 :]:
+            product = products(above, beside)
+            merge(above, product, beside)
+            merge(beside, product.T, above)
     return index, closeness, least
 
 
