@@ -228,7 +228,9 @@ def tiny(case: Case) -> None:
     )
     method = cm_moco(case, encoder, case.item("num_classes"), build)
     load(method, case, "sd__")
-    official = {name.removeprefix("sd__"): case.tensor(name) for name in case if "sd__" in name}
+    official = {
+        name.removeprefix("sd__"): case.tensor(name) for name in case if name.startswith("sd__")
+    }
     for name, value in import_cm_moco(official).items():
         case.check(torch.equal(encoder.state_dict()[name], value), f"{name} is imported")
     images, tokens, length = (case.tensor(name) for name in ("images", "tokens", "lengths"))
