@@ -65,6 +65,9 @@ class ClipText(nn.Module):
         (torch.Size([1, 4]), 4)
     """
 
+    keeps_linears = True
+    """CM-MoCo's initialisation of linear layers passes by what is moved as a whole."""
+
     def __init__(
         self,
         words: Sequence[str] | None = None,

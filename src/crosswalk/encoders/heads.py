@@ -111,7 +111,9 @@ def reinitialize_linears(module: nn.Module) -> None:
     """Draw every `torch.nn.Linear` in ``module`` anew: variance 2 / its outputs, bias 0.
 
     CM-MoCo's released code does so with all of its encoders before training, which throws away
-    CLIP's projections in the attention pool. Layers are drawn in the order of `modules`.
+    CLIP's projections in the attention pool. Layers are drawn in the order of `modules`. A module
+    with ``keeps_linears = True``, such as CLIP's whole text encoder, is left as it is: the
+    released code has none there.
     Source: Han et al., CM-MoCo, BMVC 2021, released code (Kaiming normal, fan out).
 
     Args:
@@ -123,8 +125,14 @@ def reinitialize_linears(module: nn.Module) -> None:
         >>> layer.bias.tolist()
         [0.0, 0.0]
     """
+    kept = {
+        layer
+        for owner in module.modules()
+        if getattr(owner, "keeps_linears", False)
+        for layer in owner.modules()
+    }
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) and layer not in kept:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -106,3 +106,22 @@ def test_every_linear_layer_below_is_drawn_anew_and_nothing_else() -> None:
     assert_kaiming(module[1][0])
     assert module[2].weight.std().item() == pytest.approx(math.sqrt(2 / 90), rel=0.05)
     assert all(map(torch.equal, before, module[0].parameters()))
+
+
+def test_a_stream_that_keeps_its_linear_layers_is_not_drawn_anew() -> None:
+    class Whole(nn.Module):
+        keeps_linears = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+    module = nn.ModuleList([nn.Linear(2, 2), Whole()])
+    before = [parameter.clone() for parameter in module.parameters()]
+
+    reinitialize_linears(module)
+
+    changed = [
+        not torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True)
+    ]
+    assert changed == [True, True, False, False]
