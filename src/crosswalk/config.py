@@ -396,12 +396,12 @@ def _check_labels(method: Any, data: Any, choices: Mapping[str, str]) -> None:  
     pairs = any(batch.__name__ == "PairBatch" for batch in getattr(data, "batch_types", ()))
     what, without = ("pairs", "cmmt") if pairs else ("images", "mmcl")
     name = choices.get("method")
-    # a method that can do without learns from identities only if it is told to
-    advice = f"method.* as configs/method/{name}.yaml sets it" if name == without else ""
+    advice = f"Choose method={without}."
+    if name == without:  # it can do without, but is told not to
+        advice = f"Leave method.* as configs/method/{name}.yaml sets it."
     raise ValueError(
-        f"method={name} learns from identities{', as it is set,' if advice else ''} and the "
-        f"training {what} of data={choices.get('data')} have none. "
-        f"{f'Leave {advice}' if advice else f'Choose method={without}'}."
+        f"method={name} learns from identities, and the training {what} of "
+        f"data={choices.get('data')} have none. {advice}"
     )
 
 

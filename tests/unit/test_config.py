@@ -541,6 +541,6 @@ def test_pairs_without_identities_are_refused_where_they_are_needed(tmp_path: Pa
 
     with pytest.raises(ValueError, match=r"method=cm_moco learns .* pairs of .*=cmmt"):
         build(compose(["method=cm_moco", *small]))
-    with pytest.raises(ValueError, match=r"method=cmmt learns .*, as it is set,.*Leave method\.\*"):
+    with pytest.raises(ValueError, match=r"method=cmmt learns .*have none\. Leave method\.\*"):
         build(compose([*cmmt, "method.relation=identities"]))
     assert build(compose(cmmt)).data.spec.num_samples == 4
