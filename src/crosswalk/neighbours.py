@@ -28,8 +28,9 @@ EXACT = "flat"
 ROWS_AT_ONCE = 1024
 """Points whose products with as many others are held at one time."""
 
-PAIRS_AT_ONCE = 4096
-"""Pairs of points that are held at one time to compute their distance."""
+PAIRS_AT_ONCE = 1024
+"""Pairs of points whose distance is computed at one time: larger copies are new memory each time,
+which takes longer than the distances."""
 
 TERMS_AT_ONCE = 2**18
 """Terms of the Jaccard sums that each thread holds at one time; more is slower."""
