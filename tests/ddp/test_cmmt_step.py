@@ -18,6 +18,7 @@ from crosswalk.encoders.two_stream import TwoStream
 from crosswalk.encoders.word_vectors import LearnedWords
 from crosswalk.labels.clustering import dbscan_clusters
 from crosswalk.labels.mutual_refinement import refine_mutually
+from crosswalk.losses.hard_samples import hard_sample_loss
 from crosswalk.memory.cluster_memory import ClusterMemory
 from crosswalk.memory.hybrid_memory import HybridMemory
 from crosswalk.methods.cmmt import CMMT
@@ -149,7 +150,7 @@ CLUSTERS = {"memory": ClusterMemory, "recluster_from": "encoder"}
 BASELINE = {"clustering": None, "relation": "pairs", "cross_weight": 0.0, "intra_weight": 0.0}
 CASES: dict[str, tuple[dict[str, Any], list[list[int]]]] = {
     "published": ({}, BATCHES),
-    "few candidates": ({"num_nearest": 3}, DISTINCT),
+    "few candidates": ({"hard_samples": partial(hard_sample_loss, num_nearest=3)}, DISTINCT),
     "captions, both directions": (CAPTIONS, BATCHES),
     "cluster memory, all embedded again": (CLUSTERS, BATCHES),
     "pairs alone": (BASELINE, BATCHES),

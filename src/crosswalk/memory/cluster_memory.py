@@ -31,6 +31,8 @@ class ClusterMemory(nn.Module):
         tensor([[0.7071, 0.0000,   -inf]])
     """
 
+    rows_move = False
+    """Whether `update` moves the rows of single slots."""
     rows: Tensor
     labels: Tensor
     centroids: Tensor

@@ -76,6 +76,8 @@ class HybridMemory(nn.Module):
         tensor([[0.8000, 0.0000,   -inf]])
     """
 
+    rows_move = True
+    """Whether `update` moves the rows of single slots."""
     rows: Tensor
     labels: Tensor
 

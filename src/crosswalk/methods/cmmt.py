@@ -61,8 +61,7 @@ class CMMT(Method[PairBatch]):
         start_epoch: First epoch with clusters.
         temperature: Of the contrast with clusters, cosine units; > 0.
         momentum: Weight of a memory's old rows, in [0, 1].
-        num_nearest: Candidates of a hard sample: the most similar ones of the batch.
-        margin: Least lead of the positive over the negative hard sample, cosine units.
+        hard_samples: ``(anchor [B, D], pool [B, D], relation [B, B]) -> [B]`` loss of hard samples.
         matching_weight: Of the projection matching.
         cluster_weight: Of the contrast with clusters, for both modalities together.
         cross_weight: Of the hard samples across modalities.
@@ -90,8 +89,7 @@ class CMMT(Method[PairBatch]):
         start_epoch: int = 0,
         temperature: float = 0.05,
         momentum: float = 0.2,
-        num_nearest: int = 20,
-        margin: float = 0.0,
+        hard_samples: Callable[[Tensor, Tensor, Tensor], Tensor] = hard_sample_loss,
         matching_weight: float = 1.0,
         cluster_weight: float = 1.0,
         cross_weight: float = 1.0,
@@ -118,8 +116,7 @@ class CMMT(Method[PairBatch]):
         self.start_epoch = start_epoch
         self.temperature = temperature
         self.momentum = momentum
-        self.num_nearest = num_nearest
-        self.margin = margin
+        self.hard_sample_loss = hard_samples
         self.matching_weight = matching_weight
         self.cluster_weight = cluster_weight
         self.cross_weight = cross_weight
@@ -130,6 +127,11 @@ class CMMT(Method[PairBatch]):
             self.memories = nn.ModuleDict(
                 {name: memory(size, encoder.embedding_size) for name, size in sizes.items()}
             )
+            if recluster_from == "memory" and not all(m.rows_move for _, m in self.each_memory()):
+                raise ValueError(
+                    "method.recluster_from=memory would find the same clusters in every epoch: the "
+                    "rows of this memory stay as filled. Set method.recluster_from=encoder."
+                )
             for name, size in sizes.items():  # -1: outlier, or no clustering yet
                 self.register_buffer(f"{name}_clusters", torch.full((size,), -1))
                 self.register_buffer(f"{name}_refined", torch.full((size,), -1))
@@ -257,10 +259,7 @@ class CMMT(Method[PairBatch]):
             "hard_text": (self.intra_weight, text, text),
         }
         return {
-            name: weight
-            * hard_sample_loss(
-                anchor, pool, agreement, num_nearest=self.num_nearest, margin=self.margin
-            ).sum()
+            name: weight * self.hard_sample_loss(anchor, pool, agreement).sum()
             for name, (weight, anchor, pool) in samples.items()
             if weight
         }

@@ -183,8 +183,7 @@ def test_the_loss_is_the_sum_of_matching_clusters_and_hard_samples() -> None:
         "intra_weight": 0.25,
         "iou_power": 2.0,
         "temperature": 0.1,
-        "num_nearest": 3,
-        "margin": 0.2,
+        "hard_samples": partial(hard_sample_loss, num_nearest=3, margin=0.2),
     }
     method, batch = started(**settings), pairs([4, 0, 3, 8, 6])
     image, text = embeddings(method, batch)
@@ -390,7 +389,7 @@ def test_a_clustering_is_handed_the_threshold_it_returned_for_that_modality() ->
 
 @pytest.mark.parametrize("memory", [HybridMemory, ClusterMemory])
 def test_either_memory_is_trained_against(memory: Callable[[int, int], Any]) -> None:
-    method = started(memory=memory)
+    method = started(memory=memory, recluster_from="encoder")
     before = {name: part.clone() for name, part in method.memories.state_dict().items()}
 
     outputs = method.training_step(pairs([0, 4, 3]), 0)
@@ -526,3 +525,8 @@ def test_without_phrases_the_way_out_is_named() -> None:
 def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cmmt(**settings)
+
+
+def test_a_memory_whose_rows_stay_needs_all_pairs_to_be_embedded_again() -> None:
+    with pytest.raises(ValueError, match=r"Set method\.recluster_from=encoder"):
+        cmmt(memory=ClusterMemory)
