@@ -171,7 +171,7 @@ def _closest(
     def products(above: slice, beside: slice) -> Tensor:
         left, right = rows[above], rows[beside]
         product = tile[: len(left) * len(right)].view(len(left), len(right))
-        with torch.autocast(rows.device.type, enabled=False), _full_precision():
+        with torch.autocast(rows.device.type, enabled=False), full_precision():
             return torch.mm(left, right.T, out=product)
 
     def merge(some: slice, product: Tensor, others: slice) -> None:
@@ -219,8 +219,14 @@ def _closest(
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """Multiply in float32 proper, whatever the training step allows itself."""
+def full_precision() -> Iterator[None]:
+    """Multiply in float32 proper, whatever the training step allows itself.
+
+    Example:
+        >>> with full_precision():
+        ...     torch.get_float32_matmul_precision()
+        'highest'
+    """
     chosen = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from crosswalk.metrics.average_precision import (
     average_precision,
     check_extra_map,
 )
+from crosswalk.neighbours import full_precision
 
 TILE_BYTES = 80 * 2**20
 """Size of the similarities computed at one time: large tiles multiply faster."""
@@ -311,7 +311,7 @@ def multiply_rows(query: Tensor, gallery: Tensor, out: Tensor) -> None:
         tensor([[1., 2.]])
     """
     here = out if query.device == out.device else query.new_empty(out.shape)
-    with torch.autocast(query.device.type, enabled=False), _full_precision():
+    with torch.autocast(query.device.type, enabled=False), full_precision():
         torch.mm(query, gallery.T, out=here)
     if here is not out:
         out.copy_(here)
@@ -393,17 +393,6 @@ def _rescore(rescoring: Rescoring, rows: NDArray[np.int64], scores: NDArray[Any]
     bonus = rescoring.bonus[rows]
     row = np.repeat(np.arange(len(rows)), np.diff(bonus.indptr))
     scores[row, bonus.indices] += bonus.data
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep TF32 and bfloat16 out of the product."""
-    chosen = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(chosen)
 
 
 def _index_labels(
