@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Config = DictConfig  # for annotations elsewhere: only this module imports OmegaConf
 DEFAULT_METHOD = "rde"  # as in configs/train.yaml
-ENCODERS = ("encoder", "image_encoder", "text_encoder")  # groups handed to the method by name
+ENCODERS = ("encoder",)  # groups handed to the method by name
 
 
 OF_THE_MODEL = (
