@@ -20,6 +20,9 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+PRELOADED = ("lightning.pytorch", "torchmetrics", "open_clip", "hydra", "crosswalk.train")
+"""Seconds to import; processes are forked from one that has."""
+
 
 def _be_one_process(
     rank: int,
@@ -66,8 +69,8 @@ def run_on_processes(
 ) -> list[Any]:
     """Return what ``function(*args)`` returns on each of ``world_size`` processes, in rank order.
 
-    Every call gets new processes, forked from a server that has imported torch and Lightning, so
-    a call costs a fraction of a second after the first. They form one gloo group.
+    Every call gets new processes, forked from a server that has imported what takes seconds, so a
+    call costs a fraction of a second after the first. They form one gloo group.
 
     Args:
         function: Defined at the top level of a module; it is imported anew in each process.
@@ -81,7 +84,7 @@ def run_on_processes(
     if str(REPOSITORY) not in sys.path:
         sys.path.insert(0, str(REPOSITORY))  # the processes import the test's module by its name
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning.pytorch", "torchmetrics"])
+    context.set_forkserver_preload([*PRELOADED])
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,18 +1,13 @@
 """An epoch of RDE on one process and on several: division, steps, a ragged batch, evaluation."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as L
 import pytest
 import torch
 
-from crosswalk.callbacks.run_record import RunRecord
-from crosswalk.config import build, compose
-from crosswalk.run_folder import RunFolder
-from crosswalk.train import make_trainer
 from tests.ddp.processes import run_on_processes
+from tests.ddp.small_fits import fit
 from tests.end_to_end.small_runs import small_overrides, tiny_pairs
 
 
@@ -23,31 +18,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one_epoch(root: Path, folder: Path, devices: int, num_workers: int) -> dict[str, Any]:
     """Return weights, labels and metrics after a division, three steps and an evaluation."""
-    torch.set_num_threads(1)
-    os.environ["CROSSWALK_CACHE"] = str(root.parent / "cache")
-    L.seed_everything(1, verbose=False)
-    config = compose(
-        small_overrides(
-            root,
-            f"trainer.devices={devices}",
-            f"data.num_workers={num_workers}",
-            "data.batch_size=54",  # 122 pairs: two batches of 54 and one of 14
-            "data.noise_rate=0.3",
-            # RDE's; a smaller one turns gradients that are rounding errors, as of the bias of
-            # the attention keys, into steps of their own
-            "optim.optimizer.eps=1e-3",
-            "trainer.max_epochs=1",
-            "method.warmup_epochs=0",
-        )
+    overrides = small_overrides(
+        root,
+        f"data.num_workers={num_workers}",
+        "data.batch_size=54",  # 122 pairs: two batches of 54 and one of 14
+        "data.noise_rate=0.3",
+        # RDE's; a smaller one turns gradients that are rounding errors, as of the bias of
+        # the attention keys, into steps of their own
+        "optim.optimizer.eps=1e-3",
+        "trainer.max_epochs=1",
+        "method.warmup_epochs=0",
     )
-    run = build(config)
-    run_folder = RunFolder(folder)
-    trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))
-    trainer.fit(run.method, datamodule=run.data)
-    return {
-        "weights": run.method.state_dict(),
-        "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
-    }
+    return fit(overrides, root.parent / "cache", folder, devices, float64=False)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +44,9 @@ def test_several_processes_train_what_one_trains(
     outcomes = run_on_processes(one_epoch, world_size, root, tmp_path, world_size, num_workers)
 
     for outcome in outcomes:
-        assert torch.equal(outcome["weights"]["clean"], alone["weights"]["clean"])
-        for name, expected in alone["weights"].items():
-            error = (outcome["weights"][name] - expected).abs().max()
+        assert torch.equal(outcome["state"]["clean"], alone["state"]["clean"])
+        for name, expected in alone["state"].items():
+            error = (outcome["state"][name] - expected).abs().max()
             if name.endswith("attn.in_proj_bias"):
                 # Biases start at 0 and the true gradient of the keys' part is 0: what is left of it
                 # is rounding, which has no size to take 1e-5 of (experiments/README.md, Limits).

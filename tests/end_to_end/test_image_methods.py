@@ -18,12 +18,15 @@ from crosswalk.run_folder import RunFolder
 from crosswalk.tracking import read_metrics
 from tests.end_to_end.small_runs import (
     IMAGE_METHODS,
-    evaluate_again,
+    WholeRuns,
+    assert_same_run,
+    evaluated_copy,
+    run_small,
     small_image_overrides,
     tiny_images,
     train_and_be_killed,
 )
-from tests.end_to_end.toy_run import assert_same, exit_code_of, traces
+from tests.end_to_end.toy_run import exit_code_of
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +37,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     kind: str, data: Path, runs: Path, *more: str, event: str | None = None, count: int = 0
 ) -> tuple[int | None, RunFolder]:
-    overrides = small_image_overrides(
-        kind, data, f"output_dir={runs}", "name=it", "checkpoint_every_n_steps=2", *more
-    )
-    environment = {"CROSSWALK_CACHE": str(data / "cache")}
-    code = exit_code_of(train_and_be_killed, overrides, event, count, environment)
-    (folder,) = runs.glob("*-it")
-    return code, RunFolder(folder)
+    overrides = small_image_overrides(kind, data, "checkpoint_every_n_steps=2", *more)
+    return run_small(overrides, runs, data / "cache", event, count)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
-    """One run of each kind, made when it is first asked for."""
-
-    class Runs(dict[str, RunFolder]):
-        def __missing__(self, kind: str) -> RunFolder:
-            code, self[kind] = run(kind, data, tmp_path_factory.mktemp(kind))
-            assert code == 0
-            return self[kind]
-
-    return Runs()
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
+    return WholeRuns(lambda kind: run(kind, data, tmp_path_factory.mktemp(kind)))
 
 
 @pytest.mark.parametrize("kind", IMAGE_METHODS)
 def test_a_run_without_val_split_evaluates_its_last_epoch(
-    kind: str, uninterrupted: dict[str, RunFolder]
+    kind: str, uninterrupted: WholeRuns
 ) -> None:
     folder = uninterrupted[kind]
     results = json.loads(folder.results_file.read_text())
@@ -85,7 +75,7 @@ def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
     event: str,
     count: int,
     data: Path,
-    uninterrupted: dict[str, RunFolder],
+    uninterrupted: WholeRuns,
     tmp_path: Path,
 ) -> None:
     whole = uninterrupted[kind]
@@ -95,23 +85,22 @@ def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
     code, resumed = run(kind, data, tmp_path, "resume=true")
 
     assert code == 0
-    assert_same(traces(resumed.path), traces(whole.path))
-    assert resumed.results_file.read_text() == whole.results_file.read_text()
+    assert_same_run(resumed, whole)
 
 
 @pytest.mark.parametrize("kind", ["mmcl", "mar"])
 @pytest.mark.parametrize("change", ["data.num_workers=2", "data.cache=off"])
 def test_workers_and_the_cache_change_nothing(
-    kind: str, change: str, data: Path, uninterrupted: dict[str, RunFolder], tmp_path: Path
+    kind: str, change: str, data: Path, uninterrupted: WholeRuns, tmp_path: Path
 ) -> None:
     code, changed = run(kind, data, tmp_path, change)
 
     assert code == 0
-    assert_same(traces(changed.path), traces(uninterrupted[kind].path))
+    assert_same_run(changed, uninterrupted[kind])
 
 
 def test_the_labels_of_the_target_change_nothing(
-    data: Path, uninterrupted: dict[str, RunFolder], tmp_path: Path
+    data: Path, uninterrupted: WholeRuns, tmp_path: Path
 ) -> None:
     # every training image another person: the files are renamed, their order stays
     scrambled = shutil.copytree(data / "market1501", tmp_path / "data" / "market1501")
@@ -200,20 +189,18 @@ def test_what_is_odd_about_the_data_is_said_before_training(data: Path, tmp_path
 
 
 def test_a_model_of_two_sets_is_evaluated_on_a_single_one(
-    uninterrupted: dict[str, RunFolder], data: Path, tmp_path: Path
+    uninterrupted: WholeRuns, data: Path, tmp_path: Path
 ) -> None:
-    copy = RunFolder(shutil.copytree(uninterrupted["mar"].path, tmp_path / "copy"))
     market = ["data=market1501", f"data.root={data / 'market1501'}", "data.num_workers=0"]
 
-    code = exit_code_of(
-        evaluate_again,
-        copy.path,
-        str(data / "cache"),
+    copy = evaluated_copy(
+        uninterrupted["mar"],
+        tmp_path,
+        data / "cache",
         # its own normalisation is that of the set's training images too
         [*market, "data.normalization=dataset"],
     )
 
-    assert code == 0
     ours = read_queries(copy.path / "evaluations" / "queries" / "test-last.npz")
     theirs = read_queries(uninterrupted["mar"].path / "queries" / "test-last.npz")
     for name, expected in theirs["image_to_image"]._asdict().items():
@@ -222,13 +209,9 @@ def test_a_model_of_two_sets_is_evaluated_on_a_single_one(
 
 
 def test_an_evaluation_of_a_run_repeats_its_results(
-    uninterrupted: dict[str, RunFolder], data: Path, tmp_path: Path
+    uninterrupted: WholeRuns, data: Path, tmp_path: Path
 ) -> None:
-    copy = RunFolder(shutil.copytree(uninterrupted["mmcl"].path, tmp_path / "copy"))
-    copy.results_file.unlink()
+    copy = evaluated_copy(uninterrupted["mmcl"], tmp_path, data / "cache")
 
-    code = exit_code_of(evaluate_again, copy.path, str(data / "cache"))
-
-    assert code == 0
     expected = uninterrupted["mmcl"].results_file.read_text()
     assert copy.results_file.read_text() == expected

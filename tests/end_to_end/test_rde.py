@@ -1,5 +1,4 @@
 import json
-import shutil
 import signal
 from pathlib import Path
 
@@ -10,12 +9,12 @@ from crosswalk.data.synthetic.generate import synthesize_pairs
 from crosswalk.run_folder import RunFolder
 from crosswalk.tracking import read_metrics
 from tests.end_to_end.small_runs import (
-    evaluate_again,
+    assert_same_run,
+    evaluated_copy,
+    run_small,
     small_overrides,
     tiny_pairs,
-    train_and_be_killed,
 )
-from tests.end_to_end.toy_run import assert_same, exit_code_of, traces
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +25,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     root: Path, runs: Path, *more: str, event: str | None = None, count: int = 0
 ) -> tuple[int | None, RunFolder]:
-    overrides = small_overrides(
-        root, f"output_dir={runs}", "name=it", "checkpoint_every_n_steps=3", *more
-    )
-    environment = {"CROSSWALK_CACHE": str(root.parent / "cache")}
-    code = exit_code_of(train_and_be_killed, overrides, event, count, environment)
-    return code, RunFolder(runs / "rde-synthetic_pairs-it")
+    overrides = small_overrides(root, "checkpoint_every_n_steps=3", *more)
+    return run_small(overrides, runs, root.parent / "cache", event, count)
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +83,14 @@ def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
     code, resumed = run(root, tmp_path, "resume=true")
 
     assert code == 0
-    assert_same(traces(resumed.path), traces(uninterrupted.path))
-    assert resumed.results_file.read_text() == uninterrupted.results_file.read_text()
+    assert_same_run(resumed, uninterrupted)
 
 
 def test_workers_change_nothing(root: Path, uninterrupted: RunFolder, tmp_path: Path) -> None:
     code, with_workers = run(root, tmp_path, "data.num_workers=2")
 
     assert code == 0
-    assert_same(traces(with_workers.path), traces(uninterrupted.path))
+    assert_same_run(with_workers, uninterrupted)
 
 
 def test_the_official_protocol_chooses_on_test_and_reports_both(root: Path, tmp_path: Path) -> None:
@@ -114,12 +108,8 @@ def test_the_official_protocol_chooses_on_test_and_reports_both(root: Path, tmp_
 def test_an_evaluation_of_a_run_repeats_its_results(
     uninterrupted: RunFolder, root: Path, tmp_path: Path
 ) -> None:
-    copy = RunFolder(shutil.copytree(uninterrupted.path, tmp_path / "copy"))
-    copy.results_file.unlink()
+    copy = evaluated_copy(uninterrupted, tmp_path, root.parent / "cache")
 
-    code = exit_code_of(evaluate_again, copy.path, str(root.parent / "cache"))
-
-    assert code == 0
     assert copy.results_file.read_text() == uninterrupted.results_file.read_text()
 
 
@@ -132,16 +122,14 @@ def test_a_run_is_evaluated_on_other_data(
     alone = next(e for e in entries if sum(e["id"] == other["id"] for other in entries) > 1)
     entries.remove(alone)  # one training image less, nobody less
     annotation.write_text(json.dumps(entries))
-    copy = RunFolder(shutil.copytree(uninterrupted.path, tmp_path / "copy"))
 
-    code = exit_code_of(
-        evaluate_again,
-        copy.path,
-        str(root.parent / "cache"),
+    copy = evaluated_copy(
+        uninterrupted,
+        tmp_path,
+        root.parent / "cache",
         [f"data.root={other}", "data=cuhk_pedes", "data.num_workers=0"],
     )
 
-    assert code == 0
     assert copy.results_file.read_text() == uninterrupted.results_file.read_text()
     assert (copy.path / "evaluations" / "queries" / "test-best.npz").exists()
 
@@ -150,4 +138,4 @@ def test_the_cache_changes_nothing(root: Path, uninterrupted: RunFolder, tmp_pat
     code, without_cache = run(root, tmp_path, "data.cache=off")
 
     assert code == 0
-    assert_same(traces(without_cache.path), traces(uninterrupted.path))
+    assert_same_run(without_cache, uninterrupted)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from crosswalk.callbacks.remember import StepMemory
@@ -26,7 +27,7 @@ from crosswalk.data.loaders import BatchRequest, EpochLoader
 from crosswalk.data.plans import SequentialBatches, ShuffledBatches
 from crosswalk.distributed import all_gather_rows, on_rank_zero
 from crosswalk.tracking import RunLogger, read_metrics
-from tests.ddp.processes import REPOSITORY
+from tests.ddp.processes import PRELOADED, REPOSITORY
 
 NUM_SAMPLES, NUM_EPOCHS, STEPS_PER_EPOCH = 22, 3, 6
 
@@ -220,7 +221,7 @@ def exit_code_of(function: Callable[..., None], *args: object) -> int | None:
     if str(REPOSITORY) not in sys.path:
         sys.path.insert(0, str(REPOSITORY))  # the process imports the function's module by name
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning.pytorch", "torchmetrics"])
+    context.set_forkserver_preload([*PRELOADED])
     process = context.Process(target=_with_forked_workers, args=(function, args))
     process.start()
     process.join(300)  # a busy machine takes its time
@@ -250,9 +251,11 @@ def traces(folder: Path) -> dict[str, Any]:
 
 
 def assert_same(found: object, expected: object, where: str = "") -> None:
-    """Check that two nested containers are equal, tensors bit by bit."""
+    """Check that two nested containers are equal; every number of a tensor, NaN like NaN."""
     if isinstance(expected, Tensor):
-        assert torch.equal(found, expected), where
+        assert_close(
+            found, expected, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{where}: {text}"
+        )
     elif isinstance(expected, dict):
         assert list(found) == list(expected), where
         for key, value in expected.items():

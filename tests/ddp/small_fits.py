@@ -1,0 +1,104 @@
+"""Training of real configurations on one process or several, for `run_on_processes`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import pytest
+import torch
+from torch.testing import assert_close
+
+from crosswalk.callbacks.run_record import RunRecord
+from crosswalk.config import Run, build, compose
+from crosswalk.run_folder import RunFolder
+from crosswalk.train import make_trainer
+from crosswalk.types import ImageBatch, PairBatch, SourceTargetBatch
+from tests.end_to_end.toy_run import Stopped
+
+
+def in_float64(run: Run) -> None:
+    """A tiny ResNet multiplies rounding errors several times a step: let them start small."""
+    run.method.double()
+    transform = run.data.transform_batch
+
+    def widened(
+        batch: ImageBatch | PairBatch | SourceTargetBatch,
+    ) -> ImageBatch | PairBatch | SourceTargetBatch:
+        batch = transform(batch)
+        if isinstance(batch, SourceTargetBatch):
+            return SourceTargetBatch(*(part._replace(image=part.image.double()) for part in batch))
+        return batch._replace(image=batch.image.double()) if hasattr(batch, "image") else batch
+
+    run.data.transform_batch = widened
+
+
+class StopBefore(L.Callback):
+    """Ends the run before training step ``count``."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped
+
+
+def fit(
+    overrides: list[str],
+    cache: Path,
+    folder: Path,
+    devices: int,
+    *,
+    stop: int | None = None,
+    float64: bool = True,
+) -> dict[str, Any]:
+    """Train, from the folder's checkpoint if there is one; return all state and all metrics.
+
+    With ``stop`` the run ends before that step by raising `Stopped`.
+    """
+    torch.set_num_threads(1)
+    os.environ["CROSSWALK_CACHE"] = str(cache)
+    L.seed_everything(1, verbose=False)
+    run = build(compose([*overrides, f"trainer.devices={devices}"]))
+    if float64:
+        in_float64(run)
+    run_folder = RunFolder(folder)
+    trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))
+    if stop is not None:
+        trainer.callbacks.append(StopBefore(stop))
+    trainer.fit(run.method, datamodule=run.data, ckpt_path=run_folder.resume_checkpoint)
+    return {
+        "state": run.method.state_dict(),
+        "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+    }
+
+
+def fit_in_parts(
+    overrides: list[str], cache: Path, folder: Path, devices: int, stop: int
+) -> dict[str, Any]:
+    """End a run before step ``stop``, let another trainer go on from its checkpoint."""
+    with pytest.raises(Stopped):
+        fit(overrides, cache, folder, devices, stop=stop)
+    return fit(overrides, cache, folder, devices)
+
+
+def assert_equal_to_one_process(alone: dict[str, Any], outcome: dict[str, Any]) -> None:
+    """Check what `fit` returned: integers are equal, other numbers to 1e-7 of their tensor."""
+    assert outcome["state"].keys() == alone["state"].keys()
+    for name, expected in alone["state"].items():
+        size = float(expected.abs().nan_to_num().max()) if expected.is_floating_point() else 0.0
+        assert_close(
+            outcome["state"][name],
+            expected,
+            rtol=0,
+            atol=1e-7 * size,
+            equal_nan=True,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+    assert outcome["metrics"].keys() == alone["metrics"].keys()
+    for name, expected in alone["metrics"].items():
+        assert outcome["metrics"][name] == pytest.approx(expected, rel=1e-5, abs=1e-7), name

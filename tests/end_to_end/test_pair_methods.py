@@ -1,0 +1,343 @@
+"""Whole runs of CM-MoCo and CMMT: results, re-ranking, resumption, what must not matter."""
+
+import json
+import re
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crosswalk.config import build, compose
+from crosswalk.data.word_tokenizer import split_words
+from crosswalk.run_folder import RunFolder
+from crosswalk.tracking import read_metrics
+from crosswalk.train import evaluate
+from crosswalk.weights import load_start, run_import
+from tests.end_to_end.small_runs import (
+    PAIR_METHODS,
+    WholeRuns,
+    assert_same_run,
+    evaluated_copy,
+    run_small,
+    small_pair_overrides,
+    tiny_pairs,
+)
+from tests.end_to_end.toy_run import assert_same
+from tests.golden.harness import DATA
+
+VARIANTS: dict[str, Sequence[str]] = {
+    "cmmt, centroids of all embeddings": (
+        "method.memory._target_=crosswalk.memory.cluster_memory.ClusterMemory",
+        *("method.recluster_from=encoder", "method.text_slot=caption"),
+    ),
+    "cmmt, pairs": ("method.relation=pairs", "method.directions=both"),
+}
+"""Overrides of further kinds of run."""
+
+ROW = re.compile(r"│ (\w+) \((\d)\) │ (\w+) +│ (\w+ → \w+)(, re-ranked)? +│(.*)│")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pairs(tmp_path_factory.mktemp("data"))
+
+
+def run(
+    kind: str, root: Path, runs: Path, *more: str, event: str | None = None, count: int = 0
+) -> tuple[int | None, RunFolder]:
+    variant = VARIANTS.get(kind, ())
+    overrides = small_pair_overrides(
+        kind.partition(",")[0], root, "checkpoint_every_n_steps=2", *variant, *more
+    )
+    return run_small(overrides, runs, root.parent / "cache", event, count)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
+    return WholeRuns(lambda kind: run(kind, root, tmp_path_factory.mktemp("runs")))
+
+
+def state_of(folder: RunFolder) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder.last_checkpoint, weights_only=True)[
+        "state_dict"
+    ]
+    return state
+
+
+def queries_of(folder: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of all per-query files, by file and name."""
+    arrays = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as file:
+            arrays |= {f"{path.stem}/{name}": file[name] for name in file.files}
+    return arrays
+
+
+@pytest.mark.parametrize("kind", PAIR_METHODS)
+def test_a_run_leaves_everything_the_readme_names(kind: str, uninterrupted: WholeRuns) -> None:
+    folder = uninterrupted[kind]
+    results = json.loads(folder.results_file.read_text())
+    queries = queries_of(folder.queries)
+
+    names = {path.name for path in folder.path.iterdir()}
+    assert names >= {"config.yaml", "run.json", "metrics.jsonl", "metrics.csv", "results.json"}
+    assert names >= {"last.ckpt", "best.ckpt", "queries", "vocabulary.json"}
+    assert folder.record()["status"] == "finished"
+    assert set(results) == {"best", "last"}
+    assert results["last"]["epoch"] == 2
+    for tag, metrics in results.items():
+        for split, num_captions, num_images in (("val", 40, 20), ("test", 62, 31)):
+            hits = queries[f"{split}-{tag}/text_to_image_first_hit"]
+            assert len(hits) == num_captions
+            assert metrics[f"{split}/rank1"] == pytest.approx(np.mean(hits == 1))
+            assert metrics[f"{split}/rank10"] == pytest.approx(np.mean(hits <= 10))
+            hits = queries[f"{split}-{tag}/image_to_text_first_hit"]
+            assert len(hits) == num_images
+            assert metrics[f"{split}/image_to_text/rank1"] == pytest.approx(np.mean(hits == 1))
+
+
+def test_the_queues_hold_the_newest_keys_of_a_run(uninterrupted: WholeRuns) -> None:
+    state = state_of(uninterrupted["cm_moco"])
+
+    # 12 steps of 20 keys, 33 places
+    assert state["queue.pointer"] == 12 * 20 % 33
+    assert state["queue.person_id"].shape == (33,)
+    assert 0 <= state["queue.person_id"].min() < state["queue.person_id"].max() < 24
+    for name in ("queue.image", "queue.text"):
+        torch.testing.assert_close(state[name].norm(dim=1), torch.ones(33))
+
+
+def test_every_epoch_of_cmmt_has_clusters_outliers_and_refined_labels(
+    uninterrupted: WholeRuns,
+) -> None:
+    folder = uninterrupted["cmmt"]
+    state = state_of(folder)
+    epochs = [line for line in read_metrics(folder.metrics_file) if "train/image_clusters" in line]
+
+    assert [line["epoch"] for line in epochs] == [0, 1]
+    for modality in ("image", "text"):
+        for line in epochs:
+            assert line[f"train/{modality}_clusters"] > 1
+            outliers = line[f"train/{modality}_outliers"]
+            assert 0 < line[f"train/{modality}_refined_outliers"] < outliers < 1
+        refined = state[f"{modality}_refined"]
+        kept = state[f"{modality}_clusters"] >= 0
+        assert torch.equal(refined[kept], state[f"{modality}_clusters"][kept])
+        labels, is_outlier = state[f"memories.{modality}.labels"], refined < 0
+        assert torch.equal(labels[~is_outlier], refined[~is_outlier])
+        assert len(labels[is_outlier].unique()) == is_outlier.sum()  # clusters of one
+        assert not set(labels[is_outlier].tolist()) & set(refined.tolist())
+        assert int(is_outlier.sum()) == round(outliers_of(epochs[1], modality) * len(refined))
+
+
+def outliers_of(line: dict[str, float], modality: str) -> float:
+    return line[f"train/{modality}_refined_outliers"]
+
+
+@pytest.mark.parametrize("kind", PAIR_METHODS)
+def test_an_evaluation_of_a_run_repeats_its_results(
+    kind: str, uninterrupted: WholeRuns, root: Path, tmp_path: Path
+) -> None:
+    whole = uninterrupted[kind]
+
+    copy = evaluated_copy(whole, tmp_path, root.parent / "cache")
+
+    assert copy.results_file.read_text() == whole.results_file.read_text()
+    expected = queries_of(whole.queries)
+    found = queries_of(copy.queries)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def table_of(text: str) -> dict[tuple[str, ...], list[str]]:
+    """Return the measures of a printed table's rows, by checkpoint, split and ranking."""
+    return {
+        (checkpoint, split, direction, reranked): [cell.strip() for cell in cells.split("│")]
+        for checkpoint, _, split, direction, reranked, cells in ROW.findall(text)
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "reranking", "changes"),
+    [
+        ("cm_moco", ["reranking=cross_modal", "reranking.weight=0.5"], True),
+        ("cm_moco", ["reranking=cross_modal", "reranking.weight=0"], False),
+        # the distances alone, without the neighbourhoods
+        ("cm_moco", ["reranking=k_reciprocal", "reranking.distance_weight=1"], False),
+        ("cmmt", ["reranking=cross_modal", "reranking.weight=0.5"], True),
+        ("cmmt", ["reranking=k_reciprocal"], True),
+    ],
+)
+def test_an_evaluation_measures_a_reranking_beside_the_plain_ranking(
+    kind: str,
+    reranking: list[str],
+    changes: bool,
+    uninterrupted: WholeRuns,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(root.parent / "cache"))
+    folder = RunFolder(shutil.copytree(uninterrupted[kind].path, tmp_path / "copy"))
+    results = json.loads(folder.results_file.read_text())
+
+    assert evaluate(folder.path, reranking) == 0
+
+    table = table_of(capsys.readouterr().out)
+    plain = {row[:3]: cells for row, cells in table.items() if not row[3]}
+    reranked = {row[:3]: cells for row, cells in table.items() if row[3]}
+    assert reranked.keys() == plain.keys()
+    assert len(plain) == 8
+    for (checkpoint, split, direction), cells in plain.items():
+        prefix = split if direction == "text → image" else f"{split}/image_to_text"
+        names = ("rank1", "rank5", "rank10", "map", "minp")
+        expected = [f"{100 * results[checkpoint][f'{prefix}/{name}']:.2f}" for name in names]
+        assert cells == expected
+    assert (reranked != plain) == changes
+    assert json.loads(folder.results_file.read_text()) == results
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "count"),
+    [
+        ("cm_moco", "step", 3),
+        ("cm_moco", "step", 9),
+        ("cm_moco", "evaluation", 2),
+        ("cmmt", "sweep", 3),
+        ("cmmt", "step", 5),
+        ("cmmt", "step", 11),
+        ("cmmt", "evaluation", 2),
+        ("cmmt, centroids of all embeddings", "sweep", 10),
+    ],
+)
+def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
+    kind: str, event: str, count: int, root: Path, uninterrupted: WholeRuns, tmp_path: Path
+) -> None:
+    whole = uninterrupted[kind]
+    code, _ = run(kind, root, tmp_path, event=event, count=count)
+    assert code == -signal.SIGKILL
+
+    code, resumed = run(kind, root, tmp_path, "resume=true")
+
+    assert code == 0
+    assert_same_run(resumed, whole)
+
+
+@pytest.mark.parametrize("kind", PAIR_METHODS)
+@pytest.mark.parametrize("change", ["data.num_workers=2", "data.cache=off"])
+def test_workers_and_the_cache_change_nothing(
+    kind: str, change: str, root: Path, uninterrupted: WholeRuns, tmp_path: Path
+) -> None:
+    code, changed = run(kind, root, tmp_path, change)
+
+    assert code == 0
+    assert_same_run(changed, uninterrupted[kind])
+
+
+@pytest.fixture(scope="module")
+def scrambled(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data with random training identities; images and captions stay."""
+    folder = tmp_path_factory.mktemp("scrambled") / "CUHK-PEDES"
+    folder.mkdir()
+    (folder / "imgs").symlink_to(root / "CUHK-PEDES" / "imgs")
+    entries = json.loads((root / "CUHK-PEDES" / "reid_raw.json").read_text())
+    random = np.random.default_rng(5)
+    for entry in entries:
+        if entry["split"] == "train":
+            entry["id"] = 20_000 + int(random.integers(7))
+    (folder / "reid_raw.json").write_text(json.dumps(entries))
+    return folder.parent
+
+
+@pytest.mark.parametrize("kind", ["cmmt", "cmmt, pairs"])
+def test_identities_of_the_training_set_change_nothing_in_cmmt(
+    kind: str, scrambled: Path, root: Path, uninterrupted: WholeRuns, tmp_path: Path
+) -> None:
+    whole = uninterrupted[kind]
+
+    code, folder = run(kind, scrambled, tmp_path)
+
+    assert code == 0
+    assert folder.record()["data"]["counts"]["train"]["person_ids"] == 7
+    one, other = (torch.load(each.last_checkpoint, weights_only=True) for each in (folder, whole))
+    assert_same(one["state_dict"], other["state_dict"])
+    assert folder.results_file.read_text() == whole.results_file.read_text()
+    # the scores of the clusters, which are for the reader, do depend on them
+    assert (folder.path / "metrics.csv").read_text() != (whole.path / "metrics.csv").read_text()
+
+
+def official_files(root: Path, folder: Path) -> list[str]:
+    """Write checkpoint, words and word table as the official code does; return overrides."""
+    with np.load(DATA / "cm_moco" / "tiny_moco_model_0.npz") as case:
+        arrays = {name: case[name] for name in case.files}
+    state = {name[4:]: array for name, array in arrays.items() if name.startswith("sd__")}
+    np.savez(folder / "best.npz", **state)
+    captions = (
+        caption
+        for entry in json.loads((root / "CUHK-PEDES" / "reid_raw.json").read_text())
+        for caption in entry["captions"]
+    )
+    words = dict.fromkeys(
+        word for caption in captions for word in split_words(caption, lower_case=True)
+    )
+    num_words = len(arrays["vocab_table"]) - 2  # without padding and unknown words
+    (folder / "words.txt").write_text("\n".join([*list(words)[:num_words], "UNK"]))
+    np.save(folder / "table.npy", arrays["vocab_table"])
+    height, width = arrays["input_resolution"]
+    table = "crosswalk.encoders.word_table.file_word_table"
+    return [
+        f"data.image_size=[{height},{width}]",
+        f"data.tokenizer.vocabulary={folder / 'words.txt'}",
+        *("~encoder.image.name", "~encoder.image.pretrained"),
+        "encoder.image._target_=crosswalk.encoders.clip_resnet.ClipResNet",
+        f"+encoder.image.layers={arrays['layers'].tolist()}".replace(" ", ""),
+        *(f"+encoder.image.{name}={arrays[name]}" for name in ("width", "output_dim", "heads")),
+        "~encoder.text.vectors.table",
+        f"+encoder.text.vectors.table={{_target_:{table},_partial_:true,file:'{folder}/table.npy'}}",
+        f"encoder.text.hidden_size={arrays['gru_hidden']}",
+        f"encoder.embedding_size={arrays['feature_size']}",
+    ]
+
+
+def test_a_run_starts_from_imported_official_weights(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [
+        *small_pair_overrides("cm_moco", root),
+        *official_files(root, tmp_path),
+        f"checkpoint={tmp_path / 'ours.safetensors'}",
+    ]
+    assert run_import("cm_moco", tmp_path / "best.npz", tmp_path / "ours.safetensors") == 0
+    method = build(compose(overrides)).method
+    load_start(method, tmp_path / "ours.safetensors")
+    loaded = method.encoder.state_dict()
+
+    # the key encoder keeps what it starts from; statistics of its batch normalisation do not
+    code, folder = run_small(
+        [*overrides, "method.momentum=1.0", "trainer.max_epochs=1", "reranking=cross_modal"],
+        tmp_path,
+        root.parent / "cache",
+    )
+
+    assert code == 0
+    state = state_of(folder)
+    with np.load(DATA / "cm_moco" / "tiny_moco_model_0.npz") as case:
+        weight = case["sd__embed_model.v_encoder_q.conv1.weight"]
+    assert torch.equal(loaded["image.conv1.weight"], torch.from_numpy(weight).float())
+    trained = dict(method.encoder.named_parameters())
+    for name, expected in loaded.items():
+        assert torch.equal(method.keys.module.state_dict()[name], expected), name
+        if name in trained:
+            assert torch.equal(state[f"keys.module.{name}"], expected), name
+    assert not torch.equal(state["encoder.image.conv1.weight"], loaded["image.conv1.weight"])
+    results = json.loads(folder.results_file.read_text())
+    assert set(results) == {"start", "best", "last"}
+    assert results["start"]["epoch"] == 0
+    assert results["start"]["val/map"] != results["last"]["val/map"]
+    assert 0 < results["start"]["test/reranked/map"] <= 1
