@@ -102,7 +102,7 @@ def _points(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if len(rows) < k:
         raise ValueError(
             f"{len(rows)} points have no {k} neighbours each, themselves included. Lower "
-            "clustering.k1, or check that the whole training set was read."
+            "method.clustering.k1, or check that the whole training set was read."
         )
     rows = rows.detach().float()
     half_norm = torch.linalg.vector_norm(rows, dim=1).square() / 2
@@ -132,8 +132,8 @@ def _searched(rows: Tensor, k: int, description: str) -> tuple[Tensor, Tensor]:
             space.set_index_parameters(index, parameters)  # type: ignore[arg-type,unused-ignore]
     except RuntimeError as error:
         raise ValueError(
-            f"clustering.index={description!r}: faiss cannot build this for {len(points)} points "
-            f"of length {points.shape[1]}: {error}"
+            f"method.clustering.index={description!r}: faiss cannot build this for {len(points)} "
+            f"points of length {points.shape[1]}: {error}"
         ) from error
     distance, found = index.search(points, k)
     own = np.arange(len(points))
@@ -141,9 +141,9 @@ def _searched(rows: Tensor, k: int, description: str) -> tuple[Tensor, Tensor]:
     found[lost, -1] = own[lost]
     if found.min() < 0:
         raise ValueError(
-            f"clustering.index={description!r} finds fewer than {k} neighbours of "
+            f"method.clustering.index={description!r} finds fewer than {k} neighbours of "
             f"{int((found < 0).any(axis=1).sum())} points. Search more of it, such as with "
-            f"clustering.index='{factory};nprobe=64', or take clustering.index={EXACT}."
+            f"method.clustering.index='{factory};nprobe=64', or take the index {EXACT}."
         )
     distance[found == own[:, None]] = -1
     order = distance.argsort(axis=1, kind="stable")

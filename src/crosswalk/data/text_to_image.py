@@ -394,12 +394,21 @@ class TextToImageData(L.LightningDataModule):
 
     def _tokens(self, split: str) -> Tensor:
         table = self._table(split)
-        return cached_tokens(
+        tokens = cached_tokens(
             table.captions,
             self.tokenizer,
             settings=_settings_of(self.tokenizer),
             name=f"{self.splits.dataset} {split}",
         )
+        empty = (tokens == 0).all(dim=1).nonzero().flatten().tolist()
+        if empty:
+            image = table.records[table.image_of_caption[empty[0]]].image_path
+            raise ValueError(
+                f"{len(empty)} captions of the {split} split have no words, the first is "
+                f"{table.captions[empty[0]]!r} of {image}. Remove them from the annotation, or "
+                "write what is to be seen."
+            )
+        return tokens
 
     def _caption_phrases(self) -> Tensor | None:
         """Return ``[captions, P]`` noun phrases of the training captions; None without them."""

@@ -260,8 +260,8 @@ def _map_side(pixels: int, last_stride: int) -> int:
 def _load(model: ClipResNet, weights: dict[str, Tensor], *, origin: str) -> None:
     """Load the image stream's weights, whose names have to agree.
 
-    A number of positions that is a square is read as a square grid, as in CM-MoCo; any other has
-    to be the model's own.
+    As many positions as the model has are its own; another number that is a square is read as a
+    square grid.
     """
     visual = "visual."
     if any(name.startswith(visual) for name in weights):
@@ -269,7 +269,8 @@ def _load(model: ClipResNet, weights: dict[str, Tensor], *, origin: str) -> None
     name = "attnpool.positional_embedding"
     if name in weights:
         side = math.isqrt(len(weights[name]) - 1)
-        if side * side == len(weights[name]) - 1 and side:
+        own = len(weights[name]) == len(model.attnpool.positional_embedding)
+        if side * side == len(weights[name]) - 1 and side and not own:
             # OpenAI's file is in float16: to float32 before, not behind, the interpolation
             rows = weights[name].to(model.attnpool.positional_embedding.dtype)
             grid = model.attnpool.grid

@@ -276,7 +276,8 @@ def _downloaded(name: str, arguments: dict[str, Any]) -> nn.Module:
         where = " or ".join(place for place in places if place) or "timm lists no address"
         raise FileNotFoundError(
             f"the weights of {name} could not be downloaded ({error}). Fetch the file on a machine "
-            f"with network access ({where}) and pass encoder.backbone.pretrained=<file>."
+            f"with network access ({where}) and pass encoder.backbone.pretrained=<file> (CM-MoCo "
+            "and CMMT: encoder.image.pretrained=<file>)."
         ) from error
     return model
 

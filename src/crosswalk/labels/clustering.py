@@ -205,7 +205,7 @@ def _check_radius(radius: float) -> None:
     if not 0 < radius < 1:
         raise ValueError(
             f"a radius of {radius:g} is not between 0 and 1: points without a common neighbour "
-            "have the Jaccard distance 1. Change clustering.eps."
+            "have the Jaccard distance 1. Change method.clustering.eps."
         )
 
 

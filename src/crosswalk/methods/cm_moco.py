@@ -36,7 +36,8 @@ class CMMoCo(Method[PairBatch]):
         optim: Builds the optimizer and its schedule.
         alignment: ``(similarity [B, B], positive [B, B]) -> [B]``, images in rows.
         queue_size: Keys of either modality that are kept, with their identities. With 0 there is
-            nothing to contrast with: no key encoder is made, as in the published baselines.
+            nothing to contrast with, and no key encoder is made: the published baseline, if
+            ``reinitialize`` is off too.
         momentum: Weight of the key encoder's old parameters, in [0, 1].
         temperature: Of the contrast, cosine units; > 0.
         label_smoothing: Of the identity loss, in [0, 1].

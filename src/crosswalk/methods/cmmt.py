@@ -104,6 +104,10 @@ class CMMT(Method[PairBatch]):
         ):
             if value not in choices:
                 raise ValueError(f"method.{key}={value!r} is none of {', '.join(choices)}.")
+        if iou_power <= 0:
+            raise ValueError(f"method.iou_power={iou_power} must be more than 0.")
+        if start_epoch < 0:
+            raise ValueError(f"method.start_epoch={start_epoch} must be 0 or more.")
         self.encoder = encoder
         self.clustering = clustering
         self.refinement = refinement
@@ -127,7 +131,8 @@ class CMMT(Method[PairBatch]):
             self.memories = nn.ModuleDict(
                 {name: memory(size, encoder.embedding_size) for name, size in sizes.items()}
             )
-            if recluster_from == "memory" and not all(m.rows_move for _, m in self.each_memory()):
+            follow = all(memory.rows_move for _, memory in self.each_memory())
+            if recluster_from == "memory" and relation != "identities" and not follow:
                 raise ValueError(
                     "method.recluster_from=memory would find the same clusters in every epoch: the "
                     "rows of this memory stay as filled. Set method.recluster_from=encoder."
@@ -232,7 +237,7 @@ class CMMT(Method[PairBatch]):
                 "made of. Leave data.phrases as configs/method/cmmt.yaml sets it, or do without: "
                 "method.relation=pairs method.cross_weight=0 method.intra_weight=0."
             )
-        return text_iou(all_gather_rows(batch.phrases)) ** self.iou_power
+        return text_iou(all_gather_rows(batch.phrases))
 
     def matching_loss(self, image: Tensor, text: Tensor, relation: Tensor) -> Tensor:
         """Return the projection matching loss of ``[B, D]`` embeddings, which keep their length."""
@@ -273,7 +278,7 @@ class CMMT(Method[PairBatch]):
         with torch.autocast(batch.image.device.type, enabled=False):
             own_pair = torch.eye(len(image), device=image.device)
             agreement = self.agreement(batch) if mines or self.relation != "pairs" else own_pair
-            relation = own_pair if self.relation == "pairs" else agreement
+            relation = own_pair if self.relation == "pairs" else agreement**self.iou_power
             losses = {"matching": self.matching_loss(image, text, relation)}
             unit = {"image": F.normalize(image), "text": F.normalize(text)}
             if mines:

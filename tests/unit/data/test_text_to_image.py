@@ -643,3 +643,20 @@ def test_a_trainer_transforms_batches_on_their_way(root: Path) -> None:
     expected = [PairTransform()(batch).image for batch in loader]
     assert all(torch.equal(a, b) for a, b in zip(method.images, expected, strict=True))
     assert method.evaluated == ["TextBatch", "ImageBatch"]
+
+
+def test_a_caption_without_words_stops_the_run_before_it_starts(root: Path) -> None:
+    def read_with_a_gap(folder: Path) -> Splits:
+        splits = read(folder)
+        first, *rest = splits.val
+        return replace(splits, val=(replace(first, captions=(" ",)), *rest))
+
+    data = make_data(
+        root,
+        read_with_a_gap,
+        tokenizer=WordLearner,
+        transform=PairTransform(text_augmentation=False),
+    )
+
+    with pytest.raises(ValueError, match=r"1 captions of the val split have no words.*' ' of "):
+        data.val_dataloader()

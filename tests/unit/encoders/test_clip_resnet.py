@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from crosswalk.encoders import clip_resnet as module
 from crosswalk.encoders.batch_norm import GroupBatchNorm
 from crosswalk.encoders.clip_resnet import AttentionPool, ClipResNet, clip_resnet
-from crosswalk.encoders.clip_weights import interpolate_positions, resize_position_embedding
+from crosswalk.encoders.clip_weights import interpolate_positions
 
 SMALL = {"width": 4, "output_dim": 5, "heads": 2}
 
@@ -292,18 +292,14 @@ def test_weights_are_loaded_and_positions_interpolated_in_float32(
         assert_close(row, expected.to(row.dtype), rtol=0, atol=0)
 
 
-def test_a_square_number_of_positions_is_square_also_where_a_strip_has_as_many() -> None:
+def test_as_many_positions_as_the_encoder_has_are_its_own_though_a_square_has_as_many() -> None:
     encoder = ClipResNet((1, 1, 1, 1), image_size=(64, 16), **SMALL)  # 4x1 positions
     weights = encoder.state_dict()
     weights["attnpool.positional_embedding"] = torch.arange(5.0)[:, None].repeat(1, 128)
 
     module._load(encoder, weights, origin="clip.pt")
 
-    # 1 2 / 3 4 in four rows of one column, by hand: between columns, and 1/4, 3/4 between rows
-    expected = torch.tensor([0.0, 1.5, 2.0, 3.0, 3.5])
-    assert_close(encoder.attnpool.positional_embedding[:, 0].detach(), expected)
-    unchanged = resize_position_embedding(weights["attnpool.positional_embedding"], (4, 1))
-    assert_close(unchanged[:, 0], torch.arange(5.0))  # what RDE's code does
+    assert_close(encoder.attnpool.positional_embedding[:, 0].detach(), torch.arange(5.0))
 
 
 def test_positions_of_the_encoders_own_grid_are_kept() -> None:
