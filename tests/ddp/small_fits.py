@@ -12,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from crosswalk.callbacks.run_record import RunRecord
-from crosswalk.config import Run, build, compose
+from crosswalk.config import Run, build, compose, to_plain
 from crosswalk.run_folder import RunFolder
 from crosswalk.train import make_trainer
 from crosswalk.types import ImageBatch, PairBatch, SourceTargetBatch
@@ -47,8 +47,13 @@ class StopBefore(L.Callback):
             raise Stopped
 
 
+def composed(overrides: list[str]) -> dict[str, Any]:
+    """Return a configuration for `fit`; this takes longer than to hand it to several processes."""
+    return to_plain(compose(overrides))
+
+
 def fit(
-    overrides: list[str],
+    config: dict[str, Any],
     cache: Path,
     folder: Path,
     devices: int,
@@ -58,12 +63,18 @@ def fit(
 ) -> dict[str, Any]:
     """Train, from the folder's checkpoint if there is one; return all state and all metrics.
 
-    With ``stop`` the run ends before that step by raising `Stopped`.
+    Args:
+        config: From `composed`.
+        cache: The cache folder.
+        folder: Of the run.
+        devices: Number of processes.
+        stop: Before which step the run ends by raising `Stopped`.
+        float64: Whether to train in double precision.
     """
     torch.set_num_threads(1)
     os.environ["CROSSWALK_CACHE"] = str(cache)
     L.seed_everything(1, verbose=False)
-    run = build(compose([*overrides, f"trainer.devices={devices}"]))
+    run = build({**config, "trainer": {**config["trainer"], "devices": devices}})
     if float64:
         in_float64(run)
     run_folder = RunFolder(folder)
@@ -78,12 +89,12 @@ def fit(
 
 
 def fit_in_parts(
-    overrides: list[str], cache: Path, folder: Path, devices: int, stop: int
+    config: dict[str, Any], cache: Path, folder: Path, devices: int, stop: int
 ) -> dict[str, Any]:
     """End a run before step ``stop``, let another trainer go on from its checkpoint."""
     with pytest.raises(Stopped):
-        fit(overrides, cache, folder, devices, stop=stop)
-    return fit(overrides, cache, folder, devices)
+        fit(config, cache, folder, devices, stop=stop)
+    return fit(config, cache, folder, devices)
 
 
 def assert_equal_to_one_process(alone: dict[str, Any], outcome: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.ddp.processes import run_on_processes
-from tests.ddp.small_fits import assert_equal_to_one_process, fit, fit_in_parts
+from tests.ddp.small_fits import assert_equal_to_one_process, composed, fit, fit_in_parts
 from tests.end_to_end.small_runs import IMAGE_METHODS, small_image_overrides, tiny_images
 from tests.end_to_end.toy_run import assert_same
 
@@ -17,7 +17,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", IMAGE_METHODS)
 def test_several_processes_train_what_one_trains(kind: str, data: Path, tmp_path: Path) -> None:
-    run = small_image_overrides(kind, data, "protocol=official"), data / "cache"
+    run = composed(small_image_overrides(kind, data, "protocol=official")), data / "cache"
     alone = run_on_processes(fit, 1, *run, tmp_path / "1", 1)[0]
 
     outcomes = run_on_processes(fit, 2, *run, tmp_path / "2", 2)
@@ -32,7 +32,7 @@ def test_statistics_over_groups_are_the_same_on_three_processes(
 ) -> None:
     # 12 samples on 3 processes: groups of 6 end in the middle of a process
     more = ("protocol=official", "bn_group_size=6", "data.batch_size=12")
-    run = small_image_overrides(kind, data, *more), data / "cache"
+    run = composed(small_image_overrides(kind, data, *more)), data / "cache"
     alone = run_on_processes(fit, 1, *run, tmp_path / "1", 1)[0]
 
     outcomes = run_on_processes(fit, 3, *run, tmp_path / "3", 3)
@@ -50,7 +50,7 @@ def test_two_processes_go_on_exactly_where_they_stopped(
     kind: str, stop: int, data: Path, tmp_path: Path
 ) -> None:
     more = ("protocol=official", "checkpoint_every_n_steps=2")
-    run = small_image_overrides(kind, data, *more), data / "cache"
+    run = composed(small_image_overrides(kind, data, *more)), data / "cache"
     whole = run_on_processes(fit, 2, *run, tmp_path / "whole", 2)
 
     parts = run_on_processes(fit_in_parts, 2, *run, tmp_path / "parts", 2, stop)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.ddp.processes import run_on_processes
-from tests.ddp.small_fits import fit
+from tests.ddp.small_fits import composed, fit
 from tests.end_to_end.small_runs import small_overrides, tiny_pairs
 
 
@@ -29,7 +29,7 @@ def one_epoch(root: Path, folder: Path, devices: int, num_workers: int) -> dict[
         "trainer.max_epochs=1",
         "method.warmup_epochs=0",
     )
-    return fit(overrides, root.parent / "cache", folder, devices, float64=False)
+    return fit(composed(overrides), root.parent / "cache", folder, devices, float64=False)
 
 
 @pytest.fixture(scope="module")

@@ -206,7 +206,6 @@ def test_an_evaluation_measures_a_reranking_beside_the_plain_ranking(
 @pytest.mark.parametrize(
     ("kind", "event", "count"),
     [
-        ("cm_moco", "step", 3),
         ("cm_moco", "step", 9),
         ("cm_moco", "evaluation", 2),
         ("cmmt", "sweep", 3),
@@ -230,11 +229,10 @@ def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.parametrize("kind", PAIR_METHODS)
-@pytest.mark.parametrize("change", ["data.num_workers=2", "data.cache=off"])
 def test_workers_and_the_cache_change_nothing(
-    kind: str, change: str, root: Path, uninterrupted: WholeRuns, tmp_path: Path
+    kind: str, root: Path, uninterrupted: WholeRuns, tmp_path: Path
 ) -> None:
-    code, changed = run(kind, root, tmp_path, change)
+    code, changed = run(kind, root, tmp_path, "data.num_workers=2", "data.cache=off")
 
     assert code == 0
     assert_same_run(changed, uninterrupted[kind])
