@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from crosswalk import __version__
+from crosswalk.code_digest import code_digest
 from crosswalk.config import compose, to_plain
 from crosswalk.run_folder import CHILD_VARIABLE, NOT_COMPARED, RunFolder, flatten
 
@@ -66,7 +66,7 @@ def _word(value: Any) -> str:  # noqa: ANN401
 def stage_folder(config: Mapping[str, Any]) -> RunFolder:
     """Return where the stage of a run is, or will be.
 
-    The name holds a digest of the stage's configuration and of this package's version; what only
+    The name holds a digest of the stage's configuration and of the code that trains it; what only
     says where and how fast it runs is left out.
 
     Args:
@@ -78,7 +78,7 @@ def stage_folder(config: Mapping[str, Any]) -> RunFolder:
         for key, value in flatten(stage).items()
         if key.split(".")[0] not in NOT_COMPARED and key not in WITHOUT_EFFECT
     }
-    digest = hashlib.sha256(json.dumps([__version__, compared], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([code_digest(), compared], sort_keys=True).encode())
     choices = stage["choices"]
     name = f"{choices['method']}-{choices['data']}-{digest.hexdigest()[:12]}"
     return RunFolder(Path(config["output_dir"]) / "stages" / name)

@@ -27,6 +27,7 @@ from crosswalk.callbacks.sweep import EpochSweep
 from crosswalk.config import Run, build, instantiate, restore, to_plain
 from crosswalk.data.text_to_image import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
+from crosswalk.processes import end_with_parent
 from crosswalk.results import print_results, save_results
 from crosswalk.run_folder import RunFolder, prepare_run_folder
 from crosswalk.stages import finished_stage, load_stage
@@ -48,6 +49,7 @@ def train(config: Mapping[str, Any]) -> int:
     Returns:
         The exit status.
     """
+    end_with_parent()
     quiet_lightning()
     keep_freed_memory()
     plain = to_plain(config)

@@ -20,6 +20,7 @@ from typing import IO, Any
 import lightning.pytorch as L
 import torch
 
+from crosswalk.code_digest import code_digest
 from crosswalk.run_folder import CHILD_VARIABLE, RunFolder, rank_and_launch, write_whole
 
 PACKAGES = (
@@ -187,6 +188,7 @@ class RunRecord(L.Callback):
                 ended=None,
                 sessions=sessions,
                 **commit_of_this_package(),
+                code=code_digest(),
                 versions=package_versions(),
                 hardware=hardware(),
                 seeds=self.seeds,

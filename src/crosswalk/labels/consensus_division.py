@@ -134,12 +134,30 @@ def resolve_votes(votes: Tensor, toss: Tensor, *, num_views: int) -> Tensor:
 def divide(
     *losses: Tensor, max_iter: int, tol: float, reg_covar: float, seed: int, threshold: float = 0.5
 ) -> Division:
-    """Return the division with everything it was made of; see `consensus_division`.
+    """Return which training pairs are kept by the consensus of all views, and why.
+
+    One view alone confirms its own mistakes; a pair is kept if all views call it clean, dropped
+    if none does, and decided by a coin, anew every epoch, if they disagree.
+    Source: Qin et al., RDE, CVPR 2024, confident consensus division.
+
+    Args:
+        losses: ``[N]`` loss of every training pair, one tensor per view, at least one.
+        max_iter: Most iterations of each mixture fit; 10 or 100 in RDE's official code.
+        tol: Least gain of the mean log-likelihood per iteration; 1e-2 or 1e-4.
+        reg_covar: Added to each variance of losses scaled to [0, 1]; 5e-4 or 1e-6.
+        seed: Seed of the fits and the coins; a different one each epoch.
+        threshold: Probability a clean pair exceeds, in (0, 1).
+
+    Returns:
+        The division, on the CPU.
+
+    Raises:
+        ValueError: If a loss is not finite.
 
     Example:
         >>> losses = torch.tensor([0.1, 3.0, 0.2, 0.3, 2.9])
-        >>> divide(losses, losses, max_iter=10, tol=1e-2, reg_covar=5e-4, seed=1).votes
-        tensor([2, 0, 2, 2, 0])
+        >>> divide(losses, losses, max_iter=10, tol=1e-2, reg_covar=5e-4, seed=1).clean
+        tensor([1., 0., 1., 1., 0.])
     """
     probabilities, predictions = [], []
     for view, loss in enumerate(losses):
@@ -165,36 +183,3 @@ def divide(
     num_uncertain = int(((votes > 0) & (votes < len(losses))).sum())
     clean = resolve_votes(votes, coin_tosses(num_uncertain, seed=seed), num_views=len(losses))
     return Division(clean, votes, prediction, torch.stack(probabilities))
-
-
-def consensus_division(
-    *losses: Tensor, max_iter: int, tol: float, reg_covar: float, seed: int, threshold: float = 0.5
-) -> Tensor:
-    """Return which training pairs are kept, by the consensus of all views.
-
-    One view alone confirms its own mistakes; a pair is kept if all views call it clean, dropped
-    if none does, and decided by a coin, anew every epoch, if they disagree.
-    Source: Qin et al., RDE, CVPR 2024, confident consensus division.
-
-    Args:
-        losses: ``[N]`` loss of every training pair, one tensor per view, at least one.
-        max_iter: Most iterations of each mixture fit; 10 or 100 in RDE's official code.
-        tol: Least gain of the mean log-likelihood per iteration; 1e-2 or 1e-4.
-        reg_covar: Added to each variance of losses scaled to [0, 1]; 5e-4 or 1e-6.
-        seed: Seed of the fits and the coins; a different one each epoch.
-        threshold: Probability a clean pair exceeds, in (0, 1).
-
-    Returns:
-        ``[N]`` float32 on the CPU, 1 where a pair is kept.
-
-    Raises:
-        ValueError: If a loss is not finite.
-
-    Example:
-        >>> losses = torch.tensor([0.1, 3.0, 0.2, 0.3, 2.9])
-        >>> consensus_division(losses, losses, max_iter=10, tol=1e-2, reg_covar=5e-4, seed=1)
-        tensor([1., 0., 1., 1., 0.])
-    """
-    return divide(
-        *losses, max_iter=max_iter, tol=tol, reg_covar=reg_covar, seed=seed, threshold=threshold
-    ).clean

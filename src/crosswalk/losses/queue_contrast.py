@@ -63,3 +63,23 @@ def queue_contrast_loss(
     # masked, not indexed: the shapes stay what they are, and nothing waits for the device
     similarity = (query @ negatives.T).masked_fill(~is_negative, -torch.inf)
     return contrast_loss((query * key).sum(dim=1), similarity, temperature=temperature)
+
+
+def mean_similarities(
+    query: Tensor, key: Tensor, negatives: Tensor, is_negative: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return how similar queries are to their own keys, and to those of others, on average.
+
+    Tells whether a contrast is learned: the first rises, the second falls. Arguments as for
+    `queue_contrast_loss`; the second is 0 where no row of the queue is used.
+
+    Example:
+        >>> query, key = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
+        >>> queue = torch.tensor([[0.5, -0.5], [0.0, 1.0]])
+        >>> mean_similarities(query, key, queue, torch.tensor([True, True]))
+        (tensor(0.6000), tensor(0.2500))
+    """
+    used = is_negative.to(negatives.dtype)
+    # the mean of all products is the product of the means
+    mean_negative = used @ negatives / used.sum().clamp_min(1)
+    return (query * key).sum(dim=1).mean(), query.mean(dim=0) @ mean_negative

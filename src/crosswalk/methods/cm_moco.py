@@ -16,7 +16,7 @@ from crosswalk.encoders.heads import reinitialize_linears
 from crosswalk.encoders.momentum import MomentumEncoder
 from crosswalk.encoders.two_stream import TwoStream, apply_head
 from crosswalk.losses.identity import identity_loss
-from crosswalk.losses.queue_contrast import queue_contrast_loss
+from crosswalk.losses.queue_contrast import mean_similarities, queue_contrast_loss
 from crosswalk.memory.feature_queue import FeatureQueue
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
@@ -163,7 +163,17 @@ class CMMoCo(Method[PairBatch]):
         )
         losses = contrast(F.normalize(image), text_key, self.queue.text)
         losses = losses + contrast(F.normalize(text), image_key, self.queue.image)
+        self.log_similarities(
+            mean_similarities(F.normalize(image), text_key, self.queue.text, is_negative),
+            mean_similarities(F.normalize(text), image_key, self.queue.image, is_negative),
+        )
         return self.contrast_weight * losses.mean()
+
+    def log_similarities(self, *directions: tuple[Tensor, Tensor]) -> None:
+        """Log the mean over both directions of the similarity to own and to other keys."""
+        means = torch.stack([torch.stack(each) for each in directions]).detach().mean(dim=0)
+        for name, value in zip(("positive", "negative"), means, strict=True):
+            self.log(f"train/{name}_similarity", value, on_step=False, on_epoch=True, batch_size=1)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
         person_id = all_gather_rows(batch.person_id)

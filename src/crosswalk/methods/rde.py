@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crosswalk.distributed import all_gather_rows, on_rank_zero
+from crosswalk.labels.consensus_division import Division
 from crosswalk.losses.pair_losses import PairLoss
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.types import DataSpec, DualEncoder, ImageBatch, PairBatch, TextBatch
@@ -26,13 +27,17 @@ class RDE(Method[PairBatch]):
         data: Sizes of the training set.
         optim: Builds the optimizer and its schedule.
         loss: Loss of every pair from the similarities of a batch, and its reduction.
-        division: ``(*losses [N], seed) -> [N]``, 1 where a pair is kept (Confident Consensus
+        division: ``(*losses [N], seed) -> Division``, which pairs are kept (Confident Consensus
             Division); None trains on all pairs.
         warmup_epochs: Epochs on all pairs before the first division; 0 as published.
         seed: Seeds the mixture fits and the coins of the pairs without consensus.
     """
 
     clean: Tensor
+    latest_losses: dict[str, Tensor] | None = None
+    """``[N]`` losses by view that the division of this epoch was made of, only to be looked at."""
+    latest_division: Division | None = None
+    """The division of this epoch, only to be looked at; None after a run went on within it."""
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class RDE(Method[PairBatch]):
         optim: OptimFactory,
         *,
         loss: PairLoss,
-        division: Callable[..., Tensor] | None,
+        division: Callable[..., Division] | None,
         warmup_epochs: int = 0,
         seed: int = 1,
     ) -> None:
@@ -80,8 +85,10 @@ class RDE(Method[PairBatch]):
 
     def on_sweep_end(self, table: dict[str, Tensor]) -> None:
         assert self.division is not None  # no sweep is wanted without
-        clean = on_rank_zero(self.division, *table.values(), seed=self.seed + self.current_epoch)
-        self.clean.copy_(clean)
+        seed = self.seed + self.current_epoch
+        division = Division(*on_rank_zero(self.division, *table.values(), seed=seed))
+        self.latest_losses, self.latest_division = table, division
+        self.clean.copy_(division.clean)
         self.log("train/clean_fraction", self.clean.mean())
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:

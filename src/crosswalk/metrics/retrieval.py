@@ -61,7 +61,7 @@ class QueryResults(NamedTuple):
 
 
 class RetrievalResult(NamedTuple):
-    """Measures by name, as fractions and counts, and the per-query results by direction."""
+    """Measures by name, as fractions and counts; per-query results by direction or view."""
 
     values: dict[str, float]
     queries: dict[str, QueryResults]
@@ -92,7 +92,7 @@ class RetrievalScores(Metric):
         directions: Names from `DIRECTIONS`. The measures of the first have plain names
             (``rank1``), those of others start with the direction (``image_to_text/rank1``).
             With several views, the first direction is also measured view by view
-            (``view/<view>/rank1``).
+            (``view/<view>/rank1``; per-query results under ``view/<view>``, without lists).
         extra_map: Further definitions of average precision, names from
             `crosswalk.metrics.average_precision.EXTRA_MAP`, measured as ``map_<name>``.
         reranking: A function of `crosswalk.metrics.reranking` with its numbers set, or None.
@@ -221,6 +221,7 @@ class RetrievalScores(Metric):
                     start += widths[view]
                     ranking = self._rank(query, gallery, columns, 1, 0)
                     values |= _measures(f"view/{view}/", ranking)
+                    queries[f"view/{view}"] = _per_query(query, gallery, ranking)
         return RetrievalResult(values, queries)
 
     def _agree_on_views(self) -> tuple[dict[str, int], torch.dtype]:

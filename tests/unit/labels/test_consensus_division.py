@@ -10,7 +10,6 @@ from torch.testing import assert_close
 from crosswalk.labels.consensus_division import (
     clean_probability,
     coin_tosses,
-    consensus_division,
     divide,
     min_max_normalised,
     predict_clean,
@@ -82,7 +81,7 @@ def test_the_low_heap_is_the_clean_one_whichever_component_it_is() -> None:
     order = torch.randperm(21, generator=torch.Generator().manual_seed(2))
 
     for seed in range(5):
-        clean = consensus_division(losses[order], seed=seed, **SHORT)
+        clean = divide(losses[order], seed=seed, **SHORT).clean
         assert clean.tolist() == [float(index < 15) for index in order.tolist()]
 
 
@@ -157,7 +156,7 @@ def test_one_view_decides_alone() -> None:
 def test_losses_that_are_all_equal_leave_every_pair_clean(num_pairs: int) -> None:
     losses = torch.full((num_pairs,), 0.7)
 
-    clean = consensus_division(losses, losses, seed=0, **SHORT)
+    clean = divide(losses, losses, seed=0, **SHORT).clean
 
     assert clean.tolist() == [1.0] * num_pairs
 
@@ -187,4 +186,4 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     losses = torch.tensor([0.1, math.nan, 0.3, math.inf])
 
     with pytest.raises(ValueError, match=r"view 1 .* samples \[1, 3\] \(2 in all\)"):
-        consensus_division(torch.rand(4), losses, seed=0, **SHORT)
+        divide(torch.rand(4), losses, seed=0, **SHORT)

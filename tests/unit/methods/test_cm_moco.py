@@ -46,10 +46,10 @@ def toy_encoder(image: nn.Module | None = None) -> TwoStream:
 
 
 class Recorded(CMMoCo):
-    """The method with its losses in a dictionary instead of a trainer's log."""
+    """The method with its losses and other values in dictionaries instead of a trainer's log."""
 
-    def log(self, *args: object, **kwargs: object) -> None:
-        pass
+    def log(self, name: str, value: Tensor, **kwargs: object) -> None:
+        self.values = {**getattr(self, "values", {}), name: value}
 
     def log_dict(self, terms: dict[str, Tensor], **kwargs: object) -> None:
         self.terms = {name.removeprefix("train/loss_"): term for name, term in terms.items()}
@@ -111,6 +111,7 @@ def test_the_losses_are_those_of_loops_over_the_batch(
     image_key, text_key = outputs["image_key"], outputs["text_key"]
     persons = normalize(method.classifier.weight.detach(), dim=0)
     identity = alignment = contrast = 0.0
+    positive, negative = [], []
     for row, person in enumerate(person_id):
         for embedding in (image, text):
             target = torch.full((NUM_PERSONS,), label_smoothing / NUM_PERSONS).double()
@@ -126,6 +127,8 @@ def test_the_losses_are_those_of_loops_over_the_batch(
         ):
             used = [one for one, negative in zip(rows, is_negative, strict=True) if negative]
             logits = torch.stack([key, *used]) @ normalize(query, dim=0) / 0.07
+            positive.append(0.07 * float(logits[0]))
+            negative += (0.07 * logits[1:]).tolist()
             contrast -= float(logits.log_softmax(dim=0)[0])
     expected = {"identity": identity, "alignment": alignment, "contrast": contrast}
     for name, total in expected.items():
@@ -133,6 +136,9 @@ def test_the_losses_are_those_of_loops_over_the_batch(
     assert outputs["loss"].item() == pytest.approx(
         sum(expected.values()) / len(person_id), rel=1e-7
     )
+    for name, similarities in {"positive": positive, "negative": negative}.items():
+        mean = sum(similarities) / len(similarities)
+        assert method.values[f"train/{name}_similarity"].item() == pytest.approx(mean, rel=1e-7)
 
 
 def test_the_key_encoder_moves_before_it_gives_the_keys_of_the_step() -> None:

@@ -1,10 +1,12 @@
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from crosswalk.labels.consensus_division import Division, divide
 from crosswalk.losses.pair_losses import InfoNCE, PairLoss, TripletAlignment
 from crosswalk.methods.rde import RDE
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
@@ -29,7 +31,7 @@ class ToyEncoder(nn.Module):
 
 
 def rde(
-    loss: PairLoss | None = None, division: Callable[..., Tensor] | None = None, warmup: int = 0
+    loss: PairLoss | None = None, division: Callable[..., Division] | None = None, warmup: int = 0
 ) -> RDE:
     method = RDE(
         ToyEncoder(),
@@ -95,9 +97,12 @@ def test_a_pair_judged_noisy_loses_its_own_loss_and_stays_a_negative_of_the_othe
 def test_the_division_gets_the_losses_of_both_views_and_sets_the_pairs_kept() -> None:
     seen = []
 
-    def keep_the_even_samples(*losses: Tensor, seed: int) -> Tensor:
+    def keep_the_even_samples(*losses: Tensor, seed: int) -> Division:
         seen.append(([column.tolist() for column in losses], seed))
-        return (torch.arange(6) % 2 == 0).float()
+        even = torch.arange(6) % 2 == 0
+        return Division(
+            even.float(), 2 * even.long(), even.expand(2, 6), even.expand(2, 6).double()
+        )
 
     method = rde(division=keep_the_even_samples)
     table = {"one": torch.arange(6.0), "two": torch.arange(6.0) * 2}
@@ -106,10 +111,13 @@ def test_the_division_gets_the_losses_of_both_views_and_sets_the_pairs_kept() ->
 
     assert seen == [([table["one"].tolist(), table["two"].tolist()], 1)]
     assert method.clean.tolist() == [1, 0, 1, 0, 1, 0]
+    assert method.latest_losses == table
+    assert method.latest_division is not None
+    assert method.latest_division.votes.tolist() == [2, 0, 2, 0, 2, 0]
 
 
 def test_the_first_division_comes_after_the_warm_up() -> None:
-    method = rde(division=lambda *losses, seed: torch.ones(6), warmup=2)
+    method = rde(division=partial(divide, max_iter=10, tol=1e-2, reg_covar=5e-4), warmup=2)
 
     assert [method.wants_sweep(epoch) for epoch in range(4)] == [False, False, True, True]
 

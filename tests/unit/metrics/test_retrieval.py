@@ -59,6 +59,19 @@ def test_both_directions_views_and_skipped_queries_are_measured() -> None:
     assert {name: values[name] for name in expected} == pytest.approx(expected)
 
 
+def test_single_views_have_per_query_results_of_their_own() -> None:
+    scores = RetrievalScores(topk=2)
+    fill(scores, "query", {"a": [UP, UP], "b": [RIGHT, UP]}, [1, 2])
+    fill(scores, "gallery", {"a": [UP, RIGHT, UP], "b": [BETWEEN, UP, UP]}, [1, 2, 3])
+
+    queries = scores.compute().queries
+
+    assert list(queries) == ["text_to_image", "view/a", "view/b", "image_to_text"]
+    assert queries["view/a"].first_hit.tolist() == [1, 3]
+    assert queries["view/b"].first_hit.tolist() == [1, 1]
+    assert queries["view/a"].top_index.shape == (2, 0)
+
+
 def test_further_definitions_of_map_are_measured_in_every_direction_and_view() -> None:
     scores = RetrievalScores(topk=2, extra_map=["trapezoidal", "first_hit_bonus"])
     usual = RetrievalScores(topk=2)

@@ -36,7 +36,7 @@ def ccd(case: Case) -> None:
     sure = votes != 1
     case.check(
         bool((division.clean[sure] == case.tensor("out_label_hat")[sure]).all()),
-        "consensus_division agrees where no coin is tossed",
+        "divide agrees where no coin is tossed",
     )
 
 

@@ -1,0 +1,121 @@
+"""Self-contained HTML pages: pictures and figures are part of the file, nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+JPEG_QUALITY = 80
+LARGEST = (96, 192)
+"""Width and height in pixels that no picture of a page exceeds, unless a page asks for more."""
+
+
+class Section(NamedTuple):
+    """One part of a page: an anchor, a heading, and what stands below it."""
+
+    anchor: str
+    title: str
+    body: Markup
+
+
+def render_page(title: str, sections: Sequence[Section], *, subtitle: str = "") -> str:
+    """Return the HTML of a page with a table of contents; one file that needs no other.
+
+    Example:
+        >>> page = render_page("Two <runs>", [Section("one", "One", Markup("<p>1</p>"))])
+        >>> "<h1>Two &lt;runs&gt;</h1>" in page, '<section id="one">' in page
+        (True, True)
+    """
+    return render("page.html.j2", title=title, subtitle=subtitle, sections=sections)
+
+
+def render(template: str, **values: object) -> Markup:
+    """Return a template of ``crosswalk/templates`` filled in; values are escaped."""
+    environment = Environment(
+        loader=PackageLoader("crosswalk", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return Markup(environment.get_template(template).render(**values))
+
+
+def picture_tag(
+    picture: Path | Image.Image,
+    *,
+    alt: str,
+    frame: str = "",
+    largest: tuple[int, int] = LARGEST,
+) -> Markup:
+    """Return an ``<img>`` that holds the picture as a small JPEG.
+
+    Args:
+        picture: A file or an image.
+        alt: What it shows.
+        frame: Class of the frame: "right" (green), "wrong" (red), "query" (blue) or none.
+        largest: Width and height that it is made to fit; it is never enlarged.
+
+    Example:
+        >>> picture_tag(Image.new("RGB", (8, 16)), alt="a & b", frame="right")[:44]
+        Markup('<img class="right" alt="a &amp; b" width="8"')
+    """
+    if isinstance(picture, Path):
+        with Image.open(picture) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    small = picture.convert("RGB")
+    small.thumbnail(largest)
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    data = base64.b64encode(content.getvalue()).decode()
+    return Markup(
+        '<img class="{}" alt="{}" width="{}" height="{}" src="data:image/jpeg;base64,{}">'
+    ).format(frame, alt, small.width, small.height, data)
+
+
+def figure_tag(figure: Figure, *, alt: str) -> Markup:
+    """Return the figure as SVG inside the page; equal figures give equal text."""
+    import matplotlib
+
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": alt, "svg.fonttype": "none"}):
+        figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None})
+    drawing = content.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    return Markup('<figure role="img" aria-label="{}">{}</figure>').format(alt, Markup(drawing))
+
+
+def table_tag(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = ""
+) -> Markup:
+    """Return a table; cells that are `Markup` stay as they are, numbers stand on the right.
+
+    Example:
+        >>> print(table_tag(["run", "R@1"], [["a", 0.5]]))
+        <div class="wide"><table><thead><tr><th>run</th><th>R@1</th></tr></thead>
+        <tbody><tr><td>a</td><td class="number">0.5</td></tr></tbody></table></div>
+    """
+
+    def cell(value: object) -> Markup:
+        numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return Markup('<td class="number">{}</td>' if numeric else "<td>{}</td>").format(value)
+
+    def line(cells: Sequence[Markup]) -> Markup:
+        return Markup("<tr>{}</tr>").format(Markup("").join(cells))
+
+    head = line([Markup("<th>{}</th>").format(name) for name in header])
+    body = Markup("\n").join(line([cell(value) for value in row]) for row in rows)
+    title = Markup("<caption>{}</caption>").format(escape(caption)) if caption else Markup("")
+    return Markup(
+        '<div class="wide"><table>{}<thead>{}</thead>\n<tbody>{}</tbody></table></div>'
+    ).format(title, head, body)
