@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from crosswalk.ablation import read_manifest, read_results
+from crosswalk.ablations.manifest import read_manifest
+from crosswalk.ablations.table import read_results
 
 TABLE = Path(__file__).parent / "noise_synthetic.yaml"
 NOISE = (0, 20, 50, 80)
@@ -25,7 +26,7 @@ def spread(values: Sequence[float]) -> str:
 def main() -> None:
     """Print the tables in Markdown."""
     manifest = read_manifest(TABLE)
-    runs = {(run["row"], run["seed"]): run for run in read_results(manifest)}
+    runs = {(run["row"], run["seed"]): run for run in read_results(manifest.committed_path).runs}
 
     def values(method: str, noise: int, checkpoint: str, measure: str) -> list[float]:
         rows = [runs[f"{method}, {noise} % noise", seed] for seed in manifest.seeds]

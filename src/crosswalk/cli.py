@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OVERRIDE = re.compile(r"(--)?(\+{1,2})?[A-Za-z_][\w./@]*=|~[A-Za-z_][\w.]*$", re.ASCII)
+OPTIONS_OF_ABLATE = (
+    *("--row", "--seeds", "--data", "--jobs", "--devices", "--launcher", "--slurm"),
+    "--output-dir",
+)
+"""Options that a value follows."""
 OVERRIDES_HELP = """
 overrides:
   group=file         method=rde, data=cuhk_pedes, encoder=..., loss=..., trainer=one_gpu, logger=csv
@@ -38,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("CROSSWALK_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
     parser = _parser()
-    overrides = [word for word in words if OVERRIDE.match(word)] if _takes_overrides(words) else []
-    options, strays = parser.parse_known_args([word for word in words if word not in overrides])
+    rest, overrides = _split(words) if _takes_overrides(words) else (words, [])
+    options, strays = parser.parse_known_args(rest)
     if strays:
         takes = "; overrides are written key=value" if _takes_overrides(words) else ""
         parser.error(f"not understood: {' '.join(strays)}{takes}")
@@ -79,8 +84,29 @@ def _message(error: Exception) -> str:
 def _takes_overrides(words: Sequence[str]) -> bool:
     commands = [word for word in words if not word.startswith("-")][:2]
     return bool(commands) and (
-        commands[0] in ("train", "evaluate") or tuple(commands[:2]) == ("config", "show")
+        commands[0] in ("train", "evaluate", "sweep", "ablate")
+        or tuple(commands[:2]) == ("config", "show")
     )
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words for argparse and the overrides; `ablate` has options that look like those.
+
+    Example:
+        >>> _split(["ablate", "t.yaml", "--row", "margin=0.1", "--seeds=1,2", "trainer=cpu"])
+        (['ablate', 't.yaml', '--row', 'margin=0.1', '--seeds=1,2'], ['trainer=cpu'])
+    """
+    rest: list[str] = []
+    overrides: list[str] = []
+    own = OPTIONS_OF_ABLATE if "ablate" in words[:1] else ()
+    awaits_value = False
+    for word in words:
+        if awaits_value or word.partition("=")[0] in own:
+            awaits_value = not awaits_value and "=" not in word
+            rest.append(word)
+        else:
+            (overrides if OVERRIDE.match(word) else rest).append(word)
+    return rest, overrides
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,23 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     _config_commands(commands)
     _data_commands(commands)
     _weight_commands(commands)
-    ablate = _command(
-        commands,
-        "ablate",
-        _ablate,
-        "run the rows of a table and print it",
-        "Examples:\n"
-        "  crosswalk ablate experiments/rde/noise_synthetic.yaml --dry-run\n"
-        "  crosswalk ablate experiments/rde/noise_synthetic.yaml --row 'RDE, 50 %' --seeds 1,2,3\n",
-    )
-    ablate.add_argument(
-        "table", metavar="TABLE", type=Path, help="experiments/<method>/<name>.yaml"
-    )
-    ablate.add_argument("--row", action="append", default=[], help="only this row; repeatable")
-    ablate.add_argument("--seeds", default="", help="comma-separated; default: the table's")
-    ablate.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
-    ablate.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
-    ablate.add_argument("--show", action="store_true", help="print the table as it stands")
+    _report_command(commands)
+    _compare_command(commands)
+    _audit_command(commands)
+    _sweep_command(commands)
+    _ablate_command(commands)
     return parser
 
 
@@ -240,6 +254,151 @@ def _weight_commands(commands: SubParsers) -> None:
     exporting.add_argument("--which", choices=("best", "last"), default="best")
     exporting.add_argument("--part", default="", help="only this part of the encoder, e.g. clip")
     exporting.add_argument("--half", action="store_true", help="round to float16")
+
+
+def _audit_command(commands: SubParsers) -> None:
+    audit = _command(
+        commands,
+        "audit",
+        _audit,
+        "list the training pairs that a run of RDE judged wrong",
+        "Writes a table and, beside it, a page to look through. The lowest probability of being\n"
+        "right comes first.\n\n"
+        "Examples:\n"
+        "  crosswalk audit runs/<name>\n"
+        "  crosswalk audit runs/<name> --out suspects.csv --threshold 0.1 --limit 500\n",
+    )
+    audit.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    audit.add_argument(
+        "--out", metavar="FILE", type=Path, default=Path("suspects.csv"), help="the table to write"
+    )
+    audit.add_argument(
+        "--threshold", metavar="P", type=float, help="list pairs that are right with at most this"
+    )
+    audit.add_argument("--limit", metavar="N", type=int, help="list at most so many")
+    audit.add_argument(
+        "--which", choices=("last", "first"), default="last", help="by which division of the run"
+    )
+
+
+def _report_command(commands: SubParsers) -> None:
+    report = _command(
+        commands,
+        "report",
+        _report,
+        "write the report of a run again",
+        "A page of results, curves, ranking lists and configuration, one file that needs no\n"
+        "other. Training writes it too.\n\n"
+        "Examples:\n"
+        "  crosswalk report runs/<name>\n"
+        "  crosswalk report runs/<name> --out page.html\n",
+    )
+    report.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    report.add_argument(
+        "--out", metavar="FILE", type=Path, help="where to (default: report.html in RUN)"
+    )
+
+
+def _compare_command(commands: SubParsers) -> None:
+    compare = _command(
+        commands,
+        "compare",
+        _compare,
+        "compare two runs query by query",
+        "Prints paired differences with bootstrap intervals, groups of queries, and the queries\n"
+        "that changed most; writes a page with their ranking lists and a .json file beside it.\n"
+        "Several runs of a side, such as seeds, are named with commas between them.\n\n"
+        "Examples:\n"
+        "  crosswalk compare runs/<name> runs/<other name>\n"
+        "  crosswalk compare runs/a1,runs/a2 runs/b1,runs/b2 --checkpoint last --out ab.html\n",
+    )
+    compare.add_argument("first", metavar="RUN_A", help="a run folder, or several: RUN,RUN,...")
+    compare.add_argument("second", metavar="RUN_B", help="likewise; differences are B minus A")
+    compare.add_argument("--checkpoint", choices=("best", "last", "start"), default="best")
+    compare.add_argument("--split", choices=("test", "val"), default="test")
+    compare.add_argument(
+        "--out", metavar="FILE", type=Path, default=Path("compare.html"), help="the page to write"
+    )
+
+
+def _sweep_command(commands: SubParsers) -> None:
+    sweep = _command(
+        commands,
+        "sweep",
+        _sweep,
+        "search hyper-parameters as a W&B sweep file says",
+        "With a W&B login the file is registered on its server and agents here run its trials.\n"
+        "--local runs the same file without a server: each trial is a run of its own below\n"
+        "<output dir>/sweeps/<name>; the same command goes on after a kill, and several at once,\n"
+        "also on several machines that share the folder, work on one sweep.\n\n"
+        "Examples:\n"
+        "  crosswalk sweep rde --local --dry-run\n"
+        "  crosswalk sweep rde --local --trials 20 --agents 2 --devices 0,1\n"
+        "  crosswalk sweep rde data=cuhk_pedes data.root=/datasets data.noise_rate=0.5\n"
+        "  crosswalk sweep mine.yaml --local --name second trainer.max_epochs=20\n"
+        + OVERRIDES_HELP,
+    )
+    sweep.usage = "crosswalk sweep SWEEP [options] [key=value ...]"
+    sweep.add_argument("sweep", metavar="SWEEP", help="a file, or its name in configs/sweep")
+    sweep.add_argument("--local", action="store_true", help="search here, not on W&B's server")
+    sweep.add_argument(
+        "--agents", type=int, default=0, help="trials at a time (default: one for each device)"
+    )
+    sweep.add_argument("--devices", default="", help="GPUs to use, such as 0,1")
+    sweep.add_argument(
+        "--trials", type=int, help="at most so many (default: the file's run_cap, the grid, or 20)"
+    )
+    sweep.add_argument("--seed", type=int, help="of the search (default 1)")
+    sweep.add_argument("--name", help="of the sweep (default: that of the file)")
+    sweep.add_argument(
+        "--output-dir", metavar="DIR", type=Path, default=Path("runs"), help="default: runs"
+    )
+    sweep.add_argument("--show", action="store_true", help="print what there is, run nothing")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="check the file, print the first trials"
+    )
+
+
+def _ablate_command(commands: SubParsers) -> None:
+    ablate = _command(
+        commands,
+        "ablate",
+        _ablate,
+        "run the rows of a table and compare them with the published numbers",
+        "Every row and seed is a run of its own. What is finished with the same configuration and\n"
+        "code is not run again, and a command that was stopped goes on where it was. key=value\n"
+        "changes all rows.\n\n"
+        "Examples:\n"
+        "  crosswalk ablate experiments/rde/table2.yaml --data synthetic_pairs --dry-run\n"
+        "  crosswalk ablate experiments/rde/table2.yaml --data synthetic_pairs --jobs 2\n"
+        "  crosswalk ablate experiments/rde/table2.yaml --row 'without CCD' --seeds 1,2,3 \\\n"
+        "    --devices 0,1 data.root=/datasets trainer=one_gpu\n"
+        "  crosswalk ablate experiments/rde/table2.yaml --launcher slurm \\\n"
+        "    --slurm partition=gpu --slurm timeout_min=600 data.root=/datasets trainer=one_gpu\n",
+    )
+    ablate.usage = "crosswalk ablate TABLE [options] [key=value ...]"
+    ablate.add_argument(
+        "table", metavar="TABLE", type=Path, help="experiments/<method>/<table>.yaml"
+    )
+    add = ablate.add_argument
+    add("--row", metavar="NAME", action="append", default=[], help="only this row; repeatable")
+    add("--seeds", default="", metavar="1,2,3", help="default: the table's")
+    add("--data", default="", metavar="NAME", help="other data than the table's: synthetic_pairs")
+    add("--jobs", type=int, default=0, metavar="N", help="runs side by side (1, or one a device)")
+    add("--devices", default="", metavar="0,1,2", help="GPUs to divide among the runs")
+    add("--dry-run", action="store_true", help="say what would be run and how long, run nothing")
+    add("--show", action="store_true", help="print the table as it stands, run nothing")
+    add("--save", action="store_true", help="also keep the results beside the table's file")
+    add("--any-code", action="store_true", help="take runs of other code as finished, too")
+    add("--launcher", choices=("local", "slurm"), default="local", help="where runs are started")
+    add(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what Slurm is asked for, in submitit's names: partition, timeout_min; repeatable",
+    )
+    add("--output-dir", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
 
 
 def _command(
@@ -344,20 +503,74 @@ def _export_weights(options: argparse.Namespace) -> int:
     )
 
 
-def _ablate(options: argparse.Namespace) -> int:
-    from crosswalk.ablation import read_manifest, render_table, run_table
+def _sweep(options: argparse.Namespace) -> int:
+    from crosswalk.sweeps.command import SweepOptions, run_sweep
 
-    manifest = read_manifest(options.table)
-    if options.show:
-        print(render_table(manifest))
-        return 0
-    status = run_table(
-        manifest,
-        rows=options.row,
-        seeds=[int(seed) for seed in options.seeds.split(",") if seed],
-        jobs=options.jobs,
-        dry_run=options.dry_run,
+    return run_sweep(
+        SweepOptions(
+            file=options.sweep,
+            overrides=options.overrides,
+            local=options.local,
+            agents=options.agents,
+            devices=[device for device in options.devices.split(",") if device],
+            trials=options.trials,
+            seed=options.seed,
+            name=options.name,
+            output_dir=options.output_dir,
+            show=options.show,
+            dry_run=options.dry_run,
+        )
     )
-    if not options.dry_run:
-        print(render_table(manifest))
-    return status
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from crosswalk.reports.audit_command import run_audit
+
+    return run_audit(
+        options.run_folder,
+        options.out,
+        threshold=options.threshold,
+        limit=options.limit,
+        which=options.which,
+    )
+
+
+def _report(options: argparse.Namespace) -> int:
+    from crosswalk.reports.report import run_report
+
+    return run_report(options.run_folder, options.out)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from crosswalk.reports.compare_command import run_compare
+
+    return run_compare(
+        options.first,
+        options.second,
+        checkpoint=options.checkpoint,
+        split=options.split,
+        out=options.out,
+    )
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from crosswalk.ablations.command import Request, run_ablation
+
+    return run_ablation(
+        Request(
+            table=options.table,
+            rows=options.row,
+            seeds=options.seeds,
+            data=options.data,
+            jobs=options.jobs,
+            devices=options.devices,
+            dry_run=options.dry_run,
+            show=options.show,
+            save=options.save,
+            any_code=options.any_code,
+            launcher=options.launcher,
+            slurm=options.slurm,
+            output_dir=options.output_dir,
+            overrides=options.overrides,
+        )
+    )

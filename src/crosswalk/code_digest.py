@@ -11,7 +11,9 @@ LOOKS_ONLY = (
     *("ablations", "sweeps", "reports", "importers", "templates"),
     *("cli.py", "pages.py", "processes.py", "results.py", "code_digest.py", "__main__.py"),
     *("data/doctor.py", "data/doctor_report.py", "data/image_doctor.py"),
-    *("callbacks/progress.py", "callbacks/ranking_lists.py"),
+    *("callbacks/progress.py", "callbacks/ranking_lists.py", "callbacks/array_files.py"),
+    *("callbacks/division_record.py", "callbacks/label_record.py"),
+    *("callbacks/token_selection.py", "callbacks/token_selection_record.py"),
 )
 """Parts of the package that no number of a run depends on."""
 
@@ -47,6 +49,8 @@ def code_digest(package: Path = Path(__file__).parent) -> str:
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 node.body = [part for part in node.body if not _is_text(part)]
         digest.update(f"{name}\n{ast.dump(tree)}\n".encode())
+    for path in sorted((package / "assets").glob("*")):  # weights that small runs start from
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

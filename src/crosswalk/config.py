@@ -7,11 +7,13 @@ other: data, their sizes, the method.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +95,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     experiment = _published_run(chosen)
     if experiment is not None:
         lines.append(f"experiment={experiment}")
-    config = _hydra_compose(lines)
+    config = copy.deepcopy(_hydra_compose(tuple(lines)))
     for override in parsed:
         if not _is_choice(override, groups):
             _apply(override, config, groups)
@@ -500,7 +502,8 @@ def _check_model_kept(
 
 
 def _groups() -> list[str]:
-    return sorted(path.name for path in config_folder().iterdir() if path.is_dir())
+    folders = (path.name for path in config_folder().iterdir() if path.is_dir())
+    return sorted(name for name in folders if name != "sweep")  # files of W&B, not parts of a run
 
 
 def _parse(overrides: Iterable[str]) -> list[Override]:
@@ -576,7 +579,8 @@ def _published_run(chosen: Mapping[str, Any]) -> str | None:
     return next((run for run in wanted if run in runs), None)
 
 
-def _hydra_compose(lines: list[str]) -> DictConfig:
+@cache  # the rows of a table and the trials of a sweep differ in values only
+def _hydra_compose(lines: tuple[str, ...]) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -586,7 +590,7 @@ def _hydra_compose(lines: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            whole = hydra_compose("train", lines, return_hydra_config=True)
+            whole = hydra_compose("train", list(lines), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         message = str(error).split("Config search path")[0]
         raise ValueError(" ".join(message.split())) from error

@@ -70,17 +70,30 @@ def picture_tag(
         >>> picture_tag(Image.new("RGB", (8, 16)), alt="a & b", frame="right")[:44]
         Markup('<img class="right" alt="a &amp; b" width="8"')
     """
-    if isinstance(picture, Path):
-        with Image.open(picture) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    small = picture.convert("RGB")
-    small.thumbnail(largest)
+    small = small_picture(picture, largest)
     content = io.BytesIO()
     small.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
     data = base64.b64encode(content.getvalue()).decode()
     return Markup(
         '<img class="{}" alt="{}" width="{}" height="{}" src="data:image/jpeg;base64,{}">'
     ).format(frame, alt, small.width, small.height, data)
+
+
+def small_picture(picture: Path | Image.Image, largest: tuple[int, int]) -> Image.Image:
+    """Return a copy in RGB that fits ``largest`` width and height, upright as its file says.
+
+    Example:
+        >>> small_picture(Image.new("L", (300, 900)), (96, 192)).size
+        (64, 192)
+    """
+    if isinstance(picture, Path):
+        with Image.open(picture) as file:
+            # a large JPEG is decoded at a fraction of its size
+            file.draft(None, (2 * largest[0], 2 * largest[1]))
+            picture = ImageOps.exif_transpose(file)
+    small = picture.convert("RGB")
+    small.thumbnail(largest)
+    return small
 
 
 def figure_tag(figure: Figure, *, alt: str) -> Markup:

@@ -26,6 +26,30 @@ Results = Mapping[str, Mapping[str, Any]]
 """By checkpoint ("start", "best", "last") the metrics as fractions by name, and its ``epoch``."""
 
 
+def monitor_of(config: Mapping[str, Any]) -> str | None:
+    """Return the metric that chooses the best epoch: on test only where the protocol says so.
+
+    None where nothing is chosen and the last epoch counts.
+
+    Example:
+        >>> [monitor_of({"protocol": protocol}) for protocol in ("val", "official", "last")]
+        ['val/rank1', 'test/rank1', None]
+    """
+    return {"val": "val/rank1", "official": "test/rank1", "last": None}[config["protocol"]]
+
+
+def chosen_by(monitor: str | None) -> str:
+    """Return how the epoch that counts was chosen, in words.
+
+    Example:
+        >>> chosen_by("val/rank1"), chosen_by(None)
+        ('best epoch by val/rank1', 'last epoch (no val split: nothing was selected)')
+    """
+    if monitor is None:
+        return "last epoch (no val split: nothing was selected)"
+    return f"best epoch by {monitor}"
+
+
 def result_rows(
     results: Results,
     *,
@@ -77,18 +101,13 @@ def print_results(
         directions: As for `result_rows`.
         file: Where to; standard output by default.
     """
-    chosen = (
-        "last epoch (no val split: nothing was selected)"
-        if monitor is None
-        else f"best epoch by {monitor}"
-    )
     columns = MEASURES | {
         name: label for name, label in EXTRA_MEASURES.items() if _is_measured(results, name)
     }
     if directions[0] == "image_to_image":
         columns["rank1"] = "R@1 (CMC@1)"
     table = Table(
-        title=f"Results in percent; {chosen}",
+        title=f"Results in percent; {chosen_by(monitor)}",
         title_justify="left",
         caption=_skipped_queries(results),
         caption_justify="left",

@@ -178,6 +178,8 @@ def wandb_mode(environment: Mapping[str, str]) -> str:
 def wandb_run_id(folder: Path) -> str:
     """Return the W&B id of a run, made up once and kept in the run folder.
 
+    A run that W&B's agent has started for a sweep has its id from there.
+
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
@@ -187,7 +189,8 @@ def wandb_run_id(folder: Path) -> str:
     path = Path(folder) / "wandb" / "run-id.txt"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, secrets.token_hex(4))
+        given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+        write_whole(path, given or secrets.token_hex(4))
     return path.read_text(encoding="utf-8").strip()
 
 
@@ -219,6 +222,7 @@ def wandb_logger(
     project: str = "crosswalk",
     name: str | None = None,
     group: str | None = None,
+    job_type: str | None = None,
     tags: tuple[str, ...] = (),
 ) -> WandbLogger:
     """Return a W&B logger that never asks, never waits and needs no network unless logged in.
@@ -233,6 +237,7 @@ def wandb_logger(
         project: W&B project.
         name: Name of the run; the folder's by default.
         group: Runs of one sweep or table share it.
+        job_type: What the run is in its group, such as "trial".
         tags: Words to find the run by.
     """
     import wandb
@@ -251,6 +256,7 @@ def wandb_logger(
         mode=mode,
         config=dict(config),
         group=group,
+        job_type=job_type,
         tags=list(tags),
         resume="allow",
         settings=wandb.Settings(console="off", silent=True, save_code=False, init_timeout=60),

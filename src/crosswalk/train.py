@@ -17,18 +17,21 @@ from crosswalk.allocator import keep_freed_memory
 from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from crosswalk.callbacks.cluster_quality import ClusterQuality
 from crosswalk.callbacks.division_quality import DivisionQuality
+from crosswalk.callbacks.division_record import DivisionRecorder
 from crosswalk.callbacks.label_quality import LabelQuality
+from crosswalk.callbacks.label_record import LabelRecorder
 from crosswalk.callbacks.progress import Progress, quiet_lightning
 from crosswalk.callbacks.ranking_lists import RankingLists
 from crosswalk.callbacks.remember import StepMemory
 from crosswalk.callbacks.retrieval import RetrievalMetrics
 from crosswalk.callbacks.run_record import RunRecord, commit_of_this_package
 from crosswalk.callbacks.sweep import EpochSweep
+from crosswalk.callbacks.token_selection import TokenSelectionRecorder
 from crosswalk.config import Run, build, instantiate, restore, to_plain
 from crosswalk.data.text_to_image import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
 from crosswalk.processes import end_with_parent
-from crosswalk.results import print_results, save_results
+from crosswalk.results import monitor_of, print_results, save_results
 from crosswalk.run_folder import RunFolder, prepare_run_folder
 from crosswalk.stages import finished_stage, load_stage
 from crosswalk.tracking import RunLogger, wandb_run_id
@@ -38,7 +41,7 @@ Results = dict[str, dict[str, Any]]
 
 
 def train(config: Mapping[str, Any]) -> int:
-    """Train, evaluate the starting weights, the best and the last epoch, print the table.
+    """Train, evaluate the starting weights, the best and the last epoch, print and report.
 
     The starting weights are evaluated where a stage or ``checkpoint=`` gave them; the best epoch
     where ``protocol=`` names a split to choose it on.
@@ -85,7 +88,22 @@ def train(config: Mapping[str, Any]) -> int:
                 logger.log_metrics(final_metrics(results), trainer.global_step)
             print_results(results, monitor=monitor_of(plain), directions=run.data.directions)
             print(f"Run folder: {folder.path}")
+    if record.is_first_process:
+        _leave_report(folder, run.data)
     return 0
+
+
+def _leave_report(folder: RunFolder, data: Any) -> None:  # noqa: ANN401
+    try:
+        from crosswalk.reports.report import write_report
+
+        print(f"Report: {write_report(folder, data)}")
+    except Exception as error:  # whatever it is, the run itself is finished
+        print(
+            f"note: no report was written ({type(error).__name__}: {error}). The run is finished; "
+            f"`crosswalk report {folder.path}` tries again.",
+            file=sys.stderr,
+        )
 
 
 def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:
@@ -135,6 +153,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
                 folder=None if overrides else folder.path,
                 reranking=instantiate(run.config.get("reranking")),
             ),
+            *([] if overrides else [TokenSelectionRecorder(folder.path)]),
             Progress(),
         ],
         plugins=[AtomicCheckpointIO()],
@@ -148,18 +167,6 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
         if not overrides:
             save_results(folder, results)
     return 0
-
-
-def monitor_of(config: dict[str, Any]) -> str | None:
-    """Return the metric that chooses the best epoch: on test only where the protocol says so.
-
-    None where nothing is chosen and the last epoch counts.
-
-    Example:
-        >>> [monitor_of({"protocol": protocol}) for protocol in ("val", "official", "last")]
-        ['val/rank1', 'test/rank1', None]
-    """
-    return {"val": "val/rank1", "official": "test/rank1", "last": None}[config["protocol"]]
 
 
 def final_metrics(results: Results) -> dict[str, float]:
@@ -202,7 +209,9 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             *([progress] if show_progress else []),
             EpochSweep(run.data, progress.track if show_progress else None),
             DivisionQuality(run.data),
+            DivisionRecorder(folder.path, run.data),
             LabelQuality(run.data),
+            LabelRecorder(folder.path),
             ClusterQuality(run.data),
             StepMemory(),
             RetrievalMetrics(
@@ -211,6 +220,7 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
                 reranking=instantiate(config.get("reranking")),
             ),
             RankingLists(),
+            TokenSelectionRecorder(folder.path),
             Checkpoints(
                 folder.path,
                 record=record_in_checkpoint,

@@ -37,18 +37,29 @@ MAY_IMPORT = {
     "run_folder": set(),
     "tracking": {"run_folder"},
     "results": {"run_folder"},
-    "callbacks": {"metrics", "distributed", "run_folder", "tracking", "code_digest"},
+    "callbacks": {"metrics", "distributed", "run_folder", "tracking", "code_digest", "pages"},
+    "sweeps": {
+        *("config", "constructors", "pages", "processes", "run_folder", "tracking"),
+        "trainer_arguments",
+    },
     "constructors": set(),
     "trainer_arguments": {"constructors"},
     "config": {"constructors", "trainer_arguments"},
     "weights": {"importers"},
     "train": {
         *("allocator", "callbacks", "config", "data", "distributed", "results", "run_folder"),
-        *("stages", "tracking", "weights", "processes"),
+        *("stages", "tracking", "weights", "processes", "reports"),
     },
     "stages": {"config", "run_folder", "code_digest"},
-    "ablation": {"config", "results", "run_folder", "tracking"},
-    "cli": {"config", "train", "ablation", "weights", "data"},
+    "ablations": {
+        *("config", "constructors", "trainer_arguments", "run_folder", "tracking", "results"),
+        *("processes", "pages", "code_digest", "metrics", "callbacks", "stages"),
+    },
+    "reports": {
+        *("run_folder", "tracking", "results", "metrics", "callbacks", "pages", "config", "data"),
+        *("encoders", "train", "labels"),
+    },
+    "cli": {"config", "train", "ablations", "weights", "data", "reports", "sweeps"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -57,7 +68,7 @@ ONLY_IN = {
     "torch.distributed": ("distributed",),
     "omegaconf": ("config",),
     "hydra": ("config",),
-    "wandb": ("tracking", "callbacks/ranking_lists"),
+    "wandb": ("tracking", "callbacks/ranking_lists", "sweeps/server"),
     "torchmetrics": ("metrics/retrieval",),
     "lightning": (
         *("callbacks", "methods", "data", "optim", "tracking", "train"),

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from crosswalk.cli import main
 from crosswalk.config import build, compose
 from crosswalk.data.word_tokenizer import split_words
 from crosswalk.run_folder import RunFolder
 from crosswalk.tracking import read_metrics
 from crosswalk.train import evaluate
 from crosswalk.weights import load_start, run_import
+from tests.end_to_end.browser import measure
 from tests.end_to_end.small_runs import (
     PAIR_METHODS,
     WholeRuns,
@@ -339,3 +341,76 @@ def test_a_run_starts_from_imported_official_weights(
     assert results["start"]["epoch"] == 0
     assert results["start"]["val/map"] != results["last"]["val/map"]
     assert 0 < results["start"]["test/reranked/map"] <= 1
+
+
+def test_two_methods_are_compared_query_by_query(
+    uninterrupted: WholeRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [uninterrupted[kind] for kind in ("cm_moco", "cmmt")]
+    results = [json.loads(run.results_file.read_text())["best"] for run in runs]
+    out = tmp_path / "compare.html"
+
+    assert main(["compare", *(str(run.path) for run in runs), "--out", str(out)]) == 0
+
+    printed, page = capsys.readouterr().out, out.read_text()
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert found["configuration"]["choices.method"] == "cm_moco → cmmt"
+    for direction, prefix in (("text_to_image", ""), ("image_to_text", "image_to_text/")):
+        for name, change in found["directions"][direction]["measures"].items():
+            first, second = (each[f"test/{prefix}{name}"] for each in results)
+            # results.json holds what Lightning logged, in float32
+            assert (change["A"], change["B"]) == pytest.approx((first, second), abs=1e-6)
+            assert change["difference"] == pytest.approx(second - first, abs=1e-6)
+            low, high = change["interval"]
+            assert low <= change["difference"] <= high
+            numbers = [change[kind] for kind in ("better", "worse", "equal")]
+            assert sum(numbers) == change["queries"] == (31 if prefix else 62)
+    precision = {
+        side: np.load(run.queries / "test-best.npz")["text_to_image_average_precision"]
+        for side, run in zip("AB", runs, strict=True)
+    }
+    for kind, sign in (("better", 1), ("worse", -1)):
+        shown = found["directions"]["text_to_image"][kind]
+        gains = sign * (precision["B"] - precision["A"])
+        assert [gains[query["sample_index"]] for query in shown] == pytest.approx(
+            sorted(gains[gains > 0], reverse=True)[:6]
+        )
+        assert f'id="{kind}"' in page
+    for breakdown in found["directions"]["text_to_image"]["breakdowns"].values():
+        assert sum(group["queries"] for group in breakdown.values()) == 62
+    assert "Queries that got better" in printed
+    assert '<img class="wrong"' in page
+
+
+def test_a_run_compared_with_itself_differs_by_nothing(
+    uninterrupted: WholeRuns, tmp_path: Path
+) -> None:
+    run = str(uninterrupted["cmmt"].path)
+    out = tmp_path / "compare.html"
+
+    assert main(["compare", run, run, "--checkpoint", "last", "--out", str(out)]) == 0
+
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert found["configuration"] == {}
+    for direction in found["directions"].values():
+        for change in direction["measures"].values():
+            assert change["difference"] == 0
+            assert change["interval"] == [0, 0]
+        assert direction["better"] == direction["worse"] == []
+
+
+def test_the_page_of_a_comparison_fits_its_window(uninterrupted: WholeRuns, tmp_path: Path) -> None:
+    runs = [str(uninterrupted[kind].path) for kind in ("cm_moco", "cmmt")]
+    page = tmp_path / "compare.html"
+    assert main(["compare", *runs, "--out", str(page)]) == 0
+
+    for width in (1280, 390):
+        found = measure(page, tmp_path, width=width)
+        assert found["content_width"] <= width
+        assert found["sections"] == ["runs", "differences", "groups", "better", "worse"]
+        assert found["empty_sections"] == []
+        assert all(min(picture["natural"]) > 0 for picture in found["pictures"])
+        assert {picture["frame"] for picture in found["pictures"]} == {"right", "wrong"}
+        # ten images of each of two lists
+        right = [picture["place"][0] > 640 for picture in found["pictures"][:20]]
+        assert right == ([False] * 10 + [True] * 10 if width == 1280 else [False] * 20)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -247,6 +248,19 @@ def traces(folder: Path) -> dict[str, Any]:
         "metrics": [{k: v for k, v in line.items() if k != "time"} for line in lines],
         "csv": (folder / "metrics.csv").read_text(),
         "files": sorted(path.name for path in folder.iterdir()),
+        "diagnostics": {
+            path.name: _values(path) for path in sorted((folder / "diagnostics").glob("*.npz"))
+        },
+    }
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """Return the arrays of a file: tensors, and lists where they hold text."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file}
+    return {
+        name: array.tolist() if array.dtype.kind == "U" else torch.from_numpy(array)
+        for name, array in arrays.items()
     }
 
 

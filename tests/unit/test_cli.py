@@ -32,6 +32,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[.
         ["--version"],
         ["train", "--help"],
         ["evaluate", "--help"],
+        ["compare", "--help"],
         ["config", "show", "method=rde", "data=cuhk_pedes", "data.noise_rate=0.5"],
         ["config", "diff", "data=cuhk_pedes", "data=rstp_reid"],
         ["train", "methd=rde"],
@@ -67,6 +68,8 @@ def test_help_and_config_import_nothing_heavy(words: list[str]) -> None:
         ["data", "synthesize"],
         ["import-weights"],
         ["export-weights"],
+        ["sweep"],
+        ["report"],
         ["ablate"],
     ],
 )

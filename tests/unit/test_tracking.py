@@ -136,3 +136,30 @@ def test_wandb_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     logger.experiment.finish()  # the next logger of this process would take this run for its own
 
     assert not list(tmp_path.glob("wandb/*run-*-*"))
+
+
+@pytest.mark.parametrize(("sweep", "expected"), [("abc", "run1"), (None, None)])
+def test_a_run_that_the_agent_of_a_sweep_started_has_the_agents_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str | None, expected: str | None
+) -> None:
+    """Outside of a sweep the variable may be left over from another run."""
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    monkeypatch.setenv("WANDB_RUN_ID", "run1")
+    if sweep is not None:
+        monkeypatch.setenv("WANDB_SWEEP_ID", sweep)
+
+    found = tracking.wandb_run_id(tmp_path)
+
+    assert (found == "run1") == (expected == "run1")
+    monkeypatch.delenv("WANDB_RUN_ID")
+    assert tracking.wandb_run_id(tmp_path) == found
+
+
+@pytest.mark.usefixtures("no_login")
+def test_a_run_belongs_to_its_group_as_what_it_is_there(tmp_path: Path) -> None:
+    import wandb
+
+    logger = wandb_logger(tmp_path, config={}, group="margins", job_type="trial")
+
+    assert (logger.experiment.group, logger.experiment.job_type) == ("margins", "trial")
+    wandb.finish()

@@ -1,4 +1,4 @@
-"""Ranking lists to look at: a few queries with the images that were found for them."""
+"""Ranking lists to look at: a few queries with what was found for them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from PIL import Image, ImageOps
 
 from crosswalk.callbacks.retrieval import RetrievalMetrics, checkpoint_name
 from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.pages import small_picture
 
 RIGHT, WRONG, QUERY = (0, 160, 60), (210, 30, 40), (60, 90, 200)
 BORDER = 4
-LARGEST = (128, 256)
+LARGEST = (96, 192)
 """Width and height that no picture exceeds, border included."""
 
 
@@ -47,16 +48,16 @@ class ImageQueries(Protocol):
         """Return the file of every query, by sample index."""
 
 
-class RankedImage(NamedTuple):
-    """One image of a ranking list."""
+class RankedItem(NamedTuple):
+    """One item of a ranking list: the file of an image, or a caption."""
 
-    path: Path
+    item: Path | str
     score: float
     is_match: bool
 
 
 class RankingList(NamedTuple):
-    """One query and the images ranked first for it.
+    """One query and what is ranked first for it.
 
     Attributes:
         sample_index: Sample index of the query.
@@ -64,15 +65,15 @@ class RankingList(NamedTuple):
         person_id: Its person.
         first_hit: Rank of the best match, from 1; 0 without a match.
         average_precision: In [0, 1]; NaN without a match.
-        images: The best images, best first.
+        found: The best items of the gallery, best first.
     """
 
     sample_index: int
-    query: str | Path
+    query: Path | str
     person_id: int
     first_hit: int
     average_precision: float
-    images: tuple[RankedImage, ...]
+    found: tuple[RankedItem, ...]
 
 
 def choose_queries(
@@ -109,7 +110,7 @@ def ranking_lists(
     results: QueryResults,
     rows: Sequence[int] | NDArray[np.int64],
     queries: Sequence[str] | Sequence[Path],
-    images: Sequence[Path],
+    gallery: Sequence[str] | Sequence[Path],
     *,
     length: int = 10,
 ) -> list[RankingList]:
@@ -119,8 +120,8 @@ def ranking_lists(
         results: Per-query results.
         rows: Which rows of ``results``.
         queries: Caption or file of every query, by sample index.
-        images: File of every gallery image, by sample index.
-        length: Images per list, at most as many as ``results`` holds.
+        gallery: Caption or file of everything that can be found, by sample index.
+        length: Items per list, at most as many as ``results`` holds.
 
     Example:
         >>> one = np.ones(1, np.int64)
@@ -128,8 +129,8 @@ def ranking_lists(
         ...     0 * one, 7 * one, one, one, 1.0 * one, 1.0 * one,
         ...     np.array([[1, 0, -1]]), np.array([[7, 8, -1]]), np.array([[0.75, 0.25, -np.inf]]),
         ... )
-        >>> found = ranking_lists(results, [0], ["a red coat"], [Path("a.jpg"), Path("b.jpg")])
-        >>> [(image.path.name, image.score, image.is_match) for image in found[0].images]
+        >>> lists = ranking_lists(results, [0], ["a red coat"], [Path("a.jpg"), Path("b.jpg")])
+        >>> [(found.item.name, found.score, found.is_match) for found in lists[0].found]
         [('b.jpg', 0.75, True), ('a.jpg', 0.25, False)]
     """
     lists = []
@@ -150,7 +151,7 @@ def ranking_lists(
                 int(results.first_hit[row]),
                 float(results.average_precision[row]),
                 tuple(
-                    RankedImage(Path(images[index]), score, other == person_id)
+                    RankedItem(gallery[index], score, other == person_id)
                     for index, other, score in found
                     if index >= 0
                 ),
@@ -159,8 +160,43 @@ def ranking_lists(
     return lists
 
 
+def queries_and_gallery(
+    data: RankingListData, split: str, direction: str
+) -> tuple[Sequence[str] | Sequence[Path], Sequence[str] | Sequence[Path]]:
+    """Return every query and everything that can be found, by sample index.
+
+    Args:
+        data: The data module.
+        split: The split.
+        direction: Retrieval direction, one of `crosswalk.metrics.retrieval.DIRECTIONS`.
+
+    Raises:
+        RuntimeError: If the data cannot name their queries.
+
+    Example:
+        >>> class Pairs:
+        ...     directions = ("text_to_image", "image_to_text")
+        ...     def evaluation_images(self, split): return [Path("a.jpg")]
+        ...     def evaluation_captions(self, split): return ["a red coat", "a bag"]
+        >>> queries_and_gallery(Pairs(), "test", "image_to_text")[1]
+        ['a red coat', 'a bag']
+    """
+    images = data.evaluation_images(split)
+    if isinstance(data, ImageQueries):
+        return data.evaluation_queries(split), images
+    if not isinstance(data, CaptionQueries):
+        raise RuntimeError(
+            f"{type(data).__name__} cannot name its queries, which ranking lists show. Give it "
+            "evaluation_captions(split) or evaluation_queries(split)."
+        )
+    captions = data.evaluation_captions(split)
+    return (images, captions) if direction == "image_to_text" else (captions, images)
+
+
 def framed_picture(path: Path, frame: tuple[int, int, int]) -> Image.Image:
     """Return the image, made small, in a frame: green for a match, red for none, blue for a query.
+
+    The colours are those of the frames in ``templates/page.css``.
 
     Example:
         >>> import tempfile
@@ -168,11 +204,9 @@ def framed_picture(path: Path, frame: tuple[int, int, int]) -> Image.Image:
         >>> Image.new("RGB", (300, 900)).save(path)
         >>> picture = framed_picture(path, RIGHT)
         >>> picture.size, picture.getpixel((0, 0))
-        ((91, 256), (0, 160, 60))
+        ((69, 192), (0, 160, 60))
     """
-    with Image.open(path) as file:
-        picture = file.convert("RGB")
-    picture.thumbnail((LARGEST[0] - 2 * BORDER, LARGEST[1] - 2 * BORDER))
+    picture = small_picture(path, (LARGEST[0] - 2 * BORDER, LARGEST[1] - 2 * BORDER))
     return ImageOps.expand(picture, BORDER, frame)
 
 
@@ -194,7 +228,7 @@ class RankingLists(L.Callback):
     def __init__(
         self,
         *,
-        num_random: int = 32,
+        num_random: int = 16,
         num_hardest: int = 8,
         length: int = 10,
         seed: int = 0,
@@ -215,15 +249,15 @@ class RankingLists(L.Callback):
         metrics = self._metrics(trainer)
         if metrics is None:
             return
-        results = metrics.results[self.split].queries[data.directions[0]]
+        direction = data.directions[0]
+        results = metrics.results[self.split].queries[direction]
         rows = choose_queries(
             results, num_random=self.num_random, num_hardest=self.num_hardest, seed=self.seed
         )
         lists = ranking_lists(
             results,
             rows,
-            self._queries(data),
-            data.evaluation_images(self.split),
+            *queries_and_gallery(data, self.split, direction),
             length=self.length,
         )
         columns, cells = self._table(lists)
@@ -237,23 +271,13 @@ class RankingLists(L.Callback):
                 return callback
         return None
 
-    def _queries(self, data: RankingListData) -> Sequence[str] | Sequence[Path]:
-        if isinstance(data, ImageQueries):
-            return data.evaluation_queries(self.split)
-        if isinstance(data, CaptionQueries):
-            return data.evaluation_captions(self.split)
-        raise RuntimeError(
-            f"{type(data).__name__} cannot name its queries, which ranking lists show. Give it "
-            "evaluation_captions(split) or evaluation_queries(split)."
-        )
-
     def _table(self, lists: Sequence[RankingList]) -> tuple[list[str], list[list[Any]]]:
         import wandb  # slow to import, and only needed with a W&B logger
 
         def picture(path: Path, frame: tuple[int, int, int], caption: str) -> wandb.Image:
             return wandb.Image(framed_picture(path, frame), caption=caption, file_type="jpg")
 
-        longest = max((len(each.images) for each in lists), default=0)
+        longest = max((len(each.found) for each in lists), default=0)
         columns = ["sample", "choice", "caption", "person", "rank of first hit", "AP"]
         if any(isinstance(each.query, Path) for each in lists):
             columns = [*(name for name in columns if name != "caption"), "query"]
@@ -270,8 +294,8 @@ class RankingLists(L.Callback):
                 "query": picture(query, QUERY, query.name) if isinstance(query, Path) else query,
             }
             pictures: list[Any] = [
-                picture(image.path, RIGHT if image.is_match else WRONG, f"{image.score:.3f}")
-                for image in each.images
+                picture(Path(found.item), RIGHT if found.is_match else WRONG, f"{found.score:.3f}")
+                for found in each.found
             ]
             pictures += [None] * (longest - len(pictures))
             cells.append([*(facts[name] for name in columns), *pictures])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crosswalk.callbacks.array_files import write_arrays
 from crosswalk.metrics.reranking import Reranking
 from crosswalk.metrics.retrieval import QueryResults, RetrievalResult, RetrievalScores
 from crosswalk.types import EvaluationData, ImageBatch, TextBatch
@@ -36,12 +36,17 @@ class RetrievalMetrics(L.Callback):
     after every validation during training, "best" after one that is better than all before it;
     outside of training the name of the checkpoint, "current" without one.
 
+    A test also writes the embeddings of a few persons of the test split, always the same ones, to
+    ``<folder>/diagnostics/embeddings-<tag>.npz`` (`crosswalk.metrics.samples.DrawnSamples`, the
+    embeddings as float16), for a map of them.
+
     Args:
         topk: Length of the ranking lists kept per query.
         monitor: The measure that decides which validation is the best, strictly greater is;
             None: none is.
         folder: Run folder; None: the trainer's ``default_root_dir``.
         reranking: A function of `crosswalk.metrics.reranking` with its numbers set, or None.
+        num_drawn_persons: Persons whose embeddings a test writes.
     """
 
     def __init__(
@@ -51,11 +56,13 @@ class RetrievalMetrics(L.Callback):
         monitor: str | None = "rank1",
         folder: str | Path | None = None,
         reranking: Reranking | None = None,
+        num_drawn_persons: int = 20,
     ) -> None:
         self.topk = topk
         self.monitor = monitor
         self.folder = folder
         self.reranking = reranking
+        self.num_drawn_persons = num_drawn_persons
         self.tag: str | None = None
         """Name of what is tested, where the trainer loads no checkpoint by itself."""
         self.results: dict[str, RetrievalResult] = {}
@@ -74,7 +81,7 @@ class RetrievalMetrics(L.Callback):
 
     def queries_folder(self, trainer: L.Trainer) -> Path:
         """Return the folder of the per-query results."""
-        return Path(self.folder or trainer.default_root_dir) / "queries"
+        return self._folder(trainer) / "queries"
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start with empty metrics."""
@@ -123,10 +130,20 @@ class RetrievalMetrics(L.Callback):
                 self._write(trainer, split, "best")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log, and keep the per-query results."""
+        """Log, and keep the per-query results and some embeddings."""
         self._finish(trainer, pl_module)
-        for split in self.results:
-            self._write(trainer, split, self.tag or checkpoint_name(trainer))
+        tag = self.tag or checkpoint_name(trainer)
+        for split, result in self.results.items():
+            self._write(trainer, split, tag)
+            if result.drawn is not None and trainer.is_global_zero:
+                arrays = result.drawn._asdict()
+                arrays["embedding"] = arrays["embedding"].astype(np.float16)
+                write_arrays(
+                    self._folder(trainer) / "diagnostics" / f"embeddings-{tag}.npz", arrays
+                )
+
+    def _folder(self, trainer: L.Trainer) -> Path:
+        return Path(self.folder or trainer.default_root_dir)
 
     def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.results = {}
@@ -150,6 +167,7 @@ class RetrievalMetrics(L.Callback):
                 directions=data.directions,
                 extra_map=data.extra_map,
                 reranking=self.reranking if stage == "test" else None,
+                num_drawn_persons=self.num_drawn_persons if stage == split == "test" else 0,
             ).to(pl_module.device)
             for split, _ in self._roles
         }
@@ -222,21 +240,12 @@ def write_queries(path: Path, queries: Mapping[str, QueryResults]) -> None:
         >>> np.load(path)["image_to_image_first_hit"]
         array([1])
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[Any]] = {
         f"{direction}_{name}": array
         for direction, results in queries.items()
         for name, array in results._asdict().items()
     }
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_arrays(path, arrays)
 
 
 def read_queries(path: Path) -> dict[str, QueryResults]:

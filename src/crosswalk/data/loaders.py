@@ -164,6 +164,10 @@ class EpochLoader:
         self._consumed = state["consumed"]
         self._resuming = True
 
+    def batch_of(self, sample_index: Index) -> Any:  # noqa: ANN401
+        """Return the batch of some samples, in their order, without keys and whatever the plan."""
+        return self.dataset.__getitems__(BatchRequest(sample_index, seed=None, epoch=0, pass_=0))
+
     def __len__(self) -> int:
         """Return the number of batches of a whole pass, the same on every process."""
         return len(self.plan)

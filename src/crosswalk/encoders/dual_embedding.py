@@ -114,6 +114,29 @@ class DualEmbedding(nn.Module):
             "token_selection": _unit(self.text_selection(projected[:, 1:], valid)),
         }
 
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches that an image is cut into."""
+        return self.clip.visual.grid
+
+    @torch.no_grad()
+    def selected_patches(self, image: Tensor) -> Tensor:
+        """Return ``[B, k]`` patches that `embed_images` selects, numbered by rows, best first."""
+        attention = self.clip.encode_image(image).attention
+        return best_positions(image_token_scores(attention), self.num_image_tokens) - 1
+
+    @torch.no_grad()
+    def selected_words(self, tokens: Tensor) -> Tensor:
+        """Return ``[B, k]`` places of the token ids that `embed_texts` selects, best first.
+
+        Captions of fewer words are filled up with -1.
+        """
+        scores = text_token_scores(self.clip.encode_text(tokens).attention, tokens)
+        selected = best_positions(scores, self.num_text_tokens)
+        pooled = num_pooled(tokens, self.num_text_tokens)
+        rank = torch.arange(selected.shape[1], device=selected.device)
+        return selected.masked_fill(rank >= pooled[:, None], -1)
+
 
 def _unit(rows: Tensor) -> Tensor:
     return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=-1)

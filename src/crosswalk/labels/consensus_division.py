@@ -65,6 +65,24 @@ def clean_probability(
         tensor([1., 1., 1., 0., 0.], dtype=torch.float64)
     """
     column = losses.detach().cpu().double().numpy()[:, None]
+    mixture = fitted_mixture(losses, max_iter=max_iter, tol=tol, reg_covar=reg_covar, seed=seed)
+    with threadpool_limits(limits=1):
+        posterior = mixture.predict_proba(column)
+    return torch.from_numpy(posterior[:, int(np.argmin(mixture.means_))].copy())
+
+
+def fitted_mixture(
+    losses: Tensor, *, max_iter: int, tol: float, reg_covar: float, seed: int
+) -> GaussianMixture:
+    """Return the mixture of two Gaussians that `clean_probability` asks; arguments as there.
+
+    Example:
+        >>> losses = torch.tensor([0.0, 0.02, 0.04, 0.96, 1.0])
+        >>> mixture = fitted_mixture(losses, max_iter=10, tol=1e-2, reg_covar=5e-4, seed=1)
+        >>> [round(float(mean), 2) for mean in sorted(mixture.means_.ravel())]
+        [0.02, 0.98]
+    """
+    column = losses.detach().cpu().double().numpy()[:, None]
     mixture = GaussianMixture(
         n_components=2, max_iter=max_iter, tol=tol, reg_covar=reg_covar, random_state=seed
     )
@@ -72,8 +90,7 @@ def clean_probability(
     # differ in the last bit. Ten iterations are the published setting, converged or not.
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        posterior = mixture.fit(column).predict_proba(column)
-    return torch.from_numpy(posterior[:, int(np.argmin(mixture.means_))].copy())
+        return mixture.fit(column)
 
 
 def predict_clean(probability: Tensor, *, threshold: float = 0.5) -> Tensor:

@@ -23,6 +23,7 @@ from crosswalk.metrics.ranking import (
     rank_k,
 )
 from crosswalk.metrics.reranking import Reranking
+from crosswalk.metrics.samples import DrawnSamples, Samples, draw_persons
 
 ROLES = ("query", "gallery")
 DIRECTIONS = {
@@ -32,6 +33,8 @@ DIRECTIONS = {
 }
 """What is looked for in what, by the name of the retrieval direction."""
 RANKS = (1, 5, 10)
+DRAWN_OF_EACH = 6
+"""Most samples of a person in each role among those to look at."""
 
 
 class QueryResults(NamedTuple):
@@ -61,19 +64,14 @@ class QueryResults(NamedTuple):
 
 
 class RetrievalResult(NamedTuple):
-    """Measures by name, as fractions and counts; per-query results by direction or view."""
+    """Measures by name, as fractions and counts; per-query results by direction or view.
+
+    ``drawn`` are a few samples to look at, where they were asked for.
+    """
 
     values: dict[str, float]
     queries: dict[str, QueryResults]
-
-
-class _Samples(NamedTuple):
-    """All samples of one role, each once, sorted by sample index."""
-
-    embedding: Tensor
-    person_id: Tensor
-    camera_id: Tensor
-    sample_index: Tensor
+    drawn: DrawnSamples | None = None
 
 
 class RetrievalScores(Metric):
@@ -99,6 +97,7 @@ class RetrievalScores(Metric):
             What it makes of all views together is measured beside the plain measures, as
             ``reranked/rank1`` and so on, ``image_to_text/reranked/rank1`` in other directions;
             the per-query results stay those of the plain similarities.
+        num_drawn_persons: Persons whose embeddings are returned to look at, some of each role.
 
     Raises:
         ValueError: If a direction or a definition is unknown, or no direction is given.
@@ -128,6 +127,7 @@ class RetrievalScores(Metric):
         directions: Sequence[str] = ("text_to_image", "image_to_text"),
         extra_map: Sequence[str] = (),
         reranking: Reranking | None = None,
+        num_drawn_persons: int = 0,
     ) -> None:
         # Gathered in `compute`: torchmetrics skips the collective on a process without samples,
         # and the others would wait for ever.
@@ -144,6 +144,7 @@ class RetrievalScores(Metric):
         self.directions = tuple(directions)
         self.extra_map = tuple(extra_map)
         self.reranking = reranking
+        self.num_drawn_persons = num_drawn_persons
         self.widths: dict[str, int] = {}
         for role in ROLES:
             self.add_state(f"{role}_embedding", [], dist_reduce_fx="cat")
@@ -222,7 +223,12 @@ class RetrievalScores(Metric):
                     ranking = self._rank(query, gallery, columns, 1, 0)
                     values |= _measures(f"view/{view}/", ranking)
                     queries[f"view/{view}"] = _per_query(query, gallery, ranking)
-        return RetrievalResult(values, queries)
+        drawn = None
+        if self.num_drawn_persons:
+            drawn = draw_persons(
+                samples, num_persons=self.num_drawn_persons, most_each=DRAWN_OF_EACH, seed=0
+            )
+        return RetrievalResult(values, queries, drawn)
 
     def _agree_on_views(self) -> tuple[dict[str, int], torch.dtype]:
         embeddings = [*self.query_embedding, *self.gallery_embedding]
@@ -237,7 +243,7 @@ class RetrievalScores(Metric):
             raise RuntimeError(f"processes evaluated different views: {seen}.")
         return seen[0]
 
-    def _gather(self, role: str, width: int, dtype: torch.dtype) -> _Samples:
+    def _gather(self, role: str, width: int, dtype: torch.dtype) -> Samples:
         empty = torch.zeros((0, width), dtype=dtype, device=self.device)
         embedding = all_gather_rows(torch.cat([empty, *getattr(self, f"{role}_embedding")]))
         no_label = torch.zeros((0, 3), dtype=torch.int64, device=self.device)
@@ -255,9 +261,9 @@ class RetrievalScores(Metric):
                 "takes its own slice."
             )
         person_id, camera_id, sample_index = labels[kept].unbind(dim=1)
-        return _Samples(embedding[kept], person_id, camera_id, sample_index)
+        return Samples(embedding[kept], person_id, camera_id, sample_index)
 
-    def _rerank(self, query: _Samples, gallery: _Samples, num_views: int) -> Tensor:
+    def _rerank(self, query: Samples, gallery: Samples, num_views: int) -> Tensor:
         """Return ``[measures]`` of the re-ranked gallery, in the order of `_measures`."""
         assert self.reranking is not None
         vectors = [samples.embedding for samples in (query, gallery)]
@@ -269,8 +275,8 @@ class RetrievalScores(Metric):
 
     def _rank(
         self,
-        query: _Samples,
-        gallery: _Samples,
+        query: Samples,
+        gallery: Samples,
         columns: slice,
         num_views: int,
         topk: int,
@@ -299,7 +305,7 @@ def _measures(prefix: str, ranking: Ranking) -> dict[str, float]:
     return values
 
 
-def _per_query(query: _Samples, gallery: _Samples, ranking: Ranking) -> QueryResults:
+def _per_query(query: Samples, gallery: Samples, ranking: Ranking) -> QueryResults:
     def looked_up(values: Tensor) -> NDArray[np.int64]:
         return np.where(ranking.top_index < 0, -1, values.cpu().numpy()[ranking.top_index])
 

@@ -84,9 +84,9 @@ def test_lists_are_cut_and_say_what_is_a_match(tmp_path: Path) -> None:
         1,
         0.2,
     )
-    assert [image.path.name for image in two.images] == ["2.png", "3.png"]
-    assert [image.is_match for image in two.images] == [True, False]
-    assert [image.path.name for image in eight.images] == ["8.png"]
+    assert [found.item.name for found in two.found] == ["2.png", "3.png"]
+    assert [found.is_match for found in two.found] == [True, False]
+    assert [found.item.name for found in eight.found] == ["8.png"]
 
 
 @pytest.mark.parametrize("colour", [RIGHT, WRONG, QUERY])

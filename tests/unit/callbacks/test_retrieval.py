@@ -12,8 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from crosswalk.callbacks.array_files import read_arrays
 from crosswalk.callbacks.retrieval import RetrievalMetrics, read_queries
 from crosswalk.metrics.reranking import cross_modal
+from crosswalk.metrics.samples import DrawnSamples
 from crosswalk.types import ImageBatch, TextBatch
 
 PERSON_ID = torch.arange(5)
@@ -171,6 +173,23 @@ def test_tests_write_one_file_per_split_named_after_the_checkpoint(tmp_path: Pat
     assert queries.keys() == {"text_to_image", "image_to_text"}
     assert (queries["text_to_image"].first_hit == 1).tolist() == [True, True, True, False, False]
     assert float(trainer.callback_metrics["test/rank1"]) == pytest.approx(3 / 5)
+
+
+def test_a_test_keeps_embeddings_of_a_few_persons_of_the_test_split(tmp_path: Path) -> None:
+    metrics = RetrievalMetrics(folder=tmp_path / "run", num_drawn_persons=3)
+    trainer = make_trainer(tmp_path, metrics, max_epochs=1)
+    trainer.fit(Improving(), datamodule=Data())
+    assert not (tmp_path / "run" / "diagnostics").exists()
+
+    trainer.test(Improving(), Data(), verbose=False)
+
+    (file,) = (tmp_path / "run" / "diagnostics").iterdir()
+    assert file.name == "embeddings-current.npz"
+    drawn = DrawnSamples(**read_arrays(file))
+    assert drawn.embedding.dtype == np.float16
+    assert drawn.is_query.tolist() == [True] * 3 + [False] * 3
+    assert drawn.person_id[:3].tolist() == drawn.person_id[3:].tolist()
+    np.testing.assert_array_equal(drawn.embedding[:3], np.eye(5)[drawn.person_id[:3]])
 
 
 def test_sanity_check_and_fast_dev_run_measure_nothing(tmp_path: Path) -> None:

@@ -283,3 +283,14 @@ def test_requests_without_samples_give_batches_without_rows() -> None:
 
     assert batch.sample_index.shape == (0,)
     assert batch.key.shape == (0,)
+
+
+def test_some_samples_come_in_their_order_without_keys_and_disturb_no_pass() -> None:
+    loader = make_loader()
+    first = next(iter(loader)).sample_index.tolist()
+
+    batch = loader.batch_of(np.array([7, 2, 7]))
+
+    assert batch.sample_index.tolist() == [7, 2, 7]
+    assert batch.key is None
+    assert next(iter(loader)).sample_index.tolist() == first

@@ -114,3 +114,36 @@ def test_a_compiled_encoder_gives_the_same_embeddings() -> None:
         assert_close(compiled.embed_images(images())[view], rows, rtol=1e-5, atol=1e-6)
     assert len(compiled_graphs) == 2  # one block of each transformer
     assert compiled.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_selected_patches_are_those_the_class_token_attends_to_most() -> None:
+    model = encoder()
+
+    selected = model.selected_patches(images())
+
+    assert model.patch_grid == (4, 2)
+    attention = model.clip.encode_image(images()).attention[:, 1:]  # without the class token
+    for row, patches in zip(attention.tolist(), selected.tolist(), strict=True):
+        assert patches == sorted(range(8), key=lambda patch: -row[patch])[:4]
+
+
+def test_selected_words_are_those_the_end_token_attends_to_most_and_no_padding() -> None:
+    model = encoder()  # selects 3 of 7 tokens
+
+    selected = model.selected_words(CAPTIONS).tolist()
+
+    attention = model.clip.encode_text(CAPTIONS).attention.tolist()
+    assert selected[0] == [*sorted([1, 2], key=lambda place: -attention[0][place]), -1]
+    assert selected[1] == sorted(range(1, 8), key=lambda place: -attention[1][place])[:3]
+    assert selected[2] == [1, -1, -1]  # no word: the end token itself
+
+
+def test_as_many_words_are_selected_as_the_embedding_pools() -> None:
+    model = encoder()
+    chosen: list[Tensor] = []
+    model.text_selection.register_forward_pre_hook(lambda _, inputs: chosen.append(inputs[1]))
+
+    model.embed_texts(CAPTIONS)
+
+    pooled = (model.selected_words(CAPTIONS) >= 0).sum(dim=1)
+    assert chosen[0].tolist() == pooled.tolist() == [2, 3, 1]

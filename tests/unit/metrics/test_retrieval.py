@@ -34,7 +34,7 @@ def test_both_directions_views_and_skipped_queries_are_measured() -> None:
     fill(scores, "query", {"a": [UP, UP], "b": [RIGHT, UP]}, [1, 2])
     fill(scores, "gallery", {"a": [UP, RIGHT, UP], "b": [BETWEEN, UP, UP]}, [1, 2, 3])
 
-    values, queries = scores.compute()
+    values, queries, _ = scores.compute()
 
     # Mean similarities: query 1 against the gallery 0.9, 0, 0.5; query 2 0.8, 0.5, 1.
     assert queries["text_to_image"].top_index.tolist() == [[100, 102], [102, 100]]
@@ -118,9 +118,9 @@ def test_a_re_ranking_of_the_mean_cosine_is_measured_beside_the_plain_ranking(
             index = torch.arange(len(ids))
             scores.update(role, views[role], ids, torch.zeros_like(ids), index)
 
-    values, queries = both.compute()
+    values, queries, _ = both.compute()
 
-    expected, plain_queries = plain.compute()
+    expected, plain_queries, _ = plain.compute()
     assert {name: each for name, each in values.items() if "reranked" not in name} == expected
     for direction, (one, other) in {
         "text_to_image": ("query", "gallery"),

@@ -73,7 +73,7 @@ def fusion_eval(case: Case) -> None:
             index = person_id.new_tensor(range(len(person_id)))
             chosen = {view: embeddings[role][view] for view in views}
             scores.update(role, chosen, person_id, index.new_full(index.shape, -1), index)
-        values, queries = scores.compute()
+        values, queries, _ = scores.compute()
         ranked = queries["text_to_image"]
         similarity = np.empty_like(ranked.top_score)
         np.put_along_axis(similarity, ranked.top_index, ranked.top_score, axis=1)

@@ -1,0 +1,1 @@
+"""Tables of runs: read from a manifest, run, compared with what was published."""

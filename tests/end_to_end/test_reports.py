@@ -1,0 +1,158 @@
+"""Reports of whole runs: what they hold, and how they look in a browser."""
+
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crosswalk.callbacks.ranking_lists import QUERY, RIGHT, WRONG
+from crosswalk.cli import main
+from crosswalk.run_folder import RunFolder
+from tests.end_to_end.browser import measure, screenshot
+from tests.end_to_end.small_runs import (
+    WholeRuns,
+    run_small,
+    small_image_overrides,
+    small_overrides,
+    tiny_images,
+    tiny_pairs,
+)
+
+SECTIONS = (
+    *("summary", "results", "curves", "ranking-lists", "embedding-map"),
+    *("configuration", "provenance"),
+)
+COLOURS = {"right": RIGHT, "wrong": WRONG, "query": QUERY}
+DIVISION = "division"  # a section of RDE
+
+
+class Resources(HTMLParser):
+    """Collects whatever a page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        named = ("src", "srcset", "href", "xlink:href", "data", "action", "poster")
+        self.found += [value or "" for name, value in attributes if name in named]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
+    made: dict[str, Callable[[], list[str]]] = {
+        "rde": lambda: small_overrides(tiny_pairs(data), "data.noise_rate=0.5"),
+        "mar": lambda: small_image_overrides("mar", tiny_images(data)),
+    }
+    return WholeRuns(
+        lambda kind: run_small(made[kind](), tmp_path_factory.mktemp(kind), data / "cache")
+    )
+
+
+def report_of(run: RunFolder) -> Path:
+    return run.path / "report.html"
+
+
+@pytest.mark.parametrize("kind", ["rde", "mar"])
+def test_every_run_leaves_a_report_of_one_file_that_fetches_nothing(
+    kind: str, runs: WholeRuns
+) -> None:
+    page = report_of(runs[kind]).read_text(encoding="utf-8")
+    resources = Resources()
+    resources.feed(page)
+
+    assert len(page) < 3_000_000
+    assert all(each.startswith(("#", "data:")) for each in resources.found)
+    assert page.count("url(") == page.count("url(#")  # clip paths of figures
+    assert "@import" not in page
+    assert not resources.tags & {"script", "link", "iframe", "object", "embed"}
+
+
+@pytest.mark.parametrize("kind", ["rde", "mar"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_report_fits_the_window_and_shows_everything(
+    kind: str, width: int, runs: WholeRuns, tmp_path: Path
+) -> None:
+    measured = measure(report_of(runs[kind]), tmp_path, width=width)
+
+    assert measured["width"] == width
+    assert measured["content_width"] <= width
+    assert [each for each in measured["sections"] if each in SECTIONS] == list(SECTIONS)
+    assert (DIVISION in measured["sections"]) == (kind == "rde")
+    assert measured["empty_sections"] == []
+    assert {picture["frame"] for picture in measured["pictures"]} >= {"right", "wrong", "query"}
+    for picture in measured["pictures"]:
+        assert min(picture["natural"]) > 0
+        left, _, shown_width, _ = picture["place"]
+        assert 0 <= left <= left + shown_width <= width
+    assert len(measured["drawings"]) >= 3
+    for left, _, shown_width, height in measured["drawings"]:
+        assert min(shown_width, height) > 100
+        assert 0 <= left <= left + shown_width <= width
+
+
+@pytest.mark.parametrize("kind", ["rde", "mar"])
+def test_frames_have_their_colours_on_the_screen(
+    kind: str, runs: WholeRuns, tmp_path: Path
+) -> None:
+    page = report_of(runs[kind])
+    pictures = [each for each in measure(page, tmp_path, width=1280)["pictures"] if each["frame"]]
+    first = {each["frame"]: each["place"] for each in reversed(pictures)}
+    height = int(max(top + tall for _, top, _, tall in first.values())) + 100
+
+    shown = np.asarray(screenshot(page, tmp_path, width=1280, height=height))
+
+    assert shown.shape == (height, 1280, 3)
+    assert first.keys() == COLOURS.keys()
+    for frame, (left, top, wide, tall) in first.items():
+        middle, centre = int(top + tall / 2), int(left + wide / 2)
+        borders = [
+            *(shown[middle, int(left) + 2], shown[middle, int(left + wide) - 2]),
+            *(shown[int(top) + 2, centre], shown[int(top + tall) - 2, centre]),
+        ]
+        assert [tuple(map(int, border)) for border in borders] == [COLOURS[frame]] * 4
+        inside = shown[int(top) + 6 : int(top + tall) - 6, int(left) + 6 : int(left + wide) - 6]
+        assert inside.std() > 5  # a picture of something
+
+
+def test_a_report_can_be_written_again_and_without_the_images(
+    runs: WholeRuns, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(data / "cache"))
+    copy = RunFolder(shutil.copytree(runs["rde"].path, tmp_path / runs["rde"].name))
+    report_of(copy).unlink()
+
+    assert main(["report", str(copy.path)]) == 0
+
+    assert report_of(copy).read_text() == report_of(runs["rde"]).read_text()
+    shutil.move(data / "tiny-pairs", data / "elsewhere")
+    try:
+        assert main(["report", str(copy.path), "--out", str(tmp_path / "page.html")]) == 0
+    finally:
+        shutil.move(data / "elsewhere", data / "tiny-pairs")
+    page = (tmp_path / "page.html").read_text()
+    assert "The ranking lists need the data of the run." in page
+    assert 'id="provenance"' in page
+
+
+def test_a_run_of_no_epochs_has_a_report(runs: WholeRuns, data: Path, tmp_path: Path) -> None:
+    weights = runs["rde"].last_checkpoint
+    overrides = small_overrides(data / "tiny-pairs", f"checkpoint={weights}")
+
+    code, run = run_small([*overrides, "trainer.max_epochs=0"], tmp_path, data / "cache")
+
+    assert code == 0
+    page = report_of(run).read_text()
+    assert "this run did not train" in page
+    assert "R@1, start (0)" in page
+    assert "before training" in page
