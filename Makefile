@@ -21,7 +21,6 @@ SAVE ?=
 SWEEP ?=
 LOCAL ?=
 AGENTS ?=
-DEVICES ?=
 TRIALS ?=
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -78,18 +77,18 @@ pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic
 ablation: $(STAMP)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SEEDS DATA JOBS DEVICES SAVE
 	@test -n "$(TABLE)" || { echo 'usage: make ablation TABLE=experiments/<method>/<table>.yaml' \
 	  '[ROWS="a;b"] [SEEDS=1,2,3] [DATA=synthetic_pairs] [JOBS=2] [DEVICES=0,1] [SAVE=1] [ARGS=...]' >&2; exit 2; }
-	@rows=(); IFS=';' read -ra names <<< "$$ROWS"; for name in "$${names[@]}"; do rows+=(--row "$${name# }"); done; \
-	$(BIN)/crosswalk ablate $(TABLE) "$${rows[@]}" $(if $(SEEDS),--seeds $(SEEDS)) \
-	  $(if $(DATA),--data $(DATA)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DEVICES),--devices $(DEVICES)) \
-	  $(if $(SAVE),--save) $(ARGS)
+	@rows=(); IFS=';' read -ra names <<< "$$ROWS;"; for name in "$${names[@]}"; do test -z "$$name" || rows+=(--row "$${name# }"); done; \
+	$(BIN)/crosswalk ablate "$(TABLE)" $${rows[@]+"$${rows[@]}"} $(if $(SEEDS),--seeds "$(SEEDS)") \
+	  $(if $(DATA),--data "$(DATA)") $(if $(JOBS),--jobs "$(JOBS)") $(if $(DEVICES),--devices "$(DEVICES)") \
+	  $(if $(filter-out 0,$(SAVE)),--save) $(ARGS)
 
 tables: $(STAMP)  ## write the kept results of experiments/ into the README
 	@$(BIN)/python -m crosswalk.ablations.readme_tables
 
 sweep: $(STAMP)  ## search hyper-parameters by SWEEP=<method>; LOCAL=1 needs no W&B; AGENTS, DEVICES, TRIALS
 	@test -n "$(SWEEP)" || { echo "usage: make sweep SWEEP=rde [LOCAL=1] [AGENTS=4] [DEVICES=0,1] [TRIALS=20] [ARGS=...]" >&2; exit 2; }
-	@$(BIN)/crosswalk sweep $(SWEEP) $(if $(filter-out 0,$(LOCAL)),--local) $(if $(AGENTS),--agents $(AGENTS)) \
-	  $(if $(DEVICES),--devices $(DEVICES)) $(if $(TRIALS),--trials $(TRIALS)) $(ARGS)
+	@$(BIN)/crosswalk sweep "$(SWEEP)" $(if $(filter-out 0,$(LOCAL)),--local) $(if $(AGENTS),--agents "$(AGENTS)") \
+	  $(if $(DEVICES),--devices "$(DEVICES)") $(if $(TRIALS),--trials "$(TRIALS)") $(ARGS)
 
 test: lint types  ## all checks: lint, types, tests and doctests
 	@$(PYTEST)

@@ -80,7 +80,8 @@ def make_slots(
             f"{jobs * devices_per_job} devices, and {len(devices)} were named "
             f"({','.join(devices)}). Name more, or lower --jobs."
         )
-    cores = num_cores or len(os.sched_getaffinity(0))
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    cores = num_cores or len(ours) or os.cpu_count() or 1
     threads = max(1, cores // jobs)
     return [
         Slot(
@@ -90,6 +91,33 @@ def make_slots(
         )
         for number in range(jobs)
     ]
+
+
+def devices_per_run(wanted: object, num_devices: int, *, at_a_time: int) -> int:
+    """Return how many of the GPUs that were named one run takes.
+
+    One that takes all it sees gets an equal share of them.
+
+    Args:
+        wanted: ``trainer.devices``: a number, a list, or "auto" or -1 for all.
+        num_devices: GPUs that were named; 0: none, and then 1 is returned.
+        at_a_time: Runs side by side; 0: as many as there are GPUs for.
+
+    Example:
+        >>> [devices_per_run(wanted, 4, at_a_time=2) for wanted in (1, "0,1", "auto")]
+        [1, 2, 2]
+        >>> devices_per_run("auto", 4, at_a_time=0)
+        4
+    """
+    if num_devices == 0:
+        return 1
+    if wanted in ("auto", -1, "-1"):
+        return max(1, num_devices // max(1, at_a_time))
+    if isinstance(wanted, str) and "," in wanted:
+        wanted = [word for word in wanted.split(",") if word.strip()]
+    if isinstance(wanted, list):
+        return len(wanted)
+    return int(str(wanted))
 
 
 @dataclass(frozen=True)
@@ -114,11 +142,13 @@ class Running:
     def stop(self, patience: float = 60.0) -> int:
         """End the process and its children, politely first; return its status."""
         self._signal(signal.SIGTERM)
-        try:
-            return self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            return self.process.wait()
+        return self._wait(patience)
+
+    def _wait(self, patience: float = 60.0) -> int:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
+        self._signal(signal.SIGKILL)  # what is left, such as processes of a run that lost its first
+        return self.process.wait()
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -191,12 +221,14 @@ def run_tasks(
                 for number, each in list(running.items()):
                     if (status := each.process.poll()) is not None:
                         del running[number]
+                        each._signal(signal.SIGKILL)  # what it left behind would hold the devices
                         on_end(each, status)
         finally:
             for each in running.values():
-                each._signal(signal.SIGTERM)  # to all at once, then wait for each
+                # to all at once and only once: a run that hears it twice does not end cleanly
+                each._signal(signal.SIGTERM)
             for each in running.values():
-                each.stop()
+                each._wait()
 
 
 @contextlib.contextmanager

@@ -59,7 +59,8 @@ def test_an_installed_wheel_composes_outside_the_clone(wheel: Path, tmp_path: Pa
         "from crosswalk.cli import main\n"
         "from crosswalk.config import config_folder\n"
         "main(['config', 'show', 'method=rde', 'data=cuhk_pedes'])\n"
-        "print('FOLDER', config_folder())"
+        "print('FOLDER', config_folder())\n"
+        "main(['ablate', 'experiments/rde/table2.yaml', '--data', 'synthetic_pairs', '--dry-run'])"
     )
 
     done = subprocess.run(
@@ -72,4 +73,7 @@ def test_an_installed_wheel_composes_outside_the_clone(wheel: Path, tmp_path: Pa
     )
 
     assert "experiment: rde/cuhk_pedes\n" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"FOLDER {site / 'crosswalk' / 'configs'}"
+    assert f"FOLDER {site / 'crosswalk' / 'configs'}" in done.stdout.splitlines()
+    assert (
+        "\nOn synthetic_pairs: 15 runs, of which 0 are finished and 15 are left.\n" in done.stdout
+    )

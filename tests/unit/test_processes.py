@@ -43,7 +43,7 @@ run_tasks(
 """
 
 
-def wait_until(condition: Callable[[], object], patience: float = 120.0) -> None:
+def wait_until(condition: Callable[[], object], patience: float = 600.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "what was waited for did not happen"
@@ -190,6 +190,48 @@ def test_a_process_that_does_not_heed_sigterm_is_killed(tmp_path: Path) -> None:
     wait_until(whole_file(tmp_path / "ready"))
 
     assert running.stop(patience=0.05) == -signal.SIGKILL
+
+
+@on_linux
+def test_what_a_process_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    """Like the other processes of a run on several devices whose first one runs out of memory."""
+    leader = (
+        "import os, signal, subprocess, sys; "
+        "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+        "open(sys.argv[1], 'w').write(str(other.pid)); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+
+    ended = run_all([Task(python(leader, tmp_path / "pid"), tmp_path / "log", about="run")])
+
+    assert ended == [("run", -signal.SIGKILL)]
+    wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
+
+
+@on_linux
+def test_a_run_that_is_stopped_hears_it_once(tmp_path: Path) -> None:
+    """A second SIGTERM would end it at once, before its record says that it was interrupted."""
+    slow = (
+        "import signal, sys, time; "
+        "signal.signal(signal.SIGTERM, lambda *_: print('SIGTERM', flush=True)); "
+        "open(sys.argv[1], 'w').write('ready'); signal.pause(); time.sleep(0.3)"
+    )
+    log = tmp_path / "log"
+    tasks = [Task(python(slow, tmp_path / "ready"), log)]
+
+    def fail(running: list[Running]) -> None:
+        if (tmp_path / "ready").exists():
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(
+            lambda slot: tasks.pop() if tasks else None,
+            make_slots(1),
+            on_end=lambda running, status: None,
+            look=fail,
+            interval=0.01,
+        )
+
+    assert log.read_text() == "SIGTERM\n"
 
 
 def test_an_error_of_the_caller_ends_the_processes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from crosswalk.ablations.executor import parse_parameters
 from crosswalk.ablations.launch import CodeChanged, run_locally
 from crosswalk.ablations.manifest import Manifest, read_manifest
 from crosswalk.ablations.plan import Plan, PlannedRun, make_plan
-from crosswalk.ablations.pool import CodeOnDisk, Pool
+from crosswalk.ablations.pool import PACKAGE, CodeOnDisk, Pool
 from crosswalk.ablations.progress import Board
 from crosswalk.ablations.slurm import run_on_slurm
 from crosswalk.ablations.table import read_results, render_terminal
@@ -23,8 +23,7 @@ from crosswalk.ablations.verdict import Verdict, judge
 from crosswalk.code_digest import code_digest
 from crosswalk.config import group_values
 from crosswalk.constructors import did_you_mean
-from crosswalk.processes import Slot, make_slots
-from crosswalk.trainer_arguments import num_processes
+from crosswalk.processes import Slot, devices_per_run, make_slots
 
 LAUNCHERS = ("local", "slurm")
 
@@ -76,6 +75,8 @@ def run_ablation(request: Request) -> int:
         for run in missing:
             print(run.command)
         return 0
+    if missing:
+        check_data(missing[0])
     failures: list[Failure] = []
     changed = False
     board = Board(manifest.title, plan.wanted, estimates, at_a_time=at_a_time)
@@ -114,8 +115,19 @@ def parse_seeds(text: str, manifest: Manifest) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
+def find_table(path: Path) -> Path:
+    """Return the file of a table: the one named, or that of an installed wheel outside a clone.
+
+    Example:
+        >>> find_table(Path("nowhere.yaml")).as_posix()
+        'nowhere.yaml'
+    """
+    installed = PACKAGE / path  # experiments/<method>/<table>.yaml
+    return installed if installed.is_file() and not path.is_file() else path
+
+
 def _manifest(request: Request) -> Manifest:
-    manifest = read_manifest(request.table)
+    manifest = read_manifest(find_table(request.table))
     if request.data:
         values = group_values("data")
         if request.data not in values:
@@ -125,6 +137,23 @@ def _manifest(request: Request) -> Manifest:
             )
         manifest = manifest.with_data(request.data)
     return with_overrides(manifest, request.overrides)
+
+
+def check_data(run: PlannedRun) -> None:
+    """Refuse before the first run what every run would refuse: all rows have the same data.
+
+    Raises:
+        ValueError: If there is neither a folder nor anything to generate.
+    """
+    data = run.config["data"]
+    parts = [data[part] for part in ("source", "target") if data.get(part)] or [data]
+    if any(
+        (part.get("root") or data.get("root") or part.get("synthetic")) is None for part in parts
+    ):
+        raise ValueError(
+            f"data={run.config['choices']['data']} needs data.root=<folder of the data set>. Add "
+            "it to the command, or choose a generated set with --data."
+        )
 
 
 def _places(request: Request, missing: Sequence[PlannedRun]) -> tuple[int, list[Slot]]:
@@ -143,7 +172,13 @@ def _places(request: Request, missing: Sequence[PlannedRun]) -> tuple[int, list[
     shapes = [run.config["trainer"] for run in missing]
     if any(int(trainer.get("num_nodes", 1) or 1) > 1 for trainer in shapes):
         raise ValueError("trainer.num_nodes is more than 1: start the table with --launcher slurm.")
-    per_job = max((num_processes(trainer) for trainer in shapes), default=1) if devices else 1
+    per_job = max(
+        (
+            devices_per_run(each.get("devices", "auto"), len(devices), at_a_time=request.jobs)
+            for each in shapes
+        ),
+        default=1,
+    )
     slots = make_slots(request.jobs, devices, devices_per_job=per_job)
     return len(slots), slots
 

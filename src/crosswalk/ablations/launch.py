@@ -103,7 +103,7 @@ class _Local:
                 continue
             self.waiting.remove(run)
             if answer == DONE:
-                self.board.move(run, DONE, self.on_done(run))
+                self._done(run)
                 continue
             if self.code_changed or self._code_has_changed():
                 self.claims.release(run)
@@ -115,7 +115,7 @@ class _Local:
     def on_end(self, running: Running, status: int) -> None:
         run: PlannedRun = running.task.about
         if self.plan.pool.is_done(run.folder):
-            self.board.move(run, DONE, self.on_done(run))
+            self._done(run)
         else:
             log = running.task.log
             lines = last_lines(log, start=self.log_start[run.folder.name])
@@ -134,6 +134,14 @@ class _Local:
         where = f"on {','.join(slot.devices)}" if slot.devices else ""
         self.board.move(run, RUNNING, where)
         return Task([*self.train, *arguments(self.plan, run)], log, about=run)
+
+    def _done(self, run: PlannedRun) -> None:
+        try:
+            said = self.on_done(run)
+        except (OSError, ValueError) as error:
+            # such as a full disk: the runs beside it go on, and the table is written at the end
+            said = f"the table was not written: {error}"
+        self.board.move(run, DONE, said)
 
     def _fail(self, failure: Failure) -> None:
         self.failures.append(failure)

@@ -169,16 +169,17 @@ def compare_order(
     rows = [row for row in claimed if obtained.get(row)]
     if len(rows) < 2:
         return None
-    # rounded: equal runs summed in another order are still tied
-    means = {row: round(mean(obtained[row].values()), 9) for row in rows}
+    # rounded: metrics are logged as float32, and runs equal to its precision are tied
+    means = {row: round(mean(obtained[row].values()), 4) for row in rows}
     pairs = []
     for first, second in combinations(rows, 2):
         if claimed[first] == claimed[second]:
             continue
         better, worse = sorted((first, second), key=lambda row: -claimed[row])
-        lead = means[better] - means[worse]
         seeds = [seed for seed in obtained[better] if seed in obtained[worse]]
         by_seed = tuple(obtained[better][seed] - obtained[worse][seed] for seed in seeds)
+        # over the seeds that both have, where there are any: what the intervals are about
+        lead = round(mean(by_seed), 4) if by_seed else means[better] - means[worse]
         queries = noise.difference(metric, better=better, worse=worse)
         pairs.append(
             Pair(

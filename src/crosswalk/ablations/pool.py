@@ -118,11 +118,18 @@ class CodeOnDisk:
         self._digest = ""
 
     def __call__(self) -> str:
-        """Return what `code_digest` would say in a process that starts now."""
-        changes = [path.stat().st_mtime_ns for path in PACKAGE.rglob("*.py")]
-        seen = (len(changes), max(changes))
-        if seen != self._seen:
-            self._seen, self._digest = seen, code_digest.__wrapped__(PACKAGE)
+        """Return what `code_digest` would say in a process that starts now.
+
+        Code that cannot be read, since somebody is in the middle of a change, has no digest.
+        """
+        try:
+            changes = [path.stat().st_mtime_ns for path in PACKAGE.rglob("*.py")]
+            seen = (len(changes), max(changes))
+            if seen != self._seen:
+                self._digest = code_digest.__wrapped__(PACKAGE)
+                self._seen = seen
+        except (OSError, SyntaxError, ValueError):  # ValueError: a null byte, until Python 3.11
+            return ""
         return self._digest
 
 

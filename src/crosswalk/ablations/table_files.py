@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from crosswalk.ablations.collect import Collector
 from crosswalk.ablations.manifest import Manifest
 from crosswalk.ablations.table import render_html, render_markdown, verdict_json
 from crosswalk.ablations.verdict import Verdict, judge
+from crosswalk.callbacks.array_files import write_arrays
 from crosswalk.run_folder import write_whole
 
 
@@ -99,23 +94,3 @@ def save_table(
     write_table(path, collector, verdict, overrides=overrides)
     path.with_suffix(".html").unlink()  # made again from the others at any time
     return [path, path.with_suffix(".queries.npz"), path.with_suffix(".md")]
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays whole or not at all.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "t.queries.npz"
-        >>> write_arrays(path, {"A|1|map": np.array([0.5])})
-        >>> np.load(path)["A|1|map"]
-        array([0.5])
-    """
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(buffer.getvalue())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

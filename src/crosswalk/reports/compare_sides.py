@@ -120,7 +120,11 @@ def compare_sides(
         ValueError: If no query has a match.
     """
     shared_views = [view for view in first.views if view in second.views]
-    differing = differing_keys(second.runs[0].config(), first.runs[0].config())
+    differing = {
+        key: change
+        for key, change in differing_keys(second.runs[0].config(), first.runs[0].config()).items()
+        if not key.startswith(("logger", "choices.logger"))  # who hears of a run changes no number
+    }
     return Comparison(
         first,
         second,

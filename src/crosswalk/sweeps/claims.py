@@ -15,8 +15,10 @@ from crosswalk.run_folder import write_whole
 INTERVAL = 10.0
 """Seconds between two signs of life."""
 
-PATIENCE = 60.0
-"""Seconds without a sign of life after which a worker on another machine counts as gone."""
+PATIENCE = 180.0
+"""Seconds without a sign of life after which a worker on another machine counts as gone.
+
+Far more than the minute for which a worker may wait for the end of a trial that it stops early."""
 
 
 def this_machine() -> str:

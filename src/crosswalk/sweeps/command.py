@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from crosswalk.processes import make_slots
+from crosswalk.processes import devices_per_run, make_slots
 from crosswalk.run_folder import write_whole
 from crosswalk.sweeps.check import check_sweep
 from crosswalk.sweeps.local_sweep import LocalSweep
@@ -83,8 +83,11 @@ def run_sweep(options: SweepOptions) -> int:
     sweep = LocalSweep(file, folder, overrides, seed, num_trials(file, options.trials))
     if options.show:
         return _show(sweep)
-    slots = make_slots(options.agents, options.devices)
     config = check_sweep(file, overrides)
+    per_trial = devices_per_run(
+        config["trainer"].get("devices", "auto"), len(options.devices), at_a_time=options.agents
+    )
+    slots = make_slots(options.agents, options.devices, devices_per_job=per_trial)
     sweep = replace(sweep, uses_wandb=config["logger"]["wandb"] is not None)
     if options.dry_run:
         print(plan(sweep, len(slots)))

@@ -60,7 +60,7 @@ def agent_task(sweep_path: str, number: int, logs: Path) -> Task:
     binaries = str(Path(sys.executable).parent)
     path = os.pathsep.join(part for part in (binaries, os.environ.get("PATH", "")) if part)
     return Task(
-        [sys.executable, "-m", "wandb", "agent", sweep_path],
+        [sys.executable, "-m", "crosswalk.sweeps.agent", "agent", sweep_path],
         logs / f"agent-{number}.log",
         about=number,
         environment={"PATH": path},

@@ -156,7 +156,9 @@ def counted(trials: Sequence[TrialResult]) -> str:
         state: sum(trial.state == state for trial in trials) for state in STATES.values()
     }
     parts = [f"{count} {state}" for state, count in counts.items() if count]
-    return f"{len(trials)} trials: {', '.join(parts)}." if trials else "No trials yet."
+    if not trials:
+        return "No trials yet."
+    return f"{len(trials)} trial{'s' * (len(trials) > 1)}: {', '.join(parts)}."
 
 
 def percent(value: float | None) -> str:

@@ -197,7 +197,9 @@ class Worker:
     def _on_end(self, running: Running, status: int) -> None:
         followed: _Followed = running.task.about
         followed.size = -1
-        followed.is_pruned = followed.is_pruned or self._report(followed)
+        if not followed.is_pruned:
+            # by epochs that were not looked at yet; a trial that crashed has failed, though
+            followed.is_pruned = self._report(followed) and status == 0
         self._finish(followed, status, seconds=time.monotonic() - running.started)
 
     def _finish(self, followed: _Followed, status: int, *, seconds: float = 0.0) -> None:

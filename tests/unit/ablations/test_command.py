@@ -6,9 +6,12 @@ import pytest
 
 from crosswalk.ablations import command
 from crosswalk.ablations.claims import Failure
+from crosswalk.ablations.command import Request, check_data, run_ablation
 from crosswalk.ablations.launch import CodeChanged
 from crosswalk.ablations.manifest import read_manifest
-from crosswalk.ablations.plan import Plan
+from crosswalk.ablations.plan import Plan, make_plan
+from crosswalk.ablations.pool import Pool
+from crosswalk.ablations.table_files import with_overrides
 from crosswalk.cli import main
 from tests.unit.ablations.fake_runs import (
     CODE,
@@ -18,6 +21,7 @@ from tests.unit.ablations.fake_runs import (
     write_manifest,
 )
 
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 RESULTS = {
     "best": {
         "epoch": 2,
@@ -231,3 +235,34 @@ def test_other_data_make_a_table_of_their_own(
         "rde-two-synthetic_pairs",
         "two.synthetic_pairs.json",
     )
+
+
+@pytest.mark.parametrize(
+    ("table", "data", "overrides"),
+    [
+        ("rde/table2", "synthetic_pairs", ()),
+        ("rde/table2", "", ("data.root=/datasets",)),
+        ("mar/table3_market", "synthetic_transfer", ()),
+        ("mar/table3_market", "", ("data.source.root=/a", "data.target.root=/b")),
+    ],
+)
+def test_a_table_with_data_may_start(
+    tmp_path: Path, table: str, data: str, overrides: tuple[str, ...]
+) -> None:
+    manifest = read_manifest(EXPERIMENTS / f"{table}.yaml")
+    manifest = with_overrides(manifest.with_data(data) if data else manifest, overrides)
+    plan = make_plan(manifest, Pool(tmp_path, code=CODE), seeds=[1])
+
+    check_data(plan.wanted[0])
+
+    assert plan.wanted[0].config["choices"]["data"] == (data or manifest.published_data)
+
+
+@pytest.mark.parametrize("table", ["rde/table2", "mar/table3_market"])
+def test_a_table_without_its_data_starts_nothing(tmp_path: Path, table: str) -> None:
+    path = EXPERIMENTS / f"{table}.yaml"
+
+    with pytest.raises(ValueError, match=r"needs data\.root=<folder of the data set>"):
+        run_ablation(Request(path, output_dir=tmp_path))
+
+    assert not list(tmp_path.rglob("*.log"))

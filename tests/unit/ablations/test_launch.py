@@ -58,7 +58,7 @@ def launch(
     return failures, board, done, said.getvalue()
 
 
-def wait_until(condition: Callable[[], object], patience: float = 120.0) -> None:
+def wait_until(condition: Callable[[], object], patience: float = 600.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "what was waited for did not happen"
@@ -132,6 +132,24 @@ def test_a_failed_run_is_reported_with_the_end_of_its_log_and_stops_no_other(
     assert f"its log: {failures[0].log}" in said
     assert "  | crosswalk: there are no images" in said
     assert (board.count(FAILED), board.count(DONE)) == (3, 1)
+
+
+def test_a_table_that_cannot_be_written_stops_no_run(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, "finish", "finish", "finish")
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    board = Board("A table", plan.wanted, Estimates(plan), at_a_time=1, console=console)
+
+    def disk_is_full(run: PlannedRun) -> str:
+        raise OSError("no space left")
+
+    failures = run_locally(
+        plan, make_slots(1, num_cores=1), board, on_done=disk_is_full, train=TRAIN, interval=0.01
+    )
+
+    assert failures == []
+    assert all(plan.pool.is_done(run.folder) for run in plan.wanted)
+    assert said.getvalue().count("the table was not written: no space left") == 3
 
 
 def test_only_what_this_attempt_said_is_reported(tmp_path: Path) -> None:

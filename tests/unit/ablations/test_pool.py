@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crosswalk.ablations import pool as pool_module
 from crosswalk.ablations.pool import (
     CodeOnDisk,
     Pool,
@@ -186,3 +188,19 @@ def test_a_killed_session_lasted_until_it_last_logged() -> None:
 
 def test_the_code_on_the_disk_is_that_of_this_process() -> None:
     assert CodeOnDisk()() == code_digest()
+
+
+@pytest.mark.parametrize("half", ["def f(:\n", "f = '\0'\n"])
+def test_code_in_the_middle_of_a_change_is_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    """An exception here would end all runs of a table."""
+    monkeypatch.setattr(pool_module, "PACKAGE", tmp_path)
+    (tmp_path / "loss.py").write_text("def f(): pass\n")
+    on_disk = CodeOnDisk()
+    whole = on_disk()
+
+    (tmp_path / "loss.py").write_text(half)
+    os.utime(tmp_path / "loss.py", (1, 1))
+
+    assert on_disk() != whole

@@ -105,7 +105,7 @@ def test_numbers_of_other_data_have_no_difference(manifest: Manifest) -> None:
     assert "difference |" not in text
     assert "| D | not run | not run here: it needs names |" in text
     assert lines_with(text, "| R@1 | A | B |") == [
-        "| R@1 | A | B | +1.00 | -2.00 | 1 | not kept | flips, spread unknown |"
+        "| R@1 | A | B | +1.00 | -3.00 | 1 | not kept | flips, spread unknown |"
     ]
 
 

@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,7 +26,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(original(*arguments), program=FAKE)
 
     monkeypatch.setattr(command, "LocalSweep", sweep)
-    monkeypatch.setattr(command, "check_sweep", lambda *_: {"logger": {"wandb": None}})
+    monkeypatch.setattr(
+        command, "check_sweep", lambda *_: {"logger": {"wandb": None}, "trainer": {"devices": 1}}
+    )
 
 
 def options(tmp_path: Path, **changes: Any) -> SweepOptions:  # noqa: ANN401
@@ -144,6 +147,7 @@ def test_the_number_of_trials_is_the_users_the_files_or_the_grids(
     assert num_trials(sweep_file(tmp_path, **changes), given) == expected
 
 
+@pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -156,6 +160,39 @@ def test_the_number_of_trials_is_the_users_the_files_or_the_grids(
 def test_a_wrong_option_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         run_sweep(options(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("each", "agents", "expected"),
+    [
+        (1, 0, [("0",), ("1",), ("2",), ("3",)]),
+        (2, 0, [("0", "1"), ("2", "3")]),
+        ("auto", 2, [("0", "1"), ("2", "3")]),
+    ],
+)
+def test_every_trial_has_the_devices_that_it_asks_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    each: int | str,
+    agents: int,
+    expected: list[tuple[str, ...]],
+) -> None:
+    config = {"logger": {"wandb": None}, "trainer": {"accelerator": "gpu", "devices": each}}
+    monkeypatch.setattr(command, "check_sweep", lambda *_: config)
+    made: list[Any] = []
+
+    class Idle:
+        def __init__(self, sweep: Any, slots: list[Any], **_: object) -> None:  # noqa: ANN401
+            made.extend(slots)
+
+        def run(self) -> None:
+            pass
+
+    monkeypatch.setattr(command, "Worker", Idle)
+    monkeypatch.setattr(command, "_show", lambda sweep: 0)
+    run_sweep(options(tmp_path, agents=agents, devices=list("0123")))
+
+    assert [slot.devices for slot in made] == expected
 
 
 def test_make_passes_its_variables_on() -> None:
@@ -171,7 +208,7 @@ def test_make_passes_its_variables_on() -> None:
         check=True,
     )
 
-    words = made.stdout.replace("\\\n", " ").split("crosswalk sweep ")[1].split()
+    words = shlex.split(made.stdout.replace("\\\n", " ").split("crosswalk sweep ")[1])
     assert words == [
         *("rde", "--local", "--agents", "4", "--devices", "0,1", "--trials", "20"),
         "trainer.max_epochs=1",

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from crosswalk.processes import make_slots
+from crosswalk.processes import make_slots, start
 from crosswalk.sweeps import server
 from crosswalk.sweeps.command import SweepOptions, run_sweep
 from tests.unit.sweeps.small_sweeps import COMMAND, sweep_file
+from tests.unit.test_processes import is_alive, wait_until
 
 
 @pytest.fixture
@@ -117,6 +118,32 @@ def test_the_agent_of_wandb_takes_these_words() -> None:
 
     words = server.agent_task("e/p/id", 0, Path("logs")).command
 
-    assert list(words[1:3]) == ["-m", "wandb"]
+    assert list(words[1:3]) == ["-m", "crosswalk.sweeps.agent"]
     outcome = CliRunner().invoke(cli, [*words[3:], "--help"])
     assert outcome.exit_code == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells children")
+def test_trials_live_while_their_agent_lives_and_end_with_it(tmp_path: Path) -> None:
+    """In the place of W&B stands a module that starts a trial as its agent does."""
+    trial = (
+        "import os, time; from crosswalk.processes import end_with_parent; end_with_parent(); "
+        "print(os.getpid(), flush=True); time.sleep(600)"
+    )
+    (tmp_path / "wandb.py").write_text(
+        "import os, subprocess, sys\n"
+        f"trial = subprocess.Popen([sys.executable, '-c', {trial!r}], process_group=0)\n"
+        "sys.exit(trial.wait())\n"
+    )
+    words = server.agent_task("e/p/id", 0, tmp_path).command
+    task = server.Task(words, tmp_path / "log", environment={"PYTHONPATH": str(tmp_path)})
+    log = tmp_path / "log"
+
+    agent = start(task, make_slots(1)[0])
+    wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
+    pid = int(log.read_text())
+    lived = is_alive(pid)
+    agent.stop()
+
+    assert lived
+    wait_until(lambda: not is_alive(pid))

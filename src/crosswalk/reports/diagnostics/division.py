@@ -170,7 +170,8 @@ def _kept_by_truth(records: Sequence[DivisionRecord]) -> Markup:
     axes.bar(names, right, color=BLUE, label="right", width=0.7)
     axes.bar(names, wrong, bottom=right, color=ORANGE, label="noise", width=0.7)
     label(axes, title="Kept and rejected pairs", across="", up="pairs")
-    axes.legend(fontsize=7, frameon=False)
+    axes.margins(y=0.2)  # room for the legend above the bars
+    axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper right")
     look_for = (
         "Each pair by what the division did with it and what it is. Noise among the kept pairs is "
         "trained on; right pairs among the rejected ones are lost."

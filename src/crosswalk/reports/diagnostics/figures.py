@@ -141,7 +141,7 @@ def _curve_figure(curves: Curves, lines: Mapping[str, Line]) -> Markup:
     if curves.unit == "share":
         axes.set_ylim(-0.02, 1.02)
     elif curves.unit in COUNTS:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0, top=1.05 * axes.dataLim.y1 or 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     label(axes, title=curves.title, across="epoch", up=curves.unit)
     if len(lines) > 1:
