@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crosswalk.ablations.claims import Failure
@@ -249,7 +249,16 @@ class _Table:
         verdict = judged(self.collector, self.overrides)
         if not verdict.runs and manifest.committed_path.is_file():
             kept = read_results(manifest.committed_path)
-            verdict = judge(manifest, kept.runs, kept.queries, code=self.plan.pool.code)
+            # as they were kept: with the overrides of then, such as where the data were
+            own = manifest.base[: len(manifest.base) - len(self.overrides)]
+            manifest = replace(manifest, base=(*own, *kept.overrides))
+            verdict = judge(
+                manifest,
+                kept.runs,
+                kept.queries,
+                code=self.plan.pool.code,
+                overrides=kept.overrides,
+            )
             print(
                 f"No run of this code is here; these are the results in {manifest.committed_path}."
             )

@@ -134,10 +134,15 @@ def test_the_table_as_it_stands_can_be_shown(
     assert "50.00" in said
 
 
+@pytest.mark.parametrize("overrides", [(), ("trainer.max_epochs=2",)], ids=str)
 def test_results_that_were_kept_are_shown_where_nothing_was_run(
-    ablate: Ablate, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ablate: Ablate,
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
 ) -> None:
-    ablate("--save")
+    ablate("--save", *overrides)
     capsys.readouterr()
 
     assert main(["ablate", str(table), "--show", "--output-dir", str(tmp_path / "other")]) == 0
