@@ -198,7 +198,8 @@ def test_every_trial_has_the_devices_that_it_asks_for(
 def test_make_passes_its_variables_on() -> None:
     made = subprocess.run(
         [
-            *("make", "--dry-run", "--old-file=.venv/.installed", "sweep", "SWEEP=rde", "LOCAL=1"),
+            *("make", "--no-print-directory", "--dry-run", "--old-file=.venv/.installed", "sweep"),
+            *("SWEEP=rde", "LOCAL=1"),
             *("AGENTS=4", "DEVICES=0,1", "TRIALS=20", "ARGS=trainer.max_epochs=1"),
         ],
         cwd=ROOT,
