@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from crosswalk.processes import make_slots
+from crosswalk.run_folder import write_whole
 from crosswalk.sweeps.claims import Claims
 from crosswalk.sweeps.local_sweep import LocalSweep
 from crosswalk.sweeps.search import open_study
@@ -30,7 +31,7 @@ def sweep_file(folder: Path, **changes: Any) -> SweepFile:  # noqa: ANN401
     } | changes
     path = folder / "fake.yaml"
     given = {key: value for key, value in contents.items() if value is not None}
-    path.write_text(yaml.safe_dump(given, sort_keys=False))
+    write_whole(path, yaml.safe_dump(given, sort_keys=False))  # two workers may do so at a time
     return read_sweep_file(path)
 
 
