@@ -83,7 +83,7 @@ ablation: $(STAMP)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SE
 	  $(if $(filter-out 0,$(SAVE)),--save) $(ARGS)
 
 tables: $(STAMP)  ## write the kept results of experiments/ into the README
-	@$(BIN)/python -m crosswalk.ablations.readme_tables
+	@$(BIN)/python -m crosswalk.lab.tables.readme_tables
 
 sweep: $(STAMP)  ## search hyper-parameters by SWEEP=<method>; LOCAL=1 needs no W&B; AGENTS, DEVICES, TRIALS
 	@test -n "$(SWEEP)" || { echo "usage: make sweep SWEEP=rde [LOCAL=1] [AGENTS=4] [DEVICES=0,1] [TRIALS=20] [ARGS=...]" >&2; exit 2; }

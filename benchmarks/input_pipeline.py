@@ -28,16 +28,20 @@ import torchvision.transforms as tv
 from PIL import Image
 from torch import Tensor
 
-from crosswalk.allocator import keep_freed_memory
-from crosswalk.data.cache import ImageStore, cached_images, decoded_images, original_images
-from crosswalk.data.crops import RectangularCrop
-from crosswalk.data.draws import keyed_uniform, sample_key
-from crosswalk.data.image_transform import IMAGENET_MEAN, IMAGENET_STD, ImageTransform
-from crosswalk.data.loaders import EpochLoader
-from crosswalk.data.plans import IdentityBatches, ShuffledBatches
-from crosswalk.data.records import Record
-from crosswalk.data.training_images import CroppedImages, TrainingImageDataset, TrainingImages
-from crosswalk.data.transforms import CLIP_MEAN, CLIP_STD, PairTransform
+from crosswalk.data.pipeline.cache import ImageStore, cached_images, decoded_images, original_images
+from crosswalk.data.pipeline.crops import RectangularCrop
+from crosswalk.data.pipeline.image_transform import IMAGENET_MEAN, IMAGENET_STD, ImageTransform
+from crosswalk.data.pipeline.loaders import EpochLoader
+from crosswalk.data.pipeline.plans import IdentityBatches, ShuffledBatches
+from crosswalk.data.pipeline.training_images import (
+    CroppedImages,
+    TrainingImageDataset,
+    TrainingImages,
+)
+from crosswalk.data.pipeline.transforms import CLIP_MEAN, CLIP_STD, PairTransform
+from crosswalk.data.readers.records import Record
+from crosswalk.draws import keyed_uniform, sample_key
+from crosswalk.run.allocator import keep_freed_memory
 
 Size = tuple[int, int]
 BATCH, PAIRS, PEOPLE, LENGTH, MASK = 64, 68_126, 11_003, 77, 49_405

@@ -18,14 +18,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from crosswalk.data.noun_phrases import NounPhrases
-from crosswalk.data.synthetic.captions import describe
-from crosswalk.data.synthetic.looks import LOOKS
-from crosswalk.data.synthetic.people import person_of
-from crosswalk.data.synthetic.randomness import keyed_generator
-from crosswalk.data.synthetic.shots import shots_of
-from crosswalk.data.word_tokenizer import WordTokenizer
+from crosswalk.data.text.noun_phrases import NounPhrases
+from crosswalk.data.text.word_tokenizer import WordTokenizer
 from crosswalk.labels.text_iou import text_iou
+from crosswalk.synthetic.captions import describe
+from crosswalk.synthetic.looks import LOOKS
+from crosswalk.synthetic.people import person_of
+from crosswalk.synthetic.randomness import keyed_generator
+from crosswalk.synthetic.shots import shots_of
 
 CAPTIONS = 68_126
 """Of the training set of CUHK-PEDES."""

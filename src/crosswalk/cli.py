@@ -428,10 +428,10 @@ class _Version(argparse.Action):
 
 
 def _train(options: argparse.Namespace) -> int:
-    from crosswalk.config import compose
+    from crosswalk.config.compose import compose
 
     config = compose(options.overrides)
-    from crosswalk.train import train
+    from crosswalk.run.train import train
 
     return train(config)
 
@@ -439,14 +439,14 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     if not options.run_folder.exists():
         raise FileNotFoundError(f"{options.run_folder} is no run folder; `ls runs` shows yours.")
-    from crosswalk.train import evaluate
+    from crosswalk.run.train import evaluate
 
     return evaluate(options.run_folder, options.overrides)
 
 
 def _config_show(options: argparse.Namespace) -> int:
     gc.disable()  # a tenth of the time of so short a command
-    from crosswalk.config import compose, to_yaml
+    from crosswalk.config.compose import compose, to_yaml
 
     print(to_yaml(compose(options.overrides)), end="")
     return 0
@@ -454,7 +454,7 @@ def _config_show(options: argparse.Namespace) -> int:
 
 def _config_diff(options: argparse.Namespace) -> int:
     gc.disable()
-    from crosswalk.config import differences
+    from crosswalk.config.compose import differences
 
     left, right = _side(options.left), _side(options.right)
     if not options.right:
@@ -465,7 +465,7 @@ def _config_diff(options: argparse.Namespace) -> int:
 
 
 def _side(words: str) -> dict[str, Any]:
-    from crosswalk.config import compose, read_yaml, to_plain
+    from crosswalk.config.compose import compose, read_yaml, to_plain
 
     folder = Path(words)
     if words and folder.is_dir():
@@ -474,25 +474,25 @@ def _side(words: str) -> dict[str, Any]:
 
 
 def _data_check(options: argparse.Namespace) -> int:
-    from crosswalk.data.doctor import run_check
+    from crosswalk.doctor.pairs import run_check
 
     return run_check(options.root, options.dataset, options.json)
 
 
 def _data_synthesize(options: argparse.Namespace) -> int:
-    from crosswalk.data.synthetic.generate import run_synthesize
+    from crosswalk.synthetic.generate import run_synthesize
 
     return run_synthesize(options.folder, options.kind, options.size, options.seed, options.layout)
 
 
 def _import_weights(options: argparse.Namespace) -> int:
-    from crosswalk.weights import run_import
+    from crosswalk.run.weights import run_import
 
     return run_import(options.method, options.source, options.target)
 
 
 def _export_weights(options: argparse.Namespace) -> int:
-    from crosswalk.weights import run_export
+    from crosswalk.run.weights import run_export
 
     return run_export(
         options.run_folder,
@@ -504,7 +504,7 @@ def _export_weights(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from crosswalk.sweeps.command import SweepOptions, run_sweep
+    from crosswalk.lab.sweeps.command import SweepOptions, run_sweep
 
     return run_sweep(
         SweepOptions(
@@ -524,7 +524,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from crosswalk.reports.audit_command import run_audit
+    from crosswalk.lab.compare.audit_command import run_audit
 
     return run_audit(
         options.run_folder,
@@ -536,13 +536,13 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from crosswalk.reports.report import run_report
+    from crosswalk.lab.report.report import run_report
 
     return run_report(options.run_folder, options.out)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from crosswalk.reports.compare_command import run_compare
+    from crosswalk.lab.compare.command import run_compare
 
     return run_compare(
         options.first,
@@ -554,7 +554,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from crosswalk.ablations.command import Request, run_ablation
+    from crosswalk.lab.tables.command import Request, run_ablation
 
     return run_ablation(
         Request(

@@ -19,9 +19,9 @@ class PairBatch(NamedTuple):
     float32, after the batch transform. ``tokens`` is int64 ``[B, L]``, zero padded; ``length``
     counts start and end token. ``sample_index`` numbers the training pairs, ``image_index`` the
     training images. ``phrases`` is int64 ``[B, P]``: the noun-phrase units of each caption, each
-    once, numbered from 1 and zero padded (`crosswalk.data.noun_phrases`), or None where the data
-    are not asked for them. ``key`` is the random key of each sample's augmentation
-    (`crosswalk.data.draws`), or None where nothing is augmented.
+    once, numbered from 1 and zero padded (`crosswalk.data.text.noun_phrases`), or None where the
+    data are not asked for them. ``key`` is the random key of each sample's augmentation
+    (`crosswalk.draws`), or None where nothing is augmented.
     """
 
     image: Tensor

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from crosswalk.callbacks.run_record import RunRecord
-from crosswalk.config import Run, build, compose, to_plain
-from crosswalk.run_folder import RunFolder
-from crosswalk.train import make_trainer
+from crosswalk.config.compose import Run, build, compose, to_plain
+from crosswalk.run.callbacks.run_record import RunRecord
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.train import make_trainer
 from crosswalk.types import ImageBatch, PairBatch, SourceTargetBatch
 from tests.end_to_end.toy_run import Stopped
 

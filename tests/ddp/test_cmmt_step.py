@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from crosswalk.callbacks.sweep import evaluating
 from crosswalk.distributed import gather_table, local_slice
 from crosswalk.encoders.heads import normed, normed_projection
 from crosswalk.encoders.resnet import ResNet
@@ -22,6 +21,7 @@ from crosswalk.losses.hard_samples import hard_sample_loss
 from crosswalk.memory.cluster_memory import ClusterMemory
 from crosswalk.memory.hybrid_memory import HybridMemory
 from crosswalk.methods.cmmt import CMMT
+from crosswalk.run.callbacks.sweep import evaluating
 from crosswalk.types import DataSpec, PairBatch
 from tests.ddp.processes import run_on_processes
 

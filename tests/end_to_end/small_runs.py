@@ -11,13 +11,13 @@ from pathlib import Path
 import lightning.pytorch as L
 import torch
 
-from crosswalk.config import compose
-from crosswalk.constructors import locate
-from crosswalk.data.synthetic.generate import synthesize_pairs
-from crosswalk.data.synthetic.images import synthesize_images
+from crosswalk.config.compose import compose
+from crosswalk.config.constructors import locate
 from crosswalk.methods.base import Method
-from crosswalk.run_folder import RunFolder
-from crosswalk.train import evaluate, train
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.train import evaluate, train
+from crosswalk.synthetic.generate import synthesize_pairs
+from crosswalk.synthetic.images import synthesize_images
 from tests.end_to_end.toy_run import assert_same, exit_code_of, traces
 
 SMALL = (

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from crosswalk.callbacks.retrieval import read_queries
-from crosswalk.run_folder import RunFolder
+from crosswalk.run.callbacks.retrieval import read_queries
+from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import SMALL, assert_same_run, tiny_pairs
-from tests.unit.ablations import fake_slurm
+from tests.unit.lab import fake_slurm
 
 ROWS = (
     {"name": "RDE", "overrides": [], "published": [70.0, None]},

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from crosswalk.callbacks.array_files import read_arrays
-from crosswalk.callbacks.division_record import division_file, read_division
-from crosswalk.callbacks.token_selection_record import read_token_selection, token_selection_file
 from crosswalk.cli import main
-from crosswalk.data.noise import noisy_caption_index
-from crosswalk.reports.diagnostics.sections import diagnostic_sections
-from crosswalk.run_folder import RunFolder
+from crosswalk.data.readers.noise import noisy_caption_index
+from crosswalk.diagnostics.division_record import division_file, read_division
+from crosswalk.diagnostics.sections import diagnostic_sections
+from crosswalk.diagnostics.token_selection_record import read_token_selection, token_selection_file
+from crosswalk.run.callbacks.array_files import read_arrays
+from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import evaluated_copy, run_small, small_overrides, tiny_pairs
 
 NOISE = 0.3

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from crosswalk.callbacks.retrieval import read_queries
-from crosswalk.run_folder import RunFolder
-from crosswalk.tracking import read_metrics
+from crosswalk.run.callbacks.retrieval import read_queries
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.tracking import read_metrics
 from tests.end_to_end.small_runs import (
     IMAGE_METHODS,
     WholeRuns,

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from crosswalk.cli import main
-from crosswalk.config import build, compose
-from crosswalk.data.word_tokenizer import split_words
-from crosswalk.run_folder import RunFolder
-from crosswalk.tracking import read_metrics
-from crosswalk.train import evaluate
-from crosswalk.weights import load_start, run_import
+from crosswalk.config.compose import build, compose
+from crosswalk.data.text.word_tokenizer import split_words
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.tracking import read_metrics
+from crosswalk.run.train import evaluate
+from crosswalk.run.weights import load_start, run_import
 from tests.end_to_end.browser import measure
 from tests.end_to_end.small_runs import (
     PAIR_METHODS,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from crosswalk.data.synthetic.generate import synthesize_pairs
-from crosswalk.run_folder import RunFolder
-from crosswalk.tracking import read_metrics
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.tracking import read_metrics
+from crosswalk.synthetic.generate import synthesize_pairs
 from tests.end_to_end.small_runs import (
     assert_same_run,
     evaluated_copy,

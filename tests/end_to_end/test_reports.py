@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.callbacks.ranking_lists import QUERY, RIGHT, WRONG
 from crosswalk.cli import main
-from crosswalk.run_folder import RunFolder
+from crosswalk.run.callbacks.ranking_lists import QUERY, RIGHT, WRONG
+from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.browser import measure, screenshot
 from tests.end_to_end.small_runs import (
     WholeRuns,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from crosswalk.callbacks.run_record import RunRecord
-from crosswalk.run_folder import RunFolder
+from crosswalk.run.callbacks.run_record import RunRecord
+from crosswalk.run.run_folder import RunFolder
 from tests.ddp.processes import run_on_processes
 from tests.end_to_end.toy_run import (
     NUM_EPOCHS,

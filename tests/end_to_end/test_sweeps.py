@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from crosswalk.cli import main
-from crosswalk.run_folder import RunFolder
-from crosswalk.sweeps.run_metrics import epoch_values
+from crosswalk.lab.sweeps.run_metrics import epoch_values
+from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import small_overrides, tiny_pairs
 
 SWEEP = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crosswalk.run_folder import RunFolder
+from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import tiny_pairs, train_and_be_killed
 from tests.end_to_end.toy_run import exit_code_of
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.run_folder import RunFolder
-from crosswalk.train import evaluate
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.train import evaluate
 from tests.end_to_end.small_runs import evaluate_again, tiny_pairs, train_and_be_killed
 from tests.end_to_end.toy_run import exit_code_of
 

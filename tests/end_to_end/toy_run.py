@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from crosswalk.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
-from crosswalk.callbacks.remember import StepMemory
-from crosswalk.data.loaders import BatchRequest, EpochLoader
-from crosswalk.data.plans import SequentialBatches, ShuffledBatches
+from crosswalk.data.pipeline.loaders import BatchRequest, EpochLoader
+from crosswalk.data.pipeline.plans import SequentialBatches, ShuffledBatches
 from crosswalk.distributed import all_gather_rows, on_rank_zero
-from crosswalk.tracking import RunLogger, read_metrics
+from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from crosswalk.run.callbacks.remember import StepMemory
+from crosswalk.run.tracking import RunLogger, read_metrics
 from tests.ddp.processes import PRELOADED, REPOSITORY
 
 NUM_SAMPLES, NUM_EPOCHS, STEPS_PER_EPOCH = 22, 3, 6

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from crosswalk.callbacks.sweep import EpochSweep
-from crosswalk.config import build
+from crosswalk.config.compose import build
 from crosswalk.encoders import clip_resnet, clip_text, resnet
+from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.types import SweepData
 from tests.end_to_end.small_runs import tiny_images, tiny_pairs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.config import (
+from crosswalk.config.compose import (
     ENCODERS,
     check_together,
     check_types,
@@ -16,7 +16,7 @@ from crosswalk.config import (
     group_values,
     to_plain,
 )
-from crosswalk.trainer_arguments import trainer_settings
+from crosswalk.config.trainer_arguments import trainer_settings
 
 # What a file is for, where that is not the default method; first match of the choice's beginning.
 COMPANY = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.ablations.readme_tables import OTHER_RENDERERS, wanted_files
+from crosswalk.lab.tables.readme_tables import OTHER_RENDERERS, wanted_files
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from crosswalk.data.noun_phrases import NounPhrases
+from crosswalk.data.text.noun_phrases import NounPhrases
 from crosswalk.labels.text_iou import text_iou
 
 # zeros are padding, anywhere; units repeat

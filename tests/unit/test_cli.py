@@ -91,7 +91,7 @@ def test_train_hands_over_the_composed_configuration(monkeypatch: pytest.MonkeyP
         seen.append(config)
         return 3
 
-    stand_in(monkeypatch, "crosswalk.train", train=train)
+    stand_in(monkeypatch, "crosswalk.run.train", train=train)
 
     status = main(["train", "method=rde", "--seed=4", "--data.noise_rate=0.5", "+method.new=1"])
 
@@ -110,7 +110,7 @@ def test_evaluate_hands_over_folder_and_overrides(
         seen.append((folder, overrides))
         return 0
 
-    stand_in(monkeypatch, "crosswalk.train", evaluate=evaluate)
+    stand_in(monkeypatch, "crosswalk.run.train", evaluate=evaluate)
 
     assert main(["evaluate", str(tmp_path), "data=icfg_pedes", "data.root=/x"]) == 0
     assert seen == [(tmp_path, ["data=icfg_pedes", "data.root=/x"])]
@@ -128,8 +128,8 @@ def test_data_commands_hand_over_their_options(monkeypatch: pytest.MonkeyPatch) 
         seen.append(values)
         return 1
 
-    stand_in(monkeypatch, "crosswalk.data.doctor", run_check=record)
-    stand_in(monkeypatch, "crosswalk.data.synthetic.generate", run_synthesize=record)
+    stand_in(monkeypatch, "crosswalk.doctor.pairs", run_check=record)
+    stand_in(monkeypatch, "crosswalk.synthetic.generate", run_synthesize=record)
 
     assert main(["data", "check", "/d", "--dataset", "cuhk_pedes", "--json", "r.json"]) == 1
     assert main(["data", "synthesize", "out", "--kind", "pairs", "--size", "small"]) == 1
@@ -193,7 +193,7 @@ def test_a_value_error_of_a_library_keeps_its_traceback(
     def train(config: object) -> int:
         raise ValueError("deep inside a library")
 
-    stand_in(monkeypatch, "crosswalk.train", train=train)
+    stand_in(monkeypatch, "crosswalk.run.train", train=train)
 
     assert main(["train"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -211,7 +211,7 @@ def test_interrupting_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(config: object) -> int:
         raise KeyboardInterrupt
 
-    stand_in(monkeypatch, "crosswalk.train", train=train)
+    stand_in(monkeypatch, "crosswalk.run.train", train=train)
 
     assert main(["train"]) == 130
 

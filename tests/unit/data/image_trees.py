@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from crosswalk.data.records import Record
+from crosswalk.data.readers.records import Record
 
 MARKET = {
     "bounding_box_train": [

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from crosswalk.data.tokenizers import ClipTokenizer
+from crosswalk.data.text.tokenizers import ClipTokenizer
 from crosswalk.encoders.clip_text import ClipText, open_clip_text
 from crosswalk.encoders.clip_weights import read_weights
 

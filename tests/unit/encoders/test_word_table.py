@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from crosswalk.data.tokenizers import ClipTokenizer
+from crosswalk.data.text.tokenizers import ClipTokenizer
 from crosswalk.encoders import word_table
 from crosswalk.encoders.clip_text import open_clip_text
 from crosswalk.encoders.word_table import (

@@ -14,7 +14,7 @@ from crosswalk.encoders.text_recurrent import BiGru
 from crosswalk.encoders.two_stream import TwoStream
 from crosswalk.encoders.word_vectors import LearnedWords, ProjectedWords, WordTable
 from crosswalk.importers.cm_moco import architecture_of, import_cm_moco, read_cm_moco
-from crosswalk.weights import load_start, run_import
+from crosswalk.run.weights import load_start, run_import
 
 CLIP = {"layers": (2, 1, 1, 1), "width": 4, "output_dim": 6, "heads": 2, "image_size": (96, 32)}
 RESNET = {"layers": (1, 2), "block": "bottleneck", "stem_width": 4, "planes": (2, 3)}

@@ -15,7 +15,7 @@ from crosswalk.encoders.text_recurrent import BiLstm
 from crosswalk.encoders.two_stream import TwoStream
 from crosswalk.encoders.word_vectors import LearnedWords
 from crosswalk.importers.cmmt import architecture_of, import_cmmt, read_cmmt
-from crosswalk.weights import run_import
+from crosswalk.run.weights import run_import
 
 MANIFEST = Path(__file__).parents[2] / "golden" / "data" / "cmmt" / "checkpoint_manifest.json"
 SIZES = {"block": "bottleneck", "layers": (1, 2), "stem_width": 3, "planes": (2, 3)}

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from crosswalk.encoders.image import ImageEncoder
 from crosswalk.encoders.resnet import ResNet
 from crosswalk.importers.mmcl import architecture_of, import_mmcl, read_mmcl
-from crosswalk.weights import run_import
+from crosswalk.run.weights import run_import
 
 SIZES = {"block": "bottleneck", "layers": (1, 2), "stem_width": 3, "planes": (2, 3)}
 

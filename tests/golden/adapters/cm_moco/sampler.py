@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crosswalk.data.plans import by_first_place, chunks_in_turn, identity_chunks
+from crosswalk.data.pipeline.plans import by_first_place, chunks_in_turn, identity_chunks
 from tests.golden.harness import Case, golden
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from crosswalk.data.decoding import decode_image
-from crosswalk.data.transforms import PairTransform
+from crosswalk.data.pipeline.decoding import decode_image
+from crosswalk.data.pipeline.transforms import PairTransform
 from crosswalk.types import ImageBatch
 from tests.golden.harness import Case, golden
 

@@ -1,7 +1,7 @@
 """Vocabulary of the captions, and their ids."""
 
-from crosswalk.data.transforms import token_length
-from crosswalk.data.word_tokenizer import WordTokenizer, pad, split_words
+from crosswalk.data.pipeline.transforms import token_length
+from crosswalk.data.text.word_tokenizer import WordTokenizer, pad, split_words
 from tests.golden.harness import Case, golden
 
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crosswalk.data.own_pairs import read_own_pairs
-from crosswalk.data.text_to_image import TextToImageData
+from crosswalk.data.pairs import TextToImageData
+from crosswalk.data.readers.own_pairs import read_own_pairs
 from tests.golden.harness import Case, golden
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from crosswalk.data.noun_phrases import NounPhrases, phrases_by_rules
+from crosswalk.data.text.noun_phrases import NounPhrases, phrases_by_rules
 from crosswalk.labels.text_iou import text_iou
 from tests.golden.harness import FLOAT32, Case, golden
 

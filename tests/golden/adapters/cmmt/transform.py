@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from crosswalk.data.decoding import decode_image
-from crosswalk.data.image_transform import IMAGENET_MEAN, IMAGENET_STD
-from crosswalk.data.transforms import PairTransform
+from crosswalk.data.pipeline.decoding import decode_image
+from crosswalk.data.pipeline.image_transform import IMAGENET_MEAN, IMAGENET_STD
+from crosswalk.data.pipeline.transforms import PairTransform
 from crosswalk.types import ImageBatch
 from tests.golden.harness import Case, golden
 

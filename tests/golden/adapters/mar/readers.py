@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import h5py
 import numpy as np
 
-from crosswalk.data.mar_mat import SPLITS, MatImages, read_mar_mat
+from crosswalk.data.readers.mar_mat import SPLITS, MatImages, read_mar_mat
 from tests.golden.harness import Case, golden
 
 

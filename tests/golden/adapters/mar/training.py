@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.callbacks.sweep import evaluating
 from crosswalk.encoders.image import ImageEncoder, norm_scale
 from crosswalk.encoders.resnet import ResNet
 from crosswalk.importers.mar import AGENTS, import_mar
 from crosswalk.labels.soft_multilabel import pair_agreements
 from crosswalk.metrics.ranking import mean_average_precision, rank_embeddings, rank_k
 from crosswalk.optim import GroupRule, OptimBuilder, sgd
+from crosswalk.run.callbacks.sweep import evaluating
 from crosswalk.types import DataSpec, ImageBatch, SourceTargetBatch
 from tests.golden.adapters.mar.given import EpochGiven, RecordedMining, make_mar
 from tests.golden.harness import Case, Tolerance, golden

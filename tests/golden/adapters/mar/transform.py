@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from crosswalk.data.decoding import decode_image
-from crosswalk.data.image_transform import ImageTransform
+from crosswalk.data.pipeline.decoding import decode_image
+from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.types import ImageBatch
 from tests.golden.harness import Case, golden
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from crosswalk.data.crops import RectangularCrop, rectangular_boxes
-from crosswalk.data.decoding import RESAMPLING
-from crosswalk.data.image_transform import ImageTransform, uniform_erasing_boxes
-from crosswalk.data.transforms import erase
+from crosswalk.data.pipeline.crops import RectangularCrop, rectangular_boxes
+from crosswalk.data.pipeline.decoding import RESAMPLING
+from crosswalk.data.pipeline.image_transform import ImageTransform, uniform_erasing_boxes
+from crosswalk.data.pipeline.transforms import erase
 from tests.golden.harness import Case, golden
 
 CROP = RectangularCrop()

@@ -5,11 +5,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from crosswalk.data import dukemtmc, market1501, msmt17
-from crosswalk.data.camera_names import parse_name
-from crosswalk.data.camstyle import camstyle_files
-from crosswalk.data.image_folders import MARKET_FOLDERS
-from crosswalk.data.records import ImageSplits, Record, relabel
+from crosswalk.data.readers import dukemtmc, market1501, msmt17
+from crosswalk.data.readers.camera_names import parse_name
+from crosswalk.data.readers.camstyle import camstyle_files
+from crosswalk.data.readers.image_folders import MARKET_FOLDERS
+from crosswalk.data.readers.records import ImageSplits, Record, relabel
 from tests.golden.harness import Case, golden
 
 READERS = {

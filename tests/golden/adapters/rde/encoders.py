@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from crosswalk.data.tokenizers import ClipTokenizer
+from crosswalk.data.text.tokenizers import ClipTokenizer
 from crosswalk.encoders.batch_norm import BatchStatistics
 from crosswalk.encoders.clip import ClipDualEncoder
 from crosswalk.encoders.clip_weights import resize_position_embedding

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from crosswalk.data.decoding import decode_image
-from crosswalk.data.transforms import PairTransform, mask_replace_delete
+from crosswalk.data.pipeline.decoding import decode_image
+from crosswalk.data.pipeline.transforms import PairTransform, mask_replace_delete
 from crosswalk.types import ImageBatch
 from tests.golden.harness import Case, golden
 

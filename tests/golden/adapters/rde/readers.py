@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from crosswalk.data.cuhk_pedes import read_cuhk_pedes
-from crosswalk.data.icfg_pedes import read_icfg_pedes
-from crosswalk.data.records import Record, Splits, relabel
-from crosswalk.data.rstp_reid import read_rstp_reid
+from crosswalk.data.readers.cuhk_pedes import read_cuhk_pedes
+from crosswalk.data.readers.icfg_pedes import read_icfg_pedes
+from crosswalk.data.readers.records import Record, Splits, relabel
+from crosswalk.data.readers.rstp_reid import read_rstp_reid
 from tests.golden.harness import Case, golden
 
 READERS: dict[str, Callable[[Path], Splits]] = {

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.data.camera_names import parse_name
-from crosswalk.data.synthetic.images import IMAGE_LAYOUTS
-from crosswalk.data.synthetic.sightings import Crowd, SetSize, Sighting, plan_of
+from crosswalk.data.readers.camera_names import parse_name
+from crosswalk.synthetic.images import IMAGE_LAYOUTS
+from crosswalk.synthetic.sightings import Crowd, SetSize, Sighting, plan_of
 
 SIZE = SetSize(
     Crowd(5, 13, 47), Crowd(3, 8, 31), val_images=4, bystanders=Crowd(2, 2, 5), distractors=40

@@ -1,0 +1,360 @@
+"""Data of transfer: a labelled source and an unlabelled target, one batch of each per step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as L
+from torch import Tensor
+
+from crosswalk.data.images import ImageToImageData
+from crosswalk.data.pipeline.crops import RectangularCrop
+from crosswalk.data.pipeline.datasets import PlanFactory, check_choice
+from crosswalk.data.pipeline.decoding import Interpolation
+from crosswalk.data.pipeline.image_transform import ImageTransform
+from crosswalk.data.pipeline.loaders import EpochLoader
+from crosswalk.data.pipeline.plans import shuffled_plan
+from crosswalk.data.readers.records import ImageSplits, Record
+from crosswalk.types import DataSpec, ImageBatch, SourceTargetBatch
+
+DataFactory = Callable[..., ImageToImageData]
+
+
+class SourceTargetLoader:
+    """Pairs every batch of a source with one of a target, which starts again when exhausted.
+
+    An epoch is one pass over the source, as in MAR. The passes over the target are numbered 0,
+    2, 3, ..., so each has an order and augmentations of its own; the epoch's end cuts the last
+    one. The state is that of both loaders, so a run resumed in mid-epoch goes on in the middle
+    of both passes.
+
+    Args:
+        source: Decides how long an epoch is.
+        target: Of at least one batch, as the source.
+
+    Example:
+        >>> from crosswalk.data.pipeline.plans import SequentialBatches
+        >>> class Numbers:
+        ...     def __init__(self, count): self.count = count
+        ...     def __len__(self): return self.count
+        ...     def __getitems__(self, request): return request.sample_index.tolist()
+        >>> source, target = (
+        ...     EpochLoader(Numbers(count), SequentialBatches(count, batch_size=2), seed=None)
+        ...     for count in (6, 4)
+        ... )
+        >>> [(batch.source, batch.target) for batch in SourceTargetLoader(source, target)]
+        [([0, 1], [0, 1]), ([2, 3], [2, 3]), ([4, 5], [0, 1])]
+    """
+
+    batch_sampler = None  # Lightning looks for both names; it calls ``sampler.set_epoch``.
+
+    def __init__(self, source: EpochLoader, target: EpochLoader) -> None:
+        for name, loader in (("source", source), ("target", target)):
+            if len(loader) == 0:
+                raise ValueError(f"the {name} has no batch. Use a smaller data.batch_size.")
+        self.source = source
+        self.target = target
+
+    @property
+    def sampler(self) -> SourceTargetLoader:
+        """What Lightning calls ``set_epoch`` of."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start ``epoch`` anew, or go on with it if a state of this epoch was just loaded."""
+        self.source.set_epoch(epoch)
+        self.target.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, dict[str, int]]:
+        """Return the place of the next batch in source and target."""
+        return {"source": self.source.state_dict(), "target": self.target.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, dict[str, int]]) -> None:
+        """Go on from a place; the next iteration starts there."""
+        self.source.load_state_dict(state["source"])
+        self.target.load_state_dict(state["target"])
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch, the same on every process."""
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[SourceTargetBatch]:
+        """Yield this process's batches; nothing is read before the first one is asked for."""
+        target = _passes(self.target)
+        for source in self.source:
+            yield SourceTargetBatch(source, next(target))
+
+
+def _passes(loader: EpochLoader) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+class SourceTargetData(L.LightningDataModule):
+    """A labelled source and an unlabelled target set of image re-identification.
+
+    An epoch is one pass over the source; sweeps, evaluation and sample indices are the target's.
+    Incomplete last batches are dropped on both sides. Source and target draw random numbers of
+    their own. What ``source`` or ``target`` says itself counts more than the common settings.
+
+    Args:
+        source: Makes the source's data, given the settings below.
+        target: Makes the target's data.
+        root: The folder that holds both data sets, for sets without a root of their own.
+        image_size: Height and width that images are resized to.
+        transform: Augments and normalises a batch of one of the sets.
+        crop: Part of a training image that is read; None reads all of it.
+        interpolation: Of the resizing of training images.
+        eval_interpolation: Of the resizing of queries and gallery; None: as in training.
+        normalization: ``dataset`` normalises each set by its own training images, as MAR does;
+            ``given`` as ``transform`` says.
+        plan: Makes the training batches of either set; None shuffles and drops the incomplete
+            batch.
+        batch_size: Training images of a step from each set, over all processes together.
+        eval_batch_size: Queries or gallery images of an evaluation step, likewise.
+        num_workers: Processes that load batches of each set, per training process.
+        seed: Of the order of samples and of augmentation; not negative.
+        cache: True keeps decoded images in the cache folder; False decodes them every time.
+        allow_missing: True leaves out images that cannot be read; False stops with their names.
+        protocol: What of the target is evaluated while training: ``last``, ``val``, ``official``.
+        val_person_ids: With ``protocol=val``: how many train identities of the target are held
+            out. None is a tenth.
+        camera_rule: Whether gallery images of the same person by the same camera as the query
+            are ignored.
+        extra_map: Further definitions of average precision to measure.
+        camstyle: Whether training images are read in the styles of all cameras: ``on``, ``off``
+            as in MAR, ``auto``.
+        sweep: What a sweep over the training set sees: ``training`` batches, shuffled and
+            augmented, or ``clean`` images in order.
+        train_on: ``both``; or ``source``: batches of the source alone, as a single labelled set,
+            evaluated on the target (direct transfer).
+
+    Raises:
+        ValueError: If the source has no labels, or shares images with the target.
+    """
+
+    batch_types: tuple[type, ...] = (SourceTargetBatch, ImageBatch)
+    directions = ImageToImageData.directions
+
+    def __init__(
+        self,
+        source: DataFactory,
+        target: DataFactory,
+        *,
+        root: str | Path | None = None,
+        image_size: Sequence[int] = (256, 128),
+        transform: ImageTransform | None = None,
+        crop: RectangularCrop | None = None,
+        interpolation: Interpolation = "bilinear",
+        eval_interpolation: Interpolation | None = None,
+        normalization: Literal["given", "dataset"] = "given",
+        plan: PlanFactory | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 1,
+        cache: bool | str = True,
+        allow_missing: bool = False,
+        protocol: Literal["last", "val", "official"] = "last",
+        val_person_ids: int | None = None,
+        camera_rule: bool = True,
+        extra_map: Sequence[str] = (),
+        camstyle: bool | str = "off",
+        sweep: Literal["training", "clean"] = "training",
+        train_on: Literal["both", "source"] = "both",
+    ) -> None:
+        super().__init__()
+        check_choice("data.train_on", train_on, ("both", "source"))
+        if seed < 0:
+            raise ValueError(f"seed={seed} should not be negative.")
+        self.train_on = train_on
+        self.batch_types = (SourceTargetBatch,) if train_on == "both" else (ImageBatch,)
+        common: dict[str, Any] = {
+            "root": root,
+            "image_size": image_size,
+            "transform": transform,
+            "crop": crop,
+            "interpolation": interpolation,
+            "eval_interpolation": eval_interpolation,
+            "normalization": normalization,
+            "plan": plan or functools.partial(shuffled_plan, drop_last=True),
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "num_workers": num_workers,
+            "cache": cache,
+            "allow_missing": allow_missing,
+            "camera_rule": camera_rule,
+            "extra_map": extra_map,
+            "camstyle": camstyle,
+            "sweep": sweep,
+        }
+        # each set has draws of its own, which no other seed gives the other set
+        self.source = source(**_missing(source, common), seed=2 * seed, protocol="last")
+        self.target = target(
+            **_missing(target, {**common, "val_person_ids": val_person_ids}),
+            seed=2 * seed + 1,
+            protocol=protocol,
+        )
+        _check_source(self.source.splits, self.target.splits)
+        self.camera_rule = self.target.camera_rule
+        self.extra_map = self.target.extra_map
+
+    @property
+    def _trained(self) -> ImageToImageData:
+        """The set whose samples are counted."""
+        return self.target if self.train_on == "both" else self.source
+
+    @property
+    def spec(self) -> DataSpec:
+        """Sizes of the target's training set, or of the source's if it alone is trained on."""
+        return replace(self._trained.spec, num_source_person_ids=self.source.spec.num_person_ids)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the identities of the samples that `spec` counts are known."""
+        return self._trained.is_labelled
+
+    @property
+    def train_person_id(self) -> Tensor | None:
+        """``[num_samples]`` true labels of the samples that `spec` counts, for analysis only.
+
+        None where nobody knows them.
+        """
+        return self._trained.train_person_id
+
+    @property
+    def fingerprint(self) -> str:
+        """Hashes of both sets."""
+        return f"{self.source.fingerprint}-{self.target.fingerprint}"
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should be told about either set."""
+        return [
+            f"{name}: {notice}"
+            for name, data in (("source", self.source), ("target", self.target))
+            for notice in data.notices
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the run record says about the data, as plain values."""
+        return {
+            "dataset": f"{self.source.splits.dataset} to {self.target.splits.dataset}",
+            "fingerprint": self.fingerprint,
+            "train_on": self.train_on,
+            "protocol": self.target.protocol,
+            "source": self.source.describe(),
+            "target": self.target.describe(),
+            "notices": self.notices,
+        }
+
+    def setup(self, stage: str) -> None:
+        """Decode, or look for, everything that a run will read; broken images stop here."""
+        if stage == "fit":
+            self.source.prepare_training()
+            if self.train_on == "both":
+                self.target.prepare_training()
+        self.target.prepare_evaluation()
+
+    def train_dataloader(self) -> SourceTargetLoader | EpochLoader:
+        """Return the training batches, `SourceTargetBatch`, or the source's `ImageBatch`."""
+        if self.train_on == "source":
+            return self.source.train_dataloader()
+        return SourceTargetLoader(self.source.train_dataloader(), self.target.train_dataloader())
+
+    def sweep_dataloader(self, epoch: int) -> EpochLoader:
+        """Return one pass over every sample that `spec` counts, for the sweep of ``epoch``."""
+        if self.train_on == "source" and self.source.sweep == "clean":
+            raise ValueError(
+                "data.sweep=clean with data.train_on=source: batches without augmentation are "
+                "taken for the target's. Pass data.sweep=training."
+            )
+        return self._trained.sweep_dataloader(epoch)
+
+    def val_dataloader(self) -> list[EpochLoader]:
+        """Return a query and a gallery loader per split, as `evaluation_roles` lists them."""
+        return self.target.val_dataloader()
+
+    def test_dataloader(self) -> list[EpochLoader]:
+        """Return a query and a gallery loader per split, as `evaluation_roles` lists them."""
+        return self.target.test_dataloader()
+
+    def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
+        """Return (split, "query" or "gallery") of each loader of ``stage``."""
+        return self.target.evaluation_roles(stage)
+
+    def num_evaluation_samples(self, split: str, role: str) -> int:
+        """Return the number of images of a split with role "query" or "gallery"."""
+        return self.target.num_evaluation_samples(split, role)
+
+    def evaluation_queries(self, split: str) -> list[Path]:
+        """Return the file of every query image, by `sample_index`."""
+        return self.target.evaluation_queries(split)
+
+    def evaluation_images(self, split: str) -> list[Path]:
+        """Return the file of every gallery image, by `sample_index`."""
+        return self.target.evaluation_images(split)
+
+    def query_person_id(self, split: str) -> Tensor:
+        """Return the identity of every query image, by `sample_index`."""
+        return self.target.query_person_id(split)
+
+    def transform_batch(
+        self, batch: ImageBatch | SourceTargetBatch
+    ) -> ImageBatch | SourceTargetBatch:
+        """Return the batch as methods want it: augmented if it has keys, and normalised.
+
+        Each set has its own normalisation.
+        """
+        if isinstance(batch, SourceTargetBatch):
+            return SourceTargetBatch(
+                self.source.transform_batch(batch.source),
+                self.target.transform_batch(batch.target),
+            )
+        # with keys it is trained on, without it is evaluated
+        trains_on_source = self.train_on == "source" and batch.key is not None
+        return (self.source if trains_on_source else self.target).transform_batch(batch)
+
+    def on_after_batch_transfer(
+        self, batch: ImageBatch | SourceTargetBatch, dataloader_idx: int
+    ) -> ImageBatch | SourceTargetBatch:
+        """Transform a batch on the device it has come to."""
+        return self.transform_batch(batch)
+
+
+def _check_source(source: ImageSplits, target: ImageSplits) -> None:
+    if not source.train_is_labelled:
+        raise ValueError(
+            f"The source in {source.root} has training images without person ids, and what it "
+            "teaches are its labels. Pass data.source.root=<a labelled set>; a set without labels "
+            "can be the target."
+        )
+    if source.root.resolve() != target.root.resolve():
+        return
+    # two tables of one folder may name different images
+    trained = {_below(source.root, record) for record in source.train}
+    of_target = {_below(target.root, record) for _, record in target}
+    if shared := len(trained & of_target):
+        raise ValueError(
+            f"data.source.root and data.target.root lead to one data set, {source.root} (source: "
+            f"{source.dataset}, target: {target.dataset}): {shared:,} of {len(trained):,} images "
+            "of the source are the target's too, so it would be trained with its own labels. "
+            "Pass data.source.root=<folder of the source> and data.target.root=<folder of the "
+            "target>."
+        )
+
+
+def _below(root: Path, record: Record) -> Path:
+    """Return the image as it is named from ``root``, however that is written."""
+    path = record.image_path
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def _missing(factory: DataFactory, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a set does not have of its own."""
+    own = factory.keywords if isinstance(factory, functools.partial) else {}
+    return {name: value for name, value in settings.items() if own.get(name) is None}

@@ -1,0 +1,546 @@
+"""The doctor behind ``crosswalk data check``: everything that may be wrong with a data set.
+
+Errors (missing, damaged or contradictory data) end with status 1; warnings (odd counts, shared or
+cut-off captions, queries without a match) with 0. Each finding says what to do next. Nothing is
+written into the data set.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_pairs, rstp_reid
+from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout, find_layout
+from crosswalk.data.readers.records import (
+    SPLITS,
+    ImageSplits,
+    Splits,
+    count,
+    count_deviations,
+    repeated_images,
+)
+from crosswalk.doctor.findings import (
+    CheckProgress,
+    Finding,
+    Report,
+    are,
+    print_report,
+)
+from crosswalk.doctor.images import (
+    IMAGE_SOURCES,
+    CamStyle,
+    ImageSource,
+    camera_style_images,
+    detect_images,
+    image_counts,
+    image_set_findings,
+    images_by_camera,
+    set_notices,
+    table_columns,
+)
+from crosswalk.doctor.integrity import (
+    KINDS,
+    AnySplits,
+    ImageProblem,
+    by_source,
+    damaged_images,
+    fingerprint,
+    image_folder,
+    missing_images,
+)
+
+CONTEXT_LENGTH = 77  # CLIP: captions of more tokens lose their end
+
+TokenLengths = Callable[[Sequence[str]], Iterable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kind of data set with captions that can be checked: how to find and to read it."""
+
+    name: str
+    read: Callable[[Path], Splits]
+    find: Callable[[Path], Layout | None]
+
+
+def _finder(
+    name: str, folders: Sequence[str], forms: Mapping[str, Sequence[str]]
+) -> Callable[[Path], Layout | None]:
+    def find(root: Path) -> Layout | None:
+        try:
+            return find_layout(root, name, folders, forms, "")
+        except FileNotFoundError:
+            return None
+
+    return find
+
+
+def _find_pairs(path: Path) -> Layout | None:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = [file for file in files if file.suffix.lower() in own_pairs.SUFFIXES and file.is_file()]
+    return Layout(found[0].parent, (found[0],), "", found[0].name) if len(found) == 1 else None
+
+
+SOURCES: dict[str, Source | ImageSource] = {
+    "cuhk_pedes": Source(
+        "CUHK-PEDES",
+        cuhk_pedes.read_cuhk_pedes,
+        _finder("CUHK-PEDES", cuhk_pedes.FOLDERS, cuhk_pedes.FORMS),
+    ),
+    "icfg_pedes": Source(
+        "ICFG-PEDES",
+        icfg_pedes.read_icfg_pedes,
+        _finder("ICFG-PEDES", icfg_pedes.FOLDERS, icfg_pedes.FORMS),
+    ),
+    "rstp_reid": Source(
+        "RSTPReid",
+        rstp_reid.read_rstp_reid,
+        _finder("RSTPReid", rstp_reid.FOLDERS, rstp_reid.FORMS),
+    ),
+    "own_pairs": Source("own pairs", own_pairs.read_own_pairs, _find_pairs),
+    **IMAGE_SOURCES,
+}
+OWN = ("own_pairs", "own_images")
+
+ALIASES = {
+    "synthetic_pairs": "cuhk_pedes",
+    "rstpreid": "rstp_reid",
+    "market_1501": "market1501",
+    "dukemtmc_reid": "dukemtmc",
+}
+
+
+def detect(root: Path) -> list[str]:
+    """Return which data sets lie at ``root``, as keys of `SOURCES`.
+
+    Example:
+        >>> detect(Path("/nowhere"))
+        []
+    """
+    texts = [key for key in SOURCES if key not in IMAGE_SOURCES and key not in OWN]
+    found = {key: SOURCES[key].find(root) for key in texts}
+    layouts = {key: layout for key, layout in found.items() if layout is not None}
+    cuhk = layouts.get("cuhk_pedes")
+    if cuhk is not None and cuhk.form not in ("reid_raw.json", "caption_all.json"):
+        # One file per split is how others are stored too: an annotation of its own decides.
+        others = [layout.folder for key, layout in layouts.items() if key != "cuhk_pedes"]
+        if cuhk.folder in others:
+            del layouts["cuhk_pedes"]
+    keys = [*layouts, *detect_images(root)]
+    if keys:
+        return keys
+    pairs, images = (SOURCES[key].find(root) for key in OWN)
+    if pairs is None or images is None:
+        return [key for key, layout in zip(OWN, (pairs, images), strict=True) if layout is not None]
+    # A table of captions may lie beside folders of the images that it names.
+    return ["own_pairs" if "caption" in table_columns(pairs.files[0]) else "own_images"]
+
+
+def check(
+    root: Path,
+    dataset: str | None = None,
+    *,
+    token_lengths: TokenLengths | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    r"""Return what is wrong with the data set at ``root``.
+
+    Args:
+        root: Its folder or the one above; for own pairs and images the file or its folder.
+        dataset: A key of `SOURCES`, such as ``cuhk_pedes`` or ``market1501``; None finds out.
+        token_lengths: Counts the tokens of captions; None takes CLIP's tokenizer.
+        progress: Called with (images checked, images in all).
+
+    Raises:
+        FileNotFoundError: If no data set is found.
+        ValueError: If ``dataset`` is not known, or several are found.
+
+    Example:
+        >>> import tempfile
+        >>> rows = "image,caption,person_id,split\n1.jpg,A man.,7,train\n"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "pairs.csv").write_text(rows)
+        ...     report = check(Path(folder), token_lengths=lambda captions: [4] * len(captions))
+        >>> report.status, report.findings[0].code, report.images[0].kind
+        (1, 'missing', 'missing')
+    """
+    root = Path(root)
+    keys = [_key(dataset)] if dataset is not None else _detected(root)
+    if len(keys) > 1:
+        raise ValueError(
+            f"{root} holds several data sets: {', '.join(keys)}. Choose one with --dataset."
+        )
+    return _check_one(root, keys[0], token_lengths, progress)
+
+
+def run_check(root: str, dataset: str | None = None, json_path: str | None = None) -> int:
+    """Check every data set at ``root``, print the reports, and return the exit status.
+
+    Args:
+        root: Folder or file to check.
+        dataset: Name of the data set; None checks all that are found.
+        json_path: File to write the report to: an object for one data set, or an object with
+            ``status`` and a list ``reports`` for several.
+
+    Example:
+        >>> run_check("/nowhere", dataset="own_pairs")  # doctest: +ELLIPSIS
+        own pairs at /nowhere
+        <BLANKLINE>
+        ERROR  data.root=/nowhere is missing. Pass data.root=<your .csv or .jsonl file>. ...
+        1 error, 0 warnings in own pairs.
+        1
+    """
+    start = Path(root)
+    try:
+        keys = [_key(dataset)] if dataset is not None else _detected(start)
+        _refuse_inside(start, keys, json_path)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    reports = []
+    for key in keys:
+        with CheckProgress(SOURCES[key].name) as progress:
+            report = _check_one(start, key, None, progress)
+        print_report(report)
+        reports.append(report)
+    status = max(report.status for report in reports)
+    if json_path is not None:
+        text = reports[0].to_json()
+        if len(reports) > 1:
+            content = {"status": status, "reports": [report.to_dict() for report in reports]}
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        Path(json_path).write_text(text, encoding="utf-8")
+        print(f"Report written to {json_path}.")
+    return status
+
+
+def _key(dataset: str) -> str:
+    key = dataset.lower().replace("-", "_").replace(" ", "_")
+    key = ALIASES.get(key, key)
+    if key not in SOURCES:
+        raise ValueError(f"There is no data set {dataset!r}; choose one of {', '.join(SOURCES)}.")
+    return key
+
+
+def _detected(root: Path) -> list[str]:
+    keys = detect(root)
+    if keys:
+        return keys
+    if not root.exists():
+        raise FileNotFoundError(f"{root} does not exist. Give the folder of a data set.")
+    raise FileNotFoundError(
+        f"{root} holds no data set that is known. Looked there, and in folders of the name of the "
+        "data set, for reid_raw.json, caption_all.json or one file per split (CUHK-PEDES), "
+        "ICFG-PEDES.json or ICFG_PEDES.json (ICFG-PEDES), data_captions.json (RSTPReid), "
+        "bounding_box_train/ and bounding_box_test/ (Market-1501, DukeMTMC-reID), list_train.txt "
+        "(MSMT17), train/, query/ and gallery/ with images (own images), and one .csv or .jsonl "
+        "file (own pairs; own images with a column `path`). Give the folder that holds one of "
+        "these."
+    )
+
+
+def _refuse_inside(root: Path, keys: Sequence[str], json_path: str | None) -> None:
+    if json_path is None:
+        return
+    target = Path(json_path).resolve()
+    for key in keys:
+        layout = SOURCES[key].find(root)
+        if layout is not None and target.is_relative_to(layout.folder.resolve()):
+            raise ValueError(
+                f"--json {json_path} lies inside the data set {layout.folder}, where nothing is "
+                "ever written. Choose a file elsewhere."
+            )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"--json {json_path}: there is no folder {target.parent}.")
+
+
+def _check_one(
+    root: Path,
+    key: str,
+    token_lengths: TokenLengths | None,
+    progress: Callable[[int, int], None] | None,
+) -> Report:
+    started = time.monotonic()
+    source = SOURCES[key]
+    try:
+        splits: AnySplits = source.read(root)
+    except (FileNotFoundError, ValueError) as error:
+        layout = source.find(root)
+        return Report(
+            dataset=source.name,
+            root=str(layout.folder if layout else root),
+            layout=layout.name if layout else "",
+            findings=(Finding("error", "annotation", str(error), ""),),
+            seconds=time.monotonic() - started,
+        )
+    styled = camera_style_images(splits) if isinstance(splits, ImageSplits) else CamStyle()
+    problems = missing_images(splits)
+    absent = {problem.path for problem in problems}
+    present = [record for _, record in splits if record.image_path not in absent]
+    present += styled.records
+    total = len({record.image_path for record in present})
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done += number
+        if progress is not None:
+            progress(done, total)
+
+    problems += damaged_images(present, progress=advance)
+    sources = by_source(splits, problems, more=(record.image_path for record in styled.records))
+    findings = [*_image_findings(splits, problems, sources), *_count_findings(splits)]
+    notices = list(splits.notices)
+    if isinstance(splits, ImageSplits):
+        findings += [*image_set_findings(splits, key), *styled.findings]
+        notices += [*set_notices(splits, key), *styled.notices]
+        counts = image_counts(splits)
+        trainable = all(counts[name]["images"] for name in counts)
+    else:
+        captions = [caption for _, record in splits for caption in record.captions]
+        findings += [
+            *_identity_findings(splits, key),
+            *_repeated_image_findings(splits),
+            *_caption_findings(splits, list((token_lengths or _clip_lengths)(captions))),
+        ]
+        counts = {name: count(splits.split(name)) for name in SPLITS}
+        if not splits.train_is_labelled:
+            counts["train"]["person_ids"] = 0
+        trainable = bool(splits.train) and bool(splits.test)
+    findings.sort(key=lambda finding: finding.severity != "error")
+    deviations = count_deviations(splits)
+    own_counts = (splits.root / EXPECTED_COUNTS_FILE).is_file()
+    expected = {name: dict(numbers) for name, numbers in (splits.published or {}).items()}
+    usable = trainable and all(finding.severity != "error" for finding in findings)
+    return Report(
+        dataset=splits.dataset,
+        root=str(splits.root),
+        layout=splits.layout,
+        image_folder=str(image_folder(splits)),
+        counts=counts,
+        expected=expected,
+        expected_from=EXPECTED_COUNTS_FILE if own_counts else "published" if expected else "",
+        cameras=images_by_camera(splits) if isinstance(splits, ImageSplits) else {},
+        sources=sources,
+        images=tuple(problems),
+        findings=tuple(findings),
+        notices=tuple(notice for notice in notices if notice not in deviations),
+        command=_training_command(root, key, splits) if usable else "",
+        fingerprint=fingerprint(splits),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _training_command(root: Path, key: str, splits: AnySplits) -> str:
+    method, arguments = "rde", f"data.root={shlex.quote(str(root))}"
+    if isinstance(splits, ImageSplits):
+        method = "mmcl"
+    elif not splits.train_is_labelled:
+        method = "cmmt"
+        if not splits.val:  # nobody can be held out of training
+            arguments += " protocol=official"
+    return f'make train METHOD={method} DATA={key} ARGS="{arguments}"'
+
+
+def _image_findings(
+    splits: AnySplits, problems: Sequence[ImageProblem], sources: dict[str, dict[str, int]]
+) -> list[Finding]:
+    advice = {
+        "missing": "Complete the data set, or train without these images: data.allow_missing=true.",
+        "empty": "Copy or unpack these files again.",
+        "truncated": "The copy was cut off: copy or unpack these files again.",
+        "corrupt": "Fetch these files again, or ask the authors of the data set about them.",
+    }
+    findings = []
+    for kind in KINDS:
+        found = [problem for problem in problems if problem.kind == kind]
+        if not found:
+            continue
+        whole = [name for name, row in sources.items() if row["missing"] == row["images"]]
+        step = advice[kind]
+        if kind == "missing" and whole and len(whole) < len(sources):
+            step = (
+                f"Nothing of {', '.join(whole)} is there: the archive was incomplete, ask for the "
+                f"rest. {step}"
+            )
+        elif kind == "missing" and len(whole) == len(sources):
+            step = f"No image is there: unpack the images into {image_folder(splits)}."
+        names = (f"{p.path} ({p.origin}): {p.detail}" for p in found)
+        what = "without content (zero bytes)" if kind == "empty" else kind
+        message = f"{are(len(found), 'image')} {what}."
+        findings.append(Finding("error", kind, message, step, tuple(names)))
+    return findings
+
+
+def _identity_findings(splits: Splits, key: str) -> list[Finding]:
+    ids = {name: {record.person_id for record in splits.split(name)} for name in SPLITS}
+    findings = []
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = ids[first] & ids[second]
+        if not shared:
+            continue
+        message = f"{are(len(shared), 'identity')} in both {first} and {second}."
+        items = tuple(str(person_id) for person_id in sorted(shared))
+        # MSMT17, where ICFG-PEDES comes from, numbers the people of each split from 0.
+        restarts = key == "icfg_pedes" and min(ids[first]) == min(ids[second]) == 0
+        findings.append(
+            Finding(
+                "warning" if restarts else "error",
+                "identity_in_two_splits",
+                message,
+                "Both splits count from 0, so these are probably different people; compare some "
+                "images."
+                if restarts
+                else f"Results on {second} do not count if it shows people of {first}: give each "
+                "person one split, or different ids to different people.",
+                items,
+            )
+        )
+    return findings
+
+
+def _repeated_image_findings(splits: Splits) -> list[Finding]:
+    where: dict[Path, set[str]] = {}
+    for name, record in splits:
+        where.setdefault(record.image_path, set()).add(name)
+    across = [path for path, names in where.items() if len(names) > 1]
+    within = [
+        path
+        for name in SPLITS
+        for path in repeated_images(splits.split(name))
+        if len(where[path]) == 1
+    ]
+    findings = []
+    if across:
+        names = (f"{path} ({', '.join(n for n in SPLITS if n in where[path])})" for path in across)
+        findings.append(
+            Finding(
+                "error",
+                "image_in_two_splits",
+                f"{are(len(across), 'image')} in two splits.",
+                "Give each image one split; fetch the annotation again if it is not your own.",
+                tuple(names),
+            )
+        )
+    if within:
+        findings.append(
+            Finding(
+                "warning",
+                "repeated_image",
+                f"{are(len(within), 'image')} named by several entries of one split.",
+                "It counts several times in the gallery; fetch the annotation again, or put the "
+                "captions of one image into one entry.",
+                tuple(map(str, within)),
+            )
+        )
+    return findings
+
+
+def _count_findings(splits: AnySplits) -> list[Finding]:
+    deviations = count_deviations(splits)
+    if not deviations:
+        return []
+    own = (splits.root / EXPECTED_COUNTS_FILE).is_file()
+    return [
+        Finding(
+            "warning",
+            "counts",
+            f"The counts are not {'those of ' + EXPECTED_COUNTS_FILE if own else 'as published'}.",
+            "Generate the data set again with `crosswalk data synthesize`."
+            if own
+            else "Expected for a subset or another version; otherwise fetch the annotation again. "
+            "Results are comparable with published ones only for equal counts.",
+            tuple(deviations),
+        )
+    ]
+
+
+def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
+    people: dict[str, dict[tuple[str, int], None]] = {}
+    empty, foreign, long = [], [], []
+    numbers = iter(lengths)
+    for name, record in splits:
+        for caption in record.captions:
+            length = next(numbers)
+            if not caption.strip():
+                empty.append(f"{record.image_path} ({record.origin})")
+                continue
+            if name != "train" or splits.train_is_labelled:
+                people.setdefault(caption.strip(), {})[name, record.person_id] = None
+            if not caption.isascii() and any(map(_is_foreign, caption)):
+                foreign.append(f"{_short(caption)} ({record.origin})")
+            if length > CONTEXT_LENGTH:
+                long.append(f"{length} tokens: {_short(caption)} ({record.origin})")
+    shared = [
+        f"{_short(caption)}: " + ", ".join(f"{name} {number}" for name, number in of)
+        for caption, of in people.items()
+        if len(of) > 1
+    ]
+    findings = []
+    if empty:
+        findings.append(
+            Finding(
+                "error",
+                "empty_caption",
+                f"{are(len(empty), 'caption')} empty.",
+                "Write these captions, or remove them, in a copy of the annotation.",
+                tuple(empty),
+            )
+        )
+    if shared:
+        findings.append(
+            Finding(
+                "warning",
+                "shared_caption",
+                f"{are(len(shared), 'caption')} attached to several identities.",
+                "They cannot tell these people apart, and cost accuracy in training and test; "
+                "rewrite them if the data are yours.",
+                tuple(shared),
+            )
+        )
+    if long:
+        findings.append(
+            Finding(
+                "warning",
+                "truncated_caption",
+                f"{are(len(long), 'caption')} longer than the {CONTEXT_LENGTH} tokens that "
+                "CLIP reads.",
+                "Methods that read CLIP's tokens (data.tokenizer, as in method=rde) do not see the "
+                "end of them, those that read whole words count otherwise; shorten them if the "
+                "data are yours.",
+                tuple(long),
+            )
+        )
+    if foreign:
+        findings.append(
+            Finding(
+                "warning",
+                "foreign_script",
+                f"{are(len(foreign), 'caption')} with letters of another script.",
+                "CLIP was trained on English: correct them if the data are yours.",
+                tuple(foreign),
+            )
+        )
+    return findings
+
+
+def _clip_lengths(captions: Sequence[str]) -> Iterable[int]:
+    from crosswalk.data.text.tokenizers import ClipTokenizer  # late: it imports torch, for seconds
+
+    return ClipTokenizer(CONTEXT_LENGTH).lengths_untruncated(captions)
+
+
+def _is_foreign(letter: str) -> bool:
+    return letter.isalpha() and not unicodedata.name(letter, "").startswith("LATIN")
+
+
+def _short(caption: str) -> str:
+    text = " ".join(caption.split())
+    return f'"{text}"' if len(text) <= 60 else f'"{text[:57]}..."'

@@ -1,0 +1,259 @@
+"""The training pairs that a run judged wrong, most suspicious first."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.diagnostics.division_record import DivisionRecord, division_file, read_division
+from crosswalk.run.run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """An image with the caption it was trained with; the person as the annotation numbers it."""
+
+    image: Path
+    caption: str
+    person_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A training pair that was judged wrong.
+
+    Attributes:
+        sample_index: Number of the pair, in the order of the annotation.
+        pair: The pair.
+        probability: That it is right, mean over the views, in [0, 1].
+        probabilities: The same by view.
+        losses: Loss by view, augmented as the division saw the pair.
+        kept: Whether it was trained on all the same: a coin decides where views differ.
+        true_pair: False where noise was injected; None where nobody knows.
+    """
+
+    sample_index: int
+    pair: TrainingPair
+    probability: float
+    probabilities: Mapping[str, np.float64]
+    losses: Mapping[str, np.float32]
+    kept: bool
+    true_pair: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a list of suspects finds injected noise.
+
+    Attributes:
+        found: Suspects that are injected noise.
+        listed: All suspects.
+        injected: All pairs that are injected noise.
+    """
+
+    found: int
+    listed: int
+    injected: int
+
+    def in_words(self) -> str:
+        """Return a sentence.
+
+        Example:
+            >>> Quality(found=3, listed=4, injected=6).in_words()
+            '3 of them are injected noise: precision 75.0 %, recall 50.0 % of 6.'
+            >>> Quality(found=0, listed=0, injected=0).in_words()
+            '0 of them are injected noise.'
+        """
+        shares = []
+        if self.listed:
+            shares.append(f"precision {100 * self.found / self.listed:.1f} %")
+        if self.injected:
+            shares.append(f"recall {100 * self.found / self.injected:.1f} % of {self.injected:,}")
+        verb = "is" if self.found == 1 else "are"
+        sentence = f"{self.found:,} of them {verb} injected noise"
+        return f"{sentence}: {', '.join(shares)}." if shares else f"{sentence}."
+
+
+def division_of(run_folder: RunFolder, which: str) -> DivisionRecord:
+    """Return the "first" or the "last" division of a run.
+
+    Raises:
+        FileNotFoundError: If the folder holds no run, or the run has made no division yet.
+        ValueError: If its method judges no pairs.
+    """
+    config = run_folder.config()
+    name = config.get("choices", {}).get("method", "another method")
+    if "division" not in config["method"]:
+        raise ValueError(
+            f"{run_folder.path} is a run of {name}, which judges no training pairs. Audit a run of "
+            "rde: crosswalk train method=rde."
+        )
+    if config["method"]["division"] is None:
+        raise ValueError(
+            f"{run_folder.path} trained on all pairs (division=off), so it judged none wrong. "
+            "Audit a run with division=published."
+        )
+    path = division_file(run_folder.path, which)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: the run has not divided its pairs yet (method.warmup_epochs="
+            f"{config['method'].get('warmup_epochs', 0)}), or it was made before divisions were "
+            "kept. Continue it with resume=true, or run it again."
+        )
+    return read_division(path)
+
+
+def threshold_of(run_folder: RunFolder) -> float:
+    """Return the probability that a pair had to exceed to be called right."""
+    return float(run_folder.config()["method"]["division"].get("threshold", 0.5))
+
+
+def training_pairs(data: Any) -> list[TrainingPair]:  # noqa: ANN401
+    """Return every training pair as it was trained on, by sample index.
+
+    Where noise was injected, the caption is the exchanged one.
+
+    Args:
+        data: A `crosswalk.data.pairs.TextToImageData`.
+    """
+    readable = set(data.evaluation_images("train"))  # data.allow_missing=true leaves some out
+    records = [record for record in data.splits.train if record.image_path in readable]
+    captions = data.evaluation_captions("train")
+    images = [record for record in records for _ in record.captions]
+    return [
+        TrainingPair(record.image_path, captions[caption], record.person_id)
+        for record, caption in zip(images, data.caption_of_sample.tolist(), strict=True)
+    ]
+
+
+def check_same_pairs(record: DivisionRecord, data: Any, run_folder: RunFolder) -> None:  # noqa: ANN401
+    """Raise an error if a run's training pairs are not those of the data.
+
+    Raises:
+        ValueError: If there are more or fewer, or other captions were exchanged.
+    """
+    num_pairs = data.spec.num_samples
+    if num_pairs != len(record.clean):
+        raise ValueError(
+            f"{run_folder.path} divided {len(record.clean):,} training pairs, but its data have "
+            f"{num_pairs:,} now. Put back the data it was trained on, or train again."
+        )
+    known = None if data.true_pairs is None else data.true_pairs.numpy()
+    before = record.true_pair
+    if (known is None) != (before is None) or not np.array_equal(known, before):  # type: ignore[arg-type]
+        raise ValueError(
+            f"the captions exchanged in {run_folder.path} are not those of its configuration now "
+            f"(data.noise_index={data.noise_index}). Put back the file it was trained with."
+        )
+
+
+def suspects(
+    record: DivisionRecord,
+    pairs: Sequence[TrainingPair],
+    *,
+    threshold: float,
+    limit: int | None = None,
+) -> list[Suspect]:
+    """Return the pairs whose mean probability of being right is at most ``threshold``.
+
+    The lowest probability comes first; of equal ones, such as many zeros, the larger loss, scaled
+    to [0, 1] in each view; then the lower sample index.
+
+    Args:
+        record: The division.
+        pairs: Every training pair.
+        threshold: In [0, 1].
+        limit: At most so many, at least 1; None: all.
+
+    Example:
+        >>> one = np.ones((1, 3))
+        >>> losses = np.array([[1.0, 3.0, 2.0]], np.float32)
+        >>> probability = np.array([[0.9, 0.0, 0.0]])
+        >>> record = DivisionRecord(
+        ...     0, ("global",), losses, probability, one > 0, one[0], probability[0] > 0, None
+        ... )
+        >>> pair = TrainingPair(Path("a.jpg"), "a coat", 7)
+        >>> [each.sample_index for each in suspects(record, [pair] * 3, threshold=0.5)]
+        [1, 2]
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(
+            f"--threshold={threshold} is not a probability. Give a number from 0 to 1."
+        )
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit={limit} lists nothing. Give at least 1, or leave it out.")
+    probability = record.probability.mean(axis=0)
+    order = np.lexsort((-_scaled(record.losses).mean(axis=0), probability))
+    chosen = order[probability[order] <= threshold][:limit]
+    return [
+        Suspect(
+            sample_index=index,
+            pair=pairs[index],
+            probability=float(probability[index]),
+            probabilities=dict(zip(record.views, record.probability[:, index], strict=True)),
+            losses=dict(zip(record.views, record.losses[:, index], strict=True)),
+            kept=bool(record.clean[index]),
+            true_pair=None if record.true_pair is None else bool(record.true_pair[index]),
+        )
+        for index in chosen.tolist()
+    ]
+
+
+def quality_of(listed: Sequence[Suspect], record: DivisionRecord) -> Quality | None:
+    """Return how many suspects are injected noise; None where nobody knows."""
+    if record.true_pair is None:
+        return None
+    found = sum(each.true_pair is False for each in listed)
+    return Quality(found, len(listed), injected=int((~record.true_pair).sum()))
+
+
+def to_csv(listed: Sequence[Suspect], views: Sequence[str]) -> str:
+    """Return a table with a header; probabilities and losses in full precision.
+
+    ``true_pair`` is empty where nobody knows.
+
+    Example:
+        >>> suspect = Suspect(
+        ...     4, TrainingPair(Path("a.jpg"), "a coat, red", 7), 0.25,
+        ...     {"global": np.float64(0.25)}, {"global": np.float32(1.5)}, False, None,
+        ... )
+        >>> print(to_csv([suspect], ["global"]), end="")
+        sample_index,image,caption,person_id,probability,probability_global,loss_global,kept,true_pair
+        4,a.jpg,"a coat, red",7,0.25,0.25,1.5,false,
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            *("sample_index", "image", "caption", "person_id", "probability"),
+            *(f"probability_{view}" for view in views),
+            *(f"loss_{view}" for view in views),
+            *("kept", "true_pair"),
+        ]
+    )
+    for each in listed:
+        writer.writerow(
+            [
+                *(each.sample_index, each.pair.image, each.pair.caption, each.pair.person_id),
+                each.probability,
+                *(str(each.probabilities[view]) for view in views),
+                *(str(each.losses[view]) for view in views),
+                str(each.kept).lower(),
+                "" if each.true_pair is None else str(each.true_pair).lower(),
+            ]
+        )
+    return text.getvalue()
+
+
+def _scaled(losses: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return losses moved and scaled to [0, 1] in each row; 0 where all of a row are equal."""
+    low, extent = losses.min(axis=1, keepdims=True), np.ptp(losses, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = (losses - low) / np.where(extent == 0, 1, extent)
+    return scaled

@@ -1,0 +1,60 @@
+"""``crosswalk compare``: two runs, or two sets of runs, on the same queries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from crosswalk.lab.compare.page import comparison_page
+from crosswalk.lab.compare.runs import Side, check_comparable, read_side
+from crosswalk.lab.compare.sides import compare_sides, plain
+from crosswalk.lab.compare.text import print_comparison
+from crosswalk.lab.report.evaluation_data import evaluation_data
+from crosswalk.run.run_folder import write_whole
+
+
+def run_compare(first: str, second: str, *, checkpoint: str, split: str, out: Path) -> int:
+    """Print how two runs differ, and write the page and a JSON file beside it.
+
+    Args:
+        first: Run folder of side A, or several with commas between them.
+        second: Of side B.
+        checkpoint: "best", "last" or "start".
+        split: "test" or "val".
+        out: The page to write, ``.html``.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        FileNotFoundError: If a folder holds no run, or results are missing.
+        ValueError: If the runs were not evaluated on the same queries.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {out} should end in .html; a .json file is written beside it.")
+    sides = [
+        read_side(words, label, checkpoint=checkpoint, split=split)
+        for words, label in ((first, "A"), (second, "B"))
+    ]
+    notes = check_comparable(sides[0], sides[1])
+    data, problem = _data_of(sides)
+    comparison = compare_sides(*sides, notes=notes, data=data, data_problem=problem)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, comparison_page(comparison))
+    numbers = out.with_suffix(".json")
+    write_whole(numbers, json.dumps(plain(comparison), indent=1, ensure_ascii=False) + "\n")
+    print_comparison(comparison)
+    print(f"\nPage with ranking lists: {out}\nNumbers: {numbers}")
+    return 0
+
+
+def _data_of(sides: list[Side]) -> tuple[Any | None, str]:
+    """Return the data of the first run whose data can be read; else None, and why not."""
+    problem = ""
+    for run in (run for side in sides for run in side.runs):
+        try:
+            return evaluation_data(run), ""
+        except (OSError, ValueError) as error:
+            problem = problem or str(error)
+    return None, problem

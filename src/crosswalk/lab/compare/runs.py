@@ -1,0 +1,241 @@
+"""The runs of a comparison: read, and refused where they do not answer the same queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crosswalk.lab.compare.groups import split_fingerprint
+from crosswalk.lab.report.evaluation_data import evaluation_data
+from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.run.callbacks.retrieval import read_queries
+from crosswalk.run.run_folder import RunFolder, differing_keys
+
+Queries = Mapping[str, QueryResults]
+"""Per-query results by direction, and ``view/<view>`` of single views."""
+
+VIEW = "view/"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a run, or several that only their seeds tell apart.
+
+    Attributes:
+        label: "A" or "B".
+        checkpoint: "best", "last" or "start".
+        split: "test" or "val".
+        runs: Their folders, as the user named them.
+        queries: The per-query results of each run.
+    """
+
+    label: str
+    checkpoint: str
+    split: str
+    runs: tuple[RunFolder, ...]
+    queries: tuple[Queries, ...]
+
+    @property
+    def directions(self) -> list[str]:
+        """The retrieval directions of all runs, without single views."""
+        return [name for name in self.queries[0] if not name.startswith(VIEW)]
+
+    @property
+    def views(self) -> list[str]:
+        """The single views that all runs have."""
+        return [
+            name
+            for name in self.queries[0]
+            if name.startswith(VIEW) and all(name in queries for queries in self.queries)
+        ]
+
+    def of(self, direction: str) -> list[QueryResults]:
+        """Return the results of one direction or view, run by run."""
+        return [queries[direction] for queries in self.queries]
+
+
+def read_side(words: str, label: str, *, checkpoint: str, split: str) -> Side:
+    """Return the runs of one side with their per-query results.
+
+    Args:
+        words: A run folder, or several with commas between them.
+        label: "A" or "B".
+        checkpoint: "best", "last" or "start".
+        split: "test" or "val".
+
+    Raises:
+        FileNotFoundError: If a folder holds no run, or a run has no such results.
+    """
+    names = [words] if Path(words).is_dir() else [word for word in words.split(",") if word]
+    if not names:
+        raise FileNotFoundError(f"side {label} names no run folder; `ls runs` shows yours.")
+    runs = tuple(RunFolder(Path(name)) for name in names)
+    return Side(
+        label, checkpoint, split, runs, tuple(_queries(run, checkpoint, split) for run in runs)
+    )
+
+
+def _queries(run: RunFolder, checkpoint: str, split: str) -> Queries:
+    if not run.config_file.exists():
+        raise FileNotFoundError(
+            f"{run.path} is no run folder: it has no {run.config_file.name}. Pass the folder that "
+            "`crosswalk train` printed; `ls runs` shows yours."
+        )
+    path = run.queries / f"{split}-{checkpoint}.npz"
+    if path.exists():
+        return read_queries(path)
+    files = sorted(run.queries.glob(f"{split}-*.npz"))
+    others = [file.stem.removeprefix(f"{split}-") for file in files]
+    found = f"--checkpoint may be {' or '.join(others)}. " if others else ""
+    why = ""
+    if checkpoint == "best" and run.config().get("protocol") == "last":
+        why = "This run chose no best epoch (protocol=last). "
+    raise FileNotFoundError(
+        f"{path} is missing, the results of every query. {why}{found}`crosswalk evaluate "
+        f"{run.path}` writes those of all checkpoints of a run."
+    )
+
+
+def check_comparable(first: Side, second: Side) -> list[str]:
+    """Return what a reader should know of the two sides; refuse sides with different queries.
+
+    Args:
+        first: Side A.
+        second: Side B.
+
+    Raises:
+        ValueError: If directions, test data, queries or their matches differ, between the sides
+            or within one.
+    """
+    notes = []
+    reference, results = first.runs[0], first.queries[0]
+    for side in (first, second):
+        for run, queries in zip(side.runs, side.queries, strict=True):
+            _check_directions(reference, results, run, queries)
+            notes += _check_data(reference, run, first.split)
+            for direction in (name for name in results if name in queries):
+                _check_queries(direction, reference, results, run, queries)
+            if not run.is_finished:
+                notes.append(f"{run.path} has not finished: its results may still change.")
+        notes += _differences_within(side)
+    views = set(first.views) ^ set(second.views)
+    notes += [f"The view {name.removeprefix(VIEW)} is on one side only." for name in sorted(views)]
+    return list(dict.fromkeys(notes))
+
+
+def _check_directions(
+    reference: RunFolder, results: Queries, run: RunFolder, queries: Queries
+) -> None:
+    ours, theirs = ({n for n in each if not n.startswith(VIEW)} for each in (results, queries))
+    if ours != theirs:
+        raise ValueError(
+            f"{reference.path} looks for {_listed(ours)}, {run.path} for {_listed(theirs)}. Only "
+            "runs with the same directions can be compared: those of the same kind of data."
+        )
+
+
+def _listed(directions: set[str]) -> str:
+    return ", ".join(direction.replace("_", " ") for direction in sorted(directions))
+
+
+def _check_data(reference: RunFolder, run: RunFolder, split: str) -> list[str]:
+    """Refuse other data; where only the training part may differ, look at the data themselves."""
+    ours, theirs = _evaluated(reference), _evaluated(run)
+    if ours["fingerprint"] == theirs["fingerprint"]:
+        return []
+    message = (
+        f"{reference.path} was evaluated on {ours['dataset']} (fingerprint {ours['fingerprint']}), "
+        f"{run.path} on {theirs['dataset']} ({theirs['fingerprint']})"
+    )
+    try:
+        same = split_fingerprint(evaluation_data(reference), split) == split_fingerprint(
+            evaluation_data(run), split
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{message}. Whether at least the {split} split is the same cannot be seen: {error}"
+        ) from error
+    if not same:
+        raise ValueError(
+            f"{message}, and their {split} images, captions or persons differ. Queries can only be "
+            "compared with themselves: evaluate both runs on the same data."
+        )
+    return [
+        f"The data sets of the runs differ (fingerprints {ours['fingerprint']} and "
+        f"{theirs['fingerprint']}), but not in their {split} split."
+    ]
+
+
+def _evaluated(run: RunFolder) -> dict[str, Any]:
+    """Return what the record says of the data that the run was evaluated on."""
+    data = run.record().get("data")
+    if not data:
+        raise ValueError(
+            f"{run.record_file} does not say which data the run had, so nobody can tell whether "
+            "its queries are those of another run. Compare a run that `crosswalk train` finished."
+        )
+    evaluated: dict[str, Any] = data.get("target", data)
+    return evaluated
+
+
+def _check_queries(
+    direction: str, reference: RunFolder, results: Queries, run: RunFolder, queries: Queries
+) -> None:
+    ours, theirs = results[direction], queries[direction]
+    facts = {"sample_index": "sample", "person_id": "person", "num_matches": "number of matches"}
+    if len(ours.sample_index) != len(theirs.sample_index):
+        raise ValueError(
+            f"{reference.path} has {len(ours.sample_index):,} queries ({direction}), {run.path} "
+            f"{len(theirs.sample_index):,}. Evaluate both again on the same data: `crosswalk "
+            "evaluate <run>`."
+        )
+    for field, name in facts.items():
+        left, right = getattr(ours, field), getattr(theirs, field)
+        if not np.array_equal(left, right):
+            row = int(np.flatnonzero(left != right)[0])
+            hint = ""
+            if field == "num_matches":
+                hint = " Perhaps data.camera_rule differs; results by different rules say nothing."
+            raise ValueError(
+                f"the queries differ ({direction}): the {name} of query {row} is {left[row]} in "
+                f"{reference.path} and {right[row]} in {run.path}.{hint}"
+            )
+
+
+def _differences_within(side: Side) -> list[str]:
+    """Return a note on what else than seeds differs between the runs of one side."""
+    first = side.runs[0].config()
+    keys = {
+        key
+        for run in side.runs[1:]
+        for key in differing_keys(run.config(), first)
+        if key.split(".")[-1] != "seed"
+    }
+    if not keys:
+        return []
+    listed = ", ".join(sorted(keys))
+    return [f"The runs of side {side.label} differ in more than their seed: {listed}."]
+
+
+def run_facts(run: RunFolder, checkpoint: str) -> dict[str, Any]:
+    """Return what tells a run from others, to show: its method, data, seed, epoch and code."""
+    record, config = run.record(), run.config()
+    choices = config.get("choices") or {}
+    results: dict[str, Any] = {}
+    if run.results_file.exists():
+        results = json.loads(run.results_file.read_text(encoding="utf-8"))
+    commit = str(record.get("commit") or "unknown")[:10]
+    return {
+        "run": str(run.path),
+        "method": choices.get("method", "unknown"),
+        "data": choices.get("data", "unknown"),
+        "seed": ", ".join(map(str, (record.get("seeds") or {}).values())) or "unknown",
+        "epoch": results.get(checkpoint, {}).get("epoch", "unknown"),
+        "code": record.get("code") or "unknown",
+        "commit": f"{commit}, changed" if record.get("dirty") else commit,
+    }

@@ -1,0 +1,58 @@
+"""How far a run is, from the last line of its metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crosswalk.run.run_folder import RunFolder
+
+
+class Position(NamedTuple):
+    """How far a run is: epochs that ended, of how many, and the last step that was logged."""
+
+    epoch: int
+    epochs: int
+    step: int | None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the epochs that is done, in [0, 1]."""
+        return min(1.0, self.epoch / self.epochs)
+
+
+def position(folder: RunFolder, epochs: int) -> Position:
+    """Return how far a run is, from the last line of its metrics.
+
+    Args:
+        folder: The run.
+        epochs: Epochs it trains; >= 1.
+
+    Example:
+        >>> import tempfile
+        >>> folder = RunFolder(Path(tempfile.mkdtemp()))
+        >>> position(folder, 3)
+        Position(epoch=0, epochs=3, step=None)
+        >>> _ = folder.metrics_file.write_text('{"step": 9, "epoch": 1}' + chr(10) + '{"st')
+        >>> position(folder, 3)
+        Position(epoch=1, epochs=3, step=9)
+    """
+    line = _last_line(folder.metrics_file)
+    if line is None:
+        return Position(0, epochs, None)
+    ended = any(name.startswith("val/") for name in line)  # logged when its epoch has ended
+    return Position(int(line.get("epoch") or 0) + ended, epochs, line.get("step"))
+
+
+def _last_line(path: Path, size: int = 65536) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - size))
+        lines = file.read().split(b"\n")[:-1]  # what follows the last line end is not whole
+    if end > size:
+        lines = lines[1:]
+    return json.loads(lines[-1]) if lines else None

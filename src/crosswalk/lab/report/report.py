@@ -1,0 +1,66 @@
+"""The report of a run: one HTML file that holds everything and fetches nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from crosswalk.diagnostics.sections import diagnostic_sections
+from crosswalk.lab.report.configuration import configuration_section
+from crosswalk.lab.report.curves import curves_section
+from crosswalk.lab.report.embedding_map import embedding_map_section
+from crosswalk.lab.report.evaluation_data import evaluation_data
+from crosswalk.lab.report.outcome import (
+    directions_of,
+    read_results,
+    results_section,
+    summary_section,
+)
+from crosswalk.lab.report.provenance import provenance_section
+from crosswalk.lab.report.ranking_lists import ranking_lists_section
+from crosswalk.pages import Section, render_page
+from crosswalk.run.run_folder import RunFolder, write_whole
+from crosswalk.run.tracking import read_metrics
+
+
+def write_report(folder: RunFolder, data: Any = None, *, target: Path | None = None) -> Path:  # noqa: ANN401
+    """Write the report of a run, finished or not, and return its path.
+
+    Args:
+        folder: The run.
+        data: The data module of the run; None makes it again from the run's configuration.
+        target: Where to; None is ``report.html`` in the run folder.
+
+    Raises:
+        FileNotFoundError: If the folder holds no run.
+    """
+    target = folder.path / "report.html" if target is None else target
+    sections = report_sections(folder, data)
+    subtitle = f"{folder.config()['choices']['method']}, {folder.record().get('started', '')}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, render_page(folder.name, sections, subtitle=subtitle.strip(", ")))
+    return target
+
+
+def report_sections(folder: RunFolder, data: Any = None) -> list[Section]:  # noqa: ANN401
+    """Return the sections of the report, in order."""
+    directions = directions_of(read_results(folder))
+    return [
+        summary_section(folder),
+        results_section(folder),
+        curves_section(read_metrics(folder.metrics_file)),
+        *diagnostic_sections(folder),
+        ranking_lists_section(folder, data or partial(evaluation_data, folder)),
+        embedding_map_section(folder, texts_are_queries=directions[0] == "text_to_image"),
+        configuration_section(folder),
+        provenance_section(folder),
+    ]
+
+
+def run_report(path: Path, target: Path | None) -> int:
+    """Write the report of the run in ``path`` and print where it is; return the exit status."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is no run folder; `ls runs` shows yours.")
+    print(f"Report: {write_report(RunFolder(path), target=target)}")
+    return 0

@@ -1,0 +1,113 @@
+"""Whether every trial of a sweep will find its configuration right, before the first one starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crosswalk.config.compose import ENCODERS, check_together, check_types, compose, to_plain
+from crosswalk.config.constructors import locate
+from crosswalk.config.trainer_arguments import trainer_settings
+from crosswalk.lab.sweeps.parameters import Value
+from crosswalk.lab.sweeps.sweep_file import SweepFile
+
+OURS = ("name", "output_dir", "resume", "logger.wandb.group", "logger.wandb.job_type")
+"""Keys that the search sets itself."""
+
+MEASURED = {"val": "val", "official": "test"}
+"""Split that ``protocol`` measures after each epoch, where it measures any."""
+
+
+def check_sweep(sweep: SweepFile, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the plain configuration of a first trial, after checking what other trials vary.
+
+    Every value of a choice and both ends of a range are composed and compared with the constructor
+    that takes them, one parameter at a time, with the first value of all others.
+
+    Args:
+        sweep: The file.
+        overrides: Further overrides of all trials.
+
+    Raises:
+        ValueError: If a name or a value does not exist or does not fit, naming the parameter.
+    """
+    _check_names(sweep, overrides)
+    first = {name: parameter.examples[0] for name, parameter in sweep.parameters.items()}
+    config = _check_values(sweep, overrides, first, "the first value of every parameter")
+    _check_metric(sweep, config)
+    for name, parameter in sweep.parameters.items():
+        for value in parameter.examples[1:]:
+            _check_values(sweep, overrides, {**first, name: value}, f"parameters.{name}={value}")
+    return config
+
+
+def key_of(override: str) -> str:
+    """Return the key of an override.
+
+    Example:
+        >>> key_of("++optim.lr=0.1"), key_of("~loss")
+        ('optim.lr', 'loss')
+    """
+    return override.partition("=")[0].lstrip("-+~")
+
+
+def _check_names(sweep: SweepFile, overrides: Sequence[str]) -> None:
+    for key in (*sweep.parameters, *map(key_of, (*sweep.command.fixed, *overrides))):
+        if key in OURS:
+            raise ValueError(f"{key} is set by the sweep for each trial. Leave it out.")
+    for override in (*sweep.command.fixed, *overrides):
+        if key_of(override) in sweep.parameters:
+            raise ValueError(
+                f"{override}: {key_of(override)} is a parameter of the sweep and cannot be fixed "
+                f"too. Take it out of {sweep.path}, or leave the override out."
+            )
+
+
+def _check_values(
+    sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value], place: str
+) -> dict[str, Any]:
+    try:
+        return check_configuration([*sweep.command.overrides(values), *overrides])
+    except ValueError as error:
+        raise ValueError(f"{sweep.path}, {place}: {error}") from error
+
+
+def check_configuration(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the plain configuration of a run, every value compared with what takes it.
+
+    Nothing is built and no data are read.
+
+    Raises:
+        ValueError: If a key, a group or a value does not exist or does not fit.
+    """
+    config = to_plain(compose(overrides))
+    trainer_settings(config["trainer"])  # first: other parts take over its numbers
+    encoders = [name for name in ENCODERS if config.get(name) is not None]
+    check_types(config["method"], "method", given=("data", "optim", *encoders))
+    for name in ("data", "optim"):
+        check_types(config[name], name)
+    for name in encoders:
+        check_types(config[name], name, given=("words",))
+    if config["logger"]["wandb"] is not None:
+        check_types(config["logger"]["wandb"], "logger.wandb", given=("folder", "config"))
+    if config.get("reranking") is not None:
+        check_types(config["reranking"], "reranking", given=("query", "gallery"))
+    method = locate(config["method"]["_target_"], "method")
+    check_together(config, accumulates=bool(getattr(method, "accumulates", False)))
+    return config
+
+
+def _check_metric(sweep: SweepFile, config: Mapping[str, Any]) -> None:
+    protocol, split = config["protocol"], sweep.metric.split("/")[0]
+    measured = MEASURED.get(protocol)
+    if measured is None:
+        raise ValueError(
+            f"{sweep.path}: metric.name={sweep.metric} is never measured during a training with "
+            f"protocol={protocol}. Add protocol=val to command."
+        )
+    if split not in (measured, "val"):
+        raise ValueError(
+            f"{sweep.path}: metric.name={sweep.metric}, but protocol={protocol} measures only "
+            f"{measured} after each epoch. Write val/{sweep.metric.partition('/')[2]}: choosing on "
+            "test makes the test result too good. (protocol=official measures test too.)"
+        )

@@ -1,0 +1,221 @@
+"""The command ``crosswalk sweep``."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from crosswalk.lab.sweeps.check import check_sweep
+from crosswalk.lab.sweeps.local_sweep import LocalSweep
+from crosswalk.lab.sweeps.search import JOURNAL, preview
+from crosswalk.lab.sweeps.summary import as_text, summarize
+from crosswalk.lab.sweeps.summary_page import write_summary
+from crosswalk.lab.sweeps.sweep_file import SweepFile, find_sweep_file, read_sweep_file
+from crosswalk.lab.sweeps.trial_command import with_overrides
+from crosswalk.lab.sweeps.trials import Worker
+from crosswalk.run.processes import devices_per_run, make_slots
+from crosswalk.run.run_folder import write_whole
+
+NUM_TRIALS = 20
+"""Trials of a search that has no end of its own, unless the user says how many."""
+
+SHOWN = 3
+"""Commands of a dry run."""
+
+WITHOUT_EFFECT = ("name", "description", "project", "entity", "run_cap", "program")
+"""Keys of a sweep file that may change while its trials run."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What the command line says.
+
+    Attributes:
+        file: Name in ``configs/sweep``, or a file.
+        overrides: Fixed overrides of all trials.
+        local: Whether to search here and not on W&B's server.
+        agents: Trials at a time; 0: one for each device.
+        devices: GPUs, as in CUDA_VISIBLE_DEVICES.
+        trials: At most; None: as the file says, the whole grid, or `NUM_TRIALS`.
+        seed: Of the search; None: 1, or that of the sweep that goes on.
+        name: Name of the sweep; None: that of the file.
+        output_dir: Folder of all runs.
+        show: Whether to print what there is, and run nothing.
+        dry_run: Whether to print what would be done, and run nothing.
+    """
+
+    file: str
+    overrides: Sequence[str] = ()
+    local: bool = False
+    agents: int = 0
+    devices: Sequence[str] = ()
+    trials: int | None = None
+    seed: int | None = None
+    name: str | None = None
+    output_dir: Path = Path("runs")
+    show: bool = False
+    dry_run: bool = False
+
+
+def run_sweep(options: SweepOptions) -> int:
+    """Search as a W&B sweep file says, here or on W&B's server; return the exit status.
+
+    Raises:
+        ValueError: If the file, a parameter or an option is not right.
+    """
+    if options.trials is not None and options.trials < 1:
+        raise ValueError(f"--trials {options.trials} must be at least 1.")
+    file = read_sweep_file(find_sweep_file(options.file))
+    name = options.name or file.stem
+    if not re.fullmatch(r"[\w.+=-]+", name):
+        raise ValueError(f"--name {name!r} may contain letters, digits and . _ + = - only.")
+    overrides = tuple(override.removeprefix("--") for override in options.overrides)
+    folder = options.output_dir / "sweeps" / name
+    seed = 1 if options.seed is None else options.seed
+    sweep = LocalSweep(file, folder, overrides, seed, num_trials(file, options.trials))
+    if options.show:
+        return _show(sweep)
+    config = check_sweep(file, overrides)
+    per_trial = devices_per_run(
+        config["trainer"].get("devices", "auto"), len(options.devices), at_a_time=options.agents
+    )
+    slots = make_slots(options.agents, options.devices, devices_per_job=per_trial)
+    sweep = replace(sweep, uses_wandb=config["logger"]["wandb"] is not None)
+    if options.dry_run:
+        print(plan(sweep, len(slots)))
+        return 0
+    if not options.local:
+        from crosswalk.lab.sweeps.server import register, run_agents
+
+        path = register(
+            with_overrides(file.contents, [*overrides, f"output_dir={folder}"]),
+            project=(config["logger"]["wandb"] or {}).get("project", "crosswalk"),
+            num_trials=options.trials,
+        )
+        return run_agents(path, slots, folder / "logs")
+    sweep = begin(sweep, options.seed)
+    print(plan(sweep, len(slots)).split("\n\n")[0], flush=True)
+    status = 0
+    try:
+        Worker(sweep, slots, say=lambda line: print(line, flush=True)).run()
+    except ChildProcessError as error:
+        print(f"crosswalk: {error}", flush=True)
+        status = 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on with the sweep.", flush=True)
+        status = 130
+    _show(sweep)
+    return status
+
+
+def num_trials(file: SweepFile, given: int | None) -> int:
+    """Return how many trials a sweep has at most."""
+    wanted = given or file.run_cap
+    size = file.grid_size
+    if size is not None:
+        return size if wanted is None else min(wanted, size)
+    return wanted or NUM_TRIALS
+
+
+def begin(sweep: LocalSweep, seed: int | None) -> LocalSweep:
+    """Note what a sweep is, or see that the one in its folder is the same; return it.
+
+    Args:
+        sweep: As the command line describes it.
+        seed: What the user said; None takes that of the folder.
+
+    Raises:
+        ValueError: If the folder holds another sweep, naming what differs.
+    """
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    note = sweep.folder / "sweep.json"
+    with FileLock(sweep.folder / "take.lock"):
+        ours = _identity(sweep)
+        if not note.exists():
+            write_whole(note, json.dumps(ours, indent=2) + "\n")
+            text = yaml.safe_dump(dict(sweep.file.contents), sort_keys=False)
+            write_whole(sweep.folder / "sweep.yaml", text)
+            return sweep
+        theirs = json.loads(note.read_text(encoding="utf-8"))
+        if seed is None:
+            sweep = replace(sweep, seed=theirs["seed"])
+            ours = _identity(sweep)
+        if ours != theirs:
+            parts = {**theirs["file"], "overrides": theirs["overrides"], "seed": theirs["seed"]}
+            wanted = {**ours["file"], "overrides": ours["overrides"], "seed": ours["seed"]}
+            differing = [
+                f"  {key}: {parts.get(key)} → {wanted.get(key)}"
+                for key in sorted({*parts, *wanted})
+                if parts.get(key) != wanted.get(key)
+            ]
+            raise ValueError(
+                f"{sweep.folder} holds a sweep of its own (its value → yours):\n"
+                + "\n".join(differing)
+                + "\nGo on with it by the same command, or choose another --name."
+            )
+    return sweep
+
+
+def _identity(sweep: LocalSweep) -> dict[str, Any]:
+    contents = {
+        key: value for key, value in sweep.file.contents.items() if key not in WITHOUT_EFFECT
+    }
+    identity: dict[str, Any] = json.loads(
+        json.dumps({"file": contents, "overrides": sweep.overrides, "seed": sweep.seed})
+    )
+    return identity
+
+
+def plan(sweep: LocalSweep, at_a_time: int) -> str:
+    """Return what a sweep will do, in words, and the commands of its first trials."""
+    file = sweep.file
+    size = f" of the {file.grid_size} points of the grid" if file.grid_size is not None else ""
+    lines = [
+        f"{file.path}: {file.method} search for the highest {file.metric}, best over the epochs of "
+        "a trial",
+        f"  {sweep.num_trials} trials{size}, {at_a_time} at a time, in {sweep.folder}",
+    ]
+    if file.early is not None:
+        upto = f", below {file.early.max_iter} epochs" if file.early.max_iter else ""
+        lines.append(
+            f"  after {file.early.min_iter} epochs, {file.early.eta} times as many and so on"
+            f"{upto}, one of {file.early.eta} trials goes on"
+        )
+    width = max(map(len, file.parameters))
+    lines += [f"  {name:{width}}  {parameter}" for name, parameter in file.parameters.items()]
+    if sweep.overrides:
+        lines.append(f"  {' '.join(sweep.overrides)}")
+    if file.metric.startswith("test/"):
+        lines.append("  note: trials are compared on test, so the best test result is too good")
+    lines += ["", "First trials:"]
+    for number, values in enumerate(preview(file, seed=sweep.seed, count=SHOWN)):
+        words = sweep.command(number, values, resume=False)[len(sweep.program) :]
+        lines.append(f"  {shlex.join(['crosswalk', 'train', *words])}")
+    return "\n".join(lines)
+
+
+def _show(sweep: LocalSweep) -> int:
+    if not (sweep.folder / JOURNAL).exists():
+        raise FileNotFoundError(
+            f"{sweep.folder} holds no local sweep. Start it with --local, or name it with --name "
+            "and --output-dir."
+        )
+    stored = json.loads((sweep.folder / "sweep.json").read_text(encoding="utf-8"))
+    sweep = replace(
+        sweep,
+        file=read_sweep_file(sweep.folder / "sweep.yaml"),
+        overrides=tuple(stored["overrides"]),
+        seed=stored["seed"],
+    )
+    summary = summarize(sweep)
+    page = write_summary(sweep, summary)
+    print(f"\n{as_text(sweep, summary)}\nPage: {page}", flush=True)
+    return 0

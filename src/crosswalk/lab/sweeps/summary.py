@@ -1,0 +1,179 @@
+"""What a sweep has found: its best trials, which parameters mattered, how to repeat the best."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from crosswalk.lab.sweeps.local_sweep import LocalSweep
+from crosswalk.lab.sweeps.parameters import Value
+from crosswalk.lab.sweeps.search import open_study, values_of
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+BEST = 10
+"""Trials of the printed table."""
+
+ENOUGH = 4
+"""Trials that ended from which on importances are estimated."""
+
+STATES = {"COMPLETE": "ended", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "unfinished"}
+
+
+class TrialResult(NamedTuple):
+    """One trial.
+
+    Attributes:
+        number: From 0.
+        state: A value of `STATES`.
+        value: Best over its epochs, as a fraction; of a trial stopped early its last; None where
+            there is none.
+        epoch: Number of epochs after which ``value`` was measured.
+        values: Of the parameters.
+        seconds: Time it took, all sessions together.
+        folder: Name of its run folder.
+        code: Digest of the code it ran.
+        error: Why it failed.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    epoch: int | None
+    values: dict[str, Value]
+    seconds: float
+    folder: str | None
+    code: str | None
+    error: str | None
+
+
+class SweepSummary(NamedTuple):
+    """All trials in their order, and how much each parameter explains, the most first."""
+
+    trials: list[TrialResult]
+    importances: dict[str, float]
+
+    @property
+    def ranked(self) -> list[TrialResult]:
+        """Trials that ended, the best first; of equal ones the earlier."""
+        ended = [trial for trial in self.trials if trial.state == "ended"]
+        return sorted(ended, key=lambda trial: (-(trial.value or 0.0), trial.number))
+
+
+def summarize(sweep: LocalSweep) -> SweepSummary:
+    """Return what a sweep has found so far."""
+    study = open_study(sweep.folder, sweep.file)
+    trials = [
+        TrialResult(
+            number=trial.number,
+            state=STATES[trial.state.name],
+            value=trial.value,
+            epoch=trial.user_attrs.get("epoch"),
+            values=values_of(sweep.file, trial.params),
+            seconds=round(trial.user_attrs.get("seconds", 0.0), 1),
+            folder=trial.user_attrs.get("folder"),
+            code=trial.user_attrs.get("code"),
+            error=trial.user_attrs.get("error"),
+        )
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    return SweepSummary(trials, importances(study))
+
+
+def importances(study: Study) -> dict[str, float]:
+    """Return the share of the spread between trials that each parameter explains (fANOVA).
+
+    Only trials that ended count. Empty where they are fewer than `ENOUGH` or all equal.
+    """
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.trial import TrialState
+
+    values = {trial.value for trial in study.get_trials(states=(TrialState.COMPLETE,))}
+    ended = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    if ended < ENOUGH or len(values) < 2:
+        return {}
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return {name: float(share) for name, share in shares.items()}
+
+
+def best_command(sweep: LocalSweep, best: TrialResult) -> str:
+    """Return the command that repeats a trial as a run of its own."""
+    return shlex.join(["crosswalk", "train", *sweep.trial_overrides(best.values)])
+
+
+def as_text(sweep: LocalSweep, summary: SweepSummary) -> str:
+    """Return the summary as it is printed."""
+    ranked, metric = summary.ranked, sweep.file.metric
+    lines = [counted(summary.trials)]
+    names = list(sweep.file.parameters)
+    header = ["trial", metric, "epoch", *names]
+    rows = [
+        [
+            str(each.number),
+            percent(each.value),
+            str(each.epoch),
+            *map(short, each.values.values()),
+        ]
+        for each in ranked[:BEST]
+    ]
+    if not ranked:
+        return "\n".join([*lines, "No trial has ended yet, so there is no best one."])
+    lines += ["", *_aligned(header, rows), ""]
+    lines += [*importance_lines(summary), ""]
+    lines += [f"Repeat the best:\n  {best_command(sweep, ranked[0])}"]
+    return "\n".join([*lines, *notes_on(sweep, summary)])
+
+
+def importance_lines(summary: SweepSummary) -> list[str]:
+    """Return the importances in words, and from how many trials they are."""
+    ended = len(summary.ranked)
+    if not summary.importances:
+        return [f"Importances need {ENOUGH} ended trials that differ; there are {ended}."]
+    few = "; few, so read them with care" if ended < 30 else ""
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in summary.importances.items())
+    return [f"Importance of the parameters (fANOVA of {ended} trials{few}): {shares}"]
+
+
+def notes_on(sweep: LocalSweep, summary: SweepSummary) -> list[str]:
+    """Return what a reader of the numbers should know."""
+    notes = []
+    codes = {trial.code for trial in summary.trials if trial.code}
+    if len(codes) > 1:
+        notes.append(
+            f"Note: the code changed during the sweep ({len(codes)} versions, see trials.json), "
+            "so not all trials are comparable."
+        )
+    if sweep.file.metric.startswith("test/"):
+        notes.append("Note: trials were compared on test, so the best test result is too good.")
+    return notes
+
+
+def counted(trials: Sequence[TrialResult]) -> str:
+    """Return how many trials there are in each state, in words."""
+    counts: Mapping[str, int] = {
+        state: sum(trial.state == state for trial in trials) for state in STATES.values()
+    }
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    if not trials:
+        return "No trials yet."
+    return f"{len(trials)} trial{'s' * (len(trials) > 1)}: {', '.join(parts)}."
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction in percent."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def short(value: Value) -> str:
+    """Return a value with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [header, *rows]
+    ]

@@ -1,0 +1,265 @@
+"""A W&B sweep file, read for the local search. What it cannot honour is refused by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crosswalk.config.compose import config_folder
+from crosswalk.config.constructors import did_you_mean
+from crosswalk.lab.sweeps.distributions import read_parameter
+from crosswalk.lab.sweeps.parameters import Choice, Constant, Parameter, Range, Value
+from crosswalk.lab.sweeps.trial_command import TrialCommand, read_command
+
+METHODS = ("grid", "random", "bayes")
+GOALS = ("minimize", "maximize")
+MEASURES = ("rank1", "rank5", "rank10", "map", "minp")
+NEEDED = ("method", "metric", "parameters", "command")
+UNDERSTOOD = (
+    *NEEDED,
+    *("program", "early_terminate", "name", "description", "project", "entity", "run_cap"),
+)
+LARGEST_GRID = 10_000
+
+
+@dataclass(frozen=True)
+class EarlyTermination:
+    """When trials that do badly are stopped.
+
+    Attributes:
+        min_iter: Evaluated epochs after which a trial is judged for the first time.
+        eta: It is judged again after eta times as many, and one of eta trials goes on.
+        max_iter: From here on nothing is judged any more; None where there is no such end.
+    """
+
+    min_iter: int
+    eta: int
+    max_iter: int | None
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a W&B sweep file says.
+
+    Attributes:
+        path: The file.
+        contents: All of it, plain, for W&B itself.
+        method: grid, random or bayes.
+        metric: Name of what is compared, such as val/rank1; more is better.
+        target: Value with which the sweep is over; None to go on.
+        parameters: By dotted key.
+        command: What a trial starts.
+        early: When bad trials are stopped; None: never.
+        run_cap: Trials at most; None where the file does not say.
+    """
+
+    path: Path
+    contents: Mapping[str, Any]
+    method: str
+    metric: str
+    target: float | None
+    parameters: Mapping[str, Parameter]
+    command: TrialCommand
+    early: EarlyTermination | None
+    run_cap: int | None
+
+    @property
+    def stem(self) -> str:
+        """Name of the file without its ending."""
+        return self.path.stem
+
+    def grid(self) -> dict[str, tuple[Value, ...]]:
+        """Return the values of each parameter of a grid that has more than one."""
+        return {
+            name: parameter.values
+            for name, parameter in self.parameters.items()
+            if isinstance(parameter, Choice)
+        }
+
+    @property
+    def grid_size(self) -> int | None:
+        """Number of trials of the whole grid; None where it is none."""
+        if self.method != "grid":
+            return None
+        size = 1
+        for values in self.grid().values():
+            size *= len(values)
+        return size
+
+
+def find_sweep_file(name: str) -> Path:
+    """Return the path of a sweep file, given itself or as its name in ``configs/sweep``.
+
+    Raises:
+        FileNotFoundError: If there is none.
+
+    Example:
+        >>> find_sweep_file("rde").name
+        'rde.yaml'
+    """
+    given = Path(name)
+    if given.is_file():
+        return given
+    folder = config_folder() / "sweep"
+    if (folder / f"{name}.yaml").is_file():
+        return folder / f"{name}.yaml"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    raise FileNotFoundError(
+        f"{name} is neither a file nor a sweep of configs/sweep.{did_you_mean(name, known)} "
+        f"There are: {', '.join(known)}."
+    )
+
+
+def read_sweep_file(path: Path) -> SweepFile:
+    """Return what a W&B sweep file says.
+
+    Raises:
+        ValueError: If it is not valid, or says what the local search cannot do; the message names
+            the key.
+
+    Example:
+        >>> sweep = read_sweep_file(find_sweep_file("rde"))
+        >>> sweep.metric, sweep.command.fixed[0]
+        ('val/rank1', 'method=rde')
+    """
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path} is not a mapping of keys to values, as a W&B sweep file is.")
+    try:
+        return _read(path, contents)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read(path: Path, contents: Mapping[str, Any]) -> SweepFile:
+    for key in contents:
+        if key not in UNDERSTOOD:
+            raise ValueError(
+                f"{key} is not understood by the local search.{did_you_mean(str(key), UNDERSTOOD)} "
+                f"It honours {', '.join(UNDERSTOOD)}."
+            )
+    for key in NEEDED:
+        if key not in contents:
+            raise ValueError(f"{key} is missing.")
+    method = contents["method"]
+    if method not in METHODS:
+        raise ValueError(f"method={method} is not one of {', '.join(METHODS)}.")
+    metric, target = _read_metric(contents["metric"])
+    given = contents["parameters"]
+    if not isinstance(given, dict) or not given:
+        raise ValueError("parameters names no parameter.")
+    parameters = {str(name): read_parameter(str(name), entry) for name, entry in given.items()}
+    if all(isinstance(parameter, Constant) for parameter in parameters.values()):
+        raise ValueError("parameters: none has more than one value, so there is nothing to search.")
+    if method == "grid":
+        parameters = {name: _listed(name, each) for name, each in parameters.items()}
+    run_cap = contents.get("run_cap")
+    if run_cap is not None and not _is_count(run_cap):
+        raise ValueError(f"run_cap={run_cap!r} is not a number of trials.")
+    sweep = SweepFile(
+        path=path,
+        contents=contents,
+        method=method,
+        metric=metric,
+        target=target,
+        parameters=parameters,
+        command=read_command(contents["command"]),
+        early=_read_early(contents.get("early_terminate")),
+        run_cap=run_cap,
+    )
+    if sweep.grid_size is not None and sweep.grid_size > LARGEST_GRID:
+        raise ValueError(
+            f"method=grid: the grid has {sweep.grid_size} points. Choose method: random, or fewer "
+            "values."
+        )
+    return sweep
+
+
+def _read_metric(given: object) -> tuple[str, float | None]:
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise ValueError("metric.name is missing.")
+    for key in given:
+        if key in ("impute", "impute_while_running"):
+            raise ValueError(
+                f"metric.{key}: Optuna leaves failed trials out of its model. Leave the key out."
+            )
+        if key not in ("name", "goal", "target"):
+            raise ValueError(f"metric.{key} is not understood; there are name, goal and target.")
+    name, goal = given["name"], given.get("goal", "minimize")
+    split, _, measure = name.partition("/")
+    if split not in ("val", "test") or measure.rsplit("/", 1)[-1] not in MEASURES:
+        example = f"val/{measure if measure in MEASURES else 'rank1'}"
+        raise ValueError(
+            f"metric.name={name}: trials are compared by what is measured after an epoch, val/ or "
+            f"test/ and one of {', '.join(MEASURES)}. Write {example}."
+        )
+    if goal not in GOALS:
+        raise ValueError(f"metric.goal={goal} is not one of {', '.join(GOALS)}.")
+    if goal == "minimize":
+        raise ValueError(
+            f"metric.goal: more of {name} is better, and W&B minimizes where no goal is named. "
+            "Write goal: maximize."
+        )
+    target = given.get("target")
+    if target is not None and (isinstance(target, bool) or not isinstance(target, (int, float))):
+        raise ValueError(f"metric.target={target!r} is not a number.")
+    return name, target
+
+
+def _listed(name: str, parameter: Parameter) -> Parameter:
+    """Return a parameter of a grid: whole numbers between two ends one by one."""
+    if not isinstance(parameter, Range):
+        return parameter
+    if not parameter.whole or parameter.log or parameter.multiple is not None:
+        raise ValueError(
+            f"parameters.{name}: a grid takes single values. Write values: [...], or choose "
+            "method: random or bayes."
+        )
+    if parameter.high - parameter.low >= LARGEST_GRID:
+        raise ValueError(f"parameters.{name} has more than {LARGEST_GRID} values for a grid.")
+    return Choice(tuple(range(int(parameter.low), int(parameter.high) + 1)))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _read_early(given: object) -> EarlyTermination | None:
+    if given is None:
+        return None
+    place = "early_terminate"
+    if not isinstance(given, dict) or given.get("type") != "hyperband":
+        raise ValueError(f"{place}.type must be hyperband, the only kind that W&B has.")
+    for key in given:
+        if key not in ("type", "min_iter", "max_iter", "s", "eta"):
+            raise ValueError(
+                f"{place}.{key} is not understood by the local search. Leave it out; it always "
+                "lets one of eta trials go on, as W&B's strict: true."
+            )
+    eta = given.get("eta", 3)
+    if not _is_count(eta) or eta < 2:
+        raise ValueError(f"{place}.eta={eta!r}: Optuna takes whole numbers from 2 on.")
+    if "min_iter" in given:
+        if "max_iter" in given or "s" in given:
+            raise ValueError(f"{place}: write min_iter, or max_iter and s, not both.")
+        if not _is_count(given["min_iter"]):
+            raise ValueError(f"{place}.min_iter={given['min_iter']!r} is not a number of epochs.")
+        return EarlyTermination(given["min_iter"], eta, None)
+    for key in ("max_iter", "s"):
+        if not _is_count(given.get(key)):
+            raise ValueError(f"{place}.{key}={given.get(key)!r} is not a whole number from 1 on.")
+    last, first = given["max_iter"], given["max_iter"] // eta ** given["s"]
+    if first < 1 or first * eta ** given["s"] != last:
+        near = max(1, first) * eta ** given["s"]
+        raise ValueError(
+            f"{place}.max_iter={last} is no multiple of eta^s={eta ** given['s']}, so it cannot be "
+            f"divided s times. Write max_iter: {near}, or min_iter: {max(1, first)} alone."
+        )
+    return EarlyTermination(first, eta, last)

@@ -1,0 +1,265 @@
+"""The command ``crosswalk ablate``: plan, run, and show a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crosswalk.config.compose import group_values
+from crosswalk.config.constructors import did_you_mean
+from crosswalk.lab.claims import Failure
+from crosswalk.lab.estimate import Estimates, total_in_words
+from crosswalk.lab.executor import parse_parameters
+from crosswalk.lab.launch import CodeChanged, run_locally
+from crosswalk.lab.plan import Plan, PlannedRun, make_plan
+from crosswalk.lab.pool import PACKAGE, CodeOnDisk, Pool
+from crosswalk.lab.progress import Board
+from crosswalk.lab.slurm import run_on_slurm
+from crosswalk.lab.tables.collect import Collector
+from crosswalk.lab.tables.manifest import Manifest, read_manifest
+from crosswalk.lab.tables.table import read_results, render_terminal
+from crosswalk.lab.tables.table_files import judged, save_table, with_overrides, write_table
+from crosswalk.lab.tables.verdict import Verdict, judge
+from crosswalk.run.code_digest import code_digest
+from crosswalk.run.processes import Slot, devices_per_run, make_slots
+
+LAUNCHERS = ("local", "slurm")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; the fields are the options of ``crosswalk ablate``."""
+
+    table: Path
+    rows: Sequence[str] = ()
+    seeds: str = ""
+    data: str = ""
+    jobs: int = 0
+    devices: str = ""
+    dry_run: bool = False
+    show: bool = False
+    save: bool = False
+    any_code: bool = False
+    launcher: str = "local"
+    slurm: Sequence[str] = ()
+    output_dir: Path = Path("runs")
+    overrides: Sequence[str] = ()
+
+
+def run_ablation(request: Request) -> int:
+    """Run what is missing of a table, print it, and return the exit status: 1 if a run failed.
+
+    Raises:
+        ValueError: If something that was asked for does not exist or does not fit; nothing was
+            started then.
+    """
+    manifest = _manifest(request)
+    pool = Pool(request.output_dir.resolve() / "ablations", code_digest())
+    plan = make_plan(
+        manifest,
+        pool,
+        rows=request.rows,
+        seeds=parse_seeds(request.seeds, manifest),
+        any_code=request.any_code,
+    )
+    table = _Table(plan, tuple(request.overrides))
+    if request.show:
+        table.show()
+        return 0
+    estimates, missing = Estimates(plan), plan.missing()
+    at_a_time, slots = _places(request, missing)
+    _announce(plan, missing, estimates, at_a_time)
+    if request.dry_run:
+        for run in missing:
+            print(run.command)
+        return 0
+    if missing:
+        check_data(missing[0])
+    failures: list[Failure] = []
+    changed = False
+    board = Board(manifest.title, plan.wanted, estimates, at_a_time=at_a_time)
+    for run in plan.wanted:
+        if run not in missing:
+            board.already(run)
+    if missing:
+        with board:
+            try:
+                failures = _run(request, plan, board, slots, table)
+            except CodeChanged as error:
+                print(f"crosswalk: {error}", file=sys.stderr)
+                changed = True
+    verdict = table.write()
+    render_terminal(verdict)
+    print(f"Table: {table.path.with_suffix('.html')}, .md and .json beside it")
+    if request.save:
+        print("Kept: " + ", ".join(map(str, table.save(verdict))))
+    for failure in failures:
+        print(f"failed: {failure.run.title}: {failure.reason}; see {failure.log}", file=sys.stderr)
+    return 1 if failures or changed else 0
+
+
+def parse_seeds(text: str, manifest: Manifest) -> tuple[int, ...]:
+    """Return the seeds of ``--seeds``, none if it is empty.
+
+    Raises:
+        ValueError: If it is no list of different whole numbers.
+    """
+    words = [word.strip() for word in text.split(",")] if text else []
+    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise ValueError(
+            f"--seeds {text}: write different whole numbers, such as 1,2,3. The table's are "
+            f"{','.join(map(str, manifest.seeds))}."
+        )
+    return tuple(map(int, words))
+
+
+def find_table(path: Path) -> Path:
+    """Return the file of a table: the one named, or that of an installed wheel outside a clone.
+
+    Example:
+        >>> find_table(Path("nowhere.yaml")).as_posix()
+        'nowhere.yaml'
+    """
+    installed = PACKAGE / path  # experiments/<method>/<table>.yaml
+    return installed if installed.is_file() and not path.is_file() else path
+
+
+def _manifest(request: Request) -> Manifest:
+    manifest = read_manifest(find_table(request.table))
+    if request.data:
+        values = group_values("data")
+        if request.data not in values:
+            raise ValueError(
+                f"--data {request.data} does not exist.{did_you_mean(request.data, values)} There "
+                f"are: {', '.join(values)}."
+            )
+        manifest = manifest.with_data(request.data)
+    return with_overrides(manifest, request.overrides)
+
+
+def check_data(run: PlannedRun) -> None:
+    """Refuse before the first run what every run would refuse: all rows have the same data.
+
+    Raises:
+        ValueError: If there is neither a folder nor anything to generate.
+    """
+    data = run.config["data"]
+    parts = [data[part] for part in ("source", "target") if data.get(part)] or [data]
+    if any(
+        (part.get("root") or data.get("root") or part.get("synthetic")) is None for part in parts
+    ):
+        raise ValueError(
+            f"data={run.config['choices']['data']} needs data.root=<folder of the data set>. Add "
+            "it to the command, or choose a generated set with --data."
+        )
+
+
+def _places(request: Request, missing: Sequence[PlannedRun]) -> tuple[int, list[Slot]]:
+    """Return how many runs there are at a time, and the slots of this machine."""
+    if request.launcher not in LAUNCHERS:
+        raise ValueError(f"--launcher {request.launcher}: choose local or slurm.")
+    if request.jobs < 0:
+        raise ValueError(f"--jobs {request.jobs}: write how many runs are made side by side.")
+    if request.launcher == "slurm":
+        if request.devices:
+            raise ValueError("--devices is about this machine; Slurm is told with --slurm.")
+        return request.jobs or max(1, len(missing)), []
+    if request.slurm:
+        raise ValueError("--slurm says what Slurm is asked for: add --launcher slurm.")
+    devices = [word.strip() for word in request.devices.split(",") if word.strip()]
+    shapes = [run.config["trainer"] for run in missing]
+    if any(int(trainer.get("num_nodes", 1) or 1) > 1 for trainer in shapes):
+        raise ValueError("trainer.num_nodes is more than 1: start the table with --launcher slurm.")
+    per_job = max(
+        (
+            devices_per_run(each.get("devices", "auto"), len(devices), at_a_time=request.jobs)
+            for each in shapes
+        ),
+        default=1,
+    )
+    slots = make_slots(request.jobs, devices, devices_per_job=per_job)
+    return len(slots), slots
+
+
+def _announce(
+    plan: Plan, missing: Sequence[PlannedRun], estimates: Estimates, at_a_time: int
+) -> None:
+    print(plan.manifest.title)
+    print(
+        f"On {plan.manifest.data}: {len(plan.wanted)} runs, of which "
+        f"{len(plan.wanted) - len(missing)} are finished and {len(missing)} are left."
+    )
+    for name, reason in plan.skipped.items():
+        print(f"Not run: {name}: {reason}")
+    other = sum(bool(plan.pool.of_any_code(run.config)) for run in missing)
+    if other:
+        print(f"Of those left, {other} were finished by other code; --any-code takes them as done.")
+    print(total_in_words(missing, estimates, at_a_time), flush=True)
+
+
+def _run(
+    request: Request, plan: Plan, board: Board, slots: Sequence[Slot], table: _Table
+) -> list[Failure]:
+    def on_done(run: PlannedRun) -> str:
+        table.write()
+        return table.collector.headline(run)
+
+    on_slurm = request.launcher == "slurm"
+    try:
+        if not on_slurm:
+            return run_locally(plan, slots, board, on_done=on_done, code_now=CodeOnDisk())
+        return run_on_slurm(
+            plan,
+            board,
+            on_done=on_done,
+            parameters=parse_parameters(request.slurm),
+            at_a_time=request.jobs,
+        )
+    except KeyboardInterrupt:
+        jobs = "Jobs that were submitted go on, and the" if on_slurm else "The"
+        board.say(f"{jobs} same command goes on where this one was stopped.")
+        raise
+
+
+class _Table:
+    """The table of a plan as it stands."""
+
+    def __init__(self, plan: Plan, overrides: tuple[str, ...]) -> None:
+        self.plan, self.overrides = plan, overrides
+        self.collector = Collector(plan)
+        self.path = plan.pool.path / "tables" / f"{plan.manifest.name}.json"
+
+    def write(self) -> Verdict:
+        verdict = judged(self.collector, self.overrides)
+        write_table(self.path, self.collector, verdict, overrides=self.overrides)
+        return verdict
+
+    def save(self, verdict: Verdict) -> list[Path]:
+        if not verdict.runs:
+            raise ValueError(
+                "--save: no run of this table is finished, so there is nothing to keep"
+            )
+        return save_table(self.collector, verdict, overrides=self.overrides)
+
+    def show(self) -> None:
+        """Print the table from the runs that are there, or else from the kept results."""
+        manifest = self.plan.manifest
+        verdict = judged(self.collector, self.overrides)
+        if not verdict.runs and manifest.committed_path.is_file():
+            kept = read_results(manifest.committed_path)
+            # as they were kept: with the overrides of then, such as where the data were
+            own = manifest.base[: len(manifest.base) - len(self.overrides)]
+            manifest = replace(manifest, base=(*own, *kept.overrides))
+            verdict = judge(
+                manifest,
+                kept.runs,
+                kept.queries,
+                code=self.plan.pool.code,
+                overrides=kept.overrides,
+            )
+            print(
+                f"No run of this code is here; these are the results in {manifest.committed_path}."
+            )
+        render_terminal(verdict)

@@ -1,0 +1,135 @@
+"""What tables say in words, wherever they are shown."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from crosswalk.lab.tables.metric_names import metric_label
+from crosswalk.lab.tables.ordering import Ordering
+from crosswalk.lab.tables.row_verdict import Cell, RowVerdict
+from crosswalk.lab.tables.verdict import Verdict
+
+MAIN_METRICS = ("rank1", "map")
+"""Metrics that are shown where there is no room for all."""
+
+
+class Grid(NamedTuple):
+    """A table in words.
+
+    Attributes:
+        header: Its columns.
+        rows: Its cells.
+        numbers: Positions of the columns that stand on the right.
+        code: Positions of the columns that hold commands.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[int]
+    code: frozenset[int] = frozenset()
+
+
+class Part(NamedTuple):
+    """One part of the document: an anchor, a heading, paragraphs and then tables."""
+
+    anchor: str
+    title: str
+    paragraphs: tuple[str, ...]
+    grids: tuple[Grid, ...]
+
+
+def percent(value: float | None, *, sign: bool = False, digits: int = 2) -> str:
+    """Return a number, a dash for none.
+
+    Example:
+        >>> percent(71.333), percent(-0.5, sign=True), percent(0.5, sign=True, digits=1)
+        ('71.33', '-0.50', '+0.5')
+        >>> percent(None)
+        '-'
+    """
+    return "-" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def spread(center: float, std: float | None, *, sign: bool = False, digits: int = 2) -> str:
+    """Return mean ± standard deviation; one run has no ±.
+
+    Example:
+        >>> spread(71.3, 0.25), spread(71.3, None), spread(1.5, 0.5, sign=True, digits=1)
+        ('71.30 ± 0.25', '71.30', '+1.5 ± 0.5')
+    """
+    end = "" if std is None else f" ± {percent(std, digits=digits)}"
+    return percent(center, sign=sign, digits=digits) + end
+
+
+def obtained(row: RowVerdict, cell: Cell) -> str:
+    """Return what the runs of a row gave, or why there is nothing."""
+    if cell.mean is not None:
+        return spread(cell.mean, cell.std)
+    return "not measured" if row.seeds else "not run"
+
+
+def runs_of_row(row: RowVerdict) -> str:
+    """Return how many runs a row's numbers are from."""
+    if not row.seeds:
+        return "not run"
+    missing = len(set(row.planned) - set(row.seeds))
+    return f"{len(row.seeds)} of {len(row.seeds) + missing}" if missing else str(len(row.seeds))
+
+
+def heading(verdict: Verdict) -> str:
+    """Return what the table shows, and on which data if they are not those of the title."""
+    moved = verdict.data != verdict.published_data
+    return f"{verdict.title}; here on {verdict.data}" if moved else verdict.title
+
+
+def main_metrics(verdict: Verdict) -> tuple[str, ...]:
+    """Return the headline metric and those that are usually looked at."""
+    return tuple(
+        name
+        for position, name in enumerate(verdict.metrics)
+        if position == 0 or name in MAIN_METRICS
+    )
+
+
+def source_line(verdict: Verdict) -> str:
+    """Return where the published numbers are from, in a sentence."""
+    source = verdict.source
+    table = f", Table {source['table']}" if source.get("table") else ""
+    checked = "checked against the paper" if source["verified"] else "not checked against the paper"
+    note = f" {source['note']}" if source.get("note") else ""
+    return f"Source: {source['paper']}{table} ({checked}).{note}"
+
+
+def conclusions(verdict: Verdict) -> list[str]:
+    """Return the outcome in sentences, the first metric first."""
+    lines, within = [], []
+    for position, metric in enumerate(verdict.metrics):
+        judged = [row.cells[position].within for row in verdict.rows]
+        known = [each for each in judged if each is not None]
+        if known:
+            within.append(f"{metric_label(metric)} {sum(known)} of {len(known)}")
+    if within:
+        lines.append(f"Published numbers within seed noise: {', '.join(within)}.")
+    shown = main_metrics(verdict)
+    for ordering in verdict.orderings:
+        if ordering.metric in shown:
+            lines.append(
+                f"{metric_label(ordering.metric)}: {ordering.conclusion}. Kendall's tau-b "
+                f"{tau_text(ordering)} over {len(ordering.rows)} rows."
+            )
+    return lines
+
+
+def other_code(verdict: Verdict) -> str:
+    """Return which rows were made by other code than is installed now, empty if none was."""
+    if verdict.code is None:
+        return ""
+    ran = [row for row in verdict.rows if row.seeds]
+    others = [row.name for row in ran if set(row.code) - {verdict.code}]
+    names = "all rows" if len(others) == len(ran) else "; ".join(others)
+    return f"Made by other code than is installed now ({verdict.code}): {names}." if others else ""
+
+
+def tau_text(ordering: Ordering) -> str:
+    """Return Kendall's tau-b in words."""
+    return "undefined" if ordering.tau is None else f"{ordering.tau:.2f}"

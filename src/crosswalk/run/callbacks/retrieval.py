@@ -1,0 +1,278 @@
+"""Retrieval metrics of every evaluation, for any method that returns embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crosswalk.metrics.reranking import Reranking
+from crosswalk.metrics.retrieval import QueryResults, RetrievalResult, RetrievalScores
+from crosswalk.run.callbacks.array_files import write_arrays
+from crosswalk.types import EvaluationData, ImageBatch, TextBatch
+
+
+class RetrievalMetrics(L.Callback):
+    """Ranks the gallery for every query once all evaluation batches are through.
+
+    Collects what ``validation_step`` and ``test_step`` return (``{view: [b, D] unit vectors}``);
+    the data module (`crosswalk.types.EvaluationData`) says which loader holds queries and which
+    the gallery, what is looked for in what, whether the camera rule holds, and which further
+    definitions of average precision are measured. Logs ``<split>/rank1``, ``rank5``, ``rank10``,
+    ``map`` and ``minp`` as fractions, the same value on every process, further directions,
+    definitions and single views as `RetrievalScores` names them, and the number of queries that
+    were skipped because nothing matches them. Without validation loaders it waits for a test.
+    A re-ranking is measured in tests only (``<split>/reranked/rank1``): it takes its time, and no
+    epoch is chosen by it.
+
+    Per-query results go to ``<folder>/queries/<split>-<tag>.npz`` (`read_queries`): tag "last"
+    after every validation during training, "best" after one that is better than all before it;
+    outside of training the name of the checkpoint, "current" without one.
+
+    A test also writes the embeddings of a few persons of the test split, always the same ones, to
+    ``<folder>/diagnostics/embeddings-<tag>.npz`` (`crosswalk.metrics.samples.DrawnSamples`, the
+    embeddings as float16), for a map of them.
+
+    Args:
+        topk: Length of the ranking lists kept per query.
+        monitor: The measure that decides which validation is the best, strictly greater is;
+            None: none is.
+        folder: Run folder; None: the trainer's ``default_root_dir``.
+        reranking: A function of `crosswalk.metrics.reranking` with its numbers set, or None.
+        num_drawn_persons: Persons whose embeddings a test writes.
+    """
+
+    def __init__(
+        self,
+        *,
+        topk: int = 10,
+        monitor: str | None = "rank1",
+        folder: str | Path | None = None,
+        reranking: Reranking | None = None,
+        num_drawn_persons: int = 20,
+    ) -> None:
+        self.topk = topk
+        self.monitor = monitor
+        self.folder = folder
+        self.reranking = reranking
+        self.num_drawn_persons = num_drawn_persons
+        self.tag: str | None = None
+        """Name of what is tested, where the trainer loads no checkpoint by itself."""
+        self.results: dict[str, RetrievalResult] = {}
+        """Of the latest evaluation, by split."""
+        self._best: dict[str, float] = {}
+        self._roles: list[tuple[str, str]] = []
+        self._scores: dict[str, RetrievalScores] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best value of each split, so that a resumed run keeps its best results."""
+        return {"best": dict(self._best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        self._best = dict(state_dict["best"])
+
+    def queries_folder(self, trainer: L.Trainer) -> Path:
+        """Return the folder of the per-query results."""
+        return self._folder(trainer) / "queries"
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start with empty metrics."""
+        self._start(trainer, pl_module, "validate")
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start with empty metrics."""
+        self._start(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take one batch."""
+        self._take(outputs, batch, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take one batch."""
+        self._take(outputs, batch, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log, and keep the per-query results of the last and of the best validation."""
+        self._finish(trainer, pl_module)
+        for split, result in self.results.items():
+            if trainer.state.fn != TrainerFn.FITTING:
+                self._write(trainer, split, self.tag or checkpoint_name(trainer))
+                continue
+            self._write(trainer, split, "last")
+            if self.monitor is None:
+                continue
+            if result.values[self.monitor] > self._best.get(split, -1.0):
+                self._best[split] = result.values[self.monitor]
+                self._write(trainer, split, "best")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log, and keep the per-query results and some embeddings."""
+        self._finish(trainer, pl_module)
+        tag = self.tag or checkpoint_name(trainer)
+        for split, result in self.results.items():
+            self._write(trainer, split, tag)
+            if result.drawn is not None and trainer.is_global_zero:
+                arrays = result.drawn._asdict()
+                arrays["embedding"] = arrays["embedding"].astype(np.float16)
+                write_arrays(
+                    self._folder(trainer) / "diagnostics" / f"embeddings-{tag}.npz", arrays
+                )
+
+    def _folder(self, trainer: L.Trainer) -> Path:
+        return Path(self.folder or trainer.default_root_dir)
+
+    def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.results = {}
+        self._roles, self._scores = [], {}
+        # A partial gallery has no meaning.
+        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        data: EvaluationData | None = trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise RuntimeError(
+                "retrieval metrics need a data module that tells queries from gallery. Call the "
+                "trainer with datamodule=..., not with single loaders."
+            )
+        self._roles = list(data.evaluation_roles(stage))
+        self._scores = {
+            split: RetrievalScores(
+                num_query=data.num_evaluation_samples(split, "query"),
+                num_gallery=data.num_evaluation_samples(split, "gallery"),
+                camera_rule=data.camera_rule,
+                topk=self.topk,
+                directions=data.directions,
+                extra_map=data.extra_map,
+                reranking=self.reranking if stage == "test" else None,
+                num_drawn_persons=self.num_drawn_persons if stage == split == "test" else 0,
+            ).to(pl_module.device)
+            for split, _ in self._roles
+        }
+
+    def _take(
+        self, outputs: STEP_OUTPUT, batch: TextBatch | ImageBatch, dataloader_idx: int
+    ) -> None:
+        if not self._scores:
+            return
+        if not isinstance(outputs, Mapping):
+            raise RuntimeError(
+                "validation_step and test_step must return {view: [b, D] unit vectors} for the "
+                f"retrieval metrics, not {type(outputs).__name__}."
+            )
+        split, role = self._roles[dataloader_idx]
+        views: Mapping[str, Tensor] = outputs
+        self._scores[split].update(
+            role, views, batch.person_id, batch.camera_id, batch.sample_index
+        )
+
+    def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.results = {split: scores.compute() for split, scores in self._scores.items()}
+        self._scores = {}  # the embeddings are not needed any more
+        for result in self.results.values():
+            if self.monitor is not None and self.monitor not in result.values:
+                raise ValueError(
+                    f"monitor={self.monitor!r} of the retrieval metrics is not measured; choose "
+                    f"one of {sorted(result.values)}."
+                )
+        for split, result in self.results.items():
+            for name, value in result.values.items():
+                # Equal on all processes; Lightning asks for a reduction, and max keeps every bit.
+                pl_module.log(
+                    f"{split}/{name}",
+                    value,
+                    on_step=False,
+                    on_epoch=True,
+                    sync_dist=True,
+                    reduce_fx="max",
+                    add_dataloader_idx=False,
+                    batch_size=1,
+                    # a test repeats an epoch's evaluation: no further point of its curves
+                    logger=not trainer.testing,
+                )
+
+    def _write(self, trainer: L.Trainer, split: str, tag: str) -> None:
+        if trainer.is_global_zero:
+            path = self.queries_folder(trainer) / f"{split}-{tag}.npz"
+            write_queries(path, self.results[split].queries)
+
+
+def checkpoint_name(trainer: L.Trainer) -> str:
+    """Return the name of the checkpoint under evaluation, "current" for weights in memory."""
+    return Path(trainer.ckpt_path).stem if trainer.ckpt_path else "current"
+
+
+def write_queries(path: Path, queries: Mapping[str, QueryResults]) -> None:
+    """Write per-query results whole or not at all, as arrays ``<direction>_<field>``.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from crosswalk.metrics.retrieval import RetrievalScores
+        >>> scores = RetrievalScores(directions=["image_to_image"])
+        >>> one = torch.ones(1, 1)
+        >>> for role in ("query", "gallery"):
+        ...     scores.update(role, {"global": one}, *torch.zeros(3, 1, dtype=torch.int64))
+        >>> path = Path(tempfile.mkdtemp()) / "queries" / "val-last.npz"
+        >>> write_queries(path, scores.compute().queries)
+        >>> np.load(path)["image_to_image_first_hit"]
+        array([1])
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        f"{direction}_{name}": array
+        for direction, results in queries.items()
+        for name, array in results._asdict().items()
+    }
+    write_arrays(path, arrays)
+
+
+def read_queries(path: Path) -> dict[str, QueryResults]:
+    """Return what `write_queries` wrote, by direction.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "test-best.npz"
+        >>> one = np.zeros(1, np.int64)
+        >>> write_queries(path, {"text_to_image": QueryResults(*[one] * 9)})
+        >>> list(read_queries(path))
+        ['text_to_image']
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing. It is written by every evaluation: run `crosswalk evaluate` on "
+            "the run folder."
+        )
+    with np.load(path, allow_pickle=False) as arrays:
+        marker = "_sample_index"
+        directions = [name.removesuffix(marker) for name in arrays if name.endswith(marker)]
+        return {
+            direction: QueryResults(
+                *(arrays[f"{direction}_{field}"] for field in QueryResults._fields)
+            )
+            for direction in directions
+        }

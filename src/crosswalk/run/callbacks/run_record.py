@@ -1,0 +1,305 @@
+"""The record of a run: what was run, where, on what, and how it ended."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Any
+
+import lightning.pytorch as L
+import torch
+
+from crosswalk.run.code_digest import code_digest
+from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder, rank_and_launch, write_whole
+
+PACKAGES = (
+    "crosswalk",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "timm",
+    "open_clip_torch",
+    "numpy",
+    "scikit-learn",
+    "hydra-core",
+    "omegaconf",
+    "wandb",
+)
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class RunInterrupted(SystemExit):
+    """A signal ended the run; uncaught, the process ends with the status shells expect."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+def command_line() -> str:
+    """Return the command that repeats this run, as one types it."""
+    program, *arguments = sys.argv
+    name = Path(program).name
+    words = ["python", "-m", "crosswalk"] if name == "__main__.py" else [name]
+    return shlex.join([*words, *arguments])
+
+
+def commit_of(folder: Path) -> dict[str, Any]:
+    """Return commit and whether files were changed since; both None where there is no git.
+
+    Example:
+        >>> commit_of(Path("/"))
+        {'commit': None, 'dirty': None}
+    """
+
+    def git(*arguments: str) -> str | None:
+        try:
+            outcome = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return outcome.stdout.strip() if outcome.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+
+
+def commit_of_this_package() -> dict[str, Any]:
+    """Return `commit_of` for the clone this package runs from; None if it was installed."""
+    source = Path(__file__).resolve().parents[3]  # src/ of a clone, else site-packages
+    if not (source.parent / "pyproject.toml").exists():
+        return {"commit": None, "dirty": None}
+    return commit_of(source.parent)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that can change a number.
+
+    Example:
+        >>> package_versions()["torch"] == importlib.metadata.version("torch")
+        True
+    """
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """Return the machine in words.
+
+    Example:
+        >>> sorted(hardware())
+        ['cpus', 'gpus', 'host', 'machine', 'system']
+    """
+    available = hasattr(os, "sched_getaffinity")
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if available else os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+class RunRecord(L.Callback):
+    """Keeps ``run.json`` true from start to end, and ends the run cleanly at a signal.
+
+    Use it around everything the run does, and hand it to the trainer as well, because Lightning
+    puts handlers of its own in the place of ours. Ctrl-C and SIGTERM end the process with status
+    130 and 143 after the record says ``interrupted`` and the user was told how to continue. No
+    checkpoint is written then: the state may be that of half a step.
+
+    On other processes than the first nothing is written.
+
+    Args:
+        folder: The run folder.
+        seeds: By name.
+        is_first_process: Whether this process keeps the record; by default, unless the
+            environment that Lightning, torchrun or SLURM set says otherwise.
+
+    Example:
+        >>> import tempfile
+        >>> folder = RunFolder(Path(tempfile.mkdtemp()))
+        >>> with RunRecord(folder, seeds={"seed": 1}) as record:
+        ...     record.update(data={"dataset": "toy"})
+        ...     folder.record()["status"]
+        'running'
+        >>> folder.record()["status"], folder.record()["data"]
+        ('finished', {'dataset': 'toy'})
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        seeds: Mapping[str, int],
+        is_first_process: bool | None = None,
+    ) -> None:
+        self.folder = folder
+        self.seeds = dict(seeds)
+        if is_first_process is None:
+            ranks = [os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK")]
+            is_first_process = rank_and_launch(os.environ)[0] == 0 and ranks == ["0", "0"]
+        self.is_first_process = is_first_process
+        self.process = os.getpid()
+        self.contents: dict[str, Any] = {}
+        self._handlers: dict[int, Handler] = {}
+        self._launcher: Any = None
+        self._lock: IO[str] | None = None
+        self._received: signal.Signals | None = None
+
+    def __enter__(self) -> RunRecord:
+        """Begin: lock the folder, write the record, take over the signals."""
+        self.process = os.getpid()
+        if self.is_first_process:
+            self._take_lock()
+            before = self.folder.record()
+            sessions = [*before.get("sessions", []), {"started": _now(), "ended": None}]
+            self.update(
+                name=self.folder.name,
+                status="running",
+                error=None,
+                command=before.get("command") or command_line(),
+                started=before.get("started", sessions[0]["started"]),
+                ended=None,
+                sessions=sessions,
+                **commit_of_this_package(),
+                code=code_digest(),
+                versions=package_versions(),
+                hardware=hardware(),
+                seeds=self.seeds,
+                data=before.get("data"),
+            )
+        self._handlers = {number: signal.getsignal(number) for number in STOPPING}
+        self._take_signals()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End: say how, and give the signals back."""
+        if self._received is None and isinstance(error, KeyboardInterrupt):
+            self._received = signal.SIGINT
+        if self._received is not None:
+            self._end("interrupted", self._received.name)
+            self._tell_how_to_continue(self._received)
+        elif error is None:
+            self._end("finished", None)
+        else:
+            self._end("failed", "".join(traceback.format_exception_only(error)).strip())
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        # Workers and other processes that end first can put errors of their own in the way.
+        if self._received is not None and not isinstance(error, RunInterrupted):
+            raise RunInterrupted(self._received) from error
+
+    def update(self, **entries: Any) -> None:  # noqa: ANN401
+        """Set entries of the record, plain containers only, and write it."""
+        self.contents |= entries
+        if self.is_first_process:
+            text = json.dumps(self.contents, indent=2, default=str) + "\n"
+            write_whole(self.folder.record_file, text)
+
+    # For Lightning, which installs handlers of its own just before these hooks
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals back."""
+        self._launcher = trainer.strategy.launcher
+        self._take_signals()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals back."""
+        self._launcher = trainer.strategy.launcher
+        self._take_signals()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals back."""
+        self._launcher = trainer.strategy.launcher
+        self._take_signals()
+
+    # Parts
+
+    def _take_signals(self) -> None:
+        if self._handlers:  # within `with`
+            for number in STOPPING:
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # a loader's worker, forked with this handler:
+            return  # the first process ends it
+        if CHILD_VARIABLE in os.environ and not self.is_first_process and not _has_agent():
+            os._exit(0)  # at another status Lightning would kill the first process
+        if self._received is not None:  # a second time: the user does not want to wait
+            os._exit(128 + number)
+        self._received = signal.Signals(number)
+        if self._launcher is not None and hasattr(self._launcher, "kill"):
+            self._launcher.kill(signal.SIGTERM)
+        raise RunInterrupted(number)
+
+    def _take_lock(self) -> None:
+        """Refuse to run twice in one folder; the lock goes with the process, however it ends."""
+        if os.name != "posix":
+            return
+        import fcntl
+
+        self._lock = (self.folder.path / ".lock").open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"another process is running in {self.folder.path}. Wait for its end or stop it; "
+                "then resume=true continues it."
+            ) from None
+
+    def _end(self, status: str, error: str | None) -> None:
+        if not self.is_first_process:
+            return
+        sessions = self.contents["sessions"]
+        sessions[-1] |= {"ended": _now(), "status": status}
+        self.update(status=status, error=error, ended=sessions[-1]["ended"], sessions=sessions)
+
+    def _tell_how_to_continue(self, received: signal.Signals) -> None:
+        if not self.is_first_process:
+            return
+        arguments = shlex.split(self.contents["command"])
+        if not any(argument.startswith("resume=") for argument in arguments):
+            arguments.append("resume=true")
+        print(
+            f"\nstopped by {received.name}; to continue:\n  {shlex.join(arguments)}",
+            file=sys.stderr,
+        )
+
+
+def _has_agent() -> bool:
+    """Whether torchrun or SLURM started the processes, and looks at how they end."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ

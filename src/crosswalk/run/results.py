@@ -1,0 +1,149 @@
+"""The outcome of a run: written to its folder, printed as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from crosswalk.run.run_folder import RunFolder, write_whole
+
+MEASURES = {"rank1": "R@1", "rank5": "R@5", "rank10": "R@10", "map": "mAP", "minp": "mINP"}
+EXTRA_MEASURES = {
+    "map_trapezoidal": "mAP (trapezoidal, MMCL's evaluator)",
+    "map_first_hit_bonus": "mAP (first-hit bonus, MAR's evaluator)",
+}
+DIRECTIONS = {
+    "text_to_image": "text → image",
+    "image_to_text": "image → text",
+    "image_to_image": "image → image",
+}
+
+Results = Mapping[str, Mapping[str, Any]]
+"""By checkpoint ("start", "best", "last") the metrics as fractions by name, and its ``epoch``."""
+
+
+def monitor_of(config: Mapping[str, Any]) -> str | None:
+    """Return the metric that chooses the best epoch: on test only where the protocol says so.
+
+    None where nothing is chosen and the last epoch counts.
+
+    Example:
+        >>> [monitor_of({"protocol": protocol}) for protocol in ("val", "official", "last")]
+        ['val/rank1', 'test/rank1', None]
+    """
+    return {"val": "val/rank1", "official": "test/rank1", "last": None}[config["protocol"]]
+
+
+def chosen_by(monitor: str | None) -> str:
+    """Return how the epoch that counts was chosen, in words.
+
+    Example:
+        >>> chosen_by("val/rank1"), chosen_by(None)
+        ('best epoch by val/rank1', 'last epoch (no val split: nothing was selected)')
+    """
+    if monitor is None:
+        return "last epoch (no val split: nothing was selected)"
+    return f"best epoch by {monitor}"
+
+
+def result_rows(
+    results: Results,
+    *,
+    directions: Sequence[str],
+    measures: Sequence[str] = tuple(MEASURES),
+) -> list[tuple[str, ...]]:
+    """Return the rows of the table: epoch, split, direction, then every measure in percent.
+
+    Args:
+        results: The metrics; the measures of the first direction have plain names.
+        directions: What the data set looks for in what, names from `DIRECTIONS`; a re-ranking of
+            a direction has a row of its own behind it.
+        measures: The columns; a row has a dash for one that was not measured.
+
+    Example:
+        >>> measures = {name: 0.5 for name in MEASURES}
+        >>> metrics = {f"test/{name}": value for name, value in measures.items()}
+        >>> result_rows({"best": {"epoch": 7, **metrics}}, directions=["image_to_image"])
+        [('best (7)', 'test', 'image → image', '50.00', '50.00', '50.00', '50.00', '50.00')]
+    """
+    rows = []
+    rankings = {"": "", "reranked/": ", re-ranked"}
+    for checkpoint, metrics in results.items():
+        epoch = f"{checkpoint} ({metrics['epoch']})"
+        for split in ("val", "test"):
+            for number, direction in enumerate(directions):
+                for kind, label in rankings.items():
+                    prefix = f"{split}/{direction}/{kind}" if number else f"{split}/{kind}"
+                    if any(f"{prefix}{name}" not in metrics for name in MEASURES):
+                        continue
+                    values = [metrics.get(f"{prefix}{name}") for name in measures]
+                    percent = ["-" if value is None else f"{100 * value:.2f}" for value in values]
+                    rows.append((epoch, split, DIRECTIONS[direction] + label, *percent))
+    return rows
+
+
+def print_results(
+    results: Results,
+    *,
+    monitor: str | None,
+    directions: Sequence[str],
+    file: TextIO | None = None,
+) -> None:
+    """Print the table of a run.
+
+    Args:
+        results: As for `result_rows`.
+        monitor: Metric by which the best epoch was chosen; None: nothing was chosen.
+        directions: As for `result_rows`.
+        file: Where to; standard output by default.
+    """
+    columns = MEASURES | {
+        name: label for name, label in EXTRA_MEASURES.items() if _is_measured(results, name)
+    }
+    if directions[0] == "image_to_image":
+        columns["rank1"] = "R@1 (CMC@1)"
+    table = Table(
+        title=f"Results in percent; {chosen_by(monitor)}",
+        title_justify="left",
+        caption=_skipped_queries(results),
+        caption_justify="left",
+    )
+    for column in ("epoch", "split", "direction"):
+        table.add_column(column, no_wrap=True)
+    for name, label in columns.items():
+        table.add_column(label, justify="right", no_wrap=name in MEASURES)
+    for row in result_rows(results, directions=directions, measures=tuple(columns)):
+        table.add_row(*row)
+    console = Console(file=file)
+    if not console.is_terminal:
+        console.width = 100 + 20 * (len(columns) - len(MEASURES))
+    console.print(table)
+
+
+def save_results(folder: RunFolder, results: Results) -> None:
+    """Write ``results.json``."""
+    write_whole(folder.results_file, json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+
+def _is_measured(results: Results, measure: str) -> bool:
+    return any(
+        name.rpartition("/")[2] == measure for metrics in results.values() for name in metrics
+    )
+
+
+def _skipped_queries(results: Results) -> str | None:
+    """Return a line about queries that count in no measure, None if there are none."""
+    skipped = {
+        split: int(metrics[name])
+        for metrics in results.values()
+        for split in ("val", "test")
+        if metrics.get(name := f"{split}/queries_without_match")
+    }
+    if not skipped:
+        return None
+    numbers = ", ".join(f"{number} of {split}" for split, number in skipped.items())
+    return f"Queries without a match in the gallery, left out: {numbers}"

@@ -1,0 +1,397 @@
+"""The folder of a run: its name, what lies where in it, and which folder a resumed run continues.
+
+Imports no torch, so that the command line can look at runs quickly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
+"""Hands the folder to the processes that Lightning starts beside this one."""
+
+NOT_COMPARED = ("resume", "name", "output_dir")
+"""Config keys that may differ between a run and its continuation."""
+
+MISSING = "(missing)"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` whole or not at all.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "run.json"
+        >>> write_whole(path, "{}")
+        >>> path.read_text()
+        '{}'
+    """
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder and the names of what lies in it.
+
+    Example:
+        >>> RunFolder(Path("runs/rde-toy")).last_checkpoint.as_posix()
+        'runs/rde-toy/last.ckpt'
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def record_file(self) -> Path:
+        """The run record, `crosswalk.run.callbacks.run_record`."""
+        return self.path / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One line per logging event."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint to continue from."""
+        return self.path / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the best epoch on validation."""
+        return self.path / "best.ckpt"
+
+    @property
+    def start_weights(self) -> Path:
+        """The encoder before training, where a stage or ``checkpoint=`` gave its weights."""
+        return self.path / "start.safetensors"
+
+    @property
+    def vocabulary_file(self) -> Path:
+        """The words of the token ids, where the tokenizer has learned them from the captions."""
+        return self.path / "vocabulary.json"
+
+    @property
+    def queries(self) -> Path:
+        """Per-query results, one file per split."""
+        return self.path / "queries"
+
+    @property
+    def results_file(self) -> Path:
+        """The final metrics of val and test."""
+        return self.path / "results.json"
+
+    @property
+    def resume_checkpoint(self) -> Path | None:
+        """`last_checkpoint` if it exists: None for a run that stopped before its first one."""
+        return self.last_checkpoint if self.last_checkpoint.exists() else None
+
+    def config(self) -> dict[str, Any]:
+        """Return the saved config."""
+        if not self.config_file.exists():
+            raise FileNotFoundError(
+                f"{self.config_file} is missing, so {self.path} is not the folder of a run. Pass "
+                "the folder that `crosswalk train` printed."
+            )
+        config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        return config
+
+    def save_config(self, config: Mapping[str, Any]) -> None:
+        """Write ``config``, plain containers only."""
+        write_whole(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def record(self) -> dict[str, Any]:
+        """Return the run record; empty before the run has started."""
+        if not self.record_file.exists():
+            return {}
+        record: dict[str, Any] = json.loads(self.record_file.read_text(encoding="utf-8"))
+        return record
+
+    def keep_vocabulary(self, write: Callable[[Path], object]) -> None:
+        """Write `vocabulary_file`; in a run that goes on, see that it is the same.
+
+        Args:
+            write: Writes the vocabulary to a path.
+
+        Raises:
+            ValueError: If the run began with other words.
+        """
+        file = self.vocabulary_file
+        unfinished = file.with_name(f"{file.name}.{os.getpid()}.unfinished")
+        try:
+            write(unfinished)
+            if file.exists() and file.read_bytes() != unfinished.read_bytes():
+                raise ValueError(
+                    f"the captions of this data set have other words than {file}, so they have "
+                    "changed since this run began. Start a new run, without resume."
+                )
+            os.replace(unfinished, file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run trained and was evaluated to its end."""
+        return bool(self.record().get("status") == "finished")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the config's leaves by dotted key.
+
+    Example:
+        >>> flatten({"seed": 1, "method": {"margin": 0.1}})
+        {'seed': 1, 'method.margin': 0.1}
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
+    """Return "theirs → ours" of each key in which two configs differ, apart from `NOT_COMPARED`.
+
+    Example:
+        >>> differing_keys({"seed": 2, "resume": True}, {"seed": 1, "resume": False})
+        {'seed': '1 → 2'}
+    """
+    left, right = flatten(_as_saved(ours)), flatten(_as_saved(theirs))
+    return {
+        key: f"{right.get(key, MISSING)} → {left.get(key, MISSING)}"
+        for key in sorted(left.keys() | right.keys())
+        if key.split(".")[0] not in NOT_COMPARED
+        and left.get(key, MISSING) != right.get(key, MISSING)
+    }
+
+
+def _as_saved(config: Mapping[str, Any]) -> dict[str, Any]:
+    saved: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(config)))
+    return saved
+
+
+def _explained(differing: Mapping[str, str], limit: int = 8) -> str:
+    lines = [f"  {key}: {change}" for key, change in list(differing.items())[:limit]]
+    if len(differing) > limit:
+        lines.append(f"  and {len(differing) - limit} more")
+    return "\n".join(lines)
+
+
+def create_run_folder(
+    root: Path, method: str, data: str, *, name: str | None, config: Mapping[str, Any]
+) -> RunFolder:
+    """Return a new folder ``<root>/<method>-<data>-<name or time>`` with the config in it.
+
+    Raises:
+        FileExistsError: If a run of that name exists.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> create_run_folder(root, "rde", "toy", name="first", config={"seed": 1}).name
+        'rde-toy-first'
+    """
+    if name is not None and not re.fullmatch(r"[\w.+=-]+", name):
+        raise ValueError(f"name={name!r} may contain letters, digits and . _ + = - only.")
+    root = Path(root)
+    stem = f"{method}-{data}-{name or datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    path = root / stem
+    number = 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if name is not None:
+                raise FileExistsError(
+                    f"{path} exists. Continue that run with resume=true, choose another name=, or "
+                    "delete the folder."
+                ) from None
+            number += 1
+            path = root / f"{stem}-{number}"
+    folder = RunFolder(path)
+    folder.save_config(config)
+    return folder
+
+
+def find_run_to_resume(
+    root: Path, method: str, data: str, *, name: str | None, config: Mapping[str, Any]
+) -> RunFolder:
+    """Return the newest unfinished run of the same command: method, data, name and config.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If there are some but their configs differ, naming the keys of the newest.
+    """
+    pattern = f"{method}-{data}-{name}" if name is not None else f"{method}-{data}-*"
+    folders = [
+        RunFolder(path)
+        for path in Path(root).glob(pattern)
+        if (path / "config.yaml").exists()
+        # a data set's name may begin with another's: cuhk and cuhk-noisy
+        and _same_choice(path, method, data, name)
+    ]
+    folders.sort(key=lambda folder: (folder.config_file.stat().st_mtime_ns, folder.name))
+    unfinished = [folder for folder in folders if not folder.is_finished]
+    if not unfinished:
+        what = f"{Path(root) / pattern}"
+        if folders:
+            raise FileNotFoundError(
+                f"resume=true: nothing to continue, {folders[-1].path} is finished. Start a new "
+                "run without resume, or look at it with `crosswalk evaluate`."
+            )
+        raise FileNotFoundError(
+            f"resume=true: no run {what} exists. Leave resume away to start one, or name the "
+            "folder: resume=<run folder>."
+        )
+    for folder in reversed(unfinished):
+        if not differing_keys(config, folder.config()):
+            return folder
+    newest = unfinished[-1]
+    raise ValueError(
+        f"resume=true: the newest unfinished run {newest.path} has another config (its value → "
+        f"yours):\n{_explained(differing_keys(config, newest.config()))}\nRepeat its command "
+        "exactly, or leave resume away to start a new run."
+    )
+
+
+def _same_choice(path: Path, method: str, data: str, name: str | None) -> bool:
+    rest = path.name.removeprefix(f"{method}-{data}-")
+    saved_name = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")).get("name")
+    if name is not None:
+        return rest == name
+    return saved_name is None and re.fullmatch(r"\d{8}-\d{6}(-\d+)?", rest) is not None
+
+
+def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
+    """Return the run in the folder ``path`` if it can be continued with ``config``.
+
+    Raises:
+        FileNotFoundError: If there is no run in it.
+        ValueError: If it is finished or its config differs, naming the keys.
+    """
+    folder = RunFolder(path.parent if path.suffix == ".ckpt" else path)
+    differing = differing_keys(config, folder.config())
+    if folder.is_finished:
+        raise ValueError(f"resume={path}: that run is finished. Start a new one without resume.")
+    if differing:
+        raise ValueError(
+            f"resume={path}: its config differs from this command's (its value → yours):\n"
+            f"{_explained(differing)}\nRepeat its command exactly (see run.json there), or start "
+            "a new run."
+        )
+    return folder
+
+
+def prepare_run_folder(
+    root: Path,
+    method: str,
+    data: str,
+    *,
+    config: Mapping[str, Any],
+    name: str | None = None,
+    resume: bool | str | None = None,
+) -> RunFolder:
+    """Return the folder of this run, the same one on all of its processes.
+
+    The first process creates or finds it. Processes that Lightning starts beside it learn it
+    from the environment, those that torchrun or SLURM start from a note in ``root``.
+
+    Args:
+        root: Folder of all runs.
+        method: Name of the method.
+        data: Name of the data set.
+        config: The resolved config, plain containers.
+        name: Name of the run instead of the time.
+        resume: True to continue the newest unfinished run of the same command, a path to
+            continue that one.
+    """
+    rank, launch = rank_and_launch(os.environ)
+    if rank > 0:
+        if launch is None:
+            return RunFolder(Path(os.environ[CHILD_VARIABLE]))
+        return RunFolder(_read_note(Path(root), launch))
+    if isinstance(resume, str):
+        folder = open_run_to_resume(Path(resume), config=config)
+    elif resume:
+        folder = find_run_to_resume(root, method, data, name=name, config=config)
+    else:
+        folder = create_run_folder(root, method, data, name=name, config=config)
+    os.environ[CHILD_VARIABLE] = str(folder.path.resolve())
+    if launch is not None:
+        write_whole(_note(Path(root), launch), str(folder.path.resolve()))
+    return folder
+
+
+def rank_and_launch(environment: Mapping[str, str]) -> tuple[int, str | None]:
+    """Return this process's rank and, if torchrun or SLURM started it, a name of the launch.
+
+    Example:
+        >>> rank_and_launch({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_ID": "7"})
+        (1, 'slurm-7-0-0')
+        >>> rank_and_launch({})
+        (0, None)
+    """
+    if "TORCHELASTIC_RUN_ID" in environment:
+        parts = [
+            environment.get(key, "")
+            for key in ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+        ]
+        return int(environment["RANK"]), "-".join(["torchrun", *parts])
+    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        parts = [
+            environment.get(key, "0")
+            for key in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+        ]
+        return int(environment["SLURM_PROCID"]), "-".join(["slurm", *parts])
+    if CHILD_VARIABLE in environment:
+        return int(environment.get("LOCAL_RANK", "0")), None
+    return 0, None
+
+
+def _note(root: Path, launch: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    return root / f".{re.sub(r'[^A-Za-z0-9-]', '_', launch)}"
+
+
+def _read_note(root: Path, launch: str, patience: float = 120.0) -> Path:
+    """Return the folder that rank 0 noted; a note older than this launch is of another one."""
+    note = _note(root, launch)
+    started = time.time()
+    while time.time() - started < patience:
+        if note.exists() and note.stat().st_mtime > started - patience:
+            return Path(note.read_text(encoding="utf-8"))
+        time.sleep(0.1)
+    raise RuntimeError(
+        f"process 0 did not note a run folder in {note} within {patience:.0f} s. Its own output "
+        "says why; if it runs on another machine, output_dir must be a folder that both see."
+    )

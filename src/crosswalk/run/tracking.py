@@ -1,0 +1,263 @@
+"""Where metrics go: files of the run folder always, Weights & Biases where it is wanted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import netrc
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from crosswalk.run.run_folder import write_whole
+
+ALWAYS = ("step", "epoch", "time")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    r"""Return the lines of a ``metrics.jsonl``, without a last line that was cut off by a kill.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
+        >>> _ = path.write_text('{"step": 3, "train/loss": 0.5}\n{"step": 4, "tra')
+        >>> read_metrics(path)
+        [{'step': 3, 'train/loss': 0.5}]
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+class RunLogger(Logger):
+    """Writes ``metrics.jsonl``, one line per logging event, and ``metrics.csv``, one row per step.
+
+    Each line is on the disk before the next step starts. When a run continues from a checkpoint,
+    `cut` drops what was logged after it, so the lines are those of a run that never stopped. NaN
+    and infinity are written as JSON strings.
+
+    Args:
+        folder: The run folder.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> logger = RunLogger(folder)
+        >>> logger.log_metrics({"train/loss": 0.5, "epoch": 0}, step=3)
+        >>> logger.log_metrics({"train/loss": 0.25, "epoch": 0}, step=4)
+        >>> logger.cut(4)
+        >>> [line["train/loss"] for line in read_metrics(folder / "metrics.jsonl")]
+        [0.5]
+        >>> logger.finalize("success")
+        >>> print((folder / "metrics.csv").read_text().strip())
+        step,epoch,train/loss
+        3,0,0.5
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.jsonl"
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        """Nothing: a run folder holds one run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Do nothing: the run folder holds the whole config already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one line."""
+        values = {
+            name: value if math.isfinite(value) else str(value)
+            for name, value in sorted(metrics.items())  # a resumed run meets them in another order
+            if name not in ALWAYS
+        }
+        epoch = metrics.get("epoch")
+        line = {
+            "step": step,
+            "epoch": None if epoch is None else int(epoch),
+            "time": round(time.time(), 3),
+            **values,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if any(name.startswith("val/") for name in values):
+            self.write_csv()
+
+    @rank_zero_only
+    def cut(self, step: int) -> None:
+        """Drop the lines of ``step`` and later; a run that continues writes them again."""
+        if not self.path.exists():
+            return
+        kept = [line for line in read_metrics(self.path) if line["step"] < step]
+        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    @rank_zero_only
+    def write_csv(self) -> None:
+        """Write ``metrics.csv`` from the lines so far."""
+        rows: dict[int, dict[str, Any]] = {}
+        for line in read_metrics(self.path):
+            line.pop("time", None)
+            rows.setdefault(line["step"], {}).update(line)
+        names = sorted({name for row in rows.values() for name in row} - {"step", "epoch"})
+        target = self.path.with_suffix(".csv")
+        unfinished = target.with_name("metrics.csv.unfinished")
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["step", "epoch", *names], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(row for _, row in sorted(rows.items()))
+        os.replace(unfinished, target)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write ``metrics.csv``."""
+        if self.path.exists():
+            self.write_csv()
+
+
+def is_logged_in(environment: Mapping[str, str]) -> bool:
+    """Return whether a W&B key is at hand, in the environment or in the netrc file.
+
+    Example:
+        >>> is_logged_in({"WANDB_API_KEY": "0123"}), is_logged_in({"NETRC": "/nowhere"})
+        (True, False)
+    """
+    if environment.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    home = Path(environment.get("HOME", os.path.expanduser("~")))
+    files = [Path(environment["NETRC"])] if "NETRC" in environment else []
+    for path in [*files, *(() if files else (home / ".netrc", home / "_netrc"))]:
+        if path.exists():
+            try:
+                return netrc.netrc(path).authenticators(host) is not None
+            except netrc.NetrcParseError:
+                return False  # W&B cannot read it either
+    return False
+
+
+def wandb_mode(environment: Mapping[str, str]) -> str:
+    """Return the mode of W&B: what WANDB_MODE says, else offline unless the user is logged in.
+
+    Example:
+        >>> wandb_mode({"NETRC": "/nowhere"}), wandb_mode({"WANDB_MODE": "disabled"})
+        ('offline', 'disabled')
+    """
+    mode = environment.get("WANDB_MODE", "").lower()
+    if environment.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+        mode = "disabled"
+    if mode:
+        return {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    return "online" if is_logged_in(environment) else "offline"
+
+
+def wandb_run_id(folder: Path) -> str:
+    """Return the W&B id of a run, made up once and kept in the run folder.
+
+    A run that W&B's agent has started for a sweep has its id from there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> wandb_run_id(folder) == wandb_run_id(folder)
+        True
+    """
+    path = Path(folder) / "wandb" / "run-id.txt"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+        write_whole(path, given or secrets.token_hex(4))
+    return path.read_text(encoding="utf-8").strip()
+
+
+class _RunWandbLogger(WandbLogger):
+    """Counts steps itself: W&B's own counter starts at 0 again when an offline run continues."""
+
+    _counters_defined = False
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)  # W&B warns of any value of it, None too
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log with ``global_step`` as a value of its own."""
+        if not self._counters_defined:
+            self._counters_defined = True
+            self.experiment.define_metric("global_step")
+            self.experiment.define_metric("epoch")
+            self.experiment.define_metric("*", step_metric="global_step")
+        counter = {} if step is None else {"global_step": step}
+        self.experiment.log({**metrics, **counter})
+
+
+def wandb_logger(
+    folder: Path,
+    *,
+    config: Mapping[str, Any],
+    project: str = "crosswalk",
+    name: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: tuple[str, ...] = (),
+) -> WandbLogger:
+    """Return a W&B logger that never asks, never waits and needs no network unless logged in.
+
+    Offline runs lie in ``<folder>/wandb``; ``wandb sync <folder>/wandb/offline-run-*`` uploads
+    them. A continued run writes a second offline folder under the same id, and ``wandb sync``
+    joins them. Checkpoints are never copied. wandb is imported when the run starts, not before.
+
+    Args:
+        folder: The run folder.
+        config: The resolved config, plain containers.
+        project: W&B project.
+        name: Name of the run; the folder's by default.
+        group: Runs of one sweep or table share it.
+        job_type: What the run is in its group, such as "trial".
+        tags: Words to find the run by.
+    """
+    import wandb
+
+    mode = wandb_mode(os.environ)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Pictures of tables wait there for the upload; by default that is the home folder.
+    os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))
+    return _RunWandbLogger(
+        name=name or folder.name,
+        save_dir=folder,
+        id=wandb_run_id(folder),
+        project=os.environ.get("WANDB_PROJECT", project),
+        log_model=False,
+        mode=mode,
+        config=dict(config),
+        group=group,
+        job_type=job_type,
+        tags=list(tags),
+        resume="allow",
+        settings=wandb.Settings(console="off", silent=True, save_code=False, init_timeout=60),
+    )

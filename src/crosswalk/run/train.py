@@ -1,0 +1,282 @@
+"""One run from start to end: its stage, build, fit, evaluate the chosen epochs, report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import Logger
+
+from crosswalk import __version__
+from crosswalk.config.compose import Run, build, instantiate, restore, to_plain
+from crosswalk.data.pairs import LearningTokenizer
+from crosswalk.diagnostics.cluster_quality import ClusterQuality
+from crosswalk.diagnostics.division_quality import DivisionQuality
+from crosswalk.diagnostics.division_record import DivisionRecorder
+from crosswalk.diagnostics.label_quality import LabelQuality
+from crosswalk.diagnostics.label_record import LabelRecorder
+from crosswalk.diagnostics.token_selection_recorder import TokenSelectionRecorder
+from crosswalk.distributed import wait_for_everyone
+from crosswalk.run.allocator import keep_freed_memory
+from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from crosswalk.run.callbacks.progress import Progress, quiet_lightning
+from crosswalk.run.callbacks.ranking_lists import RankingLists
+from crosswalk.run.callbacks.remember import StepMemory
+from crosswalk.run.callbacks.retrieval import RetrievalMetrics
+from crosswalk.run.callbacks.run_record import RunRecord, commit_of_this_package
+from crosswalk.run.callbacks.sweep import EpochSweep
+from crosswalk.run.processes import end_with_parent
+from crosswalk.run.results import monitor_of, print_results, save_results
+from crosswalk.run.run_folder import RunFolder, prepare_run_folder
+from crosswalk.run.stages import finished_stage, load_stage
+from crosswalk.run.tracking import RunLogger, wandb_run_id
+from crosswalk.run.weights import load_encoder, load_start, save_encoder
+
+Results = dict[str, dict[str, Any]]
+
+
+def train(config: Mapping[str, Any]) -> int:
+    """Train, evaluate the starting weights, the best and the last epoch, print and report.
+
+    The starting weights are evaluated where a stage or ``checkpoint=`` gave them; the best epoch
+    where ``protocol=`` names a split to choose it on.
+
+    Args:
+        config: What `crosswalk.config.compose.compose` returns.
+
+    Returns:
+        The exit status.
+    """
+    end_with_parent()
+    quiet_lightning()
+    keep_freed_memory()
+    plain = to_plain(config)
+    choices = plain["choices"]
+    folder = prepare_run_folder(
+        Path(plain["output_dir"]),
+        choices["method"],
+        choices["data"],
+        config=plain,
+        name=plain["name"],
+        resume=plain["resume"],
+    )
+    with RunRecord(folder, seeds={"seed": plain["seed"]}) as record:
+        L.seed_everything(plain["seed"], verbose=False)
+        run = build(config)
+        record.update(data=run.data.describe())
+        if record.is_first_process:
+            for notice in run.data.notices:
+                print(f"note: {notice}", file=sys.stderr)
+            tokenizer = getattr(run.data, "tokenizer", None)
+            if isinstance(tokenizer, LearningTokenizer):
+                folder.keep_vocabulary(tokenizer.save_vocabulary)
+        _load_starting_weights(run, folder, record)
+        if plain["compile"]:
+            run.method.get_submodule("encoder").compile()
+        trainer = make_trainer(run, folder, record)
+        if run.trainer["max_epochs"] != 0:  # 0: only the starting weights are evaluated
+            trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
+        results = evaluate_checkpoints(trainer, run, folder)
+        if trainer.is_global_zero:
+            save_results(folder, results)
+            for logger in trainer.loggers:
+                logger.log_metrics(final_metrics(results), trainer.global_step)
+            print_results(results, monitor=monitor_of(plain), directions=run.data.directions)
+            print(f"Run folder: {folder.path}")
+    if record.is_first_process:
+        _leave_report(folder, run.data)
+    return 0
+
+
+def _leave_report(folder: RunFolder, data: Any) -> None:  # noqa: ANN401
+    try:
+        from crosswalk.lab.report.report import write_report
+
+        print(f"Report: {write_report(folder, data)}")
+    except Exception as error:  # whatever it is, the run itself is finished
+        print(
+            f"note: no report was written ({type(error).__name__}: {error}). The run is finished; "
+            f"`crosswalk report {folder.path}` tries again.",
+            file=sys.stderr,
+        )
+
+
+def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:
+    """Take the weights of ``checkpoint=``, or else of the stage, and keep the encoder's."""
+    checkpoint, stage = run.config["checkpoint"], run.config["stage"]
+    if checkpoint is not None:
+        load_start(run.method, Path(checkpoint))
+    elif stage is not None:
+        made = finished_stage(run.config)
+        load_stage(run.method, made, stage["load"])
+        record.update(stage={"folder": str(made.path), "commit": made.record().get("commit")})
+    else:
+        return
+    if record.is_first_process:
+        save_encoder(folder.start_weights, run.method, origin=str(checkpoint or made.name))
+    patience = time.monotonic() + 600  # processes know each other only when the training starts
+    while not folder.start_weights.exists() and time.monotonic() < patience:
+        time.sleep(0.1)
+
+
+def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
+    """Evaluate the checkpoints of a finished run again and print the table.
+
+    Args:
+        run_folder: The folder `train` printed.
+        overrides: Changes of the stored configuration, such as another ``data=``; with any, the
+            stored results stay as they are.
+
+    Returns:
+        The exit status.
+    """
+    quiet_lightning()
+    folder = RunFolder(run_folder)
+    overrides = list(overrides)
+    vocabulary = folder.vocabulary_file if folder.vocabulary_file.exists() else None
+    config = restore(folder.config(), overrides, vocabulary=vocabulary)
+    run = build(config, trains=not overrides)
+    if vocabulary is None and isinstance(getattr(run.data, "tokenizer", None), LearningTokenizer):
+        raise FileNotFoundError(
+            f"{folder.vocabulary_file} is missing: the token ids of this model mean the words in "
+            "it. Copy it from where the run was trained."
+        )
+    trainer = L.Trainer(
+        **{**run.trainer, "enable_progress_bar": False},
+        callbacks=[
+            RetrievalMetrics(
+                folder=None if overrides else folder.path,
+                reranking=instantiate(run.config.get("reranking")),
+            ),
+            *([] if overrides else [TokenSelectionRecorder(folder.path)]),
+            Progress(),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        default_root_dir=folder.path / "evaluations",
+    )
+    results = evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
+    if trainer.is_global_zero:
+        print_results(results, monitor=monitor_of(run.config), directions=run.data.directions)
+        if not overrides:
+            save_results(folder, results)
+    return 0
+
+
+def final_metrics(results: Results) -> dict[str, float]:
+    """Return the metrics of all checkpoints under names of their own, for the loggers.
+
+    Example:
+        >>> final_metrics({"best": {"epoch": 7, "test/rank1": 0.5}})
+        {'best/epoch': 7, 'best/test/rank1': 0.5}
+    """
+    return {
+        f"{checkpoint}/{name}": value
+        for checkpoint, metrics in results.items()
+        for name, value in metrics.items()
+    }
+
+
+def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
+    """Return the trainer of a run; its callbacks are ordered by what they need of each other."""
+    config = run.config
+    record_in_checkpoint = {"config": config, "version": __version__, **commit_of_this_package()}
+    loggers: list[Logger] = [RunLogger(folder.path)]
+    if config["logger"]["wandb"] is not None:
+        tags = tuple(config["tags"])
+        settings = config["logger"]["wandb"]
+        loggers.append(instantiate(settings, folder=folder.path, config=config, tags=tags))
+        record_in_checkpoint["wandb_id"] = wandb_run_id(folder.path)
+    settings = dict(run.trainer)
+    show_progress = settings.pop("enable_progress_bar", True)
+    monitor = monitor_of(config)
+    progress = Progress(metrics=() if monitor is None else (monitor,))
+    return L.Trainer(
+        **settings,
+        enable_progress_bar=False,
+        enable_checkpointing=True,
+        default_root_dir=folder.path,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        callbacks=[
+            record,
+            *([progress] if show_progress else []),
+            EpochSweep(run.data, progress.track if show_progress else None),
+            DivisionQuality(run.data),
+            DivisionRecorder(folder.path, run.data),
+            LabelQuality(run.data),
+            LabelRecorder(folder.path),
+            ClusterQuality(run.data),
+            StepMemory(),
+            RetrievalMetrics(
+                folder=folder.path,
+                monitor=None if monitor is None else "rank1",
+                reranking=instantiate(config.get("reranking")),
+            ),
+            RankingLists(),
+            TokenSelectionRecorder(folder.path),
+            Checkpoints(
+                folder.path,
+                record=record_in_checkpoint,
+                monitor=monitor,
+                every_n_steps=config["checkpoint_every_n_steps"],
+            ),
+        ],
+    )
+
+
+def evaluate_checkpoints(
+    trainer: L.Trainer, run: Run, folder: RunFolder, *, encoder_only: bool = False
+) -> Results:
+    """Return the metrics of the starting weights, the best and the last epoch on every split.
+
+    Args:
+        trainer: Evaluates.
+        run: The method and its data.
+        folder: Where the checkpoints lie.
+        encoder_only: Whether to load the encoder alone, since a method's labels and memories have
+            the size of the training set, which another data set does not have.
+
+    Raises:
+        FileNotFoundError: If the run has no checkpoint yet.
+    """
+    results: Results = {}
+    wait_for_everyone()  # the first process may still be moving a checkpoint to its place
+    checkpoints = []
+    trains = run.trainer["max_epochs"] != 0
+    if folder.start_weights.exists() or not trains:
+        checkpoints.append(("start", folder.start_weights))
+    if trains and monitor_of(run.config) is not None:
+        checkpoints.append(("best", folder.best_checkpoint))
+    if trains:
+        checkpoints.append(("last", folder.last_checkpoint))
+    for name, path in checkpoints:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing: the run did not finish an epoch. Continue it with the same "
+                "command plus resume=true. (A run of 0 epochs needs stage= or checkpoint=.)"
+            )
+        only_encoder = encoder_only or name == "start"
+        epoch = 0
+        if name != "start":
+            epoch = 1 + int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RetrievalMetrics):
+                callback.tag = name
+        if only_encoder:
+            load_encoder(run.method, path)
+        trainer.test(
+            run.method,
+            datamodule=run.data,
+            ckpt_path=None if only_encoder else path,
+            verbose=False,
+        )
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        results[name] = {"epoch": epoch, **metrics}
+    return results

@@ -1,0 +1,568 @@
+"""Captions of synthetic pictures: what a person has, as far as the picture shows it, in words.
+
+Words are as loose as those of people who describe pictures: "pants" may be jeans, "dark" may be
+navy, and a few mentions in a hundred are wrong. `Caption.mentions` keeps what each said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crosswalk.synthetic.people import Item, Person, attribute_values
+from crosswalk.synthetic.pose import Shot, view_of, visible_items
+from crosswalk.synthetic.randomness import draw, pick
+
+WRONG_SHARE = 0.04
+"""Share of mentions of attributes that are wrong."""
+
+WORD_LIMITS = (10, 40)
+"""Least and most words of a caption."""
+
+Words = Mapping[str, Mapping[str, float]]
+
+_COLOUR_WORDS: Words = {
+    "black": {"black": 8, "dark": 0.8},
+    "white": {"white": 8, "light-coloured": 0.5, "cream-coloured": 0.3},
+    "grey": {"grey": 5, "gray": 3, "light grey": 0.5, "dark grey": 0.5},
+    "red": {"red": 7, "bright red": 1, "bright": 0.2},
+    "maroon": {"maroon": 2, "dark red": 3, "burgundy": 1.5, "wine-coloured": 0.4, "red": 0.8},
+    "pink": {"pink": 6, "light pink": 1.5, "rose-coloured": 0.3},
+    "orange": {"orange": 7, "bright orange": 1, "bright": 0.2},
+    "yellow": {"yellow": 7, "bright yellow": 1, "bright": 0.2},
+    "green": {"green": 7, "dark green": 0.6},
+    "olive": {"olive": 2, "olive green": 2, "army green": 1, "dark green": 1, "green": 1},
+    "blue": {"blue": 7, "royal blue": 0.8, "bright blue": 0.8},
+    "navy": {"navy": 2, "navy blue": 2, "dark blue": 4, "dark": 0.5, "blue": 0.8},
+    "light blue": {"light blue": 5, "pale blue": 1, "sky blue": 1, "baby blue": 0.5, "blue": 0.8},
+    "purple": {"purple": 6, "violet": 1},
+    "brown": {"brown": 7, "dark brown": 1, "dark": 0.3},
+    "beige": {"beige": 3, "tan": 3, "khaki": 2, "cream-coloured": 0.5, "light-coloured": 0.4},
+}
+_UPPER_WORDS: Words = {
+    "t-shirt": {"t-shirt": 5, "tee shirt": 1, "shirt": 2, "top": 0.6},
+    "shirt": {"shirt": 4, "button-up shirt": 1.5, "collared shirt": 1, "top": 0.3},
+    "polo": {"polo shirt": 4, "collared shirt": 1, "shirt": 1.5},
+    "blouse": {"blouse": 4, "shirt": 1.5, "top": 1},
+    "sweater": {"sweater": 4, "pullover": 1, "jumper": 1, "sweatshirt": 1, "top": 0.4},
+    "hoodie": {"hoodie": 4, "hooded sweatshirt": 1.5, "sweatshirt": 1},
+    "jacket": {"jacket": 6, "zip-up jacket": 1, "windbreaker": 0.8, "coat": 0.6},
+    "coat": {"coat": 4, "overcoat": 1, "trench coat": 1, "jacket": 0.4},
+    "suit": {"suit jacket": 3, "blazer": 2.5, "jacket": 0.6},
+    "cardigan": {"cardigan": 4, "sweater": 1},
+    "tank top": {"tank top": 4, "sleeveless top": 2, "top": 0.6},
+    "dress": {"dress": 6},
+}
+_LOWER_WORDS: Words = {
+    "trousers": {"trousers": 3, "pants": 4, "slacks": 1.5},
+    "jeans": {"jeans": 6, "denim pants": 0.8, "pants": 1.2},
+    "sweatpants": {"sweatpants": 3, "track pants": 2, "jogging pants": 1, "pants": 1},
+    "leggings": {"leggings": 4, "tight pants": 1.5, "pants": 0.8},
+    "capris": {"capri pants": 3, "cropped pants": 2, "three-quarter pants": 1},
+    "shorts": {"shorts": 6, "short pants": 0.8},
+    "skirt": {"skirt": 6},
+}
+_SHOE_WORDS: Words = {
+    "sneakers": {"sneakers": 3, "trainers": 0.8, "tennis shoes": 1, "sports shoes": 1, "shoes": 3},
+    "leather shoes": {"dress shoes": 2, "leather shoes": 1.5, "loafers": 0.8, "shoes": 3},
+    "boots": {"boots": 5, "shoes": 0.7},
+    "sandals": {"sandals": 4, "flip-flops": 1},
+    "flats": {"flats": 2, "flat shoes": 1.5, "shoes": 3},
+    "heels": {"heels": 2, "high heels": 2, "high-heeled shoes": 1, "shoes": 1},
+}
+_BAG_WORDS: Words = {
+    "backpack": {"backpack": 6, "rucksack": 0.8, "book bag": 0.8, "bag": 1},
+    "crossbody bag": {"crossbody bag": 1.5, "messenger bag": 2, "satchel": 0.8, "bag": 1.5},
+    "shoulder bag": {"shoulder bag": 3, "purse": 1.2, "bag": 1.5},
+    "handbag": {"handbag": 3, "purse": 2, "bag": 1.2},
+    "suitcase": {"suitcase": 4, "rolling suitcase": 1.5, "trolley bag": 0.6},
+}
+_PATTERN_WORDS: Words = {
+    "striped": {"striped": 5, "horizontally striped": 1},
+    "vertical": {"vertically striped": 2, "pinstriped": 1, "striped": 2},
+    "plaid": {"plaid": 3, "checkered": 2, "checked": 1.5},
+    "dotted": {"polka-dot": 2, "dotted": 2, "spotted": 1},
+    "block": {"two-tone": 2, "two-coloured": 1},
+}
+_HEADWEAR_WORDS: Words = {
+    "cap": {"cap": 4, "baseball cap": 2, "hat": 0.8},
+    "hat": {"hat": 4, "brimmed hat": 1.5},
+    "beanie": {"beanie": 3, "knitted hat": 1.5, "hat": 0.8},
+}
+_NOUNS = {
+    "male": {"man": 6, "male": 1, "guy": 1, "gentleman": 0.6, "person": 1.2, "pedestrian": 0.7},
+    "female": {"woman": 6, "lady": 2, "female": 1, "person": 1.2, "pedestrian": 0.7},
+}
+_YOUNG_NOUNS = {"male": {"boy": 1.0}, "female": {"girl": 2.0}}
+_NEUTRAL = ("person", "pedestrian")
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """What a caption says of one attribute.
+
+    Attributes:
+        attribute: A key of `people.attribute_values`.
+        word: The word used.
+        means: Every value that the word can stand for.
+    """
+
+    attribute: str
+    word: str
+    means: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A sentence or several, and what they say."""
+
+    text: str
+    mentions: tuple[Mention, ...]
+
+
+def tokenized(text: str) -> list[str]:
+    """Return the lower-case words of a caption, without punctuation.
+
+    Example:
+        >>> tokenized("A man in a T-shirt, seen from behind.")
+        ['a', 'man', 'in', 'a', 't-shirt', 'seen', 'from', 'behind']
+    """
+    return re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())
+
+
+def describe(person: Person, shot: Shot, rng: np.random.Generator) -> Caption:
+    """Return one caption of a picture.
+
+    Args:
+        person: Who is shown.
+        shot: How; what it hides is not mentioned.
+        rng: Source of the choice of words.
+
+    Returns:
+        A caption of 10 to 40 words.
+
+    Example:
+        >>> from crosswalk.synthetic.looks import LOOKS
+        >>> from crosswalk.synthetic.people import person_of
+        >>> from crosswalk.synthetic.randomness import keyed_generator
+        >>> person = person_of(LOOKS["city"], seed=0, person_id=0)
+        >>> shot = Shot(0, "Market", 0, 0.0, 0.0, 0.4, 0.3, "none", False)
+        >>> 10 <= len(tokenized(describe(person, shot, keyed_generator(0)).text)) <= 40
+        True
+    """
+    least, most = WORD_LIMITS
+    while True:
+        caption = _Writer(person, shot, rng).write()
+        if least <= len(tokenized(caption.text)) <= most:
+            return caption
+
+
+class _Writer:
+    """Writes one caption: makes the phrases, picks a form for them, notes what was said."""
+
+    def __init__(self, person: Person, shot: Shot, rng: np.random.Generator) -> None:
+        self.person, self.shot, self.rng = person, shot, rng
+        self.values = attribute_values(person)
+        self.seen = visible_items(person, shot)
+        self.said: dict[str, list[Mention]] = {}
+        self.phrase = ""
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    # words --------------------------------------------------------------------------------------
+
+    def name(self, attribute: str, words: Words) -> str:
+        """Return a word for the attribute's value, sometimes for another value; note it."""
+        value = self.values[attribute]
+        if self.chance(WRONG_SHARE):
+            value = pick(self.rng, [other for other in words if other != value] or [value])
+        word = draw(self.rng, words[value])
+        means = frozenset(value for value, choices in words.items() if word in choices)
+        self.said.setdefault(self.phrase, []).append(Mention(attribute, word, means))
+        return word
+
+    def colour(self, item: str) -> str:
+        return self.name(f"{item}.colour", _COLOUR_WORDS)
+
+    def subject(self) -> str:
+        self.phrase = "subject"
+        person, rng = self.person, self.rng
+        nouns = _NOUNS
+        if person.age == "young":
+            nouns = {sex: {**_NOUNS[sex], **_YOUNG_NOUNS[sex]} for sex in _NOUNS}
+        value = self.values["sex"]
+        if self.chance(WRONG_SHARE / 2):
+            value = "female" if value == "male" else "male"
+        noun = draw(rng, nouns[value])
+        self.neutral = noun in _NEUTRAL
+        self.female = value == "female"
+        if not self.neutral:
+            self.said.setdefault("subject", []).append(Mention("sex", noun, frozenset({value})))
+        adjectives = []
+        if self.chance(0.16) and self.values["stature"] != "middle":
+            stature = self.values["stature"]
+            adjectives.append(stature)
+            self.said["subject"] = [
+                *self.said.get("subject", []),
+                Mention("stature", stature, frozenset({stature})),
+            ]
+        if self.chance(0.16) and person.build != "average":
+            build: Words = {"slim": {"slim": 2, "thin": 1}, "heavy": {"heavy-set": 1, "stocky": 1}}
+            adjectives.append(self.name("build", build))
+        if self.chance(0.3) and noun not in ("boy", "girl", "guy") and person.age != "adult":
+            age = {"young": {"young": 1}, "old": {"older": 1, "elderly": 1}}
+            adjectives.append(self.name("age", age))
+        return " ".join([*adjectives, noun])
+
+    def upper(self) -> str:
+        self.phrase = "upper"
+        person = self.person
+        if person.outer.kind != "none":
+            self.phrase = "outer"
+            outer = f"{self.colour('outer')} {self.name('outer.kind', _UPPER_WORDS)}"
+            if "upper" not in self.seen or self.chance(0.15):
+                return _a(outer)
+            self.phrase = "upper"
+            inner = _a(self._garment("upper", person.upper))
+            self.said["upper"] = self.said.pop("outer") + self.said.get("upper", [])
+            form = pick(
+                self.rng,
+                ["{open} over {inner}", "{plain} over {inner}", "{open} with {inner} underneath"],
+            )
+            other = "unzipped" if self.person.outer.kind == "jacket" else "unbuttoned"
+            opened = "open" if "zip" in outer or self.chance(0.6) else other
+            return form.format(open=_a(f"{opened} {outer}"), plain=_a(outer), inner=inner)
+        text = _a(self._garment("upper", person.upper))
+        sleeves = person.upper.extent
+        if sleeves != "none" and person.upper.kind != "coat" and self.chance(0.2):
+            self.said["upper"].append(Mention("upper.extent", sleeves, frozenset({sleeves})))
+            return f"{text} with {sleeves} sleeves"
+        if person.upper.pattern == "logo" and "upper.pattern" in self.seen and self.chance(0.7):
+            return f"{text} with {self._print()}"
+        return text
+
+    def _garment(self, field: str, item: Item) -> str:
+        kinds = _UPPER_WORDS if field == "upper" else _LOWER_WORDS
+        kind = ("upper.kind", kinds) if field == "upper" else ("lower.kind", kinds)
+        colour = self.colour(field)
+        weaves = ("striped", "vertical", "plaid", "dotted")
+        if item.pattern in weaves and self.chance(0.85):
+            pattern = self.name(f"{field}.pattern", {w: _PATTERN_WORDS[w] for w in weaves})
+            word = self.name(*kind)
+            if self.chance(0.7):
+                accent = self.name(f"{field}.accent", _COLOUR_WORDS)
+                return f"{colour} and {accent} {pattern} {word}"
+            return pick(self.rng, [f"{colour} {pattern} {word}", f"{pattern} {colour} {word}"])
+        if item.pattern == "block" and field == "upper" and self.chance(0.75):
+            accent = self.name("upper.accent", _COLOUR_WORDS)
+            return f"{colour} and {accent} {self.name(*kind)}"
+        return f"{colour} {self.name(*kind)}"
+
+    def _print(self) -> str:
+        means = frozenset({"logo"})
+        word = pick(self.rng, ["a {} print", "a {} logo", "a {} picture"])
+        where = pick(self.rng, ["on the front", "on the chest", "on it"])
+        accent = self.name("upper.accent", _COLOUR_WORDS)
+        self.said["upper"].append(Mention("upper.pattern", word.format("").split()[-1], means))
+        return _a(f"{word.format(accent)[2:]}") + f" {where}"
+
+    def lower(self) -> str:
+        self.phrase = "lower"
+        lower = self.person.lower
+        text = self._garment("lower", lower)
+        if lower.kind == "skirt":
+            kind_wrong = self.said["lower"][-1].means != frozenset({"skirt"})
+            if not kind_wrong and self.chance(0.5):
+                words: Words = {
+                    "short": {"short": 2, "mini": 1},
+                    "knee": {"knee-length": 2},
+                    "long": {"long": 2},
+                }
+                text = f"{self.name('lower.extent', words)} {text}"
+        if "skirt" in text:
+            return _a(text)
+        return f"a pair of {text}" if self.chance(0.18) else text
+
+    def shoes(self) -> str:
+        self.phrase = "shoes"
+        text = f"{self.colour('shoes')} {self.name('shoes.kind', _SHOE_WORDS)}"
+        bare = self.person.lower.kind in ("none", "shorts", "skirt")
+        if self.person.socks.kind != "none" and bare and self.chance(0.4):
+            text += f" with {self.colour('socks')} socks"
+        return f"a pair of {text}" if self.chance(0.15) else text
+
+    def hair(self) -> str:
+        self.phrase = "hair"
+        kind = self.values["hair.kind"]
+        lengths: Words = {
+            "short": {"short": 1},
+            "medium": {"shoulder-length": 1, "medium-length": 1},
+            "long": {"long": 1},
+        }
+        colours: Words = {
+            "black": {"black": 4, "dark": 2},
+            "brown": {"brown": 4, "dark": 0.6},
+            "blond": {"blond": 2, "blonde": 2, "light-coloured": 0.4},
+            "grey": {"grey": 2, "gray": 1},
+            "red": {"red": 2, "reddish": 1},
+        }
+        if kind == "bald":
+            return f"a {self.name('hair.kind', {'bald': {'bald': 1, 'shaved': 1}})} head"
+        colour = self.name("hair.colour", colours)
+        if kind in ("ponytail", "bun"):
+            self.said["hair"].append(Mention("hair.kind", kind, frozenset({kind})))
+            return pick(
+                self.rng,
+                [f"{colour} hair in a {kind}", f"{colour} hair tied back in a {kind}"]
+                + ([f"a {colour} ponytail"] if kind == "ponytail" else []),
+            )
+        if self.chance(0.2):
+            return f"{colour} hair"
+        return f"{self.name('hair.kind', lengths)} {colour} hair"
+
+    def bag(self) -> str:
+        self.phrase = "bag"
+        colour, word = self.colour("bag"), self.name("bag.kind", _BAG_WORDS)
+        return _a(f"{colour} {word}")
+
+    def _where(self) -> str:
+        side = "left " if self.person.bag.side > 0 else "right "
+        if not self.chance(0.4):
+            side = ""
+        his = self.possessive
+        return {
+            "backpack": pick(self.rng, [f"on {his} back", f"over {his} shoulders"]),
+            "crossbody bag": pick(self.rng, [f"across {his} chest", f"at {his} {side}side"]),
+            "shoulder bag": pick(self.rng, [f"over {his} {side}shoulder", f"on {his} {side}arm"]),
+            "handbag": f"in {his} {side}hand",
+            "suitcase": f"behind {'him' if his == 'his' else 'her' if his == 'her' else 'them'}",
+        }[self.person.bag.kind]
+
+    def extra(self) -> list[str]:
+        """Return noun phrases of smaller things the picture shows."""
+        extras = []
+        seen = self.seen
+        if "headwear" in seen and self.chance(0.8):
+            self.phrase = "worn headwear"
+            extras.append(
+                _a(f"{self.colour('headwear')} {self.name('headwear.kind', _HEADWEAR_WORDS)}")
+            )
+        if "glasses" in seen and self.chance(0.45):
+            self.phrase = "worn glasses"
+            words: Words = {
+                "glasses": {"glasses": 3, "eyeglasses": 1},
+                "sunglasses": {"sunglasses": 3},
+            }
+            extras.append(self.name("glasses.kind", words))
+        if "scarf" in seen and self.chance(0.6):
+            self.phrase = "worn scarf"
+            extras.append(_a(f"{self.colour('scarf')} scarf"))
+        return extras
+
+    def held(self) -> list[str]:
+        """Return noun phrases of what is in the hands."""
+        held = []
+        if "carried" in self.seen and self.chance(0.65):
+            self.phrase = "held carried"
+            things: Words = {
+                "shopping bag": {"shopping bag": 3, "plastic bag": 1},
+                "box": {"box": 3, "cardboard box": 0.4},
+                "folder": {"folder": 2, "book": 1},
+                "bottle": {"bottle": 3},
+            }
+            held.append(_a(f"{self.colour('carried')} {self.name('carried.kind', things)}"))
+        if "umbrella" in self.seen and self.chance(0.9):
+            self.phrase = "held umbrella"
+            held.append(_a(f"{self.colour('umbrella')} umbrella"))
+        if "phone" in self.seen and self.chance(0.5):
+            self.phrase = "held phone"
+            self.said["held phone"] = [Mention("phone.kind", "phone", frozenset({"phone"}))]
+            held.append(pick(self.rng, ["a phone", "a mobile phone", "a cell phone"]))
+        return held
+
+    def action(self) -> str:
+        view, walks = view_of(self.shot.yaw), self.shot.stride > 0.12
+        if view == "front":
+            options = ["facing the camera", "seen from the front"]
+            options += ["walking toward the camera", "walking forward"] * 2 if walks else []
+        elif view == "back":
+            options = ["facing away from the camera", "seen from behind"]
+            options += ["walking away from the camera", "walking away"] * 2 if walks else []
+        else:
+            options = [f"facing {view}", "seen from the side", f"turned to the {view}"]
+            options += [f"walking to the {view}", f"walking toward the {view}"] if walks else []
+        if not walks:
+            options += ["standing still", "standing upright"]
+        return pick(self.rng, options)
+
+    # sentences ----------------------------------------------------------------------------------
+
+    def write(self) -> Caption:
+        noun = self.subject()
+        he = "the person" if self.neutral else "she" if self.female else "he"
+        self.possessive = "their" if self.neutral else "her" if self.female else "his"
+        slots = {
+            "s": pick(self.rng, [_a(noun), f"the {noun}", f"this {noun}"]),
+            "a_s": _a(noun),
+            "he": he,
+            "his": self.possessive,
+            "A": self.action(),
+            "U": self.upper(),
+        }
+        if "lower" in self.seen:
+            slots["L"] = self.lower()
+        if "shoes" in self.seen and self.chance(0.78):
+            slots["F"] = self.shoes()
+        if "hair" in self.seen and self.chance(0.55 if "headwear" not in self.seen else 0.2):
+            slots["H"] = self.hair()
+        if "bag" in self.seen and self.chance(self._bag_chance()):
+            slots["B"] = self.bag()
+        wears = _DRESS_FORMS if "L" not in slots else _FORMS
+        fitting = [form for form in wears if form.needs <= slots.keys()]
+        # forms that use much of what is there are preferred: others would drop it
+        form = draw(self.rng, {f.text: 1.0 + 2.0 * len(f.needs & _OPTIONAL) for f in fitting})
+        used = _needs(form)
+        sentences = [form.format(**slots)]
+        for slot, maker in (("H", self._hair_sentence), ("B", self._bag_sentence)):
+            if slot in slots and slot not in used and self.chance(0.75):
+                sentences.append(maker(slots))
+                used = used | {slot}
+        if "F" in slots and "F" not in used and self.chance(0.7):
+            sentences.append(self._shoe_sentence(slots))
+            used = used | {"F"}
+        extras, held = self.extra(), self.held()
+        if extras:
+            verb = pick(self.rng, ["is also wearing", "wears", "has on", "is wearing"])
+            sentences.append(f"{he} {verb} {_listed(extras)}.")
+        if held:
+            verb = pick(self.rng, ["is holding", "holds", "is carrying", "carries"])
+            sentences.append(f"{he} {verb} {_listed(held)}.")
+        if "A" not in used and self.chance(0.25):
+            sentences.append(f"{he} is {slots['A']}.")
+        text = _capitalised(" ".join(sentences))
+        phrases = {"U": "upper", "L": "lower", "F": "shoes", "H": "hair", "B": "bag"}
+        dropped = {phrase for slot, phrase in phrases.items() if slot not in used}
+        mentions = [m for phrase, said in self.said.items() if phrase not in dropped for m in said]
+        return Caption(text, tuple(mentions))
+
+    def _bag_chance(self) -> float:
+        from_front = self.person.bag.kind == "backpack" and view_of(self.shot.yaw) == "front"
+        return 0.45 if from_front else 0.85
+
+    def _hair_sentence(self, slots: Mapping[str, str]) -> str:
+        forms = ["{he} has {H}.", "{he} has {H}."]
+        if slots["H"].endswith("hair") and not slots["H"].startswith("a "):
+            forms += [
+                "{his} hair is " + slots["H"].removesuffix(" hair").replace(" ", " and ") + "."
+            ]
+        return pick(self.rng, forms).format(**slots)
+
+    def _bag_sentence(self, slots: Mapping[str, str]) -> str:
+        where = self._where()
+        if self.person.bag.kind == "suitcase":
+            return pick(
+                self.rng, ["{he} is pulling {B}.", "{he} has {B} {where}.", "{he} pulls {B}."]
+            ).format(where=where, **slots)
+        forms = [
+            "{he} is carrying {B}.",
+            "{he} carries {B} {where}.",
+            "{he} has {B} {where}.",
+            "{he} also has {B}.",
+            "there is {B} {where}.",
+            "{he} is carrying {B} {where}.",
+        ]
+        return pick(self.rng, forms).format(where=where, **slots)
+
+    def _shoe_sentence(self, slots: Mapping[str, str]) -> str:
+        forms = ["{he} is wearing {F}.", "{he} has {F} on {his} feet.", "{he} wears {F}."]
+        return pick(self.rng, forms).format(**slots)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A form of a caption's main sentence, and the phrases it has room for."""
+
+    text: str
+    needs: frozenset[str]
+
+
+_OPTIONAL = frozenset("FHB")
+
+
+def _needs(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"{([A-Z])}", text))
+
+
+_FORMS = [
+    _Form(text, _needs(text))
+    for text in (
+        "{s} is wearing {U} and {L}.",
+        "{s} is wearing {U}, {L} and {F}.",
+        "{s} wears {U} with {L} and {F}.",
+        "{s} with {H} is wearing {U} and {L}.",
+        "{s} with {H} is wearing {U}, {L} and {F}.",
+        "{s} is {A} in {U}, {L} and {F}.",
+        "{s} is {A} in {U} and {L}.",
+        "dressed in {U} and {L}, {s} is {A}.",
+        "{s} has {H} and wears {U}, {L} and {F}.",
+        "{s} is carrying {B} and is dressed in {U} and {L}.",
+        "{s}, who has {H}, has on {U} and {L}.",
+        "wearing {U}, {L} and {F}, {s} is {A}.",
+        "{s} {A} is dressed in {U} and {L}.",
+        "this is {a_s} in {U} and {L}, with {F} on {his} feet.",
+        "{s} with {B} is wearing {U}, {L} and {F}.",
+        "there is {a_s} with {H} wearing {U} and {L}.",
+        "{s} is {A}. {he} is wearing {U}, {L} and {F}.",
+        "{s} is {A}, wearing {U} and {L}.",
+        "{s} has {U} on, together with {L} and {F}.",
+        "with {H}, {s} is {A} in {U} and {L}.",
+        "{s} carries {B} and wears {U}, {L} and {F}.",
+        "{s} is clothed in {U} and {L}, and is carrying {B}.",
+        "{s} has on {F}, {L} and {U}.",
+        "{s} wore {U}, {L} and {F} while {A}.",
+        "on top {s} is wearing {U}, and below that {L}.",
+        "{s} {A} has {H}, {U}, {L} and {F}.",
+        "the picture shows {a_s} {A}, in {U} and {L}.",
+        "{a_s} in {U} and {L} is {A} with {B}.",
+        "{s} has {H} and is {A}. {he} has on {U} and {L}.",
+        "{s} is dressed in {U} that goes with {L} and {F}.",
+        "the outfit of {s} is {U}, {L} and {F}.",
+    )
+]
+_DRESS_FORMS = [
+    _Form(text, _needs(text))
+    for text in (
+        "{s} is wearing {U}.",
+        "{s} is wearing {U} and {F}.",
+        "{s} with {H} is wearing {U}.",
+        "{s} with {H} is dressed in {U} and {F}.",
+        "{s} is {A} in {U}.",
+        "{s} is {A} in {U} and {F}.",
+        "dressed in {U}, {s} is {A}.",
+        "{s} carries {B} and wears {U} with {F}.",
+        "there is {a_s} with {H} wearing {U}.",
+        "this is {a_s} in {U}, with {F} on {his} feet.",
+        "{s} is {A}. {he} is wearing {U} and {F}.",
+        "the picture shows {a_s} {A}, in {U}.",
+    )
+]
+
+
+def _a(phrase: str) -> str:
+    """Return the phrase with "a" or "an"."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def _capitalised(text: str) -> str:
+    """Return the text with a capital at the start of every sentence."""
+    return re.sub(r"(?:^|(?<=\. ))[a-z]", lambda match: match[0].upper(), text)
+
+
+def _listed(phrases: Sequence[str]) -> str:
+    if len(phrases) == 1:
+        return phrases[0]
+    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"

@@ -1,0 +1,256 @@
+"""Synthetic image-caption pairs on disk, rendered on all cores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from crosswalk.synthetic.captions import describe, tokenized
+from crosswalk.synthetic.cuhk_layout import (
+    FOLDER,
+    Entry,
+    image_path,
+    write_counts,
+    write_index,
+)
+from crosswalk.synthetic.images import recorded_counts, synthesize_images
+from crosswalk.synthetic.looks import LOOKS, look_named
+from crosswalk.synthetic.people import person_of
+from crosswalk.synthetic.randomness import keyed_generator
+from crosswalk.synthetic.set_folder import COUNTS_NAME, written_folder
+from crosswalk.synthetic.shots import shots_of, take_picture
+from crosswalk.synthetic.workers import carried_out
+
+GENERATOR_VERSION = 1
+"""Raised whenever the same seed makes other images or captions than before."""
+
+_CAPTIONS_EACH = 2
+_PERSONS_PER_TASK = 25
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSize:
+    """How much there is in a split; `extra_captions` are beyond two for each image."""
+
+    persons: int
+    images: int
+    extra_captions: tuple[int, ...] = ()
+
+
+SIZES: dict[str, dict[str, SplitSize]] = {
+    # for tests: enough to run everything, not to learn anything
+    "tiny": {"train": SplitSize(24, 61), "val": SplitSize(8, 20), "test": SplitSize(12, 31)},
+    "toy": {
+        "train": SplitSize(300, 1_000),
+        "val": SplitSize(80, 248),
+        "test": SplitSize(150, 465),
+    },
+    "small": {
+        "train": SplitSize(2_000, 6_200),
+        "val": SplitSize(200, 620),
+        "test": SplitSize(400, 1_240),
+    },
+    # CUHK-PEDES, with its 80,440 captions: nine images have more than two
+    "full": {
+        "train": SplitSize(11_003, 34_054, (3, 3, 3, 3, 3, 3)),
+        "val": SplitSize(1_000, 3_078, (2,)),
+        "test": SplitSize(1_000, 3_074, (4, 4)),
+    },
+}
+"""Counts of the sizes on offer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Some neighbouring persons of one split, and how many images and captions each gets."""
+
+    domain: str
+    seed: int
+    imgs: Path
+    split: str
+    first_person: int
+    images: tuple[int, ...]
+    extra_captions: tuple[int, ...]
+
+
+def synthesize_pairs(
+    folder: Path | str,
+    *,
+    size: str = "toy",
+    seed: int = 0,
+    domain: str = "city",
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write a synthetic data set in the layout of CUHK-PEDES, and return its root.
+
+    The set is a function of size, seed and domain: the number of workers changes no byte. It is
+    written beside the folder, as ``.<name>.partial-<random>``, and moved there when it is complete.
+    A complete set of the same settings is left as it is.
+
+    Args:
+        folder: Root of the data set: ``CUHK-PEDES/imgs`` and ``CUHK-PEDES/reid_raw.json`` will be
+            in it.
+        size: "toy" (300 train identities), "small" (2,000) or "full" (counts of CUHK-PEDES).
+        seed: Seed of people, pictures and captions; >= 0. Sets of different seeds share nobody.
+        domain: Name of the look, see `looks.LOOKS`; sets of different looks share nobody.
+        num_workers: Processes that render; None for one on each core.
+        progress: Whether to show a progress bar, or plain lines where there is no terminal.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        FileExistsError: If the folder holds anything else.
+
+    Example:
+        >>> synthesize_pairs("anywhere", size="huge")
+        Traceback (most recent call last):
+            ...
+        ValueError: size is 'huge'. Set it to one of tiny, toy, small, full.
+    """
+    if size not in SIZES:
+        raise ValueError(f"size is {size!r}. Set it to one of {', '.join(SIZES)}.")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}. Set it to a whole number that is not negative.")
+    if domain not in LOOKS:
+        raise ValueError(f"domain is {domain!r}. Set it to one of {', '.join(LOOKS)}.")
+    folder = Path(folder).resolve()
+    settings: dict[str, str | int] = {
+        "dataset": "synthetic-pairs",
+        "seed": seed,
+        "size": size,
+        "domain": domain,
+        "generator_version": GENERATOR_VERSION,
+    }
+    with written_folder(folder, FOLDER, settings) as partial:
+        if partial is not None:
+            inner = partial / FOLDER
+            for source in look_named(domain).cameras:
+                (inner / "imgs" / source).mkdir(parents=True)
+            tasks = _tasks(domain, seed, size, inner / "imgs")
+            entries = [
+                entry
+                for group in carried_out(
+                    _render,
+                    tasks,
+                    [sum(task.images) for task in tasks],
+                    num_workers=num_workers,
+                    progress=progress,
+                )
+                for entry in group
+            ]
+            write_index(inner, entries)
+            write_counts(inner, settings, entries)
+    return folder
+
+
+def run_synthesize(
+    folder: Path | str, kind: str, size: str, seed: int, layout: str | None = None
+) -> int:
+    """Write a synthetic data set for the command line, say where it is, and return 0.
+
+    Args:
+        folder: Root of the data set.
+        kind: "pairs": images with captions, or "images": images of people under several cameras.
+        size: See `synthesize_pairs` and `synthesize_images`.
+        seed: See there.
+        layout: "cuhk_pedes" of pairs; "market1501", "dukemtmc" or "msmt17" of images; None for
+            the first one of the kind.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ValueError: If kind or layout is none that can be written.
+
+    Example:
+        >>> run_synthesize("anywhere", "videos", "toy", 0)
+        Traceback (most recent call last):
+            ...
+        ValueError: kind is 'videos'. Set it to 'pairs' (images with captions) or 'images'.
+    """
+    if kind == "images":
+        layout = layout or "market1501"
+        root = synthesize_images(folder, layout=layout, size=size, seed=seed)
+        counts = recorded_counts(root, layout)
+    elif kind != "pairs":
+        raise ValueError(f"kind is {kind!r}. Set it to 'pairs' (images with captions) or 'images'.")
+    elif layout not in (None, "cuhk_pedes"):
+        raise ValueError(f"layout is {layout!r}. Pairs are written as 'cuhk_pedes'.")
+    else:
+        layout = "cuhk_pedes"
+        root = synthesize_pairs(folder, size=size, seed=seed)
+        record = (root / FOLDER / COUNTS_NAME).read_text(encoding="utf-8")
+        counts = json.loads(record)["splits"]
+    for split, count in counts.items():
+        captions = f", {count['captions']:,} captions" if "captions" in count else ""
+        identities = f"{count['person_ids']:,} identities"
+        print(f"{split:>7}: {identities}, {count['images']:,} images{captions}")
+    print(f"Synthetic {kind} are in {root}. Train on them with data={layout} data.root={root}.")
+    return 0
+
+
+def images_each(persons: int, images: int) -> list[int]:
+    """Return how many images each person has: about the same, and `images` in all.
+
+    Neighbours take one from each other by turns, and a few end with a single image as a few do
+    in CUHK-PEDES.
+
+    Example:
+        >>> images_each(6, 19)
+        [3, 3, 2, 4, 3, 4]
+    """
+    counts = [
+        (number + 1) * images // persons - number * images // persons for number in range(persons)
+    ]
+    for pair in range(persons // 2):
+        moved = 2 if pair % 1000 == 7 else pair % 2
+        moved = min(moved, counts[2 * pair] - 1)
+        counts[2 * pair] -= moved
+        counts[2 * pair + 1] += moved
+    return counts
+
+
+def _tasks(domain: str, seed: int, size: str, imgs: Path) -> list[_Task]:
+    tasks, first_id = [], 1
+    for split, amount in SIZES[size].items():
+        images = images_each(amount.persons, amount.images)
+        extra = [0] * amount.persons
+        for number, count in enumerate(amount.extra_captions):
+            extra[number * 37 + 5] = count
+        for start in range(0, amount.persons, _PERSONS_PER_TASK):
+            end = start + _PERSONS_PER_TASK
+            tasks.append(
+                _Task(
+                    domain,
+                    seed,
+                    imgs,
+                    split,
+                    first_id + start,
+                    tuple(images[start:end]),
+                    tuple(extra[start:end]),
+                )
+            )
+        first_id += amount.persons
+    return tasks
+
+
+def _render(task: _Task) -> list[Entry]:
+    """Write the images of a task's persons and return their entries."""
+    look, entries = look_named(task.domain), []
+    for offset, (count, extra) in enumerate(zip(task.images, task.extra_captions, strict=True)):
+        person_id = task.first_person + offset
+        person = person_of(look, seed=task.seed, person_id=person_id)
+        shots = shots_of(look, person, seed=task.seed, person_id=person_id, count=count)
+        for number, shot in enumerate(shots):
+            path = image_path(shot.source, person_id, number, shot.camera)
+            (task.imgs / path).write_bytes(take_picture(look, person, shot, seed=task.seed))
+            words = keyed_generator(task.seed, look.name, "captions", shot.key)
+            wanted = _CAPTIONS_EACH + (extra if number == 0 else 0)
+            captions = tuple(describe(person, shot, words).text for _ in range(wanted))
+            tokens = tuple(tuple(tokenized(caption)) for caption in captions)
+            entries.append(Entry(task.split, person_id, path, captions, tokens))
+    return entries

@@ -1,0 +1,434 @@
+"""Synthetic people: who they are and what they wear, carry and look like."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from crosswalk.synthetic.looks import Look
+from crosswalk.synthetic.randomness import draw, keyed_generator, pick
+
+Rgb = tuple[int, int, int]
+
+COLOURS: dict[str, Rgb] = {
+    "black": (26, 26, 30),
+    "white": (238, 238, 234),
+    "grey": (130, 132, 134),
+    "red": (196, 32, 38),
+    "maroon": (104, 22, 38),
+    "pink": (236, 140, 168),
+    "orange": (230, 118, 36),
+    "yellow": (234, 206, 58),
+    "green": (46, 136, 66),
+    "olive": (98, 98, 52),
+    "blue": (38, 84, 186),
+    "navy": (26, 34, 82),
+    "light blue": (138, 184, 226),
+    "purple": (116, 58, 148),
+    "brown": (106, 68, 42),
+    "beige": (208, 184, 144),
+}
+"""Names of garment colours and the centre of what each looks like."""
+
+_UPPER_COLOURS = {
+    "black": 2.0,
+    "white": 1.9,
+    "grey": 1.4,
+    "red": 1.2,
+    "maroon": 0.6,
+    "pink": 0.8,
+    "orange": 0.7,
+    "yellow": 0.8,
+    "green": 0.9,
+    "olive": 0.6,
+    "blue": 1.2,
+    "navy": 0.9,
+    "light blue": 1.0,
+    "purple": 0.7,
+    "brown": 0.6,
+    "beige": 0.8,
+}
+_LOWER_COLOURS = {
+    "black": 2.4,
+    "white": 1.0,
+    "grey": 1.5,
+    "red": 0.5,
+    "maroon": 0.3,
+    "pink": 0.4,
+    "yellow": 0.3,
+    "green": 0.4,
+    "olive": 0.8,
+    "blue": 1.3,
+    "navy": 1.3,
+    "light blue": 0.8,
+    "purple": 0.3,
+    "brown": 0.9,
+    "beige": 1.3,
+}
+_JEANS_COLOURS = {"blue": 3.0, "navy": 2.0, "light blue": 2.0, "black": 1.5, "grey": 1.0}
+_SHOE_COLOURS = {
+    "black": 3.0,
+    "white": 2.6,
+    "grey": 1.0,
+    "red": 0.8,
+    "blue": 0.8,
+    "brown": 1.4,
+    "pink": 0.5,
+    "yellow": 0.3,
+    "green": 0.3,
+    "beige": 0.7,
+}
+_BAG_COLOURS = {
+    "black": 2.4,
+    "white": 0.9,
+    "grey": 0.9,
+    "red": 1.1,
+    "blue": 1.0,
+    "brown": 1.2,
+    "pink": 0.7,
+    "yellow": 0.6,
+    "green": 0.7,
+    "navy": 0.6,
+    "purple": 0.6,
+    "orange": 0.6,
+    "beige": 0.7,
+}
+_HAIR_RGB: dict[str, Rgb] = {
+    "black": (24, 20, 20),
+    "brown": (84, 54, 32),
+    "blond": (204, 168, 96),
+    "grey": (168, 168, 168),
+    "red": (150, 66, 30),
+}
+_SKIN = ((238, 200, 172), (222, 178, 146), (196, 148, 112), (150, 104, 74), (104, 70, 50))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A thing that is worn or carried; `kind` is "none" where there is none.
+
+    Attributes:
+        kind: What it is, such as "jeans" or "backpack".
+        colour: Name of its main colour, a key of `COLOURS`, or "none".
+        rgb: Its main colour as painted for this person.
+        pattern: "plain", "striped", "vertical", "plaid", "dotted", "logo" or "block".
+        accent: Name of the pattern's second colour, or "none".
+        accent_rgb: The second colour as painted.
+        extent: Sleeves ("long", "short", "none") or length ("long", "knee", "short").
+        side: 1 on the person's left, -1 on the right.
+    """
+
+    kind: str = "none"
+    colour: str = "none"
+    rgb: Rgb = (0, 0, 0)
+    pattern: str = "plain"
+    accent: str = "none"
+    accent_rgb: Rgb = (0, 0, 0)
+    extent: str = "none"
+    side: int = 1
+
+
+NOTHING = Item()
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """All of a synthetic person that stays from picture to picture."""
+
+    sex: str
+    age: str
+    build: str
+    stature: float
+    skin: Rgb
+    hair: Item
+    headwear: Item
+    upper: Item
+    outer: Item
+    lower: Item
+    shoes: Item
+    socks: Item
+    bag: Item
+    carried: Item
+    scarf: Item
+    umbrella: Item
+    glasses: Item
+    phone: Item
+
+
+def attribute_values(person: Person) -> dict[str, str]:
+    """Return every nameable attribute of a person, as a caption can be checked against it.
+
+    Args:
+        person: The person.
+
+    Returns:
+        Values such as ``{"upper.colour": "red", "bag.kind": "backpack", ...}``; what a person does
+        not have is "none".
+
+    Example:
+        >>> from crosswalk.synthetic.looks import LOOKS
+        >>> attribute_values(person_of(LOOKS["city"], seed=0, person_id=1))["sex"]
+        'male'
+    """
+    values = {"sex": person.sex, "age": person.age, "build": person.build}
+    values["stature"] = (
+        "tall" if person.stature > 1.035 else "short" if person.stature < 0.945 else "middle"
+    )
+    for field in fields(person):
+        item = getattr(person, field.name)
+        if isinstance(item, Item):
+            for part in ("kind", "colour", "pattern", "accent", "extent"):
+                values[f"{field.name}.{part}"] = getattr(item, part)
+    return values
+
+
+def person_of(look: Look, *, seed: int, person_id: int) -> Person:
+    """Return the person of this number: a function of look, seed and number alone.
+
+    A share of people vary a prototype that they have in common with three neighbours and differ
+    from it in one to three things, because look-alikes are what makes person search hard.
+
+    Args:
+        look: Where the person lives.
+        seed: Seed of the data set; >= 0.
+        person_id: Number of the person; >= 0.
+
+    Returns:
+        The person.
+
+    Example:
+        >>> from crosswalk.synthetic.looks import LOOKS
+        >>> first, again = (person_of(LOOKS["city"], seed=0, person_id=5) for _ in range(2))
+        >>> first == again
+        True
+    """
+    rng = keyed_generator(seed, look.name, "person", person_id)
+    varies = rng.random() < look.look_alike_share
+    own = _sample(rng, look)
+    if not varies:
+        return own
+    prototype = _sample(keyed_generator(seed, look.name, "prototype", person_id // 4), look)
+    return _vary(rng, prototype, own)
+
+
+def _vary(rng: np.random.Generator, prototype: Person, own: Person) -> Person:
+    """Return the prototype with one to three of its things replaced by the person's own."""
+    clothes = ("upper", "outer", "lower")
+    if "dress" in (prototype.upper.kind, own.upper.kind):
+        groups: list[tuple[str, ...]] = [clothes]
+    else:
+        groups = [("upper", "outer"), ("lower",)]
+    groups += [("hair",), ("headwear",), ("shoes",), ("bag",), ("carried", "scarf")]
+    differing = [
+        group
+        for group in groups
+        if any(
+            (getattr(own, name).kind, getattr(own, name).colour)
+            != (getattr(prototype, name).kind, getattr(prototype, name).colour)
+            for name in group
+        )
+    ]
+    person = replace(prototype, skin=own.skin, build=own.build, stature=own.stature)
+    for _ in range(min(len(differing), 1 + int(rng.random() * 2.4))):
+        group = differing.pop(int(rng.random() * len(differing)))
+        person = replace(person, **{name: getattr(own, name) for name in group})
+    return person
+
+
+def _sample(rng: np.random.Generator, look: Look) -> Person:
+    """Return a person of the look, with every attribute drawn afresh."""
+    sex = "male" if rng.random() < 0.53 else "female"
+    age = draw(rng, {"young": 0.35, "adult": 0.55, "old": 0.1})
+    build = draw(rng, {"slim": 0.3, "average": 0.5, "heavy": 0.2})
+    stature = float(np.clip(rng.normal(1.02 if sex == "male" else 0.96, 0.035), 0.88, 1.1))
+    skin = _shifted(rng, pick(rng, _SKIN), 6)
+    upper, outer, lower = _clothes(rng, look, sex)
+    return Person(
+        sex=sex,
+        age=age,
+        build=build,
+        stature=stature,
+        skin=skin,
+        hair=_hair(rng, sex, age),
+        headwear=_headwear(rng, look),
+        upper=upper,
+        outer=outer,
+        lower=lower,
+        shoes=_shoes(rng, look, sex),
+        socks=_plain(rng, "socks", {"white": 3, "black": 2, "grey": 1})
+        if rng.random() < 0.5
+        else NOTHING,
+        bag=_bag(rng, look, sex),
+        carried=_carried(rng),
+        scarf=_plain(rng, "scarf", _BAG_COLOURS)
+        if rng.random() < 0.16 * (1.3 - look.warmth)
+        else NOTHING,
+        umbrella=_plain(rng, "umbrella", _BAG_COLOURS) if rng.random() < 0.05 else NOTHING,
+        glasses=Item(draw(rng, {"glasses": 0.7, "sunglasses": 0.3}), "black", (22, 22, 24))
+        if rng.random() < 0.2
+        else NOTHING,
+        phone=Item("phone", "black", (20, 20, 22)) if rng.random() < 0.08 else NOTHING,
+    )
+
+
+def _shifted(rng: np.random.Generator, rgb: Rgb, spread: float) -> Rgb:
+    """Return the colour made lighter or darker, and tinted a little."""
+    shift = rng.normal(0, spread) + rng.normal(0, spread * 0.5, 3)
+    red, green, blue = (int(min(250, max(8, c + s))) for c, s in zip(rgb, shift, strict=True))
+    return red, green, blue
+
+
+def _plain(rng: np.random.Generator, kind: str, colours: dict[str, float]) -> Item:
+    colour = draw(rng, colours)
+    side = 1 if rng.random() < 0.5 else -1
+    return Item(kind, colour, _shifted(rng, COLOURS[colour], 9), side=side)
+
+
+def _tinted(look: Look, colours: dict[str, float]) -> dict[str, float]:
+    return {name: weight * look.colour_weights.get(name, 1.0) for name, weight in colours.items()}
+
+
+def _accented(rng: np.random.Generator, item: Item, pattern: str) -> Item:
+    """Return the item with a pattern whose second colour stands out from the first."""
+    if pattern == "plain":
+        return item
+    colour = item.colour
+    while colour == item.colour or _distance(COLOURS[colour], COLOURS[item.colour]) < 110:
+        colour = draw(rng, {**_UPPER_COLOURS, "white": 4.0, "black": 3.0})
+    rgb = _shifted(rng, COLOURS[colour], 8)
+    return replace(item, pattern=pattern, accent=colour, accent_rgb=rgb)
+
+
+def _distance(a: Rgb, b: Rgb) -> float:
+    return math.dist(a, b)
+
+
+def _clothes(rng: np.random.Generator, look: Look, sex: str) -> tuple[Item, Item, Item]:
+    warm = look.warmth
+    colours = _tinted(look, _UPPER_COLOURS)
+    if sex == "female" and rng.random() < 0.1 + 0.12 * warm:
+        dress = _plain(rng, "dress", colours)
+        dress = _accented(
+            rng, dress, draw(rng, {"plain": 6, "striped": 1, "dotted": 1.6, "plaid": 0.6})
+        )
+        sleeves = draw(rng, {"none": 1.0 + warm, "short": 1.0, "long": 1.2 - warm})
+        return replace(dress, extent=sleeves), NOTHING, NOTHING
+    kinds = {
+        "t-shirt": 3.4 * warm + 0.4,
+        "shirt": 1.6,
+        "polo": 1.0 * warm,
+        "sweater": 1.6 * (1.2 - warm),
+        "hoodie": 1.4 * (1.2 - warm),
+        "jacket": 2.0 * (1.3 - warm),
+        "coat": 1.5 * (1.1 - warm),
+        "suit": 0.7,
+        "tank top": 0.7 * warm,
+    }
+    if sex == "female":
+        kinds |= {"blouse": 1.5, "tank top": 1.3 * warm, "suit": 0.25, "polo": 0.4 * warm}
+    kind = draw(rng, kinds)
+    sleeves = {"t-shirt": "short", "polo": "short", "tank top": "none"}.get(kind, "long")
+    if kind in ("shirt", "blouse"):
+        sleeves = "short" if rng.random() < 0.25 + 0.4 * warm else "long"
+    upper = replace(_plain(rng, kind, colours), extent=sleeves)
+    patterns: dict[str, dict[str, float]] = {
+        "t-shirt": {"plain": 5, "striped": 2, "logo": 2.4, "block": 0.8, "dotted": 0.3},
+        "shirt": {"plain": 4, "plaid": 3, "vertical": 1.2},
+        "polo": {"plain": 4, "striped": 2, "block": 0.8},
+        "blouse": {"plain": 4, "dotted": 1.5, "striped": 1},
+        "sweater": {"plain": 4, "striped": 1.6, "block": 0.6},
+        "hoodie": {"plain": 4, "logo": 1.6, "block": 0.8},
+        "jacket": {"plain": 5, "block": 1.2},
+        "tank top": {"plain": 4, "striped": 1},
+    }
+    upper = _accented(rng, upper, draw(rng, patterns.get(kind, {"plain": 1})))
+    outer = NOTHING
+    if kind in ("t-shirt", "shirt", "polo", "blouse") and rng.random() < 0.34 * (1.5 - warm):
+        outer = _plain(rng, draw(rng, {"jacket": 3, "coat": 1, "suit": 1, "cardigan": 1}), colours)
+        while _distance(COLOURS[outer.colour], COLOURS[upper.colour]) < 60:
+            outer = _plain(rng, outer.kind, colours)
+        outer = replace(outer, extent="long")
+    return upper, outer, _lower(rng, look, sex)
+
+
+def _lower(rng: np.random.Generator, look: Look, sex: str) -> Item:
+    warm = look.warmth
+    kinds = {"trousers": 2.6, "jeans": 3.0, "shorts": 2.0 * warm, "sweatpants": 0.7}
+    if sex == "female":
+        kinds = {
+            "trousers": 1.6,
+            "jeans": 2.4,
+            "shorts": 1.4 * warm,
+            "skirt": 1.8,
+            "leggings": 1.4,
+            "capris": 0.9 * warm,
+        }
+    kind = draw(rng, kinds)
+    item = _plain(rng, kind, _JEANS_COLOURS if kind == "jeans" else _tinted(look, _LOWER_COLOURS))
+    if kind == "jeans":
+        grey = sum(item.rgb) / 3
+        muted = tuple(int(0.72 * c + 0.28 * grey) for c in item.rgb)
+        item = replace(item, rgb=(muted[0], muted[1], muted[2]))
+    extent = {"shorts": "short", "capris": "knee"}.get(kind, "long")
+    if kind == "skirt":
+        extent = draw(rng, {"short": 1.2, "knee": 1.4, "long": 0.7})
+    item = replace(item, extent=extent)
+    if kind in ("shorts", "skirt") and rng.random() < 0.2:
+        item = _accented(rng, item, draw(rng, {"plaid": 1, "striped": 0.5, "dotted": 0.5}))
+    elif kind == "sweatpants" and rng.random() < 0.6:
+        item = _accented(rng, item, "block")
+    return item
+
+
+def _hair(rng: np.random.Generator, sex: str, age: str) -> Item:
+    colours = {"black": 4.0, "brown": 2.4, "blond": 1.3, "grey": 0.15, "red": 0.4}
+    if age == "old":
+        colours["grey"] = 9.0
+    colour = draw(rng, colours)
+    rgb = _shifted(rng, _HAIR_RGB[colour], 7)
+    if sex == "male":
+        kind = draw(rng, {"short": 7.0, "bald": 1.0, "medium": 1.4, "ponytail": 0.25})
+    else:
+        kind = draw(rng, {"short": 1.0, "medium": 2.0, "long": 3.4, "ponytail": 2.4, "bun": 1.2})
+    return Item(kind, "none" if kind == "bald" else colour, rgb)
+
+
+def _headwear(rng: np.random.Generator, look: Look) -> Item:
+    if rng.random() >= look.headwear_rate:
+        return NOTHING
+    kind = draw(rng, {"cap": 2.4, "hat": 1.0, "beanie": 1.6 * (1.2 - look.warmth)})
+    return _plain(rng, kind, _BAG_COLOURS)
+
+
+def _shoes(rng: np.random.Generator, look: Look, sex: str) -> Item:
+    if sex == "male":
+        kinds = {"sneakers": 4.5, "leather shoes": 2.0, "boots": 0.8, "sandals": 0.9 * look.warmth}
+    else:
+        kinds = {
+            "sneakers": 3.0,
+            "flats": 1.4,
+            "heels": 1.2,
+            "boots": 1.3,
+            "sandals": 1.4 * look.warmth,
+        }
+    kind = draw(rng, kinds)
+    muted = {"black": 3.0, "brown": 2.0, "beige": 0.8, "grey": 0.6, "red": 0.4}
+    return _plain(rng, kind, _SHOE_COLOURS if kind in ("sneakers", "flats") else muted)
+
+
+def _bag(rng: np.random.Generator, look: Look, sex: str) -> Item:
+    if rng.random() >= look.bag_rate:
+        return NOTHING
+    kinds = {"backpack": 3.4, "crossbody bag": 1.6, "shoulder bag": 1.0, "suitcase": 0.4}
+    if sex == "female":
+        kinds |= {"backpack": 2.2, "shoulder bag": 2.0, "handbag": 1.8}
+    return _plain(rng, draw(rng, kinds), _BAG_COLOURS)
+
+
+def _carried(rng: np.random.Generator) -> Item:
+    if rng.random() >= 0.2:
+        return NOTHING
+    kind = draw(rng, {"shopping bag": 2.0, "box": 0.7, "folder": 1.0, "bottle": 0.8})
+    return _plain(rng, kind, {"white": 3, "red": 1, "blue": 1, "brown": 1, "yellow": 1, "green": 1})

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pytest
+
+from crosswalk.config.constructors import check_node, construct, did_you_mean, locate
+
+
+class Loss(Protocol):
+    def __call__(self, value: float) -> float: ...
+
+
+def example(
+    number: int = 1,
+    share: float = 0.5,
+    name: str = "a",
+    flag: bool = False,
+    maybe: int | None = None,
+    mode: Literal["val", "official"] = "val",
+    size: tuple[int, int] = (1, 2),
+    words: Sequence[str] = (),
+    table: Mapping[str, int] | None = None,
+    folder: str | Path = ".",
+    loss: Loss | None = None,
+    make: Callable[[int], int] | None = None,
+    anything: Any = None,  # noqa: ANN401
+    elsewhere: Unknown = None,  # type: ignore[name-defined] # noqa: F821
+) -> dict[str, Any]:
+    return locals()
+
+
+def takes_one(number: int) -> int:
+    return number
+
+
+EXAMPLE = f"{__name__}.example"
+
+
+def node(**arguments: object) -> dict[str, Any]:
+    return {"_target_": EXAMPLE, **arguments}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"number": 3},
+        {"share": 1},
+        {"share": 1e-3},
+        {"flag": True},
+        {"maybe": None},
+        {"maybe": 2},
+        {"mode": "official"},
+        {"size": [3, 4]},
+        {"words": []},
+        {"words": ["a", "b"]},
+        {"table": {"a": 1}},
+        {"folder": "x"},
+        {"loss": {"_target_": EXAMPLE}},
+        {"make": {"_target_": EXAMPLE, "_partial_": True}},
+        {"anything": [{"a": None}]},
+        {"elsewhere": 3},
+    ],
+)
+def test_a_value_of_the_annotated_type_passes(arguments: dict[str, Any]) -> None:
+    check_node(node(**arguments), "x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"number": 1.5}, r"x\.number=1\.5 is of type float; .*example takes int"),
+        ({"number": True}, r"x\.number=True is of type bool; .* takes int"),
+        ({"number": None}, r"x\.number=None is of type NoneType; .* takes int"),
+        ({"share": "hot"}, r"x\.share='hot' is of type str; .* takes float"),
+        ({"share": True}, r"x\.share=True is of type bool"),
+        ({"name": 3}, r"x\.name=3 is of type int; .* takes str"),
+        ({"flag": "yes"}, r"x\.flag='yes' is of type str; .* takes bool"),
+        ({"flag": 1}, r"x\.flag=1 is of type int; .* takes bool"),
+        ({"maybe": "2"}, r"x\.maybe='2' .* takes int \| None"),
+        ({"mode": "test"}, r"x\.mode='test' .* takes Literal\['val', 'official'\]"),
+        ({"size": [1]}, r"x\.size=\[1\] is of type list; .* takes tuple\[int, int\]"),
+        ({"size": [1, "b"]}, r"x\.size=\[1, 'b'\]"),
+        ({"words": "abc"}, r"x\.words='abc' .* takes Sequence\[str\]"),
+        ({"words": [1]}, r"x\.words=\[1\]"),
+        ({"table": {"a": "b"}}, r"x\.table="),
+        ({"folder": 3}, r"x\.folder=3 .* takes str \| Path"),
+        ({"loss": "tal"}, r"x\.loss='tal'"),
+        ({"make": "tal"}, r"x\.make='tal'"),
+        ({"number": {"_target_": EXAMPLE}}, r"x\.number="),
+        ({"nummber": 3}, r"x\.nummber is not an argument of .* Did you mean x\.number\?"),
+        ({"anything": node(share="x")}, r"x\.anything\.share='x'"),
+        ({"anything": [node(share="x")]}, r"x\.anything\.0\.share='x'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_the_expected_type(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_node(node(**arguments), "x")
+
+
+def test_a_missing_argument_is_named_unless_it_is_given_or_waited_for() -> None:
+    needy = {"_target_": f"{__name__}.takes_one"}
+
+    check_node(needy, "x", frozenset({"number"}))
+    check_node({**needy, "_partial_": True}, "x")
+    with pytest.raises(ValueError, match=r"x\.number has no value"):
+        check_node(needy, "x")
+
+
+def test_a_target_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValueError, match=r"method\.loss\._target_=crosswalk\.nothing\.At names"):
+        locate("crosswalk.nothing.At", "method.loss")
+    with pytest.raises(ValueError, match="names nothing"):
+        locate("crosswalk.config.compose.nothing", "x")
+
+
+def test_nested_nodes_become_objects_and_partials() -> None:
+    built = construct(
+        node(anything=[node(number=7)], make={**node(number=2), "_partial_": True}), {}
+    )
+
+    assert built["anything"][0]["number"] == 7
+    assert built["make"](share=0.25)["number"] == 2
+    assert built["make"](share=0.25)["share"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("word", "candidates", "expected"),
+    [
+        ("methd", ["method", "data"], " Did you mean method?"),
+        ("cuhk", ["cuhk_pedes", "icfg_pedes"], " Did you mean cuhk_pedes?"),
+        (
+            "temperature",
+            ["seed", "method.loss.temperature"],
+            " Did you mean method.loss.temperature?",
+        ),
+        ("data.foo", ["data.root", "data.seed"], ""),
+        ("zzz", ["method"], ""),
+        ("", ["method"], ""),
+    ],
+)
+def test_the_nearest_candidate_is_suggested(
+    word: str, candidates: list[str], expected: str
+) -> None:
+    assert did_you_mean(word, candidates) == expected

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import inspect
+
+import lightning.pytorch as L
+import pytest
+from lightning.pytorch.strategies import DDPStrategy
+
+from crosswalk.config.trainer_arguments import num_processes, trainer_keys, trainer_settings
+
+
+def test_keys_read_from_the_source_are_those_of_the_constructor() -> None:
+    assert set(trainer_keys()) == set(inspect.signature(L.Trainer).parameters)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [
+        ({"devices": 1}, 1),
+        ({"devices": 3, "num_nodes": 2}, 6),
+        ({"devices": "4"}, 4),
+        ({"devices": [0, 2]}, 2),
+        ({"devices": "0,1,5"}, 3),
+        ({"accelerator": "cpu", "devices": "auto"}, 1),
+        ({"accelerator": "cpu", "devices": -1, "num_nodes": 2}, 2),
+    ],
+)
+def test_processes_are_devices_times_nodes(trainer: dict[str, object], expected: int) -> None:
+    assert num_processes(trainer) == expected
+
+
+def test_one_process_gets_no_strategy() -> None:
+    assert trainer_settings({"devices": 1, "strategy": "auto"})["strategy"] == "auto"
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_spawn"])
+def test_several_processes_keep_their_own_buffers(strategy: str) -> None:
+    settings = trainer_settings({"accelerator": "cpu", "devices": 2, "strategy": strategy})
+
+    assert isinstance(settings["strategy"], DDPStrategy)
+    assert settings["strategy"]._ddp_kwargs["broadcast_buffers"] is False
+    assert settings["strategy"]._start_method == ("spawn" if "spawn" in strategy else "popen")
+
+
+def test_a_wrong_type_is_named_by_its_key() -> None:
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs='ten' is of type str"):
+        trainer_settings({"max_epochs": "ten"})

@@ -1,0 +1,221 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crosswalk.data.pipeline.datasets import (
+    GalleryDataset,
+    PairDataset,
+    QueryDataset,
+    SomeImages,
+    check_batch_size,
+    check_choice,
+    height_and_width,
+    ids_of,
+    labelled,
+    records_fingerprint,
+    switch,
+    synthetic_folder,
+    synthetic_settings,
+    without_broken,
+)
+from crosswalk.data.pipeline.loaders import BatchRequest
+from crosswalk.data.pipeline.plans import Index
+from crosswalk.data.readers.records import Record
+from crosswalk.draws import sample_key
+
+
+class NumberedImages:
+    """Images whose every pixel is their place."""
+
+    def __init__(self, number: int, broken: dict[int, str] | None = None) -> None:
+        self.number = number
+        self.broken = broken or {}
+
+    def __len__(self) -> int:
+        return self.number
+
+    def read(self, index: Index) -> Tensor:
+        return torch.from_numpy(index.astype(np.uint8))[:, None, None, None].expand(-1, 3, 2, 1)
+
+
+def request(*samples: int, seed: int | None = None) -> BatchRequest:
+    return BatchRequest(np.array(samples, dtype=np.int64), seed, epoch=2, pass_=1)
+
+
+def values(image: Tensor) -> list[int]:
+    return image[:, 0, 0, 0].tolist()
+
+
+TOKENS = torch.tensor([[9, 7, 0], [9, 5, 7], [9, 0, 0], [9, 4, 0]])
+
+
+@pytest.mark.parametrize("samples", [(3, 0, 3), (1,), ()])
+def test_a_pair_batch_holds_the_image_caption_and_ids_of_each_sample(
+    samples: tuple[int, ...],
+) -> None:
+    dataset = PairDataset(
+        NumberedImages(3),
+        TOKENS,
+        image_of_sample=np.array([2, 0, 0, 1]),
+        person_id=np.array([11, 12, 13, 14]),
+        camera_id=np.array([1, 2, 3, 4]),
+    )
+
+    batch = dataset.__getitems__(request(*samples, seed=6))
+
+    assert values(batch.image) == [[2, 0, 0, 1][n] for n in samples]
+    assert batch.image_index.tolist() == [[2, 0, 0, 1][n] for n in samples]
+    assert batch.phrases is None
+    assert batch.tokens.tolist() == [TOKENS[n].tolist() for n in samples]
+    assert batch.length.tolist() == [[2, 3, 1, 2][n] for n in samples]
+    assert batch.person_id.tolist() == [11 + n for n in samples]
+    assert batch.camera_id.tolist() == [1 + n for n in samples]
+    assert batch.sample_index.tolist() == list(samples)
+    assert torch.equal(batch.key, sample_key(6, 2, 1, batch.sample_index))
+    assert len(dataset) == 4
+
+
+@pytest.mark.parametrize("samples", [(3, 0, 3), (1,), ()])
+def test_a_pair_batch_holds_the_phrases_of_each_caption(samples: tuple[int, ...]) -> None:
+    phrases = torch.tensor([[1, 2], [0, 0], [2, 0], [3, 1]])
+    dataset = PairDataset(
+        NumberedImages(3),
+        TOKENS,
+        image_of_sample=np.array([2, 0, 0, 1]),
+        person_id=np.arange(4),
+        camera_id=np.arange(4),
+        phrases=phrases,
+    )
+
+    batch = dataset.__getitems__(request(*samples, seed=6))
+
+    assert batch.phrases.tolist() == [phrases[n].tolist() for n in samples]
+
+
+@pytest.mark.parametrize("samples", [(2, 0), ()])
+def test_a_gallery_batch_holds_the_image_and_ids_of_each_sample(samples: tuple[int, ...]) -> None:
+    dataset = GalleryDataset(
+        NumberedImages(3), person_id=np.array([7, 5, 7]), camera_id=np.array([2, 2, 1])
+    )
+
+    batch = dataset.__getitems__(request(*samples))
+
+    assert values(batch.image) == list(samples)
+    assert batch.person_id.tolist() == [[7, 5, 7][n] for n in samples]
+    assert batch.camera_id.tolist() == [[2, 2, 1][n] for n in samples]
+    assert batch.sample_index.tolist() == list(samples)
+    assert batch.key is None
+    assert len(dataset) == 3
+
+
+def test_a_caption_batch_has_no_camera() -> None:
+    batch = QueryDataset(TOKENS, person_id=np.array([5, 6, 7, 8])).__getitems__(request(3, 1))
+
+    assert batch.tokens.tolist() == [[9, 4, 0], [9, 5, 7]]
+    assert batch.length.tolist() == [2, 3]
+    assert batch.person_id.tolist() == [8, 6]
+    assert batch.camera_id.tolist() == [-1, -1]
+    assert batch.sample_index.tolist() == [3, 1]
+
+
+def test_images_that_cannot_be_read_are_left_out_with_their_records() -> None:
+    records = [Record(Path(f"{n}.jpg"), n) for n in range(5)]
+
+    images, kept = without_broken(NumberedImages(5, {0: "missing", 3: "empty"}), records)
+
+    assert [record.person_id for record in kept] == [1, 2, 4]
+    assert values(images.read(np.array([2, 0, 2]))) == [4, 1, 4]
+    assert len(images) == 3
+    assert images.broken == {}
+
+
+def test_some_images_may_be_none() -> None:
+    images = SomeImages(NumberedImages(2), np.array([], dtype=np.int64))
+
+    assert len(images) == 0
+
+
+def test_only_training_records_are_labelled_from_zero() -> None:
+    records = [Record(Path(f"{n}.jpg"), n, n) for n in (30, 7, 30, 12)]
+
+    assert ids_of(labelled("train", records))[0].tolist() == [2, 0, 2, 1]
+    assert ids_of(labelled("gallery", records))[0].tolist() == [30, 7, 30, 12]
+    assert ids_of(labelled("train", records))[1].tolist() == [30, 7, 30, 12]
+    assert ids_of([])[0].dtype == np.int64
+
+
+def test_the_fingerprint_follows_names_splits_facts_and_order() -> None:
+    def fingerprint(*names: str, split: str = "train", camera: int = 1, root: str = "a") -> str:
+        records = [(split, Record(Path(root, name), 3, camera)) for name in names]
+        return records_fingerprint(records, Path(root), lambda r: (r.person_id, r.camera_id))
+
+    same = {fingerprint("x.jpg", "y.jpg"), fingerprint("x.jpg", "y.jpg", root="b/c")}
+    others = {
+        fingerprint("y.jpg", "x.jpg"),
+        fingerprint("x.jpg"),
+        fingerprint("x.jpg", "y.jpg", split="query"),
+        fingerprint("x.jpg", "y.jpg", camera=2),
+    }
+
+    assert len(same) == 1
+    assert len(same | others) == 5
+    assert len(same.pop()) == 16
+
+
+def test_synthetic_people_are_made_once_below_the_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path))
+    made: list[dict[str, Any]] = []
+
+    def synthesize(folder: Path, **settings: object) -> None:
+        made.append(settings)
+        (folder / "image.jpg").touch()
+
+    folders = [
+        synthetic_folder("images", {"size": size, "seed": 3}, synthesize, version)
+        for size, version in (("toy", 2), ("toy", 2), ("full", 2), ("toy", 3))
+    ]
+
+    assert [folder.relative_to(tmp_path / "synthetic").as_posix() for folder in folders] == [
+        "images-toy-3-v2",
+        "images-toy-3-v2",
+        "images-full-3-v2",
+        "images-toy-3-v3",
+    ]
+    assert made == [{"size": size, "seed": 3} for size in ("toy", "full", "toy")]
+    assert all((folder / "image.jpg").exists() for folder in folders)
+
+
+def test_settings_of_synthetic_people_have_defaults_and_known_names() -> None:
+    defaults = {"layout": "market1501", "size": "toy", "seed": 0}
+
+    assert synthetic_settings({"seed": 5}, defaults, "some") == {**defaults, "seed": 5}
+    with pytest.raises(ValueError, match=r"no \['sed'\]; its keys are layout, size and seed"):
+        synthetic_settings({"sed": 5}, defaults, "some")
+    with pytest.raises(ValueError, match=r"data\.root is missing.*data=some"):
+        synthetic_settings(None, defaults, "some")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(True, True), (False, False), ("on", True), ("off", False)]
+)
+def test_switches_are_words_or_booleans(given: bool | str, expected: bool) -> None:
+    assert switch("data.cache", given) is expected
+
+
+def test_wrong_settings_are_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.cache=yes should be on or off"):
+        switch("data.cache", "yes")
+    with pytest.raises(ValueError, match=r"data\.sweep=all does not exist. There are: a, b\."):
+        check_choice("data.sweep", "all", ("a", "b"))
+    for size in ((4,), (4, 2, 1), (4, 0)):
+        with pytest.raises(ValueError, match=r"data\.image_size=.*, for instance \[8, 4\]"):
+            height_and_width(size, example="[8, 4]")
+    with pytest.raises(ValueError, match=r"data\.batch_size=2 does not split over 3 processes"):
+        check_batch_size(2, world_size=3)
+    check_batch_size(3, world_size=3)

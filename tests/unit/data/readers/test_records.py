@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+
+from crosswalk.data.readers.records import (
+    Record,
+    Splits,
+    count,
+    count_deviations,
+    relabel,
+    repeated_images,
+    with_notices,
+)
+
+
+def records(*ids: int) -> tuple[Record, ...]:
+    return tuple(Record(Path(f"{n}.jpg"), id_, captions=("a",)) for n, id_ in enumerate(ids))
+
+
+def splits_of(
+    train: tuple[Record, ...] = (),
+    val: tuple[Record, ...] = (),
+    test: tuple[Record, ...] = (),
+    published: dict[str, dict[str, int]] | None = None,
+) -> Splits:
+    return Splits("own", Path(), "pairs.csv", train, val, test, published=published)
+
+
+@pytest.mark.parametrize(
+    ("person_ids", "labels"),
+    [
+        ([5], {5: 0}),
+        ([4, 1, 4, 2], {1: 0, 2: 1, 4: 2}),
+        ([0, 1, 2], {0: 0, 1: 1, 2: 2}),
+        ([], {}),
+        ([12, 2, 100, -1], {-1: 0, 2: 1, 12: 2, 100: 3}),
+    ],
+)
+def test_labels_have_no_gaps_and_follow_the_ids(
+    person_ids: list[int], labels: dict[int, int]
+) -> None:
+    assert relabel(person_ids) == labels
+
+
+def test_people_images_and_captions_are_counted() -> None:
+    found = count([Record(Path("1"), 7, captions=("a", "b", "c")), *records(7, 8, 8)])
+
+    assert found == {"person_ids": 2, "images": 4, "captions": 6}
+
+
+def test_only_counts_that_differ_are_told() -> None:
+    published = {"train": {"person_ids": 2, "images": 3}, "test": {"person_ids": 1_200}}
+
+    sentences = count_deviations(splits_of(train=records(1, 2), published=published))
+
+    assert sentences == [
+        "train has 2 images, expected 3.",
+        "test has 0 person ids, expected 1,200.",
+    ]
+
+
+def test_without_known_counts_nothing_deviates() -> None:
+    assert count_deviations(splits_of(train=records(1))) == []
+
+
+def test_people_in_two_splits_are_told() -> None:
+    splits = with_notices(splits_of(records(1, 2, 3), records(4), records(2, 3)))
+
+    assert len(splits.notices) == 1
+    assert splits.notices[0].startswith("train and test share 2 person ids")
+    assert "crosswalk data check" in splits.notices[0]
+
+
+def test_an_image_named_twice_is_found_once() -> None:
+    twice = Record(Path("b.jpg"), 1)
+
+    assert repeated_images([twice, Record(Path("a.jpg"), 1), twice, twice]) == [Path("b.jpg")]
+
+
+def test_splits_are_walked_in_the_order_train_val_test() -> None:
+    splits = splits_of(records(1), records(2), records(3, 4))
+
+    walked = [(name, record.person_id) for name, record in splits]
+
+    assert walked == [("train", 1), ("val", 2), ("test", 3), ("test", 4)]
+
+
+def test_an_unknown_split_is_refused_with_the_choice() -> None:
+    with pytest.raises(ValueError, match="no split 'dev'; choose one of train, val, test"):
+        splits_of().split("dev")

@@ -1,0 +1,273 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crosswalk.cli import main
+from crosswalk.lab.claims import Failure
+from crosswalk.lab.launch import CodeChanged
+from crosswalk.lab.plan import Plan, make_plan
+from crosswalk.lab.pool import Pool
+from crosswalk.lab.tables import command
+from crosswalk.lab.tables.command import Request, check_data, run_ablation
+from crosswalk.lab.tables.manifest import read_manifest
+from crosswalk.lab.tables.table_files import with_overrides
+from tests.unit.lab.fake_runs import (
+    CODE,
+    MANIFEST,
+    finish,
+    write_fake_queries,
+    write_manifest,
+)
+
+EXPERIMENTS = Path(__file__).parents[4] / "experiments"
+RESULTS = {
+    "best": {
+        "epoch": 2,
+        **{"test/rank1": 0.5, "test/map": 0.75},
+        **{"test/view/global/rank1": 0.0, "test/view/global/map": 5 / 12},
+    }
+}
+Ablate = Callable[..., int]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return write_manifest(tmp_path)
+
+
+@pytest.fixture
+def ablate(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Ablate:
+    """Return the command on a table of ours; its runs are finished folders at once."""
+    monkeypatch.setattr(command, "code_digest", lambda: CODE)
+
+    def run_at_once(
+        plan: Plan, slots: object, board: object, *, on_done: Callable, **_: object
+    ) -> list[Failure]:
+        for run in plan.missing():
+            if run.rows[0].name == "bad":
+                return [Failure(run, "it ended with status 2", Path("log"), ("no images",))]
+            finish(run.folder, config=dict(run.config), results=RESULTS)
+            write_fake_queries(run.folder, [2, 0, 1], index=[7, 5, 3])
+            on_done(run)
+        return []
+
+    monkeypatch.setattr(command, "run_locally", run_at_once)
+    return lambda *words: main(
+        ["ablate", str(table), "--output-dir", str(tmp_path / "runs"), *words]
+    )
+
+
+def test_a_dry_run_says_what_would_be_run_and_runs_nothing(
+    ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablate("--dry-run", "--seeds", "5", "trainer.max_epochs=1") == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "A table",
+        "On synthetic_pairs: 2 runs, of which 0 are finished and 2 are left.",
+        "How long that takes is not known yet: no run of this method and data has ended yet.",
+        "crosswalk train method=rde data=synthetic_pairs trainer.max_epochs=1 seed=5",
+        "crosswalk train method=rde data=synthetic_pairs trainer.max_epochs=1 division=off seed=5",
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_table_is_run_printed_and_written(
+    ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablate() == 0
+
+    said = capsys.readouterr().out
+    assert "4 runs, of which 0 are finished and 4 are left" in said
+    assert "50.00 ± 0.00" in said
+    tables = tmp_path / "runs" / "ablations" / "tables"
+    assert {path.name for path in tables.iterdir()} == {
+        *("rde-two.json", "rde-two.md", "rde-two.html", "rde-two.queries.npz"),
+    }
+    assert len(json.loads((tables / "rde-two.json").read_text())["runs"]) == 4
+
+
+def test_a_second_time_nothing_is_left_and_the_table_can_be_kept(
+    ablate: Ablate, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ablate()
+    capsys.readouterr()
+
+    assert ablate("--save") == 0
+
+    said = capsys.readouterr().out
+    assert "4 runs, of which 4 are finished and 0 are left.\nNothing is left to run." in said
+    kept = table.parent / "results"
+    assert f"Kept: {kept / 'two.json'}" in said
+    assert {path.name for path in kept.iterdir()} == {"two.json", "two.md", "two.queries.npz"}
+
+
+def test_what_other_code_finished_is_run_again_unless_any_code_will_do(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ablate()
+    monkeypatch.setattr(command, "code_digest", lambda: "ffffff112233")
+    capsys.readouterr()
+
+    ablate("--dry-run")
+    assert "4 are left.\nOf those left, 4 were finished by other code" in capsys.readouterr().out
+    ablate("--any-code")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "4 are finished and 0 are left" in said
+    assert CODE in said or "other code" in said
+
+
+def test_the_table_as_it_stands_can_be_shown(
+    ablate: Ablate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablate("--show") == 0
+    assert "not run" in capsys.readouterr().out
+    ablate("--row", "full", "--seeds", "1")
+    capsys.readouterr()
+
+    assert ablate("--show") == 0
+
+    said = capsys.readouterr().out
+    assert "not run" in said
+    assert "50.00" in said
+
+
+@pytest.mark.parametrize("overrides", [(), ("trainer.max_epochs=2",)], ids=str)
+def test_results_that_were_kept_are_shown_where_nothing_was_run(
+    ablate: Ablate,
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
+) -> None:
+    ablate("--save", *overrides)
+    capsys.readouterr()
+
+    assert main(["ablate", str(table), "--show", "--output-dir", str(tmp_path / "other")]) == 0
+
+    said = capsys.readouterr().out
+    assert f"these are the results in {table.parent / 'results'}" in said
+    assert "50.00 ± 0.00" in said
+
+
+def test_a_failed_run_gives_status_1_and_the_rest_of_the_table(
+    ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_manifest(tmp_path, MANIFEST.replace("name: no division", "name: bad"))
+
+    assert ablate("--seeds", "1") == 1
+
+    said = capsys.readouterr()
+    assert "failed: bad, seed 1: it ended with status 2; see log" in said.err
+    assert "50.00" in said.out
+
+
+def test_code_that_was_changed_meanwhile_gives_status_1(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def changed(*_: object, **__: object) -> list[Failure]:
+        raise CodeChanged("the code was changed")
+
+    monkeypatch.setattr(command, "run_locally", changed)
+
+    assert ablate() == 1
+    assert "crosswalk: the code was changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--row", "ful"], "Did you mean full? It has: full; one view; no division"),
+        (
+            ["--seeds", "1,b"],
+            "write different whole numbers, such as 1,2,3. The table's are",
+        ),
+        (["--seeds", "2,2"], "write different whole numbers"),
+        (["--data", "cuhk"], "--data cuhk does not exist. Did you mean cuhk_pedes"),
+        (["data=cuhk_pedes"], "choose the data with --data"),
+        (["--jobs", "-1"], "--jobs -1"),
+        (["--jobs", "3", "--devices", "0,1"], "3 runs at a time with 1 devices each"),
+        (["--devices", "0,1,2", "--jobs", "2", "trainer.devices=2"], "2 runs at a time with 2"),
+        (["--slurm", "partition=gpu"], "add --launcher slurm"),
+        (["--launcher", "slurm", "--devices", "0"], "--devices is about this machine"),
+        (["trainer.num_nodes=2", "trainer.devices=1"], "start the table with --launcher slurm"),
+        (["trainer.max_epoch=1"], "row 'full': trainer.max_epoch=1: Lightning's Trainer has no"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(
+    ablate: Ablate,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    assert ablate(*words) == 2
+
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_table_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ablate", "nowhere.yaml"]) == 2
+
+    assert "nowhere.yaml does not exist" in capsys.readouterr().err
+
+
+def test_names_of_rows_and_what_slurm_is_asked_for_are_no_overrides(
+    ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_manifest(tmp_path, MANIFEST.replace("name: no division", "name: margin=0.1"))
+
+    assert ablate("--row", "margin=0.1", "--dry-run", "--seeds=3") == 0
+
+    assert capsys.readouterr().out.splitlines()[-1].endswith("division=off seed=3")
+
+
+def test_other_data_make_a_table_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = MANIFEST.replace("data=synthetic_pairs", "data=cuhk_pedes")
+    path = write_manifest(tmp_path, text + "synthetic: [trainer.max_epochs=1]\n")
+    words = ["--data", "synthetic_pairs", "--dry-run", "--output-dir", str(tmp_path / "runs")]
+
+    assert main(["ablate", str(path), *words]) == 0
+
+    assert "data=synthetic_pairs trainer.max_epochs=1 seed=1" in capsys.readouterr().out
+    moved = read_manifest(path).with_data("synthetic_pairs")
+    assert (moved.name, moved.committed_path.name) == (
+        "rde-two-synthetic_pairs",
+        "two.synthetic_pairs.json",
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "data", "overrides"),
+    [
+        ("rde/table2", "synthetic_pairs", ()),
+        ("rde/table2", "", ("data.root=/datasets",)),
+        ("mar/table3_market", "synthetic_transfer", ()),
+        ("mar/table3_market", "", ("data.source.root=/a", "data.target.root=/b")),
+    ],
+)
+def test_a_table_with_data_may_start(
+    tmp_path: Path, table: str, data: str, overrides: tuple[str, ...]
+) -> None:
+    manifest = read_manifest(EXPERIMENTS / f"{table}.yaml")
+    manifest = with_overrides(manifest.with_data(data) if data else manifest, overrides)
+    plan = make_plan(manifest, Pool(tmp_path, code=CODE), seeds=[1])
+
+    check_data(plan.wanted[0])
+
+    assert plan.wanted[0].config["choices"]["data"] == (data or manifest.published_data)
+
+
+@pytest.mark.parametrize("table", ["rde/table2", "mar/table3_market"])
+def test_a_table_without_its_data_starts_nothing(tmp_path: Path, table: str) -> None:
+    path = EXPERIMENTS / f"{table}.yaml"
+
+    with pytest.raises(ValueError, match=r"needs data\.root=<folder of the data set>"):
+        run_ablation(Request(path, output_dir=tmp_path))
+
+    assert not list(tmp_path.rglob("*.log"))

@@ -1,0 +1,206 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from crosswalk.lab import pool as pool_module
+from crosswalk.lab.pool import (
+    CodeOnDisk,
+    Pool,
+    config_digest,
+    is_running,
+    remove_half_made,
+)
+from crosswalk.lab.run_results import run_result, total_seconds
+from crosswalk.run.code_digest import code_digest
+from crosswalk.run.run_folder import RunFolder
+from tests.unit.lab.fake_runs import CODE, fake_config, finish
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    return Pool(tmp_path / "ablations", code=CODE)
+
+
+def test_a_run_is_named_by_method_data_configuration_and_code(pool: Pool) -> None:
+    digest = config_digest(fake_config())
+
+    assert pool.folder(fake_config()).name == f"rde-toy-{digest}-c0de00"
+    assert pool.run_name(fake_config()) == f"{digest}-c0de00"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "it"},
+        {"output_dir": "elsewhere"},
+        {"resume": True},
+        {"tags": ["paper"]},
+        {"logger": {"wandb": {"project": "it"}}},
+        {"choices": {"method": "rde", "data": "toy", "logger": "wandb"}},
+    ],
+)
+def test_what_does_not_change_a_number_makes_no_other_run(change: dict) -> None:
+    assert config_digest(fake_config(**change)) == config_digest(fake_config())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trainer": {"max_epochs": 3}},
+        {"data": {"root": "/datasets"}},
+        {"method": {"margin": 0.1}},
+        {"choices": {"method": "rde", "data": "toy", "logger": "csv", "loss": "info_nce"}},
+    ],
+)
+def test_any_other_key_makes_another_run(change: dict) -> None:
+    assert config_digest(fake_config(**change)) != config_digest(fake_config())
+    assert config_digest(fake_config(seed=2)) != config_digest(fake_config())
+
+
+def test_a_run_is_finished_only_with_the_same_configuration_and_code(pool: Pool) -> None:
+    finish(pool.folder(fake_config()))
+    newer = Pool(pool.path, code="ffffff112233")
+
+    assert pool.finished(fake_config()) == pool.folder(fake_config())
+    assert pool.finished(fake_config(seed=2)) is None
+    assert newer.finished(fake_config()) is None
+    assert newer.finished(fake_config(), any_code=True) == pool.folder(fake_config())
+
+
+def test_of_several_codes_the_newest_run_is_taken(pool: Pool) -> None:
+    for code, ended in (("aaaaaa0", "2026-01-02"), ("bbbbbb0", "2026-01-03"), ("cccccc0", "2026")):
+        finish(Pool(pool.path, code=code).folder(fake_config()), code=code, ended=ended)
+
+    found = pool.finished(fake_config(), any_code=True)
+
+    assert found is not None
+    assert found.record()["code"] == "bbbbbb0"
+
+
+@pytest.mark.parametrize("missing", ["run.json", "results.json"])
+def test_a_run_that_was_killed_is_not_finished(pool: Pool, missing: str) -> None:
+    folder = finish(pool.folder(fake_config()))
+    (folder.path / missing).unlink()
+
+    assert pool.finished(fake_config()) is None
+    assert pool.finished(fake_config(), any_code=True) is None
+
+
+def test_a_run_whose_record_names_other_code_than_its_folder_is_not_finished(pool: Pool) -> None:
+    finish(pool.folder(fake_config()), code="ffffff112233")
+
+    assert pool.finished(fake_config()) is None
+
+
+def test_runs_of_the_same_method_and_data_are_found(pool: Pool) -> None:
+    for config in (fake_config(1), fake_config(2)):
+        finish(pool.folder(config))
+    other = fake_config(choices={"method": "rde", "data": "toy-2", "logger": "csv"})
+    finish(pool.folder(other))
+
+    assert {folder.name for folder in pool.of_method_and_data(fake_config(3))} == {
+        pool.folder(fake_config(1)).name,
+        pool.folder(fake_config(2)).name,
+    }
+
+
+def test_a_folder_without_its_configuration_is_removed(pool: Pool) -> None:
+    folder = pool.folder(fake_config())
+    folder.path.mkdir(parents=True)
+    (folder.path / "config.yaml.123.unfinished").write_text("seed: ")
+
+    remove_half_made(folder)
+
+    assert not folder.path.exists()
+
+
+def test_a_folder_with_a_configuration_stays(pool: Pool) -> None:
+    folder = finish(pool.folder(fake_config()))
+
+    remove_half_made(folder)
+
+    assert folder.is_finished
+
+
+def test_a_folder_of_something_else_is_not_removed(pool: Pool) -> None:
+    folder = pool.folder(fake_config())
+    folder.path.mkdir(parents=True)
+    folder.last_checkpoint.write_bytes(b"weeks of work")
+
+    with pytest.raises(ValueError, match=r"holds last\.ckpt and no config\.yaml"):
+        remove_half_made(folder)
+    assert folder.last_checkpoint.exists()
+
+
+def test_a_run_that_another_process_makes_is_seen(tmp_path: Path) -> None:
+    folder, hold = (
+        RunFolder(tmp_path),
+        (
+            "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
+            "print('locked', flush=True); sys.stdin.read()"
+        ),
+    )
+    assert not is_running(folder)
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+
+        assert is_running(folder)
+
+    assert not is_running(folder)
+
+
+def test_a_result_has_all_it_takes_to_repeat_it_and_no_place_or_name_of_a_machine(
+    pool: Pool,
+) -> None:
+    folder = finish(pool.folder(fake_config()))
+
+    result = run_result(folder, row="full", seed=1, overrides=("seed=1",), command="crosswalk")
+
+    assert (result.row, result.seed, result.overrides) == ("full", 1, ["seed=1"])
+    assert (result.config, result.code) == (config_digest(fake_config()), CODE)
+    assert result.seconds == 100
+    assert result.last_epoch == {"train/loss": 1.0}
+    assert result.results["best"]["test/rank1"] == 0.5
+    assert result.hardware == {"cpus": 2}
+    assert result.data == {"dataset": "toy", "source": {"n": 1}}
+    json.dumps(asdict(result))
+
+
+def test_a_killed_session_lasted_until_it_last_logged() -> None:
+    begin = "2026-01-01T10:00:00+00:00"
+    again, end = "2026-01-01T11:00:00+00:00", "2026-01-01T11:00:30+00:00"
+    sessions = [{"started": begin, "ended": None}, {"started": again, "ended": end}]
+    at_ten = 1767261600.0
+
+    assert total_seconds(sessions) == 30
+    assert total_seconds(sessions, [at_ten + 7, at_ten + 60, at_ten + 3610]) == 90
+
+
+def test_the_code_on_the_disk_is_that_of_this_process() -> None:
+    assert CodeOnDisk()() == code_digest()
+
+
+@pytest.mark.parametrize("half", ["def f(:\n", "f = '\0'\n"])
+def test_code_in_the_middle_of_a_change_is_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    """An exception here would end all runs of a table."""
+    monkeypatch.setattr(pool_module, "PACKAGE", tmp_path)
+    (tmp_path / "loss.py").write_text("def f(): pass\n")
+    on_disk = CodeOnDisk()
+    whole = on_disk()
+
+    (tmp_path / "loss.py").write_text(half)
+    os.utime(tmp_path / "loss.py", (1, 1))
+
+    assert on_disk() != whole

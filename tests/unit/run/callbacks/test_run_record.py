@@ -1,0 +1,137 @@
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crosswalk.run.callbacks.run_record import RunInterrupted, RunRecord, commit_of
+from crosswalk.run.run_folder import RunFolder
+
+
+def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no data"), RunRecord(RunFolder(tmp_path), seeds={}):
+        raise ValueError("no data")
+
+    record = RunFolder(tmp_path).record()
+    assert (record["status"], record["error"]) == ("failed", "ValueError: no data")
+    assert record["ended"] is not None
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_its_status_and_says_how_to_continue(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/crosswalk", "train", "name=two words"])
+    before = signal.getsignal(number)
+
+    with pytest.raises(RunInterrupted) as caught, RunRecord(RunFolder(tmp_path), seeds={}):
+        os.kill(os.getpid(), number)
+
+    assert caught.value.code == status
+    assert signal.getsignal(number) == before
+    assert RunFolder(tmp_path).record()["status"] == "interrupted"
+    assert "crosswalk train 'name=two words' resume=true" in capsys.readouterr().err
+
+
+def test_an_error_on_the_way_out_does_not_hide_the_interruption(tmp_path: Path) -> None:
+    def train() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise RuntimeError("a worker exited unexpectedly")
+
+    with pytest.raises(RunInterrupted), RunRecord(RunFolder(tmp_path), seeds={}):
+        train()
+
+    assert RunFolder(tmp_path).record()["status"] == "interrupted"
+
+
+def test_a_continued_run_keeps_start_command_and_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["crosswalk", "train"])
+    folder = RunFolder(tmp_path)
+    record = RunRecord(folder, seeds={"seed": 1})
+    with record:
+        record.update(data={"fingerprint": "abc"})
+    with pytest.raises(KeyError), record:
+        raise KeyError
+    first = folder.record()
+    monkeypatch.setattr(sys, "argv", ["crosswalk", "train", "resume=true"])
+
+    with RunRecord(folder, seeds={"seed": 1}):
+        during = folder.record()
+
+    assert (during["status"], during["error"], during["ended"]) == ("running", None, None)
+    after = folder.record()
+    assert [after[key] for key in ("started", "command", "data", "seeds")] == [
+        first["started"],
+        "crosswalk train",
+        {"fingerprint": "abc"},
+        {"seed": 1},
+    ]
+    assert [session["status"] for session in after["sessions"]] == [
+        "finished",
+        "failed",
+        "finished",
+    ]
+
+
+def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    with RunRecord(RunFolder(tmp_path), seeds={}) as record:
+        record.update(data={})
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_never_run_in_one_folder(tmp_path: Path) -> None:
+    code = (
+        "import fcntl, sys\n"
+        f"lock = open({str(tmp_path / '.lock')!r}, 'w')\n"
+        "fcntl.lockf(lock, fcntl.LOCK_EX)\n"
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        with (
+            pytest.raises(RuntimeError, match="another process is running in"),
+            RunRecord(RunFolder(tmp_path), seeds={}),
+        ):
+            pass
+
+        other.communicate()
+    with RunRecord(RunFolder(tmp_path), seeds={}):
+        assert json.loads((tmp_path / "run.json").read_text())["status"] == "running"
+
+
+def test_commit_and_changes_are_those_of_the_clone(tmp_path: Path) -> None:
+    def git(arguments: str) -> str:
+        options = "-c user.name=a -c user.email=a@example.org -c commit.gpgsign=false"
+        command = shlex.split(f"git -C {tmp_path} {options} {arguments}")
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    (tmp_path / "file").write_text("one")
+    git("add file")
+    git("commit -m one")
+
+    clean = commit_of(tmp_path)
+    (tmp_path / "file").write_text("two")
+    changed = commit_of(tmp_path)
+
+    assert clean == {"commit": git("rev-parse HEAD"), "dirty": False}
+    assert changed == {**clean, "dirty": True}

@@ -1,0 +1,195 @@
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosswalk.run.run_folder import (
+    CHILD_VARIABLE,
+    RunFolder,
+    create_run_folder,
+    differing_keys,
+    find_run_to_resume,
+    open_run_to_resume,
+    prepare_run_folder,
+    write_whole,
+)
+
+CONFIG: dict[str, Any] = {"seed": 1, "method": {"margin": 0.1, "views": ["a", "b"]}, "resume": None}
+OTHER: dict[str, Any] = {"seed": 2, "method": {"margin": 0.1, "views": ["a"]}, "resume": True}
+LAUNCHER_VARIABLES = (
+    CHILD_VARIABLE,
+    "LOCAL_RANK",
+    "RANK",
+    "MASTER_PORT",
+    "TORCHELASTIC_RUN_ID",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHER_VARIABLES:
+        monkeypatch.setenv(name, "")  # restored afterwards, even where the code sets it
+        monkeypatch.delenv(name)
+
+
+def finish(folder: RunFolder, status: str = "finished") -> None:
+    write_whole(folder.record_file, f'{{"status": "{status}"}}')
+
+
+def start(root: Path, config: dict[str, Any] = CONFIG, name: str | None = None) -> RunFolder:
+    folder = create_run_folder(root, "rde", "toy", name=name, config=config)
+    number = len(list(root.iterdir()))
+    os.utime(folder.config_file, (number, number))  # later runs are newer
+    return folder
+
+
+def test_a_run_without_a_name_is_named_by_the_time(tmp_path: Path) -> None:
+    first, second = start(tmp_path), start(tmp_path)
+
+    assert re.fullmatch(r"rde-toy-\d{8}-\d{6}", first.name)
+    assert first.path != second.path
+    assert first.config() == CONFIG
+
+
+def test_a_name_is_used_once(tmp_path: Path) -> None:
+    start(tmp_path, name="first")
+
+    with pytest.raises(FileExistsError, match=r"rde-toy-first exists\. Continue .* resume=true"):
+        start(tmp_path, name="first")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..\\x", "", "two words"])
+def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="may contain letters"):
+        start(tmp_path, name=name)
+
+
+def test_the_newest_unfinished_run_of_the_same_config_is_continued(tmp_path: Path) -> None:
+    start(tmp_path)
+    wanted = start(tmp_path)
+    start(tmp_path, OTHER)
+    finish(start(tmp_path))
+
+    found = find_run_to_resume(
+        tmp_path, "rde", "toy", name=None, config={**CONFIG, "resume": True, "name": None}
+    )
+
+    assert found == wanted
+
+
+def test_a_run_whose_data_begins_alike_is_another_one(tmp_path: Path) -> None:
+    create_run_folder(tmp_path, "rde", "toy-noisy", name=None, config=CONFIG)
+
+    with pytest.raises(FileNotFoundError, match="no run"):
+        find_run_to_resume(tmp_path, "rde", "toy", name=None, config=CONFIG)
+
+
+def test_a_finished_run_is_not_continued(tmp_path: Path) -> None:
+    folder = start(tmp_path, name="first")
+    finish(folder)
+
+    with pytest.raises(FileNotFoundError, match=r"rde-toy-first is finished"):
+        find_run_to_resume(tmp_path, "rde", "toy", name="first", config=CONFIG)
+    with pytest.raises(ValueError, match="that run is finished"):
+        open_run_to_resume(folder.path, config=CONFIG)
+
+
+def test_keys_that_differ_are_named_with_both_values(tmp_path: Path) -> None:
+    folder = start(tmp_path)
+
+    expected = r"  method.views: \['a', 'b'\] → \['a'\]\n  seed: 1 → 2\n"
+    with pytest.raises(ValueError, match=expected):
+        find_run_to_resume(tmp_path, "rde", "toy", name=None, config=OTHER)
+    with pytest.raises(ValueError, match=expected):
+        open_run_to_resume(folder.path, config=OTHER)
+
+
+def test_a_config_equals_itself_after_it_was_saved(tmp_path: Path) -> None:
+    config = {"size": (384, 128), "rate": 1e-5, "none": None, "text": "1e-5", "empty": {}}
+
+    folder = create_run_folder(tmp_path, "rde", "toy", name=None, config=config)
+
+    assert differing_keys(config, folder.config()) == {}
+
+
+@pytest.mark.parametrize("last", ["", "last.ckpt"])
+def test_a_path_to_a_run_or_its_checkpoint_is_continued(tmp_path: Path, last: str) -> None:
+    folder = start(tmp_path)
+
+    found = prepare_run_folder(
+        tmp_path, "rde", "toy", config=CONFIG, resume=str(folder.path / last)
+    )
+
+    assert found == folder
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not the folder of a run"):
+        open_run_to_resume(tmp_path, config=CONFIG)
+
+
+def test_processes_that_lightning_starts_share_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    second = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+
+    assert second.path == first.path.resolve()
+
+
+def test_a_run_started_by_another_run_has_its_own_folder(tmp_path: Path) -> None:
+    first = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+
+    second = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+
+    assert second.path != first.path
+
+
+@pytest.mark.parametrize(
+    ("launcher", "rank"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "none", "MASTER_PORT": "29500"}, "RANK"),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_ID": "17"}, "SLURM_PROCID"),
+    ],
+)
+def test_processes_of_torchrun_and_slurm_share_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: dict[str, str], rank: str
+) -> None:
+    for name, value in {**launcher, rank: "0"}.items():
+        monkeypatch.setenv(name, value)
+    first = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+    monkeypatch.delenv(CHILD_VARIABLE)
+    monkeypatch.setenv(rank, "1")
+
+    second = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+
+    assert second.path == first.path.resolve()
+
+
+def test_the_vocabulary_of_a_run_that_goes_on_must_be_the_same(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for _ in range(2):
+        folder.keep_vocabulary(lambda path: path.write_text('["a", "man"]'))
+
+    with pytest.raises(ValueError, match=r"other words than .*vocabulary\.json"):
+        folder.keep_vocabulary(lambda path: path.write_text('["a", "woman"]'))
+
+    assert folder.vocabulary_file.read_text() == '["a", "man"]'
+    assert list(tmp_path.iterdir()) == [folder.vocabulary_file]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_whole(path, "old")
+
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "new \ud800")
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

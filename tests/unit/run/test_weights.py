@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from crosswalk.run.weights import load_encoder, load_start, run_export, save_encoder, save_weights
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip = nn.Linear(2, 2)
+        self.head = nn.Linear(2, 1)
+
+
+class ToyMethod(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Path, ToyMethod]:
+    method = ToyMethod()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("best", "last"):
+        torch.save({"state_dict": method.state_dict()}, folder / f"{name}.ckpt")
+    return folder, method
+
+
+def test_the_encoder_of_a_run_is_exported_and_loaded_again(
+    run: tuple[Path, ToyMethod], tmp_path: Path
+) -> None:
+    folder, method = run
+    run_export(folder, tmp_path / "w.safetensors")
+
+    other = ToyMethod()
+    load_encoder(other, tmp_path / "w.safetensors")
+
+    assert torch.equal(other.encoder.head.weight, method.encoder.head.weight)
+    assert torch.equal(other.encoder.clip.bias, method.encoder.clip.bias)
+
+
+def test_a_part_is_exported_without_its_prefix_and_rounded(
+    run: tuple[Path, ToyMethod], tmp_path: Path
+) -> None:
+    folder, method = run
+
+    run_export(folder, tmp_path / "clip.safetensors", "last", part="clip", half=True)
+
+    weights = load_file(tmp_path / "clip.safetensors")
+    assert sorted(weights) == ["bias", "weight"]
+    assert torch.equal(weights["weight"], method.encoder.clip.weight.half())
+
+
+def test_a_checkpoint_of_a_run_is_loaded_as_it_is(run: tuple[Path, ToyMethod]) -> None:
+    folder, method = run
+
+    other = ToyMethod()
+    load_encoder(other, folder / "best.ckpt")
+
+    assert torch.equal(other.encoder.clip.weight, method.encoder.clip.weight)
+
+
+def test_weights_of_another_model_are_refused_by_name(
+    run: tuple[Path, ToyMethod], tmp_path: Path
+) -> None:
+    folder, _ = run
+    run_export(folder, tmp_path / "clip.safetensors", part="clip")
+
+    with pytest.raises(ValueError, match=r"clip.safetensors does not fit the configured encoder"):
+        load_encoder(ToyMethod(), tmp_path / "clip.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"checkpoint=.*none\.ckpt does not exist"):
+        load_encoder(ToyMethod(), tmp_path / "none.ckpt")
+    with pytest.raises(ValueError, match="has no part 'text'"):
+        run_export(folder, tmp_path / "text.safetensors", part="text")
+
+
+def with_agents(persons: int) -> ToyMethod:
+    method = ToyMethod()
+    method.agents = nn.Linear(2, persons, bias=False)
+    return method
+
+
+@pytest.mark.parametrize("name", ["agents.weight", "classifier.weight"])
+def test_a_run_starts_with_the_agents_of_a_checkpoint(tmp_path: Path, name: str) -> None:
+    state = {**ToyMethod().state_dict(), name: torch.full((3, 2), 7.0)}
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    method = with_agents(3)
+
+    load_start(method, tmp_path / "last.ckpt")
+
+    assert method.agents.weight.tolist() == [[7.0, 7.0]] * 3
+    assert torch.equal(method.encoder.head.weight, state["encoder.head.weight"])
+
+
+def test_a_run_starts_with_the_agents_of_an_imported_file(tmp_path: Path) -> None:
+    weights = {**Encoder().state_dict(), "agents.weight": torch.full((3, 2), 7.0)}
+    path = tmp_path / "mar.safetensors"
+    save_weights(path, weights, method="mar", origin="x", architecture={})
+    method, without = with_agents(3), ToyMethod()
+
+    load_start(method, path)
+    load_start(without, path)
+
+    assert method.agents.weight.tolist() == [[7.0, 7.0]] * 3
+    assert torch.equal(without.encoder.head.weight, weights["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [(None, "has no agents, the source has 4"), (torch.zeros(3, 2), "has agents of 3 persons")],
+)
+def test_a_run_does_not_start_with_random_agents(
+    tmp_path: Path, agents: Tensor | None, message: str
+) -> None:
+    state = ToyMethod().state_dict()
+    if agents is not None:
+        state["agents.weight"] = agents
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+
+    with pytest.raises(ValueError, match=message):
+        load_start(with_agents(4), tmp_path / "last.ckpt")
+
+
+def test_an_encoder_is_saved_as_it_is_and_loaded_again(tmp_path: Path) -> None:
+    method, other = ToyMethod(), ToyMethod()
+
+    save_encoder(tmp_path / "start.safetensors", method, origin="a stage")
+    load_encoder(other, tmp_path / "start.safetensors")
+
+    assert torch.equal(other.encoder.clip.weight, method.encoder.clip.weight)
+    assert torch.equal(other.encoder.head.bias, method.encoder.head.bias)
