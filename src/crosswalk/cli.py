@@ -446,9 +446,17 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _config_show(options: argparse.Namespace) -> int:
     gc.disable()  # a tenth of the time of so short a command
-    from crosswalk.config.compose import compose, to_yaml
+    from crosswalk.config.compose import compose, missing_keys, to_yaml
 
-    print(to_yaml(compose(options.overrides)), end="")
+    config = compose(options.overrides)
+    print(to_yaml(config), end="", flush=True)
+    missing = missing_keys(config)
+    if missing:
+        print(f"note: still to be set: {', '.join(missing)}", file=sys.stderr)
+        return 0
+    from crosswalk.config.check import check  # after the print: it imports what is named
+
+    check(config)
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Types that several layers share: batches, sizes of a data set, optional abilities of a method."""
+"""Types that several layers share: batches, sizes of a data set, what a method needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -77,6 +77,31 @@ BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method needs of its data, its plan and its trainer; every method class declares it.
+
+    Attributes:
+        batches: The kinds of batches that its training step takes.
+        identities: Whether it trains on true identities; data without them are refused.
+        identities_if: Values of its constructor's arguments with which it does, too.
+        identities_if_known: Whether it can do without, and uses them where the data have them.
+        whole_batch: Whether its loss compares all samples of a batch with each other, so that
+            several small batches are not one large batch.
+    """
+
+    batches: tuple[type, ...]
+    identities: bool = False
+    identities_if: Mapping[str, Any] = field(default_factory=dict)
+    identities_if_known: bool = False
+    whole_batch: bool = True
+
+    @property
+    def plans_see_identities(self) -> bool:
+        """Whether batches may be made by true identities; else no plan is told them."""
+        return self.identities or self.identities_if_known
+
+
+@dataclass(frozen=True, slots=True)
 class DataSpec:
     """Sizes a method needs to build itself, known once the data are read.
 
@@ -114,56 +139,6 @@ class ImageEncoder(Protocol):
 
     def __call__(self, image: Tensor) -> ImageFeatures:
         """Return the features of ``[b, 3, H, W]`` normalised images."""
-
-
-@runtime_checkable
-class Sweepable(Protocol):
-    """A method that looks at the whole training set at the start of an epoch."""
-
-    def wants_sweep(self, epoch: int) -> bool:
-        """Return whether epoch ``epoch`` starts with a sweep."""
-
-    def sweep_step(self, batch: NamedTuple) -> dict[str, Tensor]:
-        """Return one row per sample of this process's batch, by column name."""
-
-    def on_sweep_end(self, table: dict[str, Tensor]) -> None:
-        """Take the assembled table: ``[num_samples, ...]`` per column, row i of sample i."""
-
-
-@runtime_checkable
-class Remembers(Protocol):
-    """A method that writes queues or banks after backward of every step."""
-
-    def remember(self, outputs: dict[str, Tensor]) -> None:
-        """Write what ``training_step`` returned into the memories."""
-
-
-@runtime_checkable
-class CopiesEncoder(Protocol):
-    """A method with a copy of its encoder, such as a momentum encoder."""
-
-    def encoder_loaded(self) -> None:
-        """Take the weights that were loaded into the encoder over into the copy."""
-
-
-@runtime_checkable
-class DividesPairs(Protocol):
-    """A method that judges every training pair right or wrong."""
-
-    clean: Tensor
-    """``[num_samples]``, 1 where a pair is kept."""
-
-
-@runtime_checkable
-class ClustersPairs(Protocol):
-    """A method that groups training images and captions without identities."""
-
-    def pseudo_labels(self) -> dict[str, Tensor]:
-        """Return clusters by name, -1 = outlier; empty before there are any.
-
-        Names that begin with "image" have ``[num_images]`` labels, the others ``[num_samples]``,
-        or ``[num_images]`` where the captions of an image share a label.
-        """
 
 
 class SweepData(Protocol):

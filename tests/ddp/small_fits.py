@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from crosswalk.config.compose import Run, build, compose, to_plain
+from crosswalk.config.build import Run, build
+from crosswalk.config.compose import compose, to_plain
 from crosswalk.run.callbacks.run_record import RunRecord
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import make_trainer

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from crosswalk.cli import main
-from crosswalk.config.compose import build, compose
+from crosswalk.config.build import build
+from crosswalk.config.compose import compose
 from crosswalk.data.text.word_tokenizer import split_words
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.tracking import read_metrics

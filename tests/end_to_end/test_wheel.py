@@ -57,7 +57,7 @@ def test_an_installed_wheel_composes_outside_the_clone(wheel: Path, tmp_path: Pa
     )
     code = (
         "from crosswalk.cli import main\n"
-        "from crosswalk.config.compose import config_folder\n"
+        "from crosswalk.config.search import config_folder\n"
         "main(['config', 'show', 'method=rde', 'data=cuhk_pedes'])\n"
         "print('FOLDER', config_folder())\n"
         "main(['ablate', 'experiments/rde/table2.yaml', '--data', 'synthetic_pairs', '--dry-run'])"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crosswalk.config.compose import build
+from crosswalk.config.build import build
 from crosswalk.encoders import clip_resnet, clip_text, resnet
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.types import SweepData

@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.config.compose import (
-    ENCODERS,
-    check_together,
-    check_types,
-    compose,
-    config_folder,
-    group_values,
-    to_plain,
-)
-from crosswalk.config.trainer_arguments import trainer_settings
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.search import config_folder, group_values
 
 # What a file is for, where that is not the default method; first match of the choice's beginning.
 COMPANY = {
@@ -58,17 +51,7 @@ FILES = sorted(config_folder().rglob("*.yaml"))
 
 
 def check_all(overrides: list[str]) -> None:
-    config = to_plain(compose(overrides))
-    encoders = [name for name in ENCODERS if config.get(name) is not None]
-    check_types(config["method"], "method", given=("data", "optim", *encoders))
-    for name in ("data", "optim", *encoders):
-        check_types(config[name], name)
-    if config["logger"]["wandb"] is not None:
-        check_types(config["logger"]["wandb"], "logger.wandb", given=("folder", "config"))
-    trainer_settings({**config["trainer"], "accelerator": "cpu"})
-    if config.get("reranking") is not None:
-        check_types(config["reranking"], "reranking", given=("query", "gallery"))
-    check_together(config, accumulates=False)
+    check(compose([*overrides, "trainer.accelerator=cpu"]))
 
 
 @pytest.mark.parametrize("experiment", group_values("experiment"))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from crosswalk.config.check import check
 from crosswalk.config.compose import compose, differences, to_plain
-from crosswalk.lab.plan import check
 from crosswalk.lab.tables.manifest import Manifest, Row, read_manifest, row_overrides
 from crosswalk.run.stages import stage_overrides
 from tests.experiments.one_step import (

@@ -33,7 +33,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[.
         ["train", "--help"],
         ["evaluate", "--help"],
         ["compare", "--help"],
-        ["config", "show", "method=rde", "data=cuhk_pedes", "data.noise_rate=0.5"],
         ["config", "diff", "data=cuhk_pedes", "data=rstp_reid"],
         ["train", "methd=rde"],
         ["train", "trainer.max_epoch=3"],
@@ -223,3 +222,19 @@ def test_a_closed_pipe_is_no_error() -> None:
 
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_config_show_prints_and_refuses_what_training_would(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = main(["config", "show", "method=rde", "encoder.select_ratio=much"])
+
+    output = capsys.readouterr()
+    assert status == 2
+    assert "select_ratio: much" in output.out
+    assert "encoder.select_ratio='much'" in output.err
+
+
+def test_config_show_names_what_is_still_to_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "method=rde", "data.root=???"]) == 0
+    assert "still to be set: data.root" in capsys.readouterr().err

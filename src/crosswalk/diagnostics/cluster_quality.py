@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import lightning.pytorch as L
 import numpy as np
@@ -14,7 +14,7 @@ from sklearn.metrics import (  # type: ignore[import-untyped,unused-ignore]
 )
 from torch import Tensor
 
-from crosswalk.types import ClustersPairs
+from crosswalk.methods.base import Method
 
 
 class ClusterQualityData(Protocol):
@@ -99,9 +99,7 @@ class ClusterQuality(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the clusters this epoch was trained with."""
-        if not isinstance(pl_module, ClustersPairs):
-            return
-        for name, labels in pl_module.pseudo_labels().items():
+        for name, labels in cast(Method[Any], pl_module).pseudo_labels().items():
             quality = cluster_counts(labels)
             person_id = self._truth(name, len(labels))
             if person_id is not None:

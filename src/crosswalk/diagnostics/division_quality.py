@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as L
 from torch import Tensor
 
-from crosswalk.types import DividesPairs, DivisionData
+from crosswalk.types import DivisionData
 
 
 def division_quality(clean: Tensor, true_pair: Tensor) -> dict[str, float]:
@@ -52,6 +52,9 @@ class DivisionQuality(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the quality of this epoch's division."""
-        if isinstance(pl_module, DividesPairs) and self.data.true_pairs is not None:
-            quality = division_quality(pl_module.clean, self.data.true_pairs)
+        if (
+            isinstance(clean := getattr(pl_module, "clean", None), Tensor)
+            and self.data.true_pairs is not None
+        ):
+            quality = division_quality(clean, self.data.true_pairs)
             pl_module.log_dict({f"train/{name}": value for name, value in quality.items()})

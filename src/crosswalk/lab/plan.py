@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crosswalk.config.compose import ENCODERS, check_together, check_types, compose, to_plain
-from crosswalk.config.constructors import did_you_mean, locate
-from crosswalk.config.trainer_arguments import trainer_settings
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.constructors import did_you_mean
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.tables.manifest import Manifest, Row, row_overrides
 from crosswalk.run.run_folder import RunFolder
@@ -115,7 +115,7 @@ def make_plan(
     names = _trained_rows(manifest, rows)
     wanted_seeds = tuple(seeds) or manifest.seeds
     all_seeds = (*manifest.seeds, *(seed for seed in wanted_seeds if seed not in manifest.seeds))
-    composed = _compose_rows(manifest, check=names)
+    composed = _compose_rows(manifest, checked=names)
     runs: dict[str, PlannedRun] = {}
     for seed in all_seeds:
         for row, config in composed:
@@ -135,26 +135,6 @@ def make_plan(
         if run.seed in wanted_seeds and any(row.name in names for row in run.rows)
     )
     return Plan(manifest, pool, tuple(runs.values()), wanted, any_code)
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Compare a whole configuration with the constructors it names, without building anything.
-
-    Args:
-        config: The resolved configuration, plain.
-
-    Raises:
-        ValueError: A key or value that training would refuse.
-    """
-    trainer_settings(config["trainer"])
-    encoders = [name for name in ENCODERS if config.get(name) is not None]
-    given = {"method": ("data", "optim", *encoders), **dict.fromkeys(encoders, ("words",))}
-    for key in ("method", "data", "optim", *encoders):
-        check_types(config[key], key=key, given=given.get(key, ()))
-    if config.get("reranking") is not None:
-        check_types(config["reranking"], key="reranking", given=("query", "gallery"))
-    method_class = locate(config["method"]["_target_"], "method")
-    check_together(config, accumulates=bool(getattr(method_class, "accumulates", False)))
 
 
 def _trained_rows(manifest: Manifest, rows: Iterable[str]) -> set[str]:
@@ -177,7 +157,7 @@ def _trained_rows(manifest: Manifest, rows: Iterable[str]) -> set[str]:
     }
 
 
-def _compose_rows(manifest: Manifest, *, check: Iterable[str]) -> list[tuple[Row, Any]]:
+def _compose_rows(manifest: Manifest, *, checked: Iterable[str]) -> list[tuple[Row, Any]]:
     """Return the rows that have runs of their own with their configurations, checked by name."""
     composed = []
     for row in manifest.rows:
@@ -186,13 +166,9 @@ def _compose_rows(manifest: Manifest, *, check: Iterable[str]) -> list[tuple[Row
         overrides = row_overrides(manifest, row, manifest.seeds[0])
         try:
             config = compose([LOGGER, *overrides])
-            if row.name in check:
-                _check(config)
+            if row.name in checked:
+                check(config)
         except ValueError as error:
             raise ValueError(f"row '{row.name}': {error}") from error
         composed.append((row, config))
     return composed
-
-
-def _check(config: Any) -> None:  # noqa: ANN401
-    check(to_plain(config))

@@ -7,14 +7,14 @@ that four call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 import lightning.pytorch as L
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from crosswalk.distributed import local_slice
-from crosswalk.types import BatchT, ImageBatch, TextBatch
+from crosswalk.types import BatchT, ImageBatch, Needs, TextBatch
 
 OptimFactory = Callable[[nn.Module], OptimizerLRScheduler]
 
@@ -22,9 +22,15 @@ OptimFactory = Callable[[nn.Module], OptimizerLRScheduler]
 class Method(L.LightningModule, Generic[BatchT]):
     """A published method: its `training_step` reads like the paper's algorithm box.
 
+    The hooks between `training_step` and `configure_optimizers` do nothing here: a method defines
+    those that its box has.
+
     Args:
         optim: Builds the optimizer and its schedule from the module's parameters.
     """
+
+    needs: ClassVar[Needs]
+    """Read by `crosswalk.config.check` before anything is built."""
 
     def __init__(self, optim: OptimFactory) -> None:
         super().__init__()
@@ -37,6 +43,40 @@ class Method(L.LightningModule, Generic[BatchT]):
     def training_step(self, batch: BatchT, batch_idx: int) -> Any:  # noqa: ANN401
         """Return the loss of the global batch, the same on every process."""
         raise NotImplementedError(f"{type(self).__name__} does not define training_step()")
+
+    def wants_sweep(self, epoch: int) -> bool:
+        """Return whether epoch ``epoch`` starts with a look at the whole training set."""
+        return False
+
+    def sweep_step(self, batch: Any) -> dict[str, Tensor]:  # noqa: ANN401
+        """Return one row per sample of this process's batch, by column name."""
+        raise NotImplementedError(f"{type(self).__name__} wants a sweep without sweep_step()")
+
+    def on_sweep_end(self, table: dict[str, Tensor]) -> None:
+        """Take the assembled table: ``[num_samples, ...]`` per column, row i of sample i."""
+
+    def plan_labels(self) -> Tensor | None:
+        """Return ``[num_samples]`` int64 labels that batches are made by, -1 = outlier."""
+        return None
+
+    @classmethod
+    def gives_plan_labels(cls) -> bool:
+        """Return whether the method makes labels for batches."""
+        return cls.plan_labels is not Method.plan_labels
+
+    def pseudo_labels(self) -> dict[str, Tensor]:
+        """Return clusters by name, -1 = outlier; empty before there are any.
+
+        Names that begin with "image" have ``[num_images]`` labels, the others ``[num_samples]``,
+        or ``[num_images]`` where the captions of an image share a label.
+        """
+        return {}
+
+    def remember(self, outputs: dict[str, Tensor]) -> None:
+        """Write what ``training_step`` returned into queues or banks, after backward."""
+
+    def encoder_loaded(self) -> None:
+        """Take weights that were loaded into the encoder over into copies of it."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return what the optimizer builder makes of this module."""

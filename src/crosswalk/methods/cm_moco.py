@@ -19,7 +19,7 @@ from crosswalk.losses.identity import identity_loss
 from crosswalk.losses.queue_contrast import mean_similarities, queue_contrast_loss
 from crosswalk.memory.feature_queue import FeatureQueue
 from crosswalk.methods.base import Method, OptimFactory
-from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
+from crosswalk.types import DataSpec, ImageBatch, Needs, PairBatch, TextBatch
 
 
 class CMMoCo(Method[PairBatch]):
@@ -53,7 +53,7 @@ class CMMoCo(Method[PairBatch]):
         identity_weight: Of the identity loss.
     """
 
-    needs_labels = True
+    needs = Needs(batches=(PairBatch,), identities=True)
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from crosswalk.losses.projection_matching import soft_projection_matching_loss
 from crosswalk.memory.cluster_memory import ClusterMemory
 from crosswalk.memory.hybrid_memory import HybridMemory
 from crosswalk.methods.base import Method, OptimFactory
-from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
+from crosswalk.types import DataSpec, ImageBatch, Needs, PairBatch, TextBatch
 
 Labels = tuple[Tensor, Tensor]
 Memory = HybridMemory | ClusterMemory
@@ -68,6 +68,8 @@ class CMMT(Method[PairBatch]):
         intra_weight: Of the hard samples within each modality.
     """
 
+    needs = Needs(batches=(PairBatch,), identities_if={"relation": "identities"})
+
     image_of_sample: Tensor
     filled: Tensor
     threshold: Tensor
@@ -112,7 +114,6 @@ class CMMT(Method[PairBatch]):
         self.clustering = clustering
         self.refinement = refinement
         self.relation = relation
-        self.needs_labels = relation == "identities"
         self.iou_power = iou_power
         self.directions = directions
         self.text_slot = text_slot

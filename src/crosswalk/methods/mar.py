@@ -26,7 +26,7 @@ from crosswalk.losses.soft_multilabel import (
 )
 from crosswalk.memory.multilabel_memory import MultilabelMemory
 from crosswalk.methods.base import Method, OptimFactory
-from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, SourceTargetBatch, TextBatch
+from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, Needs, SourceTargetBatch, TextBatch
 
 
 class MAR(Method[SourceTargetBatch]):
@@ -62,6 +62,8 @@ class MAR(Method[SourceTargetBatch]):
         official_compat: Whether a batch with too few pairs moves the threshold to its least
             agreement, as in the official code; else it leaves the threshold alone.
     """
+
+    needs = Needs(batches=(SourceTargetBatch,))
 
     initialised: Tensor
     threshold: Tensor

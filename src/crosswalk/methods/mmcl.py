@@ -14,7 +14,7 @@ from crosswalk.labels.positive_labels import own_row
 from crosswalk.losses.identity import identity_loss
 from crosswalk.memory.memory_bank import MemoryBank
 from crosswalk.methods.base import Method, OptimFactory
-from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, SourceTargetBatch, TextBatch
+from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, Needs, SourceTargetBatch, TextBatch
 
 
 class MMCL(Method[ImageBatch | SourceTargetBatch]):
@@ -38,6 +38,8 @@ class MMCL(Method[ImageBatch | SourceTargetBatch]):
         source_weight: Weight of the loss of the labelled source.
         test_feature: Which features are compared at test: before the neck, or behind it.
     """
+
+    needs = Needs(batches=(ImageBatch, SourceTargetBatch))
 
     def __init__(
         self,

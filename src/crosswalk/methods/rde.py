@@ -11,7 +11,7 @@ from crosswalk.distributed import all_gather_rows, on_rank_zero
 from crosswalk.labels.consensus_division import Division
 from crosswalk.losses.pair_losses import PairLoss
 from crosswalk.methods.base import Method, OptimFactory
-from crosswalk.types import DataSpec, DualEncoder, ImageBatch, PairBatch, TextBatch
+from crosswalk.types import DataSpec, DualEncoder, ImageBatch, Needs, PairBatch, TextBatch
 
 
 class RDE(Method[PairBatch]):
@@ -32,6 +32,8 @@ class RDE(Method[PairBatch]):
         warmup_epochs: Epochs on all pairs before the first division; 0 as published.
         seed: Seeds the mixture fits and the coins of the pairs without consensus.
     """
+
+    needs = Needs(batches=(PairBatch,), identities_if_known=True)
 
     clean: Tensor
     latest_losses: dict[str, Tensor] | None = None

@@ -13,7 +13,7 @@ from crosswalk.distributed import all_gather_rows
 from crosswalk.losses.batch_hard_triplet import batch_hard_triplet_loss
 from crosswalk.losses.identity import identity_loss
 from crosswalk.methods.base import Method, OptimFactory
-from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, TextBatch
+from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, Needs, TextBatch
 
 
 class Supervised(Method[ImageBatch]):
@@ -34,7 +34,7 @@ class Supervised(Method[ImageBatch]):
         test_feature: Which features are compared at test: behind the neck, or before it.
     """
 
-    needs_labels = True
+    needs = Needs(batches=(ImageBatch,), identities=True)
 
     def __init__(
         self,

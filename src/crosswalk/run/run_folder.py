@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from crosswalk.config.moved import modernised
+
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
 
@@ -121,7 +123,7 @@ class RunFolder:
                 "the folder that `crosswalk train` printed."
             )
         config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        return config
+        return {key: modernised(value) for key, value in config.items()}
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config``, plain containers only."""

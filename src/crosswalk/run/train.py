@@ -13,7 +13,9 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from crosswalk import __version__
-from crosswalk.config.compose import Run, build, instantiate, restore, to_plain
+from crosswalk.config.build import Run, build, instantiate
+from crosswalk.config.check import check
+from crosswalk.config.compose import restore
 from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.diagnostics.cluster_quality import ClusterQuality
 from crosswalk.diagnostics.division_quality import DivisionQuality
@@ -55,7 +57,7 @@ def train(config: Mapping[str, Any]) -> int:
     end_with_parent()
     quiet_lightning()
     keep_freed_memory()
-    plain = to_plain(config)
+    plain = check(config)
     choices = plain["choices"]
     folder = prepare_run_folder(
         Path(plain["output_dir"]),

@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crosswalk import __version__
-from crosswalk.types import CopiesEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from crosswalk.methods.base import Method
 
 PREFIX = "encoder."
 AGENTS = "agents.weight"
@@ -174,8 +175,7 @@ def load_encoder(method: nn.Module, path: Path) -> None:
             f"checkpoint={path} does not fit the configured encoder: {error}. Choose the encoder= "
             "and the sizes it was trained with."
         ) from error
-    if isinstance(method, CopiesEncoder):
-        method.encoder_loaded()
+    cast("Method[Any]", method).encoder_loaded()
 
 
 def load_start(method: nn.Module, path: Path) -> None:

@@ -4,28 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as L
 import pytest
 import torch
 from PIL import Image
 
-from crosswalk.config.compose import (
-    DEFAULT_METHOD,
-    build,
-    check_together,
-    check_types,
-    compose,
-    config_folder,
-    differences,
-    group_values,
-    instantiate,
-    read_yaml,
-    restore,
-    to_plain,
-    to_yaml,
-)
+from crosswalk.config.build import build, instantiate
+from crosswalk.config.check import check_together, check_types
+from crosswalk.config.compose import compose, differences, read_yaml, restore, to_plain, to_yaml
+from crosswalk.config.search import config_folder, default_method, group_values
 from crosswalk.data.text.word_tokenizer import WordTokenizer
-from crosswalk.types import DataSpec
+from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.types import DataSpec, Needs, PairBatch
 
 
 def plain(*overrides: str) -> dict[str, Any]:
@@ -35,7 +24,7 @@ def plain(*overrides: str) -> dict[str, Any]:
 def test_the_default_is_rde_on_synthetic_pairs() -> None:
     config = plain()
 
-    assert config["choices"]["method"] == DEFAULT_METHOD == "rde"
+    assert config["choices"]["method"] == default_method() == "rde"
     assert config["choices"]["data"] == "synthetic_pairs"
     assert config["choices"]["experiment"] == "rde/synthetic_pairs"
     assert config["choices"]["encoder"] == "clip_tiny"
@@ -265,15 +254,15 @@ def test_a_batch_that_does_not_split_is_refused_with_sizes_that_do(
     }
 
     with pytest.raises(ValueError, match=rf"data\.plan\.batch_size={batch_size} .* {advice}"):
-        check_together(config, accumulates=False)
+        check_together(config, whole_batch=True)
 
 
 def test_accumulation_needs_a_method_that_defines_it() -> None:
     config = {"data": {}, "trainer": {"devices": 1, "accumulate_grad_batches": 2}}
 
-    check_together(config, accumulates=True)
+    check_together(config, whole_batch=False)
     with pytest.raises(ValueError, match=r"accumulate_grad_batches=2.*compares all samples"):
-        check_together(config, accumulates=False)
+        check_together(config, whole_batch=True)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +288,7 @@ def test_a_protocol_of_the_data_alone_is_refused() -> None:
     config = to_plain(compose(["method=rde", "data.protocol=official"]))
 
     with pytest.raises(ValueError, match="write protocol=official"):
-        check_together(config, accumulates=False)
+        check_together(config, whole_batch=True)
 
 
 def test_as_many_processes_must_be_started_as_are_configured(
@@ -310,7 +299,7 @@ def test_as_many_processes_must_be_started_as_are_configured(
     monkeypatch.setenv("WORLD_SIZE", "8")
 
     with pytest.raises(ValueError, match="8 processes were started"):
-        check_together(config, accumulates=False)
+        check_together(config, whole_batch=True)
 
 
 def test_a_stored_run_takes_the_group_before_its_keys_and_keeps_the_size_of_the_model() -> None:
@@ -393,7 +382,7 @@ def test_a_protocol_of_the_data_of_a_stored_run_is_not_overruled() -> None:
     config = to_plain(restore(plain(), ["data.protocol=official"]))
 
     with pytest.raises(ValueError, match="write protocol=official"):
-        check_together(config, accumulates=False)
+        check_together(config, whole_batch=True)
 
 
 @pytest.mark.parametrize("overrides", [[], ["data=own_pairs"]])
@@ -431,11 +420,13 @@ class PerhapsWords(torch.nn.Module):
         self.words = words
 
 
-class KeepsItsEncoder(L.LightningModule):
+class KeepsItsEncoder(Method[PairBatch]):
     """A method that is its encoder."""
 
-    def __init__(self, data: DataSpec, optim: object, encoder: torch.nn.Module) -> None:
-        super().__init__()
+    needs = Needs(batches=(PairBatch,))
+
+    def __init__(self, data: DataSpec, optim: OptimFactory, encoder: torch.nn.Module) -> None:
+        super().__init__(optim)
         self.encoder = encoder
 
 

@@ -19,12 +19,9 @@ from crosswalk.memory.cluster_memory import ClusterMemory
 from crosswalk.memory.hybrid_memory import HybridMemory
 from crosswalk.methods.cmmt import CMMT
 from crosswalk.types import (
-    ClustersPairs,
     DataSpec,
     ImageBatch,
     PairBatch,
-    Remembers,
-    Sweepable,
     TextBatch,
 )
 
@@ -148,14 +145,6 @@ def logged(method: CMMT, batch: PairBatch) -> dict[str, Tensor]:
     method.log_dict = lambda values, **kwargs: terms.update(values)  # type: ignore[method-assign]
     terms["train/loss"] = method.training_step(batch, 0)["loss"].detach()
     return {name.removeprefix("train/loss_"): value for name, value in terms.items()}
-
-
-def test_it_is_what_the_callbacks_ask_for() -> None:
-    method = cmmt()
-
-    assert isinstance(method, Sweepable)
-    assert isinstance(method, Remembers)
-    assert isinstance(method, ClustersPairs)
 
 
 def test_the_baseline_matches_captions_with_their_own_images_alone() -> None:

@@ -20,7 +20,8 @@ def evaluation_data(run_folder: RunFolder) -> Any:  # noqa: ANN401
         FileNotFoundError: If the folder holds no run, or the data are not where they were.
         ValueError: If this version cannot read the run's configuration, or the data have changed.
     """
-    from crosswalk.config.compose import instantiate, restore
+    from crosswalk.config.build import instantiate
+    from crosswalk.config.compose import restore
 
     vocabulary = run_folder.vocabulary_file if run_folder.vocabulary_file.exists() else None
     config = restore(run_folder.config(), vocabulary=vocabulary)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crosswalk.config.compose import ENCODERS, check_together, check_types, compose, to_plain
-from crosswalk.config.constructors import locate
-from crosswalk.config.trainer_arguments import trainer_settings
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.sweep_file import SweepFile
 
@@ -67,34 +66,9 @@ def _check_values(
     sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value], place: str
 ) -> dict[str, Any]:
     try:
-        return check_configuration([*sweep.command.overrides(values), *overrides])
+        return check(compose([*sweep.command.overrides(values), *overrides]))
     except ValueError as error:
         raise ValueError(f"{sweep.path}, {place}: {error}") from error
-
-
-def check_configuration(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the plain configuration of a run, every value compared with what takes it.
-
-    Nothing is built and no data are read.
-
-    Raises:
-        ValueError: If a key, a group or a value does not exist or does not fit.
-    """
-    config = to_plain(compose(overrides))
-    trainer_settings(config["trainer"])  # first: other parts take over its numbers
-    encoders = [name for name in ENCODERS if config.get(name) is not None]
-    check_types(config["method"], "method", given=("data", "optim", *encoders))
-    for name in ("data", "optim"):
-        check_types(config[name], name)
-    for name in encoders:
-        check_types(config[name], name, given=("words",))
-    if config["logger"]["wandb"] is not None:
-        check_types(config["logger"]["wandb"], "logger.wandb", given=("folder", "config"))
-    if config.get("reranking") is not None:
-        check_types(config["reranking"], "reranking", given=("query", "gallery"))
-    method = locate(config["method"]["_target_"], "method")
-    check_together(config, accumulates=bool(getattr(method, "accumulates", False)))
-    return config
 
 
 def _check_metric(sweep: SweepFile, config: Mapping[str, Any]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from crosswalk.config.compose import config_folder
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.search import config_folder
 from crosswalk.lab.sweeps.distributions import read_parameter
 from crosswalk.lab.sweeps.parameters import Choice, Constant, Parameter, Range, Value
 from crosswalk.lab.sweeps.trial_command import TrialCommand, read_command

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crosswalk.config.compose import group_values
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.search import group_values
 from crosswalk.lab.claims import Failure
 from crosswalk.lab.estimate import Estimates, total_in_words
 from crosswalk.lab.executor import parse_parameters

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as L
 
-from crosswalk.types import Remembers
+from crosswalk.methods.base import Method
 
 
 class StepMemory(L.Callback):
@@ -27,5 +27,4 @@ class StepMemory(L.Callback):
         batch_idx: int,
     ) -> None:
         """Let the method write its memories."""
-        if isinstance(pl_module, Remembers):
-            pl_module.remember(outputs)
+        cast(Method[Any], pl_module).remember(outputs)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
 from crosswalk.distributed import gather_table
-from crosswalk.types import Sweepable, SweepData
+from crosswalk.methods.base import Method
+from crosswalk.types import SweepData
 
 
 @contextmanager
@@ -60,7 +61,8 @@ class EpochSweep(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Run the sweep if the method wants one for this epoch."""
         epoch = trainer.current_epoch
-        if not isinstance(pl_module, Sweepable) or not pl_module.wants_sweep(epoch):
+        method = cast(Method[Any], pl_module)
+        if not method.wants_sweep(epoch):
             return
         columns: dict[str, list[Tensor]] = defaultdict(list)
         index: list[Tensor] = []
@@ -69,11 +71,11 @@ class EpochSweep(L.Callback):
             for batch in self.track(batches, "sweep") if self.track else batches:
                 batch = trainer.strategy.batch_to_device(batch)
                 index.append(batch.sample_index)
-                for name, rows in pl_module.sweep_step(batch).items():
+                for name, rows in method.sweep_step(batch).items():
                     columns[name].append(rows)
         sample_index = torch.cat(index)
         num_samples = self.data.spec.num_samples
-        pl_module.on_sweep_end(
+        method.on_sweep_end(
             {
                 name: gather_table(sample_index, torch.cat(rows), num_samples)
                 for name, rows in columns.items()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from crosswalk.config.compose import config_folder
+from crosswalk.config.search import config_folder
 from crosswalk.lab.sweeps.check import check_sweep
 from crosswalk.lab.sweeps.parameters import Choice
 from crosswalk.lab.sweeps.sweep_file import EarlyTermination, find_sweep_file, read_sweep_file

@@ -1,0 +1,119 @@
+"""From a composed configuration to objects: data, their sizes, encoders, method, trainer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from crosswalk.config.check import ENCODERS, check, check_data, check_types, needs_of
+from crosswalk.config.compose import to_plain
+from crosswalk.config.constructors import construct, locate
+from crosswalk.config.trainer_arguments import trainer_settings
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+
+
+def instantiate(node: DictConfig | Mapping[str, Any] | None, **kwargs: Any) -> Any:  # noqa: ANN401
+    """Return the object a ``_target_`` node describes, after `check_types`.
+
+    Constructors get plain dicts, lists and scalars. With ``_partial_: true`` the object is a
+    function that waits for its remaining arguments.
+
+    Args:
+        node: A mapping with a ``_target_``; None gives None.
+        kwargs: Further arguments, objects of any kind.
+
+    Example:
+        >>> instantiate({"_target_": "fractions.Fraction", "numerator": 6}, denominator=4)
+        Fraction(3, 2)
+    """
+    if node is None:
+        return None
+    check_types(node, given=kwargs)
+    return construct(to_plain(node), kwargs)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a configuration describes.
+
+    Attributes:
+        config: The resolved configuration, plain.
+        data: The data module.
+        method: The method, built with the data's sizes.
+        trainer: Keyword arguments of Lightning's Trainer, strategy included; callbacks and
+            loggers are the caller's.
+    """
+
+    config: dict[str, Any]
+    data: Any  # a LightningDataModule with what the callbacks' protocols ask for
+    method: L.LightningModule
+    trainer: dict[str, Any]
+
+
+def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run:
+    """Return the objects of a run: first the data, then their sizes, then the method.
+
+    The method's constructor gets its own node, the sizes of the data as ``data``, the optimizer's
+    builder as ``optim``, and the encoders under the names of their groups. An encoder whose
+    constructor has an argument ``words`` gets the word of each token id.
+
+    Args:
+        config: What `compose` or `restore` returns.
+        trains: False for an evaluation on other data, which may be of a kind that the method
+            cannot train on: its memories then have any sizes.
+
+    Raises:
+        ValueError: Values that do not fit their constructors, or each other.
+    """
+    plain = check(config, trains=trains)
+    trainer = trainer_settings(plain["trainer"])
+    method_class: Any = locate(plain["method"]["_target_"], "method")
+    needs = needs_of(method_class, plain["method"])
+    data_class = locate(plain["data"]["_target_"], "data")
+    known = {"identities": needs.plans_see_identities}
+    if "identities" not in inspect.signature(data_class).parameters:
+        known = {}
+    data = instantiate(plain["data"], **known)
+    sizes = data.spec
+    if trains:
+        check_data(needs, data, plain["choices"])
+    elif sizes.num_source_person_ids == 0:
+        sizes = replace(sizes, num_source_person_ids=1)
+    parts = {"optim": instantiate(plain["optim"])}
+    for name in ENCODERS:
+        if plain.get(name) is not None:
+            parts[name] = instantiate(plain[name], **_words_for(plain[name], name, data))
+    method = instantiate(plain["method"], data=sizes, **parts)
+    if trains and method_class.gives_plan_labels():
+        data.plan_labels = method.plan_labels
+    return Run(config=plain, data=data, method=method, trainer=trainer)
+
+
+def _words_parameter(node: Mapping[str, Any]) -> inspect.Parameter | None:
+    """Return the argument ``words`` of a node's constructor; None where it has none."""
+    try:
+        return inspect.signature(locate(node["_target_"], "")).parameters.get("words")
+    except ValueError:  # some built-ins have no signature
+        return None
+
+
+def _words_for(node: Mapping[str, Any], name: str, data: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the word of each token id for an encoder that takes them."""
+    parameter = _words_parameter(node)
+    if parameter is None:
+        return {}
+    words = getattr(data, "words", None)
+    if words is None and parameter.default is parameter.empty:
+        tokenizer = type(getattr(data, "tokenizer", None)).__name__
+        raise ValueError(
+            f"{name}={node['_target_']} is made for a vocabulary of words, and "
+            f"data.tokenizer={tokenizer} has none. Choose "
+            "data.tokenizer._target_=crosswalk.data.text.word_tokenizer.WordTokenizer."
+        )
+    return {"words": words}

@@ -1,0 +1,258 @@
+"""Whether a configuration can be run: the one check, before data, stage or folder exist.
+
+`train`, `evaluate`, `ablate`, `sweep` and `config show` ask `check`. What only the data can tell,
+whether their people are known, `check_identities` asks once they have been read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from crosswalk.config.compose import nested, to_plain
+from crosswalk.config.constructors import check_node, locate
+from crosswalk.config.search import group_values, read_group_file
+from crosswalk.config.trainer_arguments import num_processes, trainer_settings
+
+if TYPE_CHECKING:
+    from crosswalk.types import Needs
+
+ENCODERS = ("encoder",)  # groups handed to the method by name
+
+
+BATCHES = {
+    "PairBatch": "image-caption pairs",
+    "ImageBatch": "images of people",
+    "SourceTargetBatch": "images of a labelled source and of a target",
+}
+
+
+def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> dict[str, Any]:
+    """Return the plain configuration of a run if every part of it can be built.
+
+    Nothing is built, no data are read, nothing is written.
+
+    Args:
+        config: What `compose` or `restore` returns.
+        trains: False for an evaluation, whose data may be of a kind that the method cannot train
+            on.
+
+    Raises:
+        ValueError: A value that its constructor does not take, or that does not go with the
+            others; the message names the key.
+    """
+    method_class: Any = locate(config["method"]["_target_"], "method")
+    needs = needs_of(method_class, config["method"])
+    if trains:  # first: a method may ask for keys that only its own kind of data has
+        _check_batches(needs, locate(config["data"]["_target_"], "data"), config["choices"])
+    plain = to_plain(config)
+    trainer_settings(plain["trainer"])  # before the others, which take over its numbers
+    encoders = [name for name in ENCODERS if plain.get(name) is not None]
+    wandb = (plain.get("logger") or {}).get("wandb")
+    nodes: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("method", plain["method"], ("data", "optim", *encoders)),
+        ("data", plain["data"], ("identities",)),
+        ("optim", plain["optim"], ()),
+        *((name, plain[name], ("words",)) for name in encoders),
+        ("reranking", plain.get("reranking"), ("query", "gallery")),
+        ("logger.wandb", wandb, ("folder", "config", "tags")),
+        *((f"diagnostics.{i}", node, ()) for i, node in enumerate(plain.get("diagnostics") or ())),
+    ]
+    for key, node, given in nodes:
+        if node is not None:
+            check_types(node, key=key, given=given)
+    check_together(plain, whole_batch=needs.whole_batch)
+    if trains:
+        _check_plan(needs, method_class, plain)
+    return plain
+
+
+def needs_of(method_class: Any, arguments: Mapping[str, Any]) -> Needs:  # noqa: ANN401
+    """Return what a method needs when it is made with these arguments.
+
+    Raises:
+        ValueError: If the class does not say what it needs.
+
+    Example:
+        >>> from crosswalk.methods.cmmt import CMMT
+        >>> needs_of(CMMT, {"relation": "text_iou"}).identities
+        False
+        >>> needs_of(CMMT, {"relation": "identities"}).identities
+        True
+    """
+    needs: Needs | None = getattr(method_class, "needs", None)
+    if needs is None:
+        raise ValueError(
+            f"method._target_={method_class.__module__}.{method_class.__qualname__} does not say "
+            "what it needs: give the class `needs = crosswalk.types.Needs(batches=(...,))`."
+        )
+    if any(arguments.get(name) == value for name, value in needs.identities_if.items()):
+        return replace(needs, identities=True)
+    return needs
+
+
+def _check_plan(needs: Needs, method_class: Any, config: Mapping[str, Any]) -> None:  # noqa: ANN401
+    """Refuse batches by person for a method that neither needs persons nor tells its own."""
+    if needs.plans_see_identities or method_class.gives_plan_labels():
+        return
+    for key, node in [("data", config["data"]), *nested(config["data"], "data.")]:
+        if not key.endswith(".plan") or not isinstance(node, Mapping) or "_target_" not in node:
+            continue
+        if getattr(locate(node["_target_"], key), "by_person", False):
+            raise ValueError(
+                f"{key}={node['_target_']} puts several samples of a person into a batch, and "
+                f"method={config['choices'].get('method')} does not look at identities. Leave "
+                f"{key} as configs/data sets it."
+            )
+
+
+def check_types(
+    node: DictConfig | Mapping[str, Any], key: str = "", given: Iterable[str] = ()
+) -> None:
+    """Compare a ``_target_`` node, and all nodes inside, with the constructors they name.
+
+    Without this ``temperature=hot`` would reach the loss as a string.
+
+    Args:
+        node: A mapping with a ``_target_``.
+        key: Its dotted key, for the message; a `DictConfig` knows its own.
+        given: Names of arguments that will be handed over later.
+
+    Raises:
+        ValueError: A key the constructor does not have, a value it does not take, or no value
+            where it has no default; the message names the dotted key.
+
+    Example:
+        >>> loss = {"_target_": "crosswalk.losses.pair_losses.InfoNCE", "temperature": "hot"}
+        >>> check_types(loss, key="loss")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: loss.temperature='hot' is of type str; ...pair_losses.InfoNCE takes float.
+    """
+    if isinstance(node, DictConfig):
+        key = key or node._get_full_key(None)
+    check_node(to_plain(node), key, frozenset(given))
+
+
+def _check_batches(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
+    """Refuse data without batches that the method takes.
+
+    A class names all kinds of batches it can give, an object the kind that it gives.
+    """
+    gives = getattr(data, "batch_types", ())
+    if not gives or set(gives) & set(needs.batches):
+        return
+    method = choices.get("method")
+    runs = [run for run in group_values("experiment") if run.startswith(f"{method}/")]
+    known = sorted({run.split("/")[1] for run in runs} & set(group_values("data")))
+    raise ValueError(
+        f"data={choices.get('data')} gives {_named(gives)}; method={method} trains on "
+        f"{_named(needs.batches)}. Choose one of {', '.join(f'data={name}' for name in known)}."
+    )
+
+
+def check_data(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
+    """Refuse data that turn out to be of another kind, or without identities that are needed.
+
+    Args:
+        needs: What the method needs.
+        data: The data module, its data read.
+        choices: The files of the groups, for the message.
+    """
+    _check_batches(needs, data, choices)
+    if not needs.identities or getattr(data, "is_labelled", True):
+        return
+    name = choices.get("method")
+    pairs = any(batch.__name__ == "PairBatch" for batch in data.batch_types)
+    without = _methods_without_identities(data.batch_types)
+    advice = f"Choose method={' or '.join(without)}." if without else "Give them identities."
+    if name in without:  # it can do without, but is told not to
+        advice = f"Leave method.* as configs/method/{name}.yaml sets it."
+    raise ValueError(
+        f"method={name} learns from identities, and the training {'pairs' if pairs else 'images'} "
+        f"of data={choices.get('data')} have none. {advice}"
+    )
+
+
+def _methods_without_identities(batches: Iterable[type]) -> list[str]:
+    """Return the methods that train on these batches without knowing people."""
+    found = []
+    for name in group_values("method"):
+        node = read_group_file("method", name).get("method", {})
+        needs = needs_of(locate(node["_target_"], "method"), node)
+        if not needs.identities and set(batches) <= set(needs.batches):
+            found.append(name)
+    return found
+
+
+def _named(batches: Iterable[type]) -> str:
+    return " or ".join(BATCHES[batch.__name__] for batch in batches)
+
+
+def check_together(config: Mapping[str, Any], *, whole_batch: bool) -> None:
+    """Refuse values that are right alone and wrong together.
+
+    Args:
+        config: The plain configuration.
+        whole_batch: Whether the method's loss compares all samples of a batch.
+
+    Example:
+        >>> trainer = {"accelerator": "cpu", "devices": 8}
+        >>> check_together({"data": {"batch_size": 100}, "trainer": trainer}, whole_batch=True)
+        Traceback (most recent call last):
+            ...
+        ValueError: data.batch_size=100 does not split over 8 processes; use 96 or 104.
+    """
+    trainer = config["trainer"]
+    steps = trainer.get("accumulate_grad_batches") or 1
+    if steps > 1 and whole_batch:
+        raise ValueError(
+            f"trainer.accumulate_grad_batches={steps}: this method's loss compares all samples of "
+            "a batch with each other, so several small batches are not one large batch. Use one "
+            "larger data.batch_size on more processes (trainer.devices), or keep the batch."
+        )
+    if config["data"].get("protocol", config.get("protocol")) != config.get("protocol"):
+        raise ValueError(
+            f"data.protocol={config['data']['protocol']} and protocol={config['protocol']} differ: "
+            "write protocol=official (or val), which sets both."
+        )
+    processes = num_processes(trainer)
+    started = _started_processes(os.environ)
+    if started not in (1, processes):
+        raise ValueError(
+            f"{started} processes were started, but trainer.devices x trainer.num_nodes is "
+            f"{processes}; add trainer.devices=<processes per machine> and, with several machines, "
+            "trainer.num_nodes=<machines>."
+        )
+    for key, batch_size in _batch_sizes(config["data"]):
+        below = batch_size // processes * processes
+        if batch_size % processes:
+            advice = f"{below} or {below + processes}" if below else f"{processes} or more"
+            raise ValueError(
+                f"{key}={batch_size} does not split over {processes} processes; use {advice}."
+            )
+
+
+def _started_processes(environment: Mapping[str, str]) -> int:
+    """Return how many processes torchrun or srun started; 1 without them."""
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return int(environment["WORLD_SIZE"])
+    if "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in (
+        "bash",
+        "interactive",
+    ):
+        return int(environment.get("SLURM_NTASKS", "1"))
+    return 1
+
+
+def _batch_sizes(data: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Return every batch size of the data node, with its key."""
+    return [
+        (f"data.{key}", value)
+        for key, value in nested(data)
+        if key.rsplit(".", 1)[-1] == "batch_size" and isinstance(value, int)
+    ]
