@@ -1,29 +1,60 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "toyreid"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_wheel(project: Path, folder: Path) -> Path:
     if importlib.util.find_spec("hatchling") is None:
         pytest.skip("hatchling, which builds the wheel, is not installed")
-    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
+        cwd=project,
         check=True,
         capture_output=True,
     )
     return next(folder.glob("*.whl"))
+
+
+def install(*wheels: Path, into: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    command = [*pip, "--target", str(into), *map(str, wheels)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def write_people(folder: Path) -> None:
+    """Write the data set of the example: rectangles in two colours, one line a picture."""
+    colours = {"red": (200, 30, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
+    looks = [(coat, trousers) for coat in colours for trousers in colours]
+    lines = []
+    for split, people in {"train": looks, "val": looks[:3], "test": looks[3:7]}.items():
+        for person, (coat, trousers) in enumerate(people):
+            for shot in range(2):
+                picture = Image.new("RGB", (32, 96), (180, 180, 170))
+                picture.paste(colours[coat], (8 + shot, 20, 24 + shot, 55))
+                picture.paste(colours[trousers], (10 + shot, 55, 22 + shot, 90))
+                name = f"{split}{person}_{shot}.png"
+                picture.save(folder / name)
+                lines.append(f"{split} {person} {name} A {coat} coat and {trousers} trousers.")
+    (folder / "people.txt").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 def test_a_wheel_carries_code_configurations_and_tables(wheel: Path) -> None:
@@ -39,22 +70,7 @@ def test_a_wheel_carries_code_configurations_and_tables(wheel: Path) -> None:
 
 def test_an_installed_wheel_composes_outside_the_clone(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--no-deps",
-            "--no-index",
-            "--target",
-            str(site),
-            str(wheel),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    install(wheel, into=site)
     code = (
         "from crosswalk.cli import main\n"
         "from crosswalk.config.search import config_folder\n"
@@ -77,3 +93,43 @@ def test_an_installed_wheel_composes_outside_the_clone(wheel: Path, tmp_path: Pa
     assert (
         "\nOn synthetic_pairs: 15 runs, of which 0 are finished and 15 are left.\n" in done.stdout
     )
+
+
+@pytest.mark.slow
+def test_a_package_of_ones_own_is_trained_and_tabulated_without_a_clone(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """A method, a reader and a table in an environment that has both wheels and no clone."""
+    environment, folder = tmp_path / "venv", tmp_path / "work"
+    venv.create(environment, symlinks=True)
+    site = next((environment / "lib").glob("python*/site-packages"))
+    install(wheel, built_wheel(EXAMPLE, tmp_path / "own"), into=site)
+    # what crosswalk depends on; its own editable installation is not followed from a second path
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    folder.mkdir()
+    write_people(folder)
+    python = [str(environment / "bin" / "python"), "-m", "crosswalk"]
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def crosswalk(*words: str) -> str:
+        done = subprocess.run(
+            [*python, *words], cwd=folder, env=clean, check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    small = ("data.root=.", "trainer.max_epochs=1", "data.batch_size=6")
+    table = "experiments/pair_contrast/temperature.yaml"
+    trained = crosswalk(
+        *("train", "method=pair_contrast", "data=lines", "name=own", "logger=csv", *small)
+    )
+    shown = crosswalk("ablate", table, *small)
+
+    assert "text → image" in trained
+    results = json.loads((folder / "runs/pair_contrast-lines-own/results.json").read_text())
+    (kept,) = (folder / "runs" / "ablations" / "tables").rglob("temperature*.json")
+    rows = json.loads(kept.read_text())
+    ranks = {row["row"]: row["results"]["last"]["test/rank1"] for row in rows}
+    assert set(ranks) == {"temperature 0.07", "temperature 0.5"}
+    assert ranks["temperature 0.07"] == results["last"]["test/rank1"]
+    assert "temperature 0.5" in shown

@@ -150,6 +150,22 @@ def read_group_file(group: str, value: str) -> dict[str, Any]:
     raise FileNotFoundError(f"{group}={value} has no file {group}/{value}.yaml in {folders}.")
 
 
+def file_beside_configs(path: Path) -> Path:
+    """Return a file as it is named, or else below the parent of a folder of configurations.
+
+    So ``experiments/<method>/<table>.yaml`` is found in a clone, an installed wheel and packages
+    that bring tables of their own.
+
+    Example:
+        >>> file_beside_configs(Path("experiments/rde/table2.yaml")).is_file()
+        True
+        >>> file_beside_configs(Path("nowhere.yaml")).as_posix()
+        'nowhere.yaml'
+    """
+    places = [path, *(folder.parent / path for folder in config_folders())]
+    return next((place for place in places if place.is_file()), path)
+
+
 def default_method() -> str:
     """Return the method that is trained unless one is named.
 
