@@ -8,21 +8,13 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 METHOD ?= rde
-DATA ?=
-ARGS ?=
 GOLDEN_DIR ?= tests/golden/data
-GOLDEN_METHODS ?=
-TABLE ?=
 export ROWS ?=
-SEEDS ?=
-JOBS ?=
-DEVICES ?=
-SAVE ?=
-SWEEP ?=
-LOCAL ?=
-AGENTS ?=
-TRIALS ?=
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+# $(call options,SEEDS JOBS) is --seeds "$(SEEDS)" --jobs "$(JOBS)", without those that are empty.
+options = $(foreach name,$(1),$(if $($(name)),--$(shell tr A-Z a-z <<< $(name)) "$($(name))"))
+flags = $(foreach name,$(1),$(if $(filter-out 0,$($(name))),--$(shell tr A-Z a-z <<< $(name))))
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -78,17 +70,15 @@ ablation: $(STAMP)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SE
 	@test -n "$(TABLE)" || { echo 'usage: make ablation TABLE=experiments/<method>/<table>.yaml' \
 	  '[ROWS="a;b"] [SEEDS=1,2,3] [DATA=synthetic_pairs] [JOBS=2] [DEVICES=0,1] [SAVE=1] [ARGS=...]' >&2; exit 2; }
 	@rows=(); IFS=';' read -ra names <<< "$$ROWS;"; for name in "$${names[@]}"; do test -z "$$name" || rows+=(--row "$${name# }"); done; \
-	$(BIN)/crosswalk ablate "$(TABLE)" $${rows[@]+"$${rows[@]}"} $(if $(SEEDS),--seeds "$(SEEDS)") \
-	  $(if $(DATA),--data "$(DATA)") $(if $(JOBS),--jobs "$(JOBS)") $(if $(DEVICES),--devices "$(DEVICES)") \
-	  $(if $(filter-out 0,$(SAVE)),--save) $(ARGS)
+	$(BIN)/crosswalk ablate "$(TABLE)" $${rows[@]+"$${rows[@]}"} \
+	  $(call options,SEEDS DATA JOBS DEVICES) $(call flags,SAVE) $(ARGS)
 
 tables: $(STAMP)  ## write the kept results of experiments/ into the README
 	@$(BIN)/python -m crosswalk.lab.tables.readme_tables
 
 sweep: $(STAMP)  ## search hyper-parameters by SWEEP=<method>; LOCAL=1 needs no W&B; AGENTS, DEVICES, TRIALS
 	@test -n "$(SWEEP)" || { echo "usage: make sweep SWEEP=rde [LOCAL=1] [AGENTS=4] [DEVICES=0,1] [TRIALS=20] [ARGS=...]" >&2; exit 2; }
-	@$(BIN)/crosswalk sweep "$(SWEEP)" $(if $(filter-out 0,$(LOCAL)),--local) $(if $(AGENTS),--agents "$(AGENTS)") \
-	  $(if $(DEVICES),--devices "$(DEVICES)") $(if $(TRIALS),--trials "$(TRIALS)") $(ARGS)
+	@$(BIN)/crosswalk sweep "$(SWEEP)" $(call flags,LOCAL) $(call options,AGENTS DEVICES TRIALS) $(ARGS)
 
 test: lint types  ## all checks: lint, types, tests and doctests
 	@$(PYTEST)

@@ -23,6 +23,7 @@ STOREYS = (
     ("run",),
     ("diagnostics",),
     ("doctor", "lab"),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import types
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crosswalk.cli import main
+from crosswalk.cli import COMMANDS, main, parse
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -28,11 +29,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[.
 @pytest.mark.parametrize(
     "words",
     [
+        [],
         ["--help"],
         ["--version"],
-        ["train", "--help"],
-        ["evaluate", "--help"],
-        ["compare", "--help"],
+        *([*name.split(), "--help"] for name in COMMANDS),
         ["config", "diff", "data=cuhk_pedes", "data=rstp_reid"],
         ["train", "methd=rde"],
         ["train", "trainer.max_epoch=3"],
@@ -53,34 +53,105 @@ def test_help_and_config_import_nothing_heavy(words: list[str]) -> None:
     assert output.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        ["train"],
-        ["evaluate"],
-        ["config"],
-        ["config", "show"],
-        ["config", "diff"],
-        ["data"],
-        ["data", "check"],
-        ["data", "synthesize"],
-        ["import-weights"],
-        ["export-weights"],
-        ["sweep"],
-        ["report"],
-        ["ablate"],
-    ],
-)
-def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_whose_examples_parse(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([*command, "--help"])
+        main([*name.split(), "--help"])
+
+    text = capsys.readouterr().out.replace("\\\n", " ")
+    examples = [line.strip() for line in text.splitlines() if line.startswith("  crosswalk ")]
+    assert ended.value.code == 0
+    assert examples
+    for example in examples:
+        options = parse(shlex.split(example)[1:])
+        assert not [word for word in options.overrides if word.startswith("-")]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_without_a_command_all_are_listed(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
 
     text = capsys.readouterr().out
-    assert ended.value.code == 0
-    if command not in ([], ["config"], ["data"]):
-        assert "Example" in text
-        assert "crosswalk " + " ".join(command) in text
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("words", [["config"], ["config", "--help"]])
+def test_commands_of_one_kind_are_listed(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+
+    text = capsys.readouterr().out
+    assert "\n  config show " in text
+    assert "\n  config diff " in text
+    assert "\n  train " not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian", "method=rde"], "there is no command 'trian'. Did you mean train?"),
+        (["config", "shw"], "there is no command 'config shw'. Did you mean config show?"),
+        (["import", "rde"], "there is no command 'import'. Did you mean import-weights?"),
+        (["method=rde"], "there is no command 'method=rde'. `crosswalk --help` lists them."),
+    ],
+)
+def test_a_misspelt_command_is_told_the_nearest(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "value"),
+    [
+        (["sweep", "rde", "--seed", "3"], "seed", 3),
+        (["sweep", "rde", "--seed=3"], "seed", 3),
+        (["sweep", "--trials=5", "rde"], "trials", 5),
+        (["sweep", "rde", "--devices=0,1"], "devices", ["0", "1"]),
+        (["sweep", "rde", "--name=x"], "name", "x"),
+        (["sweep", "rde", "--name", "lr=1"], "name", "lr=1"),
+        (["ablate", "t.yaml", "--row=margin=0.1"], "row", ["margin=0.1"]),
+        (["ablate", "t.yaml", "--row", "margin=0.1", "--row", "b"], "row", ["margin=0.1", "b"]),
+        (["ablate", "--slurm", "partition=gpu", "t.yaml"], "slurm", ["partition=gpu"]),
+        (["ablate", "t.yaml", "--dry-run", "--data=own"], "data", "own"),
+    ],
+)
+def test_an_option_is_none_of_the_overrides_in_either_spelling(
+    words: list[str], option: str, value: object
+) -> None:
+    options = parse([*words, "seed=4", "--optim.lr=0.1"])
+
+    assert getattr(options, option) == value
+    assert options.overrides == ["seed=4", "optim.lr=0.1"]
+
+
+def test_an_option_that_a_command_lacks_is_an_override_only_with_its_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert parse(["train", "--seed=3"]).overrides == ["seed=3"]
+    with pytest.raises(SystemExit):
+        parse(["train", "--seed", "3"])
+    assert "not understood: --seed 3; overrides are written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sweep", "ablate"])
+def test_a_file_whose_name_looks_like_an_override_is_a_file(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr=1", "seed=3"):
+        (tmp_path / name).touch()
+
+    options = parse([command, "lr=1", "seed=3"])
+
+    assert "lr=1" in {str(value) for value in vars(options).values()}
+    assert options.overrides == ["seed=3"]
 
 
 def test_train_hands_over_the_composed_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 LOOKS_ONLY = (
     *("lab", "doctor", "diagnostics", "importers", "templates"),
-    *("cli.py", "pages.py", "__main__.py"),
+    *("cli.py", "commands", "pages.py", "__main__.py"),
     *("run/processes.py", "run/results.py", "run/code_digest.py"),
     *("run/callbacks/progress.py", "run/callbacks/ranking_lists.py"),
     "run/callbacks/array_files.py",

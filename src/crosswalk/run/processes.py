@@ -51,6 +51,16 @@ class Slot:
         return environment
 
 
+def device_names(text: str) -> list[str]:
+    """Return the GPUs of an option ``--devices``.
+
+    Example:
+        >>> device_names("0, 1,")
+        ['0', '1']
+    """
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def make_slots(
     jobs: int,
     devices: Sequence[str] = (),

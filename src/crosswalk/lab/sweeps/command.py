@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from argparse import Namespace
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -34,50 +33,22 @@ WITHOUT_EFFECT = ("name", "description", "project", "entity", "run_cap", "progra
 """Keys of a sweep file that may change while its trials run."""
 
 
-@dataclass(frozen=True)
-class SweepOptions:
-    """What the command line says.
-
-    Attributes:
-        file: Name in ``configs/sweep``, or a file.
-        overrides: Fixed overrides of all trials.
-        local: Whether to search here and not on W&B's server.
-        agents: Trials at a time; 0: one for each device.
-        devices: GPUs, as in CUDA_VISIBLE_DEVICES.
-        trials: At most; None: as the file says, the whole grid, or `NUM_TRIALS`.
-        seed: Of the search; None: 1, or that of the sweep that goes on.
-        name: Name of the sweep; None: that of the file.
-        output_dir: Folder of all runs.
-        show: Whether to print what there is, and run nothing.
-        dry_run: Whether to print what would be done, and run nothing.
-    """
-
-    file: str
-    overrides: Sequence[str] = ()
-    local: bool = False
-    agents: int = 0
-    devices: Sequence[str] = ()
-    trials: int | None = None
-    seed: int | None = None
-    name: str | None = None
-    output_dir: Path = Path("runs")
-    show: bool = False
-    dry_run: bool = False
-
-
-def run_sweep(options: SweepOptions) -> int:
+def run_sweep(options: Namespace) -> int:
     """Search as a W&B sweep file says, here or on W&B's server; return the exit status.
+
+    Args:
+        options: Those of ``crosswalk sweep``.
 
     Raises:
         ValueError: If the file, a parameter or an option is not right.
     """
     if options.trials is not None and options.trials < 1:
         raise ValueError(f"--trials {options.trials} must be at least 1.")
-    file = read_sweep_file(find_sweep_file(options.file))
+    file = read_sweep_file(find_sweep_file(options.sweep))
     name = options.name or file.stem
     if not re.fullmatch(r"[\w.+=-]+", name):
         raise ValueError(f"--name {name!r} may contain letters, digits and . _ + = - only.")
-    overrides = tuple(override.removeprefix("--") for override in options.overrides)
+    overrides = tuple(options.overrides)
     folder = options.output_dir / "sweeps" / name
     seed = 1 if options.seed is None else options.seed
     sweep = LocalSweep(file, folder, overrides, seed, num_trials(file, options.trials))

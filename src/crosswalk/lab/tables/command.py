@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from crosswalk.config.constructors import did_you_mean
@@ -25,53 +26,34 @@ from crosswalk.lab.tables.verdict import Verdict, judge
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.processes import Slot, devices_per_run, make_slots
 
-LAUNCHERS = ("local", "slurm")
 
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for; the fields are the options of ``crosswalk ablate``."""
-
-    table: Path
-    rows: Sequence[str] = ()
-    seeds: str = ""
-    data: str = ""
-    jobs: int = 0
-    devices: str = ""
-    dry_run: bool = False
-    show: bool = False
-    save: bool = False
-    any_code: bool = False
-    launcher: str = "local"
-    slurm: Sequence[str] = ()
-    output_dir: Path = Path("runs")
-    overrides: Sequence[str] = ()
-
-
-def run_ablation(request: Request) -> int:
+def run_ablation(options: Namespace) -> int:
     """Run what is missing of a table, print it, and return the exit status: 1 if a run failed.
+
+    Args:
+        options: Those of ``crosswalk ablate``.
 
     Raises:
         ValueError: If something that was asked for does not exist or does not fit; nothing was
             started then.
     """
-    manifest = _manifest(request)
-    pool = Pool(request.output_dir.resolve() / "ablations", code_digest())
+    manifest = _manifest(options)
+    pool = Pool(options.output_dir.resolve() / "ablations", code_digest())
     plan = make_plan(
         manifest,
         pool,
-        rows=request.rows,
-        seeds=parse_seeds(request.seeds, manifest),
-        any_code=request.any_code,
+        rows=options.row,
+        seeds=parse_seeds(options.seeds, manifest),
+        any_code=options.any_code,
     )
-    table = _Table(plan, tuple(request.overrides))
-    if request.show:
+    table = _Table(plan, tuple(options.overrides))
+    if options.show:
         table.show()
         return 0
     estimates, missing = Estimates(plan), plan.missing()
-    at_a_time, slots = _places(request, missing)
+    at_a_time, slots = _places(options, missing)
     _announce(plan, missing, estimates, at_a_time)
-    if request.dry_run:
+    if options.dry_run:
         for run in missing:
             print(run.command)
         return 0
@@ -86,14 +68,14 @@ def run_ablation(request: Request) -> int:
     if missing:
         with board:
             try:
-                failures = _run(request, plan, board, slots, table)
+                failures = _run(options, plan, board, slots, table)
             except CodeChanged as error:
                 print(f"crosswalk: {error}", file=sys.stderr)
                 changed = True
     verdict = table.write()
     render_terminal(verdict)
     print(f"Table: {table.path.with_suffix('.html')}, .md and .json beside it")
-    if request.save:
+    if options.save:
         print("Kept: " + ", ".join(map(str, table.save(verdict))))
     for failure in failures:
         print(f"failed: {failure.run.title}: {failure.reason}; see {failure.log}", file=sys.stderr)
@@ -126,17 +108,17 @@ def find_table(path: Path) -> Path:
     return installed if installed.is_file() and not path.is_file() else path
 
 
-def _manifest(request: Request) -> Manifest:
-    manifest = read_manifest(find_table(request.table))
-    if request.data:
+def _manifest(options: Namespace) -> Manifest:
+    manifest = read_manifest(find_table(options.table))
+    if options.data:
         values = group_values("data")
-        if request.data not in values:
+        if options.data not in values:
             raise ValueError(
-                f"--data {request.data} does not exist.{did_you_mean(request.data, values)} There "
+                f"--data {options.data} does not exist.{did_you_mean(options.data, values)} There "
                 f"are: {', '.join(values)}."
             )
-        manifest = manifest.with_data(request.data)
-    return with_overrides(manifest, request.overrides)
+        manifest = manifest.with_data(options.data)
+    return with_overrides(manifest, options.overrides)
 
 
 def check_data(run: PlannedRun) -> None:
@@ -156,30 +138,28 @@ def check_data(run: PlannedRun) -> None:
         )
 
 
-def _places(request: Request, missing: Sequence[PlannedRun]) -> tuple[int, list[Slot]]:
+def _places(options: Namespace, missing: Sequence[PlannedRun]) -> tuple[int, list[Slot]]:
     """Return how many runs there are at a time, and the slots of this machine."""
-    if request.launcher not in LAUNCHERS:
-        raise ValueError(f"--launcher {request.launcher}: choose local or slurm.")
-    if request.jobs < 0:
-        raise ValueError(f"--jobs {request.jobs}: write how many runs are made side by side.")
-    if request.launcher == "slurm":
-        if request.devices:
+    if options.jobs < 0:
+        raise ValueError(f"--jobs {options.jobs}: write how many runs are made side by side.")
+    if options.launcher == "slurm":
+        if options.devices:
             raise ValueError("--devices is about this machine; Slurm is told with --slurm.")
-        return request.jobs or max(1, len(missing)), []
-    if request.slurm:
+        return options.jobs or max(1, len(missing)), []
+    if options.slurm:
         raise ValueError("--slurm says what Slurm is asked for: add --launcher slurm.")
-    devices = [word.strip() for word in request.devices.split(",") if word.strip()]
+    devices = options.devices
     shapes = [run.config["trainer"] for run in missing]
     if any(int(trainer.get("num_nodes", 1) or 1) > 1 for trainer in shapes):
         raise ValueError("trainer.num_nodes is more than 1: start the table with --launcher slurm.")
     per_job = max(
         (
-            devices_per_run(each.get("devices", "auto"), len(devices), at_a_time=request.jobs)
+            devices_per_run(each.get("devices", "auto"), len(devices), at_a_time=options.jobs)
             for each in shapes
         ),
         default=1,
     )
-    slots = make_slots(request.jobs, devices, devices_per_job=per_job)
+    slots = make_slots(options.jobs, devices, devices_per_job=per_job)
     return len(slots), slots
 
 
@@ -200,13 +180,13 @@ def _announce(
 
 
 def _run(
-    request: Request, plan: Plan, board: Board, slots: Sequence[Slot], table: _Table
+    options: Namespace, plan: Plan, board: Board, slots: Sequence[Slot], table: _Table
 ) -> list[Failure]:
     def on_done(run: PlannedRun) -> str:
         table.write()
         return table.collector.headline(run)
 
-    on_slurm = request.launcher == "slurm"
+    on_slurm = options.launcher == "slurm"
     try:
         if not on_slurm:
             return run_locally(plan, slots, board, on_done=on_done, code_now=CodeOnDisk())
@@ -214,8 +194,8 @@ def _run(
             plan,
             board,
             on_done=on_done,
-            parameters=parse_parameters(request.slurm),
-            at_a_time=request.jobs,
+            parameters=parse_parameters(options.slurm),
+            at_a_time=options.jobs,
         )
     except KeyboardInterrupt:
         jobs = "Jobs that were submitted go on, and the" if on_slurm else "The"

@@ -34,7 +34,7 @@ def with_overrides(manifest: Manifest, overrides: Sequence[str]) -> Manifest:
         "resume": "runs of tables go on by themselves",
     }
     for override in overrides:
-        key = override.removeprefix("--").lstrip("+~").partition("=")[0]
+        key = override.lstrip("+~").partition("=")[0]
         if key in advice:
             raise ValueError(f"{override}: {advice[key]}.")
     return replace(manifest, base=(*manifest.base, *overrides))

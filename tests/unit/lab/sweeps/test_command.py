@@ -1,8 +1,4 @@
-import os
 import re
-import shlex
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from crosswalk.cli import parse
 from crosswalk.lab.sweeps import command
-from crosswalk.lab.sweeps.command import SweepOptions, begin, num_trials, run_sweep
+from crosswalk.lab.sweeps.command import begin, num_trials, run_sweep
 from tests.unit.lab.sweeps.small_sweeps import FAKE, local_sweep, sweep_file
-
-ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -22,27 +17,26 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let trials be fake ones, whose configuration is not checked."""
     original = command.LocalSweep
 
-    def sweep(*arguments: Any) -> Any:  # noqa: ANN401
+    def fake_sweep(*arguments: Any) -> Any:  # noqa: ANN401
         return replace(original(*arguments), program=FAKE)
 
-    monkeypatch.setattr(command, "LocalSweep", sweep)
+    monkeypatch.setattr(command, "LocalSweep", fake_sweep)
     monkeypatch.setattr(
         command, "check_sweep", lambda *_: {"logger": {"wandb": None}, "trainer": {"devices": 1}}
     )
 
 
-def options(tmp_path: Path, **changes: Any) -> SweepOptions:  # noqa: ANN401
-    file = sweep_file(tmp_path)
-    return SweepOptions(
-        str(file.path), **{"local": True, "output_dir": tmp_path / "runs", "trials": 2, **changes}
-    )
+def sweep(tmp_path: Path, *words: str) -> int:
+    """Run the command on a file of ours; two trials unless the words say otherwise."""
+    words = ("--local", "--output-dir", str(tmp_path / "runs"), "--trials", "2", *words)
+    return run_sweep(parse(["sweep", str(sweep_file(tmp_path).path), *words]))
 
 
 @pytest.mark.usefixtures("fake")
 def test_a_local_sweep_ends_with_its_best_trial_and_a_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = run_sweep(options(tmp_path, overrides=["epochs=2"]))
+    status = sweep(tmp_path, "epochs=2")
 
     said = capsys.readouterr().out
     folder = tmp_path / "runs" / "sweeps" / "fake"
@@ -57,16 +51,16 @@ def test_a_local_sweep_ends_with_its_best_trial_and_a_page(
 def test_the_same_command_goes_on_and_more_trials_may_be_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_sweep(options(tmp_path, seed=5))
+    sweep(tmp_path, "--seed", "5")
     before = capsys.readouterr().out
 
-    run_sweep(options(tmp_path, trials=3))  # the seed is that of the folder
+    sweep(tmp_path, "--trials", "3")  # the seed is that of the folder
 
     after = capsys.readouterr().out
     assert "trial 0 starts" in before
     assert "trial 0 starts" not in after
     assert "trial 2 starts" in after
-    assert run_sweep(options(tmp_path, show=True)) == 0
+    assert sweep(tmp_path, "--show") == 0
     assert "3 trials: 3 ended." in capsys.readouterr().out
 
 
@@ -74,7 +68,7 @@ def test_the_same_command_goes_on_and_more_trials_may_be_asked_for(
 def test_failing_trials_give_status_1_and_still_a_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = run_sweep(options(tmp_path, trials=9, overrides=["fail=at once"]))
+    status = sweep(tmp_path, "--trials=9", "fail=at once")
 
     said = capsys.readouterr().out
     assert status == 1
@@ -93,11 +87,11 @@ def test_failing_trials_give_status_1_and_still_a_summary(
 def test_a_folder_with_another_sweep_is_refused(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    sweep = local_sweep(tmp_path, "epochs=2")
-    begin(sweep, 1)
+    stored = local_sweep(tmp_path, "epochs=2")
+    begin(stored, 1)
     if "file" in changes:
         changes = {"file": sweep_file(tmp_path, **changes["file"])}
-    other = replace(sweep, **changes)
+    other = replace(stored, **changes)
 
     with pytest.raises(ValueError, match=re.escape(message)) as refused:
         begin(other, other.seed)
@@ -108,11 +102,9 @@ def test_a_folder_with_another_sweep_is_refused(
 def test_a_dry_run_checks_the_file_and_prints_the_first_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = SweepOptions(
-        "mar", ["trainer.max_epochs=1"], local=True, dry_run=True, output_dir=tmp_path
-    )
+    words = ["mar", "--local", "--dry-run", "--output-dir", str(tmp_path), "trainer.max_epochs=1"]
 
-    status = run_sweep(chosen)
+    status = run_sweep(parse(["sweep", *words]))
 
     lines = capsys.readouterr().out.splitlines()
     assert status == 0
@@ -149,17 +141,17 @@ def test_the_number_of_trials_is_the_users_the_files_or_the_grids(
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("words", "message"),
     [
-        ({"trials": 0}, "--trials 0 must be at least 1"),
-        ({"name": "a/b"}, "--name 'a/b' may contain letters"),
-        ({"agents": 3, "devices": ["0", "1"]}, "3 runs at a time"),
-        ({"show": True}, "holds no local sweep"),
+        (["--trials", "0"], "--trials 0 must be at least 1"),
+        (["--name=a/b"], "--name 'a/b' may contain letters"),
+        (["--agents", "3", "--devices=0,1"], "3 runs at a time"),
+        (["--show"], "holds no local sweep"),
     ],
 )
-def test_a_wrong_option_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_wrong_option_is_refused(tmp_path: Path, words: list[str], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
-        run_sweep(options(tmp_path, **changes))
+        sweep(tmp_path, *words)
 
 
 @pytest.mark.parametrize(
@@ -190,46 +182,14 @@ def test_every_trial_has_the_devices_that_it_asks_for(
 
     monkeypatch.setattr(command, "Worker", Idle)
     monkeypatch.setattr(command, "_show", lambda sweep: 0)
-    run_sweep(options(tmp_path, agents=agents, devices=list("0123")))
+    sweep(tmp_path, f"--agents={agents}", "--devices", "0,1,2,3")
 
     assert [slot.devices for slot in made] == expected
 
 
-def test_make_passes_its_variables_on() -> None:
-    made = subprocess.run(
-        [
-            *("make", "--no-print-directory", "--dry-run", "--old-file=.venv/.installed", "sweep"),
-            *("SWEEP=rde", "LOCAL=1"),
-            *("AGENTS=4", "DEVICES=0,1", "TRIALS=20", "ARGS=trainer.max_epochs=1"),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "MAKEFLAGS": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    words = shlex.split(made.stdout.replace("\\\n", " ").split("crosswalk sweep ")[1])
-    assert words == [
-        *("rde", "--local", "--agents", "4", "--devices", "0,1", "--trials", "20"),
-        "trainer.max_epochs=1",
-    ]
-
-
-def test_the_command_line_imports_nothing_heavy_for_help() -> None:
-    code = (
-        "import sys\nimport crosswalk.lab.sweeps.command\n"
-        "print(sorted({'torch', 'lightning', 'wandb', 'optuna'} & set(sys.modules)))"
-    )
-
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert found.stdout == "[]\n"
-
-
 def test_the_stored_file_is_the_one_that_was_started(tmp_path: Path) -> None:
-    sweep = local_sweep(tmp_path)
+    stored = local_sweep(tmp_path)
 
-    begin(sweep, 1)
+    begin(stored, 1)
 
-    assert yaml.safe_load((sweep.folder / "sweep.yaml").read_text()) == sweep.file.contents
+    assert yaml.safe_load((stored.folder / "sweep.yaml").read_text()) == stored.file.contents

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.test_processes import is_alive, wait_until
 
+from crosswalk.cli import parse
 from crosswalk.lab.sweeps import server
-from crosswalk.lab.sweeps.command import SweepOptions, run_sweep
+from crosswalk.lab.sweeps.command import run_sweep
 from crosswalk.run.processes import make_slots, start
 from tests.unit.lab.sweeps.small_sweeps import COMMAND, sweep_file
+from tests.unit.run.test_processes import is_alive, wait_until
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_login")
 def test_without_a_login_the_local_search_is_offered(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no W&B login was found") as refused:
-        run_sweep(SweepOptions("mar", output_dir=tmp_path))
+        run_sweep(parse(["sweep", "mar", "--output-dir", str(tmp_path)]))
 
     assert "LOCAL=1" in str(refused.value)
     assert "--local" in str(refused.value)
@@ -65,10 +66,8 @@ def test_the_very_same_file_is_registered_with_the_overrides_in_its_command(
     parameters = {"optim.lr": {"min": 0.001, "max": 0.1}}
     file = sweep_file(tmp_path, command=command, parameters=parameters, entity="me")
 
-    options = SweepOptions(
-        str(file.path), ["seed=7"], agents=4, devices=list("0123"), trials=9, output_dir=tmp_path
-    )
-    status = run_sweep(options)
+    words = ["--agents", "4", "--devices=0,1,2,3", "--trials", "9", f"--output-dir={tmp_path}"]
+    status = run_sweep(parse(["sweep", str(file.path), *words, "seed=7"]))
 
     assert status == 0
     added = ["seed=7", f"output_dir={tmp_path / 'sweeps' / 'fake'}"]

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.cli import main
+from crosswalk.cli import main, parse
 from crosswalk.lab.claims import Failure
 from crosswalk.lab.launch import CodeChanged
 from crosswalk.lab.plan import Plan, make_plan
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.tables import command
-from crosswalk.lab.tables.command import Request, check_data, run_ablation
+from crosswalk.lab.tables.command import check_data, run_ablation
 from crosswalk.lab.tables.manifest import read_manifest
 from crosswalk.lab.tables.table_files import with_overrides
 from tests.unit.lab.fake_runs import (
@@ -268,6 +268,6 @@ def test_a_table_without_its_data_starts_nothing(tmp_path: Path, table: str) -> 
     path = EXPERIMENTS / f"{table}.yaml"
 
     with pytest.raises(ValueError, match=r"needs data\.root=<folder of the data set>"):
-        run_ablation(Request(path, output_dir=tmp_path))
+        run_ablation(parse(["ablate", str(path), "--output-dir", str(tmp_path)]))
 
     assert not list(tmp_path.rglob("*.log"))

@@ -1,0 +1,36 @@
+"""The command ``crosswalk audit``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the words of the command."""
+    parser.epilog = (
+        "Writes a table and, beside it, a page to look through. The lowest probability of being\n"
+        "right comes first.\n\n"
+        "Examples:\n"
+        "  crosswalk audit runs/<name>\n"
+        "  crosswalk audit runs/<name> --out suspects.csv --threshold 0.1 --limit 500\n"
+    )
+    add = parser.add_argument
+    add("run_folder", metavar="RUN", type=Path, help="a run folder")
+    add("--out", metavar="FILE", type=Path, default=Path("suspects.csv"), help="the table to write")
+    add("--threshold", metavar="P", type=float, help="list pairs that are right with at most this")
+    add("--limit", metavar="N", type=int, help="list at most so many")
+    add("--which", choices=("last", "first"), default="last", help="by which division of the run")
+
+
+def run(options: Namespace) -> int:
+    """Do it, and return the exit status."""
+    from crosswalk.lab.compare.audit_command import run_audit
+
+    return run_audit(
+        options.run_folder,
+        options.out,
+        threshold=options.threshold,
+        limit=options.limit,
+        which=options.which,
+    )

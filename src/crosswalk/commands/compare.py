@@ -1,0 +1,37 @@
+"""The command ``crosswalk compare``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the words of the command."""
+    parser.epilog = (
+        "Prints paired differences with bootstrap intervals, groups of queries, and the queries\n"
+        "that changed most; writes a page with their ranking lists and a .json file beside it.\n"
+        "Several runs of a side, such as seeds, are named with commas between them.\n\n"
+        "Examples:\n"
+        "  crosswalk compare runs/<name> runs/<other>\n"
+        "  crosswalk compare runs/a1,runs/a2 runs/b1,runs/b2 --checkpoint last --out ab.html\n"
+    )
+    add = parser.add_argument
+    add("first", metavar="RUN_A", help="a run folder, or several: RUN,RUN,...")
+    add("second", metavar="RUN_B", help="likewise; differences are B minus A")
+    add("--checkpoint", choices=("best", "last", "start"), default="best")
+    add("--split", choices=("test", "val"), default="test")
+    add("--out", metavar="FILE", type=Path, default=Path("compare.html"), help="the page to write")
+
+
+def run(options: Namespace) -> int:
+    """Do it, and return the exit status."""
+    from crosswalk.lab.compare.command import run_compare
+
+    return run_compare(
+        options.first,
+        options.second,
+        checkpoint=options.checkpoint,
+        split=options.split,
+        out=options.out,
+    )

@@ -1,0 +1,44 @@
+"""The command ``crosswalk config diff``."""
+
+from __future__ import annotations
+
+import gc
+import shlex
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the words of the command."""
+    parser.epilog = (
+        "Each side is a run folder or overrides in quotes; without RIGHT, LEFT is compared with\n"
+        "the default run.\n\n"
+        "Examples:\n"
+        "  crosswalk config diff runs/<name> runs/<other>\n"
+        "  crosswalk config diff 'data=cuhk_pedes' 'data=cuhk_pedes data.noise_rate=0.5'\n"
+    )
+    parser.add_argument("left", metavar="LEFT")
+    parser.add_argument("right", metavar="RIGHT", nargs="?", default="")
+
+
+def run(options: Namespace) -> int:
+    """Do it, and return the exit status."""
+    gc.disable()
+    from crosswalk.config.compose import differences
+
+    left, right = _side(options.left), _side(options.right)
+    if not options.right:
+        left, right = right, left
+    for key, before, after in differences(left, right):
+        print(f"{key}: {before} -> {after}")
+    return 0
+
+
+def _side(words: str) -> dict[str, Any]:
+    from crosswalk.config.compose import compose, read_yaml, to_plain
+
+    folder = Path(words)
+    if words and folder.is_dir():
+        return read_yaml(folder / "config.yaml")
+    return to_plain(compose(shlex.split(words)))

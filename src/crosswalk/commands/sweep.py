@@ -1,0 +1,42 @@
+"""The command ``crosswalk sweep``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from crosswalk.run.processes import device_names
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the words of the command."""
+    parser.usage = "crosswalk sweep SWEEP [options] [key=value ...]"
+    parser.epilog = (
+        "With a W&B login the file is registered on its server and agents here run its trials.\n"
+        "--local runs the same file without a server: each trial is a run of its own below\n"
+        "<output dir>/sweeps/<name>; the same command goes on after a kill, and several at once,\n"
+        "also on several machines that share the folder, work on one sweep.\n\n"
+        "Examples:\n"
+        "  crosswalk sweep rde --local --dry-run\n"
+        "  crosswalk sweep rde --local --trials 20 --agents 2 --devices 0,1\n"
+        "  crosswalk sweep rde data=cuhk_pedes data.root=/datasets data.noise_rate=0.5\n"
+        "  crosswalk sweep mine.yaml --local --name second trainer.max_epochs=20\n"
+    )
+    add = parser.add_argument
+    add("sweep", metavar="SWEEP", help="a file, or its name in configs/sweep")
+    add("--local", action="store_true", help="search here, not on W&B's server")
+    add("--agents", type=int, default=0, help="trials at a time (default: one for each device)")
+    add("--devices", type=device_names, default=[], help="GPUs to use, such as 0,1")
+    add("--trials", type=int, help="at most so many (default: the file's run_cap, the grid, or 20)")
+    add("--seed", type=int, help="of the search (default: 1, or that of the sweep that goes on)")
+    add("--name", help="of the sweep (default: that of the file)")
+    add("--output-dir", metavar="DIR", type=Path, default=Path("runs"), help="default: runs")
+    add("--show", action="store_true", help="print what there is, run nothing")
+    add("--dry-run", action="store_true", help="check the file, print the first trials")
+
+
+def run(options: Namespace) -> int:
+    """Do it, and return the exit status."""
+    from crosswalk.lab.sweeps.command import run_sweep
+
+    return run_sweep(options)
