@@ -114,10 +114,13 @@ class ImageToImageData(L.LightningDataModule):
             training images; ``given`` as ``transform`` says.
         sweep: What a sweep over the training set sees: ``training`` batches, shuffled and
             augmented, or ``clean`` images in order.
+        identities: Whether ``plan`` is told the identities; else it gets -1 for everybody.
         synthetic: ``layout``, ``size`` and ``seed`` of the synthetic people for ``root=None``.
     """
 
     batch_types = (ImageBatch,)
+    plan_labels: Callable[[], Tensor | None] | None = None
+    """Gives the pseudo labels of an epoch's batches: that of the method, where it has them."""
     directions = ("image_to_image",)
 
     def __init__(
@@ -145,6 +148,7 @@ class ImageToImageData(L.LightningDataModule):
         normalization: Literal["given", "dataset"] = "given",
         sweep: Literal["training", "clean"] = "training",
         synthetic: Mapping[str, Any] | None = None,
+        identities: bool = True,
     ) -> None:
         super().__init__()
         resizing = ("bilinear", "bicubic")
@@ -172,6 +176,7 @@ class ImageToImageData(L.LightningDataModule):
         self.extra_map = tuple(extra_map)
         self.normalization = normalization
         self.sweep = sweep
+        self.identities = identities
         folder = _synthetic_root(synthetic) if root is None else Path(root).expanduser()
         self.splits = _read(reader, folder, protocol, val_person_ids, camera_rule)
         refuse_folder_inside(cache_root(), self.splits.root)
@@ -205,6 +210,11 @@ class ImageToImageData(L.LightningDataModule):
         if not self.is_labelled:
             return None
         return torch.from_numpy(ids_of(self._records("train"))[0])
+
+    @property
+    def train_image_person_id(self) -> Tensor | None:
+        """``[num_images]`` true labels: a training sample is an image."""
+        return self.train_person_id
 
     @cached_property
     def fingerprint(self) -> str:
@@ -270,12 +280,12 @@ class ImageToImageData(L.LightningDataModule):
         _ = self._normalizing
 
     def train_dataloader(self) -> EpochLoader:
-        """Return the training batches.
+        """Return the training batches; their plan takes the labels that `plan_labels` gives.
 
         Raises:
             ValueError: If the last one would hold a single image.
         """
-        loader = self._training_loader(self.make_plan, first_pass=0)
+        loader = self._training_loader(self.make_plan, first_pass=0, labels=self.plan_labels)
         _check_last_batch(len(loader), len(self._samples), self.batch_size)
         return loader
 
@@ -453,10 +463,17 @@ class ImageToImageData(L.LightningDataModule):
     def _samples(self) -> TrainingImageDataset:
         return TrainingImageDataset(self._training)
 
-    def _training_loader(self, make_plan: PlanFactory, first_pass: int) -> EpochLoader:
+    def _training_loader(
+        self,
+        make_plan: PlanFactory,
+        *,
+        first_pass: int,
+        labels: Callable[[], Tensor | None] | None = None,
+    ) -> EpochLoader:
         _, world_size = rank_and_world_size()
         check_batch_size(self.batch_size, world_size)
-        person_id = known_identities(self._samples.person_id, is_labelled=self.is_labelled)
+        told = self.identities and self.is_labelled
+        person_id = known_identities(self._samples.person_id, is_labelled=told)
         plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed)
         return load_batches(
             self._samples,
@@ -464,6 +481,7 @@ class ImageToImageData(L.LightningDataModule):
             seed=self.seed,
             first_pass=first_pass,
             num_workers=self.num_workers,
+            labels=labels,
         )
 
     def _evaluation_loaders(self, stage: str) -> list[EpochLoader]:

@@ -134,10 +134,13 @@ class TextToImageData(L.LightningDataModule):
         noise_index: File of an exchange to use instead, ``.npy``.
         sweep: What a sweep over the training set sees: ``training`` batches, shuffled and
             augmented, or ``clean`` samples in order.
+        identities: Whether ``plan`` is told the identities; else it gets -1 for everybody.
         synthetic: ``size`` and ``seed`` of the synthetic people for ``root=None``.
     """
 
     batch_types = (PairBatch,)
+    plan_labels: Callable[[], Tensor | None] | None = None
+    """Gives the pseudo labels of an epoch's batches: that of the method, where it has them."""
     directions = ("text_to_image", "image_to_text")
     camera_rule = False  # a caption has no camera
     extra_map = ()
@@ -167,6 +170,7 @@ class TextToImageData(L.LightningDataModule):
         noise_index: str | Path | None = None,
         sweep: Literal["training", "clean"] = "training",
         synthetic: Mapping[str, Any] | None = None,
+        identities: bool = True,
     ) -> None:
         super().__init__()
         check_choice("data.protocol", protocol, ("val", "official"))
@@ -192,6 +196,7 @@ class TextToImageData(L.LightningDataModule):
         self.noise_seed = noise_seed
         self.noise_index = noise_index
         self.sweep = sweep
+        self.identities = identities
         if root is None:
             root = _synthetic_root(synthetic)
         self.splits = _read(reader, Path(root).expanduser(), protocol, val_person_ids, seed=1)
@@ -305,8 +310,8 @@ class TextToImageData(L.LightningDataModule):
             self._table(split, opened=True)
 
     def train_dataloader(self) -> EpochLoader:
-        """Return the training batches."""
-        return self._training_loader(self.make_plan, first_pass=0)
+        """Return the training batches; their plan takes the labels that `plan_labels` gives."""
+        return self._training_loader(self.make_plan, first_pass=0, labels=self.plan_labels)
 
     def sweep_dataloader(self, epoch: int) -> EpochLoader:
         """Return one pass over every training sample, for the sweep of ``epoch``.
@@ -443,12 +448,19 @@ class TextToImageData(L.LightningDataModule):
             phrases=None if phrases is None else phrases[caption],
         )
 
-    def _training_loader(self, make_plan: PlanFactory, first_pass: int) -> EpochLoader:
+    def _training_loader(
+        self,
+        make_plan: PlanFactory,
+        *,
+        first_pass: int,
+        labels: Callable[[], Tensor | None] | None = None,
+    ) -> EpochLoader:
         _, world_size = rank_and_world_size()
         check_batch_size(self.batch_size, world_size)
-        person_id = known_identities(self._pairs.person_id, is_labelled=self.is_labelled)
+        told = self.identities and self.is_labelled
+        person_id = known_identities(self._pairs.person_id, is_labelled=told)
         plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed)
-        return self._loader(self._pairs, plan, seed=self.seed, first_pass=first_pass)
+        return self._loader(self._pairs, plan, seed=self.seed, first_pass=first_pass, labels=labels)
 
     def _clean_loader(self) -> EpochLoader:
         plan = SequentialBatches(len(self._pairs), self.eval_batch_size)
@@ -479,6 +491,7 @@ class TextToImageData(L.LightningDataModule):
         seed: int | None,
         first_pass: int = 0,
         num_workers: int | None = None,
+        labels: Callable[[], Tensor | None] | None = None,
     ) -> EpochLoader:
         return load_batches(
             dataset,
@@ -486,6 +499,7 @@ class TextToImageData(L.LightningDataModule):
             seed=seed,
             first_pass=first_pass,
             num_workers=self.num_workers if num_workers is None else num_workers,
+            labels=labels,
         )
 
 

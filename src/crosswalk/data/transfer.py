@@ -132,6 +132,7 @@ class SourceTargetData(L.LightningDataModule):
             augmented, or ``clean`` images in order.
         train_on: ``both``; or ``source``: batches of the source alone, as a single labelled set,
             evaluated on the target (direct transfer).
+        identities: Whether the target's ``plan`` is told identities; the source's always is.
 
     Raises:
         ValueError: If the source has no labels, or shares images with the target.
@@ -166,6 +167,7 @@ class SourceTargetData(L.LightningDataModule):
         camstyle: bool | str = "off",
         sweep: Literal["training", "clean"] = "training",
         train_on: Literal["both", "source"] = "both",
+        identities: bool = True,
     ) -> None:
         super().__init__()
         check_choice("data.train_on", train_on, ("both", "source"))
@@ -198,6 +200,7 @@ class SourceTargetData(L.LightningDataModule):
             **_missing(target, {**common, "val_person_ids": val_person_ids}),
             seed=2 * seed + 1,
             protocol=protocol,
+            identities=identities,
         )
         _check_source(self.source.splits, self.target.splits)
         self.camera_rule = self.target.camera_rule
@@ -225,6 +228,20 @@ class SourceTargetData(L.LightningDataModule):
         None where nobody knows them.
         """
         return self._trained.train_person_id
+
+    @property
+    def train_image_person_id(self) -> Tensor | None:
+        """``[num_images]`` true labels: a training sample is an image."""
+        return self.train_person_id
+
+    @property
+    def plan_labels(self) -> Callable[[], Tensor | None] | None:
+        """Gives the pseudo labels of an epoch's batches of the samples that `spec` counts."""
+        return self._trained.plan_labels
+
+    @plan_labels.setter
+    def plan_labels(self, labels: Callable[[], Tensor | None] | None) -> None:
+        self._trained.plan_labels = labels
 
     @property
     def fingerprint(self) -> str:

@@ -227,6 +227,12 @@ class CMMT(Method[PairBatch]):
         keys = ("image", "text", "image_refined", "text_refined")
         return {key: self.get_buffer(name) for key, name in zip(keys, names, strict=True)}
 
+    def plan_labels(self) -> Tensor | None:
+        """Return the refined label of every pair's image, -1 = outlier; None without clusters."""
+        if self.clustering is None:
+            return None
+        return self.get_buffer("image_refined")[self.image_of_sample]
+
     def agreement(self, batch: PairBatch) -> Tensor:
         """Return ``[B, B]`` in [0, 1], how surely two pairs of the global batch show one person."""
         if self.relation == "identities":

@@ -136,6 +136,7 @@ def test_true_labels_are_known_for_analysis(root: Path) -> None:
 
     expected = [labels[person] for _, person, _ in numbered("train")]
     assert data.train_person_id.tolist() == expected
+    assert data.train_image_person_id.tolist() == expected
 
 
 def unlabelled(root: Path) -> ImageSplits:
@@ -151,6 +152,7 @@ def test_nobody_knows_the_people_of_unlabelled_images(root: Path) -> None:
 
     assert (make_data(root).is_labelled, data.is_labelled) == (True, False)
     assert data.train_person_id is None
+    assert data.train_image_person_id is None
     assert batch.person_id.tolist() == batch.sample_index.tolist()
     assert data.spec == DataSpec(num_samples=15, num_images=15, num_person_ids=15, num_cameras=4)
     description = data.describe()
@@ -163,7 +165,39 @@ def test_unlabelled_images_are_not_batched_by_identity(root: Path) -> None:
     plan = partial(identity_plan, samples_per_person=2)
 
     with pytest.raises(ValueError, match=r"data\.plan=identity_plan .* has no person ids"):
-        make_data(root, unlabelled, plan=plan).train_dataloader()
+        next(iter(make_data(root, unlabelled, plan=plan).train_dataloader()))
+
+
+@pytest.mark.parametrize("splits", [read, unlabelled])
+def test_plans_see_no_identities_that_the_method_does_not_need(
+    root: Path, splits: Callable[[Path], ImageSplits]
+) -> None:
+    told: list[list[int]] = []
+
+    def plan(person_id: NDArray[np.int64], *, batch_size: int, seed: int) -> ShuffledBatches:
+        told.append(person_id.tolist())
+        return ShuffledBatches(len(person_id), batch_size, seed)
+
+    make_data(root, splits, plan=plan, identities=False).train_dataloader()
+
+    assert told == [[-1] * NUM_TRAIN]
+
+
+@pytest.mark.parametrize("sweep", ["training", "clean"])
+def test_batches_by_identity_follow_the_labels_of_the_method(root: Path, sweep: str) -> None:
+    plan = partial(identity_plan, samples_per_person=2)
+    data = make_data(root, plan=plan, batch_size=4, identities=False, sweep=sweep)
+    labels = torch.arange(NUM_TRAIN) % 5 - 1  # every fifth image is an outlier
+    data.plan_labels = lambda: labels
+
+    batches = [batch.sample_index for batch in data.train_dataloader()]
+    swept = torch.cat([batch.sample_index for batch in data.sweep_dataloader(0)])
+
+    assert len(batches) == NUM_TRAIN // 4
+    for index in batches:
+        assert labels[index].unique(return_counts=True)[1].tolist() == [2, 2]
+        assert labels[index].min() >= 0
+    assert sorted(swept.tolist()) == list(range(NUM_TRAIN))
 
 
 def test_no_people_can_be_held_out_of_unlabelled_images(root: Path) -> None:

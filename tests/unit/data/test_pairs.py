@@ -9,6 +9,7 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -354,8 +355,41 @@ def test_unlabelled_pairs_are_not_batched_by_identity(root: Path) -> None:
     data = make_data(root, unlabelled, plan=plan)
 
     with pytest.raises(ValueError, match=r"data\.plan=identity_plan .* has no person ids"):
-        data.train_dataloader()
+        next(iter(data.train_dataloader()))
     assert len(make_data(root, plan=plan).train_dataloader()) == 30 // 8
+
+
+@pytest.mark.parametrize("splits", [read, unlabelled])
+def test_plans_see_no_identities_that_the_method_does_not_need(
+    root: Path, splits: Callable[[Path], Splits]
+) -> None:
+    told: list[list[int]] = []
+
+    def plan(person_id: NDArray[np.int64], *, batch_size: int, seed: int) -> ShuffledBatches:
+        told.append(person_id.tolist())
+        return ShuffledBatches(len(person_id), batch_size, seed)
+
+    data = make_data(root, splits, plan=plan, identities=False)
+    data.train_dataloader()
+
+    assert told == [[-1] * 30]
+
+
+@pytest.mark.parametrize("sweep", ["training", "clean"])
+def test_batches_by_identity_follow_the_labels_of_the_method(root: Path, sweep: str) -> None:
+    plan = partial(identity_plan, samples_per_person=2)
+    data = make_data(root, plan=plan, batch_size=4, identities=False, sweep=sweep)
+    labels = torch.arange(30) % 7 - 1  # every seventh pair is an outlier
+    data.plan_labels = lambda: labels
+
+    batches = [batch.sample_index for batch in data.train_dataloader()]
+    swept = torch.cat([batch.sample_index for batch in data.sweep_dataloader(0)])
+
+    assert len(batches) == 30 // 4
+    for index in batches:
+        assert labels[index].unique(return_counts=True)[1].tolist() == [2, 2]
+        assert labels[index].min() >= 0
+    assert sorted(swept.tolist()) == list(range(30))
 
 
 def test_no_people_can_be_held_out_of_unlabelled_pairs(root: Path) -> None:

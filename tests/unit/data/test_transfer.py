@@ -20,7 +20,7 @@ from crosswalk.data.pipeline import loaders
 from crosswalk.data.pipeline.cache import BrokenImagesError
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import BatchRequest, EpochLoader
-from crosswalk.data.pipeline.plans import ShuffledBatches
+from crosswalk.data.pipeline.plans import ShuffledBatches, identity_plan
 from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.data.transfer import SourceTargetData, SourceTargetLoader
 from crosswalk.draws import sample_key
@@ -411,6 +411,7 @@ def test_evaluation_and_sweeps_are_the_targets(root: Path) -> None:
         assert sorted(index.tolist()) == list(range(9))
         assert index.tolist() != list(range(9))
     assert data.train_person_id.tolist() == [0, 0, 0, 2, 2, 2, 1, 1, 1]
+    assert data.train_image_person_id.tolist() == [0, 0, 0, 2, 2, 2, 1, 1, 1]
 
 
 def test_clean_sweeps_are_normalised_as_the_target(root: Path) -> None:
@@ -578,6 +579,31 @@ def test_the_target_may_have_no_labels_and_the_source_may_not(root: Path) -> Non
     assert len(transfer.train_person_id) == 22
     with pytest.raises(ValueError, match=r"source in .* without person ids, .*data\.source\.root="):
         make_data(root, source=unlabelled["source"])
+
+
+@pytest.mark.parametrize("train_on", ["both", "source"])
+def test_labels_make_the_batches_of_the_samples_that_are_counted(root: Path, train_on: str) -> None:
+    plan = partial(identity_plan, samples_per_person=2)
+    data = make_data(root, plan=plan, identities=False, train_on=train_on)
+    labels = torch.arange(data.spec.num_samples) % 4 - 1
+    data.plan_labels = lambda: labels
+
+    for batch in data.train_dataloader():
+        if train_on == "both":  # the source is a labelled set, whatever the method is told
+            persons = batch.source.person_id.unique(return_counts=True)[1]
+            assert persons.tolist() == [2, 2]
+            batch = batch.target
+        assert labels[batch.sample_index].unique(return_counts=True)[1].tolist() == [2, 2]
+        assert labels[batch.sample_index].min() >= 0
+
+
+def test_the_targets_people_are_told_to_methods_that_need_them_only(root: Path) -> None:
+    plan = partial(identity_plan, samples_per_person=2)
+
+    for batch in make_data(root, plan=plan).train_dataloader():
+        assert batch.target.person_id.unique(return_counts=True)[1].tolist() == [2, 2]
+    with pytest.raises(ValueError, match="no person ids"):
+        next(iter(make_data(root, plan=plan, identities=False).train_dataloader()))
 
 
 def test_a_batch_larger_than_a_set_is_refused(root: Path) -> None:

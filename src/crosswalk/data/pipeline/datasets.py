@@ -224,6 +224,7 @@ def load_batches(
     seed: int | None,
     first_pass: int = 0,
     num_workers: int,
+    labels: Callable[[], Tensor | None] | None = None,
 ) -> EpochLoader:
     """Return the loader of a data module; its batches are pinned where there is a GPU."""
     return EpochLoader(
@@ -233,6 +234,7 @@ def load_batches(
         first_pass=first_pass,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
+        labels=labels,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -98,6 +98,10 @@ class EpochLoader:
         num_workers: Worker processes; 0 loads in this process. They live through all epochs, and
             torch gives each a single thread. They draw no random numbers: keys decide.
         pin_memory: Whether batches are put into page-locked memory.
+        labels: Asked for the ``[num_samples]`` pseudo labels of the plan when a pass's first
+            batch is asked for, also where a run goes on within a pass: they have to be those that
+            the pass began with, the same on every process. None, or what returns None, leaves
+            the plan with the identities it was made with.
 
     Example:
         >>> from crosswalk.data.pipeline.plans import SequentialBatches
@@ -120,8 +124,10 @@ class EpochLoader:
         first_pass: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        labels: Callable[[], Tensor | None] | None = None,
     ) -> None:
         self.dataset = dataset
+        self.labels = labels
         self.plan = plan
         self.first_pass = first_pass
         self.epoch = 0
@@ -179,6 +185,9 @@ class EpochLoader:
         self._resuming = False
         pass_ = self.first_pass if self._cycle == 0 else self._cycle + 1
         self.plan.set_epoch(self.epoch, pass_)
+        if self.labels is not None:
+            labels = self.labels()
+            self.plan.set_labels(None if labels is None else labels.numpy(force=True))
         slices = self._slices
         slices.epoch, slices.pass_, slices.skip = self.epoch, pass_, self._consumed
         for batch in self._loader:

@@ -23,6 +23,13 @@ class BatchPlan(Protocol):
     def set_epoch(self, epoch: int, pass_: int = 0) -> None:
         """Choose the pass that `__iter__` and `__len__` speak of."""
 
+    def set_labels(self, labels: Index | None) -> None:
+        """Take the pseudo labels of the passes from now on; plans without identities need none.
+
+        Args:
+            labels: ``[num_samples]`` int64, -1 = outlier; None: what the plan was made with.
+        """
+
     def __iter__(self) -> Iterator[Index]:
         """Yield global batches, each an int64 array of sample indices."""
 
@@ -45,6 +52,9 @@ class SequentialBatches:
 
     def set_epoch(self, epoch: int, pass_: int = 0) -> None:
         """Do nothing: every pass is the same."""
+
+    def set_labels(self, labels: Index | None) -> None:
+        """Do nothing: all samples are taken, whosever they are."""
 
     def __iter__(self) -> Iterator[Index]:
         order = np.arange(self.num_samples)
@@ -89,6 +99,9 @@ class ShuffledBatches:
     def set_epoch(self, epoch: int, pass_: int = 0) -> None:
         """Choose the random order."""
         self.epoch, self.pass_ = epoch, pass_
+
+    def set_labels(self, labels: Index | None) -> None:
+        """Do nothing: all samples are taken, whosever they are."""
 
     def __iter__(self) -> Iterator[Index]:
         random = np.random.default_rng([self.seed, self.epoch, self.pass_])
@@ -187,11 +200,18 @@ class IdentityBatches:
     of P identities drawn among those with chunks left. Where fewer than P have one, all
     identities are cut anew. A pass has as many batches as fit into the training set, at least
     one: a number that depends on no draw, since a trainer wants every epoch equally long.
+
+    Pseudo labels (`set_labels`) are identities that change; outliers among them are left out.
+    There may be too few: of fewer clusters than P every batch has all, some of them several
+    times, and where all samples are outliers, batches are drawn of all of them. The number and
+    the size of the batches are those of any other labels.
+
     Source: RDE's released code, option ``identity``, and CM-MoCo's (Han et al., BMVC 2021), which
     stop where we cut anew. CM-MoCo's identities have to be 0, 1, ..., here they may be any.
 
     Args:
-        person_id: ``[num_samples]`` identity of each sample; -1 where it is unknown.
+        person_id: ``[num_samples]`` identity of each sample; -1 where it is unknown. Where all
+            are, there are no batches before there are labels.
         batch_size: Samples of a global batch, P * K.
         seed: Not negative.
         samples_per_person: K.
@@ -218,13 +238,6 @@ class IdentityBatches:
         sort_batches: bool = False,
     ) -> None:
         _check_batch_size(batch_size)
-        if (np.asarray(person_id) < 0).any():
-            raise ValueError(
-                "data.plan=identity_plan puts several samples of a person into a batch, and the "
-                "training set has no person ids. Take "
-                "crosswalk.data.pipeline.plans.shuffled_plan as data.plan._target_, without "
-                "data.plan.samples_per_person."
-            )
         if scarce not in ("draw", "repeat"):
             raise ValueError(f"data.plan.scarce={scarce!r} is not draw or repeat.")
         if batch_size % samples_per_person:
@@ -235,19 +248,19 @@ class IdentityBatches:
             )
         self.num_batches = max(1, len(person_id) // batch_size)
         self.people_per_batch = batch_size // samples_per_person
-        counts = np.unique(person_id, return_counts=True)[1]
-        if len(counts) < self.people_per_batch:
+        self.person_id = np.asarray(person_id)
+        known = np.unique(self.person_id[self.person_id >= 0])
+        if 0 < len(known) < self.people_per_batch:
             raise ValueError(
                 f"data.batch_size={batch_size} with data.plan.samples_per_person="
                 f"{samples_per_person} needs {self.people_per_batch} identities in a batch, but "
-                f"the training set has {len(counts)}. Use a smaller data.batch_size."
+                f"the training set has {len(known)}. Use a smaller data.batch_size."
             )
-        self._num_scarce = int((counts < samples_per_person).sum())
-        self.person_id = np.asarray(person_id)
         self.seed = seed
         self.samples_per_person = samples_per_person
         self.scarce = scarce
         self.sort_batches = sort_batches
+        self.set_labels(None)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, pass_: int = 0) -> None:
@@ -255,28 +268,83 @@ class IdentityBatches:
         self.epoch, self.pass_ = epoch, pass_
         self._batches: Index | None = None
 
+    def set_labels(self, labels: Index | None) -> None:
+        """Take other identities than those of the constructor, or with None those again.
+
+        Raises:
+            ValueError: If there is not one label per sample.
+        """
+        if labels is None:
+            self.labels = self.person_id if (self.person_id >= 0).any() else None
+        elif labels.shape != self.person_id.shape:
+            raise ValueError(
+                f"plan_labels() of the method gives {list(labels.shape)} labels, and there are "
+                f"{len(self.person_id)} training samples. Return one label per sample."
+            )
+        else:
+            self.labels = labels
+        self._batches = None
+
     def _plan(self) -> Index:
         """Return ``[num_batches, batch_size]`` sample indices."""
         if self._batches is None:
+            if self.labels is None:
+                raise ValueError(
+                    "data.plan=identity_plan puts several samples of a person into a batch, and "
+                    "the training set has no person ids, or the method is not to know them, and "
+                    "gives no labels of its own (plan_labels). Take "
+                    "crosswalk.data.pipeline.plans.shuffled_plan as data.plan._target_, without "
+                    "data.plan.samples_per_person."
+                )
             random = np.random.default_rng([self.seed, self.epoch, self.pass_])
-            rounds: list[Index] = []
-            missing = self.num_batches
-            while missing:
-                place = random.random(len(self.person_id))
-                drawn = (
-                    random.random((self._num_scarce, self.samples_per_person))
-                    if self.scarce == "draw"
-                    else None
-                )
-                chunks, num_chunks = identity_chunks(
-                    self.person_id, place, size=self.samples_per_person, drawn=drawn
-                )
-                people = self._draw(num_chunks, random, missing)
-                batches = chunks[chunks_in_turn(people, num_chunks)].reshape(len(people), -1)
-                rounds.append(by_first_place(batches, place) if self.sort_batches else batches)
-                missing -= len(people)
-            self._batches = np.concatenate(rounds)
+            known = np.flatnonzero(self.labels >= 0)
+            person_id = self.labels[known]
+            counts = np.unique(person_id, return_counts=True)[1]
+            if len(counts) == 0:
+                size = self.people_per_batch * self.samples_per_person
+                everything = np.arange(len(self.labels))
+                drawn = _over_and_over(everything, self.num_batches * size, random)
+                self._batches = drawn.reshape(self.num_batches, size)
+            elif len(counts) < self.people_per_batch:
+                self._batches = known[self._of_few(person_id, random)]
+            else:
+                self._batches = known[self._of_many(person_id, counts, random)]
         return self._batches
+
+    def _of_many(self, person_id: Index, counts: Index, random: np.random.Generator) -> Index:
+        """Return the batches of at least P identities, in places of ``person_id``."""
+        num_scarce = int((counts < self.samples_per_person).sum())
+        rounds: list[Index] = []
+        missing = self.num_batches
+        while missing:
+            place = random.random(len(person_id))
+            drawn = (
+                random.random((num_scarce, self.samples_per_person))
+                if self.scarce == "draw"
+                else None
+            )
+            chunks, num_chunks = identity_chunks(
+                person_id, place, size=self.samples_per_person, drawn=drawn
+            )
+            people = self._draw(num_chunks, random, missing)
+            batches = chunks[chunks_in_turn(people, num_chunks)].reshape(len(people), -1)
+            rounds.append(by_first_place(batches, place) if self.sort_batches else batches)
+            missing -= len(people)
+        return np.concatenate(rounds)
+
+    def _of_few(self, person_id: Index, random: np.random.Generator) -> Index:
+        """Return the batches of fewer than P identities, in places of ``person_id``."""
+        people = np.unique(person_id)
+        owner = np.concatenate(
+            [_over_and_over(people, self.people_per_batch, random) for _ in range(self.num_batches)]
+        )
+        chunks = np.empty((len(owner), self.samples_per_person), dtype=np.int64)
+        for person in people:
+            own = np.flatnonzero(person_id == person)
+            count = int((owner == person).sum()) * self.samples_per_person
+            drawn = _over_and_over(own, count, random)
+            chunks[owner == person] = drawn.reshape(-1, self.samples_per_person)
+        return chunks.reshape(self.num_batches, -1)
 
     def _draw(self, num_chunks: Index, random: np.random.Generator, limit: int) -> Index:
         """Return ``[batches, P]`` identities, P different ones per batch while they have chunks.
@@ -307,6 +375,12 @@ class IdentityBatches:
         return self.num_batches
 
 
+def _over_and_over(items: Index, count: int, random: np.random.Generator) -> Index:
+    """Return ``[count]`` of the items: all of them in random order, then again in another one."""
+    rounds = np.tile(items, (-(-count // len(items)), 1))
+    return random.permuted(rounds, axis=1).ravel()[:count]
+
+
 def shuffled_plan(
     person_id: Index, *, batch_size: int, seed: int, drop_last: bool = False
 ) -> ShuffledBatches:
@@ -332,6 +406,8 @@ def identity_plan(
 ) -> IdentityBatches:
     """Return `IdentityBatches` over the samples; a value for ``data.plan``.
 
+    Its attribute ``by_person`` says that it needs identities, or labels of the method's.
+
     Example:
         >>> len(identity_plan(np.arange(8) // 4, batch_size=8, seed=0))
         1
@@ -344,6 +420,9 @@ def identity_plan(
         scarce=scarce,
         sort_batches=sort_batches,
     )
+
+
+identity_plan.by_person = True  # type: ignore[attr-defined]
 
 
 def _check_batch_size(batch_size: int) -> None:

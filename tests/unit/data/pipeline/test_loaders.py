@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crosswalk.data.pipeline import loaders
 from crosswalk.data.pipeline.loaders import BatchRequest, EpochLoader
-from crosswalk.data.pipeline.plans import SequentialBatches, ShuffledBatches
+from crosswalk.data.pipeline.plans import IdentityBatches, SequentialBatches, ShuffledBatches
 from crosswalk.draws import sample_key
 
 NUM_SAMPLES, BATCH_SIZE, STEPS = 11, 3, 4
@@ -87,6 +87,35 @@ def test_the_plan_is_read_when_the_first_batch_is_asked_for() -> None:
     loader.set_epoch(4)
 
     assert indices(batches) == planned(4)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_labels_are_asked_for_with_the_first_batch_also_within_a_pass(num_workers: int) -> None:
+    labels = torch.full((NUM_SAMPLES,), -1)
+
+    def make_loader() -> EpochLoader:
+        return EpochLoader(
+            IndexDataset(),
+            IdentityBatches(np.full(NUM_SAMPLES, -1), BATCH_SIZE, 1, samples_per_person=1),
+            seed=1,
+            num_workers=num_workers,
+            labels=lambda: labels,
+        )
+
+    plan = IdentityBatches(np.arange(NUM_SAMPLES) % 4, BATCH_SIZE, 1, samples_per_person=1)
+    plan.set_epoch(2)
+    expected = [batch.tolist() for batch in plan]
+    loader = make_loader()
+    loader.set_epoch(2)
+
+    batches = iter(loader)
+    labels.copy_(torch.arange(NUM_SAMPLES) % 4)  # a hook at the start of the epoch
+    first = next(batches)
+    resumed = make_loader()
+    resumed.load_state_dict(loader.state_dict())
+    resumed.set_epoch(2)
+
+    assert indices([first, *resumed]) == expected
 
 
 def test_further_passes_in_an_epoch_have_orders_and_keys_of_their_own() -> None:

@@ -289,10 +289,114 @@ def test_a_sorted_plan_has_its_fixed_length_with_several_cuts() -> None:
     assert len(lists(plan)) == len(plan) == 4
 
 
-@pytest.mark.parametrize("person_id", [[-1], [-1] * 9, [3, 3, -1, 3]])
+@pytest.mark.parametrize("person_id", [[-1], [-1] * 9])
 def test_identities_have_to_be_known_to_be_batched(person_id: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"no person ids\. Take .*plans\.shuffled_plan"):
-        identity_plan(np.array(person_id), batch_size=4, seed=0)
+    plan = identity_plan(np.array(person_id), batch_size=4, seed=0)
+
+    with pytest.raises(ValueError, match=r"no person ids.* Take .*plans\.shuffled_plan"):
+        next(iter(plan))
+
+
+@pytest.mark.parametrize("scarce", ["draw", "repeat"])
+@pytest.mark.parametrize("sort_batches", [False, True])
+def test_labels_make_the_batches_that_such_identities_make(scarce: str, sort_batches: bool) -> None:
+    labels = people(9, 5, 3, 8, 2, 4)
+    options = {"batch_size": 8, "seed": 1, "scarce": scarce, "sort_batches": sort_batches}
+    known = identity_plan(labels, **options)
+    told = identity_plan(np.full(len(labels), -1), **options)
+
+    for epoch in range(4):
+        told.set_labels(labels)
+        told.set_epoch(epoch)
+        known.set_epoch(epoch)
+        assert lists(told) == lists(known)
+
+
+def test_outliers_are_in_no_batch() -> None:
+    labels = np.where(np.arange(60) % 3 == 0, -1, np.arange(60) % 7)
+    plan = identity_plan(np.full(60, -1), batch_size=8, seed=0, samples_per_person=2)
+    plan.set_labels(labels)
+
+    seen = set()
+    for epoch in range(30):
+        plan.set_epoch(epoch)
+        assert len(lists(plan)) == len(plan) == 60 // 8
+        for batch in plan:
+            assert np.unique(labels[batch], return_counts=True)[1].tolist() == [2] * 4
+            seen |= set(batch.tolist())
+
+    assert seen == set(np.flatnonzero(labels >= 0).tolist())
+
+
+# The second is smaller than a batch, the third has samples for one of the four in a chunk.
+@pytest.mark.parametrize("sizes", [(40, 9, 11), (2, 1), (1,), (30,)])
+def test_every_batch_has_all_of_fewer_clusters_than_it_holds(sizes: tuple[int, ...]) -> None:
+    labels = np.concatenate([people(*sizes), np.full(5, -1)])
+    plan = identity_plan(np.full(len(labels), -1), batch_size=16, seed=2)
+    plan.set_labels(labels)
+
+    batches = lists(plan)
+
+    assert len(batches) == len(plan) == max(1, len(labels) // 16)
+    owners = labels[np.array(batches)].reshape(len(batches), 4, 4)
+    assert (owners == owners[:, :, :1]).all()
+    rows = owners[:, :, 0]
+    assert rows.min() >= 0
+    for batch in rows:
+        times = np.unique(batch, return_counts=True)[1]
+        assert len(times) == len(sizes)
+        assert times.max() - times.min() <= 1
+    drawn = np.unique(np.array(batches), return_counts=True)
+    for person in set(labels.tolist()) - {-1}:  # no sample twice before all were there once
+        times = dict(zip(*(each.tolist() for each in drawn), strict=True))
+        own = [times.get(int(sample), 0) for sample in np.flatnonzero(labels == person)]
+        assert max(own) - min(own) <= 1
+
+
+@pytest.mark.parametrize("num_samples", [60, 16, 5])
+def test_batches_of_outliers_alone_are_drawn_of_all_samples(num_samples: int) -> None:
+    plan = identity_plan(np.full(num_samples, -1), batch_size=16, seed=0)
+    plan.set_labels(np.full(num_samples, -1))
+
+    batches = lists(plan)
+
+    assert len(batches) == len(plan) == max(1, num_samples // 16)
+    assert {len(batch) for batch in batches} == {16}
+    times = np.bincount(list(chain(*batches)), minlength=num_samples)
+    assert times.max() - times.min() <= 1
+
+
+def test_without_labels_a_plan_falls_back_to_its_identities() -> None:
+    person_id = people(4, 4, 4)
+    plan = identity_plan(person_id, batch_size=8, seed=0)
+    first = lists(plan)
+    plan.set_labels(np.arange(12) % 2)
+    changed = lists(plan)
+
+    plan.set_labels(None)
+
+    assert lists(plan) == first != changed
+
+
+def test_there_is_one_label_per_sample() -> None:
+    plan = identity_plan(people(4, 4), batch_size=8, seed=0)
+
+    with pytest.raises(ValueError, match=r"plan_labels\(\) .* gives \[7\] labels.* are 8 training"):
+        plan.set_labels(np.zeros(7, dtype=np.int64))
+
+
+def test_plans_that_take_every_sample_have_no_use_for_labels() -> None:
+    for plan in (SequentialBatches(7, 3), ShuffledBatches(7, 3, seed=0)):
+        before = lists(plan)
+
+        plan.set_labels(np.arange(7))
+
+        assert lists(plan) == before
+
+
+def test_a_plan_that_batches_by_person_says_so() -> None:
+    assert identity_plan.by_person
+    assert not hasattr(shuffled_plan, "by_person")
 
 
 def test_the_default_identity_plan_is_that_of_earlier_versions() -> None:

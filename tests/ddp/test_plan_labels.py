@@ -1,0 +1,209 @@
+"""Batches by pseudo identity: an epoch's labels decide them, on any number of processes."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from crosswalk.config.build import build
+from crosswalk.config.compose import compose
+from crosswalk.data.pipeline.plans import IdentityBatches
+from crosswalk.distributed import all_gather_rows
+from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.methods.cmmt import CMMT
+from crosswalk.run.callbacks.run_record import RunRecord
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.train import make_trainer
+from crosswalk.types import DataSpec, ImageBatch, Needs, PairBatch, TextBatch
+from tests.ddp.processes import run_on_processes
+from tests.ddp.small_fits import assert_equal_to_one_process, composed, fit, fit_in_parts
+from tests.end_to_end.small_runs import (
+    small_image_overrides,
+    small_pair_overrides,
+    tiny_images,
+    tiny_pairs,
+)
+from tests.end_to_end.toy_run import assert_same
+
+EPOCHS, PEOPLE, SAMPLES_EACH = 2, 4, 2
+PLAN = "crosswalk.data.pipeline.plans.identity_plan"
+
+
+class Labelling(Method[ImageBatch | PairBatch]):
+    """Groups the samples by brightness in every epoch, and takes down what it is trained on."""
+
+    needs = Needs(batches=(ImageBatch, PairBatch))
+    labels: Tensor
+    labels_of_epoch: Tensor
+    seen: Tensor
+
+    def __init__(self, encoder: nn.Module, data: DataSpec, optim: OptimFactory) -> None:
+        super().__init__(optim)
+        self.net = nn.Linear(3, 4)
+        steps = data.num_samples // (PEOPLE * SAMPLES_EACH)
+        self.register_buffer("labels", torch.full((data.num_samples,), -1))
+        self.register_buffer("labels_of_epoch", self.labels.repeat(EPOCHS, 1))
+        self.register_buffer("seen", torch.full((EPOCHS, steps, PEOPLE * SAMPLES_EACH), -1))
+
+    def embed(self, batch: ImageBatch | PairBatch | TextBatch) -> dict[str, Tensor]:
+        if isinstance(batch, TextBatch):
+            colours = batch.tokens[:, :3].to(self.net.weight.dtype)
+        else:
+            colours = batch.image.mean(dim=(2, 3))
+        return {"global": nn.functional.normalize(self.net(colours))}
+
+    def wants_sweep(self, epoch: int) -> bool:
+        return True
+
+    def sweep_step(self, batch: ImageBatch | PairBatch) -> dict[str, Tensor]:
+        return {"brightness": batch.image.mean(dim=(1, 2, 3)) * self.net.weight.sum()}
+
+    def on_sweep_end(self, table: dict[str, Tensor]) -> None:
+        rank = table["brightness"].argsort(stable=True).argsort(stable=True)
+        self.labels.copy_((rank + self.current_epoch) % 7 - 1)  # a seventh are outliers
+        self.labels_of_epoch[self.current_epoch] = self.labels
+
+    def plan_labels(self) -> Tensor:
+        return self.labels
+
+    def pseudo_labels(self) -> dict[str, Tensor]:
+        return {"sample": self.labels}
+
+    def training_step(self, batch: ImageBatch | PairBatch, batch_idx: int) -> Tensor:
+        self.seen[self.current_epoch, batch_idx] = all_gather_rows(batch.sample_index)
+        rows = all_gather_rows(self.embed(batch)["global"])
+        return self.log_total("train", {"toy": (rows - 0.3).square().mean()})
+
+
+def toy_run(kind: str, folder: Path, *more: str) -> tuple[dict[str, Any], Path]:
+    """Return the configuration and the cache folder of a run of `Labelling`."""
+    overrides = [
+        f"data.plan._target_={PLAN}",
+        f"+data.plan.samples_per_person={SAMPLES_EACH}",
+        "checkpoint_every_n_steps=2",
+        *more,
+        f"data.batch_size={PEOPLE * SAMPLES_EACH}",
+    ]
+    if kind == "images":
+        tiny_images(folder)
+        config = composed(small_image_overrides("mmcl", folder, "protocol=official", *overrides))
+    else:
+        config = composed(small_pair_overrides("cmmt", tiny_pairs(folder), *overrides))
+    config["optim"]["rules"] = []  # for parts of an encoder
+    config["method"] = {"_target_": "tests.ddp.test_plan_labels.Labelling"}
+    return config, folder / "cache"
+
+
+def trained(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return what `fit` returned without the evaluation, where the toy has ties."""
+    metrics = {name: v for name, v in outcome["metrics"].items() if name.startswith("train/")}
+    return {**outcome, "metrics": metrics}
+
+
+@pytest.fixture(scope="module", params=["images", "pairs"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def alone(kind: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what one process without workers comes to."""
+    run = toy_run(kind, folder / kind)
+    outcome: dict[str, Any] = run_on_processes(fit, 1, *run, tmp_path_factory.mktemp("1"), 1)[0]
+    return outcome
+
+
+def test_every_epoch_takes_the_batches_of_its_own_labels(alone: dict[str, Any]) -> None:
+    labels, seen = (alone["state"][name].numpy() for name in ("labels_of_epoch", "seen"))
+    plan = IdentityBatches(np.full(labels.shape[1], -1), seen.shape[2], 1, SAMPLES_EACH)
+
+    for epoch in range(EPOCHS):
+        plan.set_labels(labels[epoch])
+        plan.set_epoch(epoch)
+        assert np.array_equal(seen[epoch], list(plan))
+    assert not np.array_equal(*labels)
+
+
+def test_their_clusters_are_compared_with_the_truth(alone: dict[str, Any]) -> None:
+    assert alone["metrics"]["train/sample_clusters"] == 6
+    assert 0 < alone["metrics"]["train/sample_purity"] <= 1
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (2, 2)])
+def test_neither_processes_nor_workers_change_the_batches(
+    kind: str,
+    folder: Path,
+    alone: dict[str, Any],
+    processes: int,
+    workers: int,
+    tmp_path: Path,
+) -> None:
+    run = toy_run(kind, folder / kind, f"data.num_workers={workers}")
+
+    outcomes = run_on_processes(fit, processes, *run, tmp_path, processes)
+
+    for outcome in outcomes:
+        assert torch.equal(outcome["state"]["seen"], alone["state"]["seen"])
+        assert_equal_to_one_process(trained(alone), trained(outcome))
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 2), (2, 0)])
+def test_a_run_goes_on_within_an_epoch_with_the_labels_that_it_began_with(
+    kind: str,
+    folder: Path,
+    alone: dict[str, Any],
+    processes: int,
+    workers: int,
+    tmp_path: Path,
+) -> None:
+    stop = alone["state"]["seen"].shape[1] + 3
+    run = toy_run(kind, folder / kind, f"data.num_workers={workers}")
+    whole = run_on_processes(fit, processes, *run, tmp_path / "whole", processes)
+
+    parts = run_on_processes(fit_in_parts, processes, *run, tmp_path / "parts", processes, stop)
+
+    for once, twice in zip(whole, parts, strict=True):
+        assert twice["metrics"] == once["metrics"]
+        assert_same(twice["state"], once["state"])
+
+
+class Batches(L.Callback):
+    """Takes down which samples CMMT is trained on, and the labels that they have in that epoch."""
+
+    def __init__(self) -> None:
+        self.labels: list[list[int]] = []
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: CMMT, batch: PairBatch, batch_idx: int
+    ) -> None:
+        labels = pl_module.pseudo_labels()["image_refined"]
+        self.labels.append(labels[batch.image_index].tolist())
+
+
+def test_cmmt_takes_batches_of_its_own_clusters(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
+    more = (f"data.plan._target_={PLAN}", "data.batch_size=16")
+    run = build(compose(small_pair_overrides("cmmt", tiny_pairs(folder / "pairs"), *more)))
+    seen = Batches()
+    run_folder = RunFolder(tmp_path / "run")
+    trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))
+    trainer.callbacks.insert(0, seen)
+
+    trainer.fit(run.method, datamodule=run.data)
+
+    assert len(seen.labels) == EPOCHS * (122 // 16)
+    for batch in seen.labels:
+        clusters, times = np.unique(batch, return_counts=True)
+        assert clusters[0] >= 0
+        assert times.tolist() == [4] * 4
