@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich.console import Console
+
+from crosswalk.files import lock
 
 
 def cache_root() -> Path:
@@ -45,7 +47,6 @@ def build_once(entry: Path, write: Callable[[Path], object]) -> bool:
     """
     if entry.is_dir():
         return False
-    entry.parent.mkdir(parents=True, exist_ok=True)
     with _locked(entry.with_name(f".{entry.name}.lock"), entry.name):
         if entry.is_dir():
             return False
@@ -68,13 +69,13 @@ def _locked(path: Path, what: str) -> Iterator[None]:
             f"{what} is being built by the processes of a script that they run anew. Put the "
             'script\'s own code under `if __name__ == "__main__":`.'
         )
-    lock = FileLock(path)
+    held = lock(path)
     try:
-        lock.acquire(timeout=2)
+        held.acquire(timeout=2)
     except Timeout:
         Console(stderr=True).print(f"Waiting for another process that builds {what}.", style="dim")
-        lock.acquire()
+        held.acquire()
     try:
         yield
     finally:
-        lock.release()
+        held.release()

@@ -15,8 +15,8 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
 from crosswalk.distributed import rank_and_world_size, rank_slice
+from crosswalk.files import read_arrays
 from crosswalk.metrics.reranking import k_reciprocal
-from crosswalk.run.callbacks.array_files import read_arrays
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics, read_queries
 from crosswalk.types import ImageBatch, TextBatch
 from tests.ddp.processes import run_on_processes

@@ -14,7 +14,7 @@ from crosswalk.data.readers.noise import noisy_caption_index
 from crosswalk.diagnostics.division_record import division_file, read_division
 from crosswalk.diagnostics.sections import diagnostic_sections
 from crosswalk.diagnostics.token_selection_record import read_token_selection, token_selection_file
-from crosswalk.run.callbacks.array_files import read_arrays
+from crosswalk.files import read_arrays
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import evaluated_copy, run_small, small_overrides, tiny_pairs
 

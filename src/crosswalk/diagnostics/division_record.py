@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosswalk.run.callbacks.array_files import read_arrays, write_arrays
+from crosswalk.files import read_arrays, write_arrays
 from crosswalk.types import DivisionData
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosswalk.run.callbacks.array_files import read_arrays, write_arrays
+from crosswalk.files import read_arrays, write_arrays
 
 
 class LabelRecord(NamedTuple):

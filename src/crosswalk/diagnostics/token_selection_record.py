@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crosswalk.run.callbacks.array_files import read_arrays, write_arrays
+from crosswalk.files import read_arrays, write_arrays
 
 
 class SelectedCaption(NamedTuple):

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from crosswalk.lab.plan import LOGGER, Plan, PlannedRun
-from crosswalk.lab.pool import is_running, is_whole, remove_half_made
+from crosswalk.lab.pool import is_whole, remove_half_made
 from crosswalk.lab.progress import DONE, ELSEWHERE
 from crosswalk.run.run_folder import differing_keys, flatten
 
@@ -60,7 +60,7 @@ class Claims:
         try:
             if self.plan.finished(run) is not None:
                 return DONE
-            if is_running(run.folder):  # what is left of an ablation that was killed
+            if run.folder.is_in_use():  # what is left of an ablation that was killed
                 return ELSEWHERE
             if is_whole(run.folder):
                 raise ValueError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from crosswalk.files import UNFINISHED, lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import NOT_COMPARED, RunFolder, flatten
 
@@ -79,9 +79,7 @@ class Pool:
 
     def lock(self, folder: RunFolder) -> FileLock:
         """Return the lock of whoever runs what belongs into ``folder``."""
-        path = self.path / ".locks" / f"{folder.name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path)
+        return lock(self.path / ".locks" / f"{folder.name}.lock")
 
     def is_done(self, folder: RunFolder) -> bool:
         """Return whether a run of this code is finished there."""
@@ -144,21 +142,6 @@ def is_whole(folder: RunFolder) -> bool:
     return folder.is_finished and folder.results_file.exists()
 
 
-def is_running(folder: RunFolder) -> bool:
-    """Return whether a process holds the run's own lock, wherever it was started from."""
-    path = folder.path / ".lock"
-    if os.name != "posix" or not path.exists():
-        return False
-    import fcntl
-
-    with path.open("r+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
 def remove_half_made(folder: RunFolder) -> None:
     """Remove the folder of a run that was killed before its configuration was in it.
 
@@ -183,4 +166,4 @@ def _stem(config: Mapping[str, Any]) -> str:
 
 
 def _is_unfinished(path: Path) -> bool:
-    return path.is_file() and path.name.endswith(".unfinished")
+    return path.is_file() and path.name.endswith(UNFINISHED)

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crosswalk.files import write_text
 from crosswalk.lab.claims import LAST_LINES, OURS, Claims, Failure, arguments, last_lines
 from crosswalk.lab.executor import configure, make_executor
 from crosswalk.lab.launch import TRAIN
 from crosswalk.lab.plan import Plan, PlannedRun
 from crosswalk.lab.progress import DONE, ELSEWHERE, RUNNING, WAITING, Board
 from crosswalk.lab.training_job import TrainingJob
-from crosswalk.run.run_folder import write_whole
 
 INTERVAL = 5.0
 """Seconds between two looks at the jobs."""
@@ -115,7 +115,7 @@ class _Jobs:
                 return True
             assert answer == OURS
             job = self._submit(run)
-            write_whole(note, json.dumps({"job": job.job_id, "tasks": job.num_tasks}))
+            write_text(note, json.dumps({"job": job.job_id, "tasks": job.num_tasks}))
             self.board.say(f"submitted as job {job.job_id}: {run.title}")
         else:
             self.board.say(f"job {job.job_id} goes on: {run.title}")

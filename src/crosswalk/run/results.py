@@ -9,7 +9,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from crosswalk.run.run_folder import RunFolder, write_whole
+from crosswalk.files import write_text
+from crosswalk.run.run_folder import RunFolder
 
 MEASURES = {"rank1": "R@1", "rank5": "R@5", "rank10": "R@10", "map": "mAP", "minp": "mINP"}
 EXTRA_MEASURES = {
@@ -126,7 +127,7 @@ def print_results(
 
 def save_results(folder: RunFolder, results: Results) -> None:
     """Write ``results.json``."""
-    write_whole(folder.results_file, json.dumps(results, indent=1, sort_keys=True) + "\n")
+    write_text(folder.results_file, json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def _is_measured(results: Results, measure: str) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from crosswalk.config.moved import modernised
+from crosswalk.files import is_locked, whole, write_text
 
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
@@ -26,27 +27,6 @@ NOT_COMPARED = ("resume", "name", "output_dir")
 """Config keys that may differ between a run and its continuation."""
 
 MISSING = "(missing)"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` whole or not at all.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "run.json"
-        >>> write_whole(path, "{}")
-        >>> path.read_text()
-        '{}'
-    """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -115,6 +95,15 @@ class RunFolder:
         """`last_checkpoint` if it exists: None for a run that stopped before its first one."""
         return self.last_checkpoint if self.last_checkpoint.exists() else None
 
+    @property
+    def lock_file(self) -> Path:
+        """Locked by the run's first process while it runs."""
+        return self.path / ".lock"
+
+    def is_in_use(self) -> bool:
+        """Return whether a run goes on in the folder, wherever it was started from."""
+        return is_locked(self.lock_file)
+
     def config(self) -> dict[str, Any]:
         """Return the saved config."""
         if not self.config_file.exists():
@@ -127,7 +116,7 @@ class RunFolder:
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config``, plain containers only."""
-        write_whole(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+        write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
 
     def record(self) -> dict[str, Any]:
         """Return the run record; empty before the run has started."""
@@ -146,17 +135,13 @@ class RunFolder:
             ValueError: If the run began with other words.
         """
         file = self.vocabulary_file
-        unfinished = file.with_name(f"{file.name}.{os.getpid()}.unfinished")
-        try:
+        with whole(file) as unfinished:
             write(unfinished)
             if file.exists() and file.read_bytes() != unfinished.read_bytes():
                 raise ValueError(
                     f"the captions of this data set have other words than {file}, so they have "
                     "changed since this run began. Start a new run, without resume."
                 )
-            os.replace(unfinished, file)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     @property
     def is_finished(self) -> bool:
@@ -350,7 +335,7 @@ def prepare_run_folder(
         folder = create_run_folder(root, method, data, name=name, config=config)
     os.environ[CHILD_VARIABLE] = str(folder.path.resolve())
     if launch is not None:
-        write_whole(_note(Path(root), launch), str(folder.path.resolve()))
+        write_text(_note(Path(root), launch), str(folder.path.resolve()))
     return folder
 
 

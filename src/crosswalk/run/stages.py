@@ -18,9 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from crosswalk.config.compose import compose, to_plain
+from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import CHILD_VARIABLE, NOT_COMPARED, RunFolder, flatten
 
@@ -96,8 +95,7 @@ def finished_stage(config: Mapping[str, Any]) -> RunFolder:
         RuntimeError: If the stage failed.
     """
     folder = stage_folder(config)
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.path.with_name(f".{folder.name}.lock")):
+    with lock(folder.path.with_name(f".{folder.name}.lock")):
         if not folder.is_finished:
             _train(config, folder)
     return folder

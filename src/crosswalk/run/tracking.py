@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import netrc
@@ -18,7 +19,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from crosswalk.run.run_folder import write_whole
+from crosswalk.files import write_text
 
 ALWAYS = ("step", "epoch", "time")
 
@@ -114,7 +115,7 @@ class RunLogger(Logger):
         if not self.path.exists():
             return
         kept = [line for line in read_metrics(self.path) if line["step"] < step]
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     @rank_zero_only
     def write_csv(self) -> None:
@@ -124,13 +125,11 @@ class RunLogger(Logger):
             line.pop("time", None)
             rows.setdefault(line["step"], {}).update(line)
         names = sorted({name for row in rows.values() for name in row} - {"step", "epoch"})
-        target = self.path.with_suffix(".csv")
-        unfinished = target.with_name("metrics.csv.unfinished")
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, ["step", "epoch", *names], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(row for _, row in sorted(rows.items()))
-        os.replace(unfinished, target)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for _, row in sorted(rows.items()))
+        write_text(self.path.with_suffix(".csv"), text.getvalue())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -190,7 +189,7 @@ def wandb_run_id(folder: Path) -> str:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-        write_whole(path, given or secrets.token_hex(4))
+        write_text(path, given or secrets.token_hex(4))
     return path.read_text(encoding="utf-8").strip()
 
 

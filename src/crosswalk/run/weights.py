@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crosswalk import __version__
+from crosswalk.files import whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -133,7 +133,6 @@ def save_weights(
 
     if target.suffix != ".safetensors":
         raise ValueError(f"{target} should end in .safetensors, the format that is written.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     header = {
         "format": "pt",
         "crosswalk": __version__,
@@ -141,9 +140,9 @@ def save_weights(
         "origin": origin,
         "architecture": json.dumps(architecture),
     }
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, unfinished, header)
-    os.replace(unfinished, target)
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    with whole(target) as unfinished:
+        save_file(tensors, unfinished, header)
 
 
 def save_encoder(target: Path, method: nn.Module, *, origin: str) -> None:

@@ -24,8 +24,8 @@ from crosswalk.diagnostics.token_selection_record import (
     token_selection_file,
     write_token_selection,
 )
+from crosswalk.files import write_arrays
 from crosswalk.pages import Section
-from crosswalk.run.callbacks.array_files import write_arrays
 from crosswalk.run.run_folder import RunFolder
 
 SETTINGS = {"max_iter": 10, "tol": 1e-2, "reg_covar": 5e-4}

@@ -6,7 +6,6 @@ goes on until it is stopped, ``stumble`` is killed half-way and finishes when it
 when there is a file ``go`` in the pool.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from crosswalk.files import lock
 from crosswalk.run.processes import end_with_parent
 
 NOW = "2026-01-01T10:00:00+00:00"
@@ -51,8 +51,8 @@ def main() -> None:
     folder.mkdir(exist_ok=resumes)
     config = config_of(int(words["seed"]), do=do, row=int(words["row"]))
     (folder / "config.yaml").write_text(json.dumps(config))
-    lock = (folder / ".lock").open("w")
-    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    held = lock(folder / ".lock")
+    held.acquire(timeout=1)
     print("training", flush=True)
     if do == "fail":
         print("a warning\n\ncrosswalk: there are no images", file=sys.stderr)

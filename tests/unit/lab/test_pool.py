@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,12 +10,10 @@ from crosswalk.lab.pool import (
     CodeOnDisk,
     Pool,
     config_digest,
-    is_running,
     remove_half_made,
 )
 from crosswalk.lab.run_results import run_result, total_seconds
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import RunFolder
 from tests.unit.lab.fake_runs import CODE, fake_config, finish
 
 
@@ -135,28 +131,6 @@ def test_a_folder_of_something_else_is_not_removed(pool: Pool) -> None:
     with pytest.raises(ValueError, match=r"holds last\.ckpt and no config\.yaml"):
         remove_half_made(folder)
     assert folder.last_checkpoint.exists()
-
-
-def test_a_run_that_another_process_makes_is_seen(tmp_path: Path) -> None:
-    folder, hold = (
-        RunFolder(tmp_path),
-        (
-            "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
-            "print('locked', flush=True); sys.stdin.read()"
-        ),
-    )
-    assert not is_running(folder)
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / ".lock")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-
-        assert is_running(folder)
-
-    assert not is_running(folder)
 
 
 def test_a_result_has_all_it_takes_to_repeat_it_and_no_place_or_name_of_a_machine(

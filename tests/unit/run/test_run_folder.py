@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from crosswalk.files import write_text
 from crosswalk.run.run_folder import (
     CHILD_VARIABLE,
     RunFolder,
@@ -13,7 +14,6 @@ from crosswalk.run.run_folder import (
     find_run_to_resume,
     open_run_to_resume,
     prepare_run_folder,
-    write_whole,
 )
 
 CONFIG: dict[str, Any] = {"seed": 1, "method": {"margin": 0.1, "views": ["a", "b"]}, "resume": None}
@@ -37,7 +37,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finish(folder: RunFolder, status: str = "finished") -> None:
-    write_whole(folder.record_file, f'{{"status": "{status}"}}')
+    write_text(folder.record_file, f'{{"status": "{status}"}}')
 
 
 def start(root: Path, config: dict[str, Any] = CONFIG, name: str | None = None) -> RunFolder:
@@ -182,14 +182,3 @@ def test_the_vocabulary_of_a_run_that_goes_on_must_be_the_same(tmp_path: Path) -
 
     assert folder.vocabulary_file.read_text() == '["a", "man"]'
     assert list(tmp_path.iterdir()) == [folder.vocabulary_file]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    write_whole(path, "old")
-
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "new \ud800")
-
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crosswalk.files import whole
 
 CaptionIndex = NDArray[np.int64]
 
@@ -105,8 +106,5 @@ def write_noise_index(path: str | Path, index: CaptionIndex) -> None:
         ...     np.load(Path(folder, "noise.npy"))
         array([0, 1, 2, 3])
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
+    with whole(Path(path)) as unfinished, unfinished.open("wb") as file:
         np.save(file, np.asarray(index, dtype="<i8"))
-    unfinished.replace(path)

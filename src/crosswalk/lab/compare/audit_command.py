@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from crosswalk.diagnostics.division_record import DivisionRecord
+from crosswalk.files import write_text
 from crosswalk.lab.compare.audit import (
     Suspect,
     check_same_pairs,
@@ -20,7 +21,7 @@ from crosswalk.lab.compare.audit import (
 )
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.pages import Section, picture_tag, render, render_page
-from crosswalk.run.run_folder import RunFolder, write_whole
+from crosswalk.run.run_folder import RunFolder
 
 MOST_SHOWN = 200
 """The page shows so many suspects; the table lists all."""
@@ -57,9 +58,9 @@ def run_audit(
     listed = suspects(record, training_pairs(data), threshold=at_most, limit=limit)
     summary = _summary(listed, record, at_most=at_most)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, to_csv(listed, record.views))
+    write_text(out, to_csv(listed, record.views))
     page = out.with_suffix(".html")
-    write_whole(page, audit_page(folder.name, listed, summary))
+    write_text(page, audit_page(folder.name, listed, summary))
     print(f"{summary}\nTable: {out}\nPage:  {page}")
     return 0
 

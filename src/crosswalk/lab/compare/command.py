@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crosswalk.files import write_text
 from crosswalk.lab.compare.page import comparison_page
 from crosswalk.lab.compare.runs import Side, check_comparable, read_side
 from crosswalk.lab.compare.sides import compare_sides, plain
 from crosswalk.lab.compare.text import print_comparison
 from crosswalk.lab.report.evaluation_data import evaluation_data
-from crosswalk.run.run_folder import write_whole
 
 
 def run_compare(first: str, second: str, *, checkpoint: str, split: str, out: Path) -> int:
@@ -41,9 +41,9 @@ def run_compare(first: str, second: str, *, checkpoint: str, split: str, out: Pa
     data, problem = _data_of(sides)
     comparison = compare_sides(*sides, notes=notes, data=data, data_problem=problem)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, comparison_page(comparison))
+    write_text(out, comparison_page(comparison))
     numbers = out.with_suffix(".json")
-    write_whole(numbers, json.dumps(plain(comparison), indent=1, ensure_ascii=False) + "\n")
+    write_text(numbers, json.dumps(plain(comparison), indent=1, ensure_ascii=False) + "\n")
     print_comparison(comparison)
     print(f"\nPage with ranking lists: {out}\nNumbers: {numbers}")
     return 0

@@ -9,9 +9,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from crosswalk.files import read_arrays
 from crosswalk.metrics.samples import DrawnSamples
 from crosswalk.pages import Section, figure_tag
-from crosswalk.run.callbacks.array_files import read_arrays
 from crosswalk.run.run_folder import RunFolder
 
 CHECKPOINTS = {"start": "before training", "best": "best epoch", "last": "last epoch"}

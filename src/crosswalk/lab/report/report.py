@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.diagnostics.sections import diagnostic_sections
+from crosswalk.files import write_text
 from crosswalk.lab.report.configuration import configuration_section
 from crosswalk.lab.report.curves import curves_section
 from crosswalk.lab.report.embedding_map import embedding_map_section
@@ -20,7 +21,7 @@ from crosswalk.lab.report.outcome import (
 from crosswalk.lab.report.provenance import provenance_section
 from crosswalk.lab.report.ranking_lists import ranking_lists_section
 from crosswalk.pages import Section, render_page
-from crosswalk.run.run_folder import RunFolder, write_whole
+from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.tracking import read_metrics
 
 
@@ -39,7 +40,7 @@ def write_report(folder: RunFolder, data: Any = None, *, target: Path | None = N
     sections = report_sections(folder, data)
     subtitle = f"{folder.config()['choices']['method']}, {folder.record().get('started', '')}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, render_page(folder.name, sections, subtitle=subtitle.strip(", ")))
+    write_text(target, render_page(folder.name, sections, subtitle=subtitle.strip(", ")))
     return target
 
 

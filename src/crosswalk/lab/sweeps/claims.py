@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crosswalk.run.run_folder import write_whole
+from crosswalk.files import lock, write_text
 
 INTERVAL = 10.0
 """Seconds between two signs of life."""
@@ -72,15 +72,15 @@ class Claims:
 
     def take(self, trial: int) -> bool:
         """Return whether the trial is this worker's now; False where another one has it."""
-        lock = FileLock(self.folder / f"{trial:03}.lock")
+        held = lock(self.folder / f"{trial:03}.lock")
         try:
-            lock.acquire(timeout=0)
+            held.acquire(timeout=0)
         except Timeout:
             return False
         if not self._is_abandoned(trial):
-            lock.release()
+            held.release()
             return False
-        self._held[trial] = lock
+        self._held[trial] = held
         self._write(trial)
         return True
 
@@ -116,7 +116,7 @@ class Claims:
 
     def _write(self, trial: int) -> None:
         claim = {"machine": self.machine, "process": os.getpid(), "beat": self._beat}
-        write_whole(self._file(trial), json.dumps(claim))
+        write_text(self._file(trial), json.dumps(claim))
 
     def _file(self, trial: int) -> Path:
         return self.folder / f"{trial:03}.json"

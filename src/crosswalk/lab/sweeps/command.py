@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
+from crosswalk.files import lock, write_text
 from crosswalk.lab.sweeps.check import check_sweep
 from crosswalk.lab.sweeps.local_sweep import LocalSweep
 from crosswalk.lab.sweeps.search import JOURNAL, preview
@@ -21,7 +21,6 @@ from crosswalk.lab.sweeps.sweep_file import SweepFile, find_sweep_file, read_swe
 from crosswalk.lab.sweeps.trial_command import with_overrides
 from crosswalk.lab.sweeps.trials import Worker
 from crosswalk.run.processes import devices_per_run, make_slots
-from crosswalk.run.run_folder import write_whole
 
 NUM_TRIALS = 20
 """Trials of a search that has no end of its own, unless the user says how many."""
@@ -108,12 +107,12 @@ def begin(sweep: LocalSweep, seed: int | None) -> LocalSweep:
     """
     sweep.folder.mkdir(parents=True, exist_ok=True)
     note = sweep.folder / "sweep.json"
-    with FileLock(sweep.folder / "take.lock"):
+    with lock(sweep.folder / "take.lock"):
         ours = _identity(sweep)
         if not note.exists():
-            write_whole(note, json.dumps(ours, indent=2) + "\n")
+            write_text(note, json.dumps(ours, indent=2) + "\n")
             text = yaml.safe_dump(dict(sweep.file.contents), sort_keys=False)
-            write_whole(sweep.folder / "sweep.yaml", text)
+            write_text(sweep.folder / "sweep.yaml", text)
             return sweep
         theirs = json.loads(note.read_text(encoding="utf-8"))
         if seed is None:

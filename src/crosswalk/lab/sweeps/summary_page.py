@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from crosswalk.files import write_text
 from crosswalk.lab.sweeps.local_sweep import LocalSweep
 from crosswalk.lab.sweeps.parallel_coordinates import parallel_coordinates
 from crosswalk.lab.sweeps.summary import (
@@ -21,7 +22,6 @@ from crosswalk.lab.sweeps.summary import (
     short,
 )
 from crosswalk.pages import Section, figure_tag, render_page, table_tag
-from crosswalk.run.run_folder import write_whole
 
 
 def write_summary(sweep: LocalSweep, summary: SweepSummary) -> Path:
@@ -35,7 +35,7 @@ def write_summary(sweep: LocalSweep, summary: SweepSummary) -> Path:
         "importances": summary.importances,
         "trials": [trial._asdict() for trial in summary.trials],
     }
-    write_whole(folder / "trials.json", json.dumps(contents, indent=2) + "\n")
+    write_text(folder / "trials.json", json.dumps(contents, indent=2) + "\n")
     if summary.ranked:
         best = summary.ranked[0]
         chosen = {
@@ -47,9 +47,9 @@ def write_summary(sweep: LocalSweep, summary: SweepSummary) -> Path:
             "overrides": sweep.trial_overrides(best.values),
             "command": best_command(sweep, best),
         }
-        write_whole(folder / "best.yaml", yaml.safe_dump(chosen, sort_keys=False, width=100))
+        write_text(folder / "best.yaml", yaml.safe_dump(chosen, sort_keys=False, width=100))
     page = folder / "summary.html"
-    write_whole(page, as_page(sweep, summary))
+    write_text(page, as_page(sweep, summary))
     return page
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import signal
 import time
@@ -12,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
+from crosswalk.files import lock
 from crosswalk.lab.sweeps.claims import Claims
 from crosswalk.lab.sweeps.local_sweep import LocalSweep, trial_name
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.run_metrics import TAIL, end_of, epoch_values, missing_metric
 from crosswalk.lab.sweeps.search import ask, open_study, values_of
 from crosswalk.run.processes import Running, Slot, Task, run_tasks
-from crosswalk.run.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -141,13 +138,13 @@ class Worker:
 
     def _take(self) -> FrozenTrial | None:
         """Return a trial that is this worker's now: one that was left alone, or a new one."""
-        with FileLock(self.sweep.folder / "take.lock"):
+        with lock(self.sweep.folder / "take.lock"):
             for trial in self._trials("RUNNING"):
                 if self.claims.holds(trial.number):
                     continue
                 if self.claims.take(trial.number):
                     folder = self.sweep.run_folder(trial.number)
-                    if folder is None or not _is_in_use(folder):
+                    if folder is None or not folder.is_in_use():
                         return trial
                     self.claims.release(trial.number)  # its process is about to end
             if len(self._trials()) >= self.sweep.num_trials or self._is_over():
@@ -257,20 +254,6 @@ class Worker:
 
     def _shown(self, value: float | None) -> str:
         return "-" if value is None else f"{self.sweep.file.metric} {100 * value:.2f}"
-
-
-def _is_in_use(folder: RunFolder) -> bool:
-    """Return whether a process still runs in a run folder."""
-    if os.name != "posix" or not (folder.path / ".lock").exists():
-        return False
-    import fcntl
-
-    with (folder.path / ".lock").open("r+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 def _listed(values: Mapping[str, Value]) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from crosswalk.files import write_arrays, write_text
 from crosswalk.lab.tables.collect import Collector
 from crosswalk.lab.tables.manifest import Manifest
 from crosswalk.lab.tables.table import render_html, render_markdown, verdict_json
 from crosswalk.lab.tables.verdict import Verdict, judge
-from crosswalk.run.callbacks.array_files import write_arrays
-from crosswalk.run.run_folder import write_whole
 
 
 def with_overrides(manifest: Manifest, overrides: Sequence[str]) -> Manifest:
@@ -75,9 +74,9 @@ def write_table(
         "verdict": verdict_json(verdict),
     }
     write_arrays(path.with_suffix(".queries.npz"), collector.queries())
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_whole(path.with_suffix(".md"), render_markdown(verdict))
-    write_whole(path.with_suffix(".html"), render_html(verdict))
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(path.with_suffix(".md"), render_markdown(verdict))
+    write_text(path.with_suffix(".html"), render_html(verdict))
 
 
 def save_table(

@@ -29,6 +29,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from crosswalk.distributed import gather_objects, rank_and_world_size
+from crosswalk.files import sync_to_disk, whole
 from crosswalk.run.callbacks.process_state import (
     random_state,
     restore_random_state,
@@ -36,14 +37,6 @@ from crosswalk.run.callbacks.process_state import (
     running_means,
 )
 from crosswalk.run.tracking import RunLogger
-
-
-def _sync_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -63,17 +56,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any | None = None,  # noqa: ANN401
     ) -> None:
-        """Write ``checkpoint`` beside ``path``, force it to the disk, then give it its name."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".unfinished")
-        try:
+        """Write ``checkpoint`` whole or not at all."""
+        with whole(Path(path)) as unfinished:
             torch.save(checkpoint, unfinished)
-            _sync_to_disk(unfinished)
-            os.replace(unfinished, path)
-            _sync_to_disk(path.parent)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def load_checkpoint(
         self,
@@ -296,14 +281,11 @@ class Checkpoints(Checkpoint):
         self._step_of_last = trainer.global_step
         if trainer.is_global_zero:
             os.replace(self._next, self.last)
-            _sync_to_disk(self.last.parent)
+            sync_to_disk(self.last.parent)
 
     def _copy(self, source: Path, target: Path) -> None:
-        unfinished = target.with_name(target.name + ".next")
-        unfinished.unlink(missing_ok=True)
-        try:
-            os.link(source, unfinished)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, unfinished)
-            _sync_to_disk(unfinished)
-        os.replace(unfinished, target)
+        with whole(target) as unfinished:
+            try:
+                os.link(source, unfinished)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, unfinished)

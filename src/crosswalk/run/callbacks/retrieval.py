@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crosswalk.files import write_arrays
 from crosswalk.metrics.reranking import Reranking
 from crosswalk.metrics.retrieval import QueryResults, RetrievalResult, RetrievalScores
-from crosswalk.run.callbacks.array_files import write_arrays
 from crosswalk.types import EvaluationData, ImageBatch, TextBatch
 
 

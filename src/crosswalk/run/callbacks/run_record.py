@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any
+from typing import Any
 
 import lightning.pytorch as L
 import torch
+from filelock import Timeout
 
+from crosswalk.files import lock, write_text
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder, rank_and_launch, write_whole
+from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder, rank_and_launch
 
 PACKAGES = (
     "crosswalk",
@@ -169,7 +171,7 @@ class RunRecord(L.Callback):
         self.contents: dict[str, Any] = {}
         self._handlers: dict[int, Handler] = {}
         self._launcher: Any = None
-        self._lock: IO[str] | None = None
+        self._lock = lock(folder.lock_file)
         self._received: signal.Signals | None = None
 
     def __enter__(self) -> RunRecord:
@@ -216,9 +218,7 @@ class RunRecord(L.Callback):
             self._end("failed", "".join(traceback.format_exception_only(error)).strip())
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
         # Workers and other processes that end first can put errors of their own in the way.
         if self._received is not None and not isinstance(error, RunInterrupted):
             raise RunInterrupted(self._received) from error
@@ -228,7 +228,7 @@ class RunRecord(L.Callback):
         self.contents |= entries
         if self.is_first_process:
             text = json.dumps(self.contents, indent=2, default=str) + "\n"
-            write_whole(self.folder.record_file, text)
+            write_text(self.folder.record_file, text)
 
     # For Lightning, which installs handlers of its own just before these hooks
 
@@ -267,15 +267,10 @@ class RunRecord(L.Callback):
         raise RunInterrupted(number)
 
     def _take_lock(self) -> None:
-        """Refuse to run twice in one folder; the lock goes with the process, however it ends."""
-        if os.name != "posix":
-            return
-        import fcntl
-
-        self._lock = (self.folder.path / ".lock").open("w")
+        """Refuse to run twice in one folder."""
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._lock.acquire(timeout=1)  # whoever looks at it holds it for a moment
+        except Timeout:
             raise RuntimeError(
                 f"another process is running in {self.folder.path}. Wait for its end or stop it; "
                 "then resume=true continues it."

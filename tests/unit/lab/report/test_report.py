@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from crosswalk.config.compose import compose, to_plain
+from crosswalk.files import write_arrays
 from crosswalk.lab.report.configuration import configuration_section
 from crosswalk.lab.report.curves import wanted_curves
 from crosswalk.lab.report.embedding_map import embedding_map_section, map_positions
@@ -24,7 +25,6 @@ from crosswalk.lab.report.ranking_lists import (
 )
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.run import train
-from crosswalk.run.callbacks.array_files import write_arrays
 from crosswalk.run.callbacks.ranking_lists import RankedItem, RankingList
 from crosswalk.run.callbacks.retrieval import write_queries
 from crosswalk.run.run_folder import RunFolder

@@ -14,12 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+from crosswalk.files import write_text
 from crosswalk.run.processes import end_with_parent
 from crosswalk.run.run_folder import (
     RunFolder,
     create_run_folder,
     find_run_to_resume,
-    write_whole,
 )
 
 
@@ -34,9 +34,9 @@ def main(words: list[str]) -> int:
         return 1
     sessions = [*folder.record().get("sessions", []), {"started": "now"}]
     record = {"status": "running", "code": "c0de", "sessions": sessions}
-    write_whole(folder.record_file, json.dumps(record))
+    write_text(folder.record_file, json.dumps(record))
     train(folder, given)
-    write_whole(folder.record_file, json.dumps({**record, "status": "finished"}))
+    write_text(folder.record_file, json.dumps({**record, "status": "finished"}))
     return 0
 
 
@@ -48,7 +48,7 @@ def train(folder: RunFolder, given: dict[str, str]) -> None:
         line = {"step": epoch, "epoch": epoch, "time": 0, given.get("metric", "val/rank1"): value}
         with folder.metrics_file.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        write_whole(state, str(epoch + 1))
+        write_text(state, str(epoch + 1))
         time.sleep(float(given.get("pause", 0)))
         stuck = int(given["name"][-3:]) >= int(given.get("stuck_from", 1000))
         while stuck or ("hold" in given and not Path(given["hold"]).exists()):

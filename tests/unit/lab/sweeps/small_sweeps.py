@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
+from crosswalk.files import write_text
 from crosswalk.lab.sweeps.claims import Claims
 from crosswalk.lab.sweeps.local_sweep import LocalSweep
 from crosswalk.lab.sweeps.search import open_study
 from crosswalk.lab.sweeps.sweep_file import SweepFile, read_sweep_file
 from crosswalk.lab.sweeps.trials import Worker
 from crosswalk.run.processes import make_slots
-from crosswalk.run.run_folder import write_whole
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 COMMAND = ["${env}", "${interpreter}", "-m", "crosswalk", "train", "${args_no_hyphens}"]
@@ -31,7 +31,7 @@ def sweep_file(folder: Path, **changes: Any) -> SweepFile:  # noqa: ANN401
     } | changes
     path = folder / "fake.yaml"
     given = {key: value for key, value in contents.items() if value is not None}
-    write_whole(path, yaml.safe_dump(given, sort_keys=False))  # two workers may do so at a time
+    write_text(path, yaml.safe_dump(given, sort_keys=False))  # two workers may do so at a time
     return read_sweep_file(path)
 
 

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from crosswalk.files import read_arrays
 from crosswalk.metrics.reranking import cross_modal
 from crosswalk.metrics.samples import DrawnSamples
-from crosswalk.run.callbacks.array_files import read_arrays
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics, read_queries
 from crosswalk.types import ImageBatch, TextBatch
 

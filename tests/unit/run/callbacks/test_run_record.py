@@ -4,10 +4,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from crosswalk.files import lock
 from crosswalk.run.callbacks.run_record import RunInterrupted, RunRecord, commit_of
 from crosswalk.run.run_folder import RunFolder
 
@@ -94,26 +97,48 @@ def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_is_in_use_while_its_run_goes_on_and_looking_disturbs_nobody(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path)
+    seen = [folder.is_in_use()]
+
+    with RunRecord(folder, seeds={}):
+        seen += [folder.is_in_use(), folder.is_in_use()]
+    with RunRecord(folder, seeds={}):  # its lock file is there already
+        seen.append(folder.is_in_use())
+
+    assert [*seen, folder.is_in_use()] == [False, True, True, True, False]
+
+
+def test_a_run_begins_although_somebody_looks_whether_it_is_in_use(tmp_path: Path) -> None:
+    folder, looks = RunFolder(tmp_path), threading.Event()
+
+    def look() -> None:
+        with lock(folder.lock_file):
+            looks.set()
+            time.sleep(0.2)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    looks.wait()
+
+    with RunRecord(folder, seeds={}):
+        assert folder.record()["status"] == "running"
+
+    looker.join()
+
+
 def test_two_processes_never_run_in_one_folder(tmp_path: Path) -> None:
-    code = (
-        "import fcntl, sys\n"
-        f"lock = open({str(tmp_path / '.lock')!r}, 'w')\n"
-        "fcntl.lockf(lock, fcntl.LOCK_EX)\n"
-        "print('locked', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
+    folder = RunFolder(tmp_path)
 
-        with (
-            pytest.raises(RuntimeError, match="another process is running in"),
-            RunRecord(RunFolder(tmp_path), seeds={}),
-        ):
-            pass
+    with (
+        lock(folder.lock_file),
+        pytest.raises(RuntimeError, match="another process is running in"),
+        RunRecord(folder, seeds={}),
+    ):
+        pass
 
-        other.communicate()
     with RunRecord(RunFolder(tmp_path), seeds={}):
         assert json.loads((tmp_path / "run.json").read_text())["status"] == "running"
 

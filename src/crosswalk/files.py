@@ -1,0 +1,133 @@
+"""Files that are whole or not there, and locks that go with their process, however it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+UNFINISHED = ".unfinished"
+"""Ends the name of a file that is being written; after a kill it stays, and may be deleted."""
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Hand out a path to write to; what is there at the end takes the place of ``path``.
+
+    It is on the disk by then. After an exception, or a kill, ``path`` is as it was. The folder is
+    made if it is missing.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "diagnostics" / "note.txt"
+        >>> with whole(path) as unfinished:
+        ...     _ = unfinished.write_text("whole")
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('whole', 1)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    try:
+        yield unfinished
+        sync_to_disk(unfinished)
+        os.replace(unfinished, path)
+        sync_to_disk(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    if os.name != "posix" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "run.json"
+        >>> write_text(path, "{}")
+        >>> path.read_text()
+        '{}'
+    """
+    with whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays of numbers and text to a compressed ``.npz``, whole or not at all.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "losses.npz"
+        >>> write_arrays(path, {"losses": np.zeros(2)})
+        >>> read_arrays(path)
+        {'losses': array([0., 0.])}
+    """
+    import numpy as np
+
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return what `write_arrays` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file}
+
+
+def lock(path: Path) -> FileLock:
+    """Return a lock that one process at a time can take, and that goes when that process is gone.
+
+    Loader workers and other forks of the process do not keep it. Two locks of one path exclude
+    each other within a process, too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the `lock` of ``path``; the file need not exist.
+
+    Looking takes a free lock for a moment, so whoever takes a lock that others look at should try
+    for longer than that.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / ".lock"
+        >>> with lock(path):
+        ...     is_locked(path)
+        True
+        >>> is_locked(path)
+        False
+    """
+    if not path.exists():
+        return False
+    look = FileLock(path)
+    try:
+        look.acquire(timeout=0)
+    except Timeout:
+        return True
+    look.release()
+    return False

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crosswalk.files import is_locked, lock, read_arrays, whole, write_arrays, write_text
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_text(path, "old")
+
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \ud800")
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_arrays_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "queries" / "test-best.npz"
+    write_arrays(path, {"rank": np.array([1, 3])})
+
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        write_arrays(path, {"rank": np.array([object()])})
+
+    assert read_arrays(path)["rank"].tolist() == [1, 3]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("sync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("name"), replace(a, b)))
+
+    with whole(tmp_path / "last.ckpt") as unfinished:
+        unfinished.write_bytes(b"weights")
+        events.append("written")
+
+    assert events[:3] == ["written", "sync", "name"]
+    assert (tmp_path / "last.ckpt").read_bytes() == b"weights"
+
+
+def test_a_file_that_is_killed_while_it_is_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_text(path, "old")
+    process = os.fork()
+    if process == 0:
+        with whole(path) as unfinished:
+            unfinished.write_text("ne")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
+def test_a_lock_goes_with_its_process_although_a_fork_of_it_lives_on(tmp_path: Path) -> None:
+    path, (heard, said) = tmp_path / ".lock", os.pipe()
+    holder = os.fork()
+    if holder == 0:  # as a run that has started workers for its loader
+        held = lock(path)
+        held.acquire()
+        worker = os.fork()
+        if worker == 0:
+            time.sleep(60)
+        os.write(said, worker.to_bytes(8, sys.byteorder))
+        time.sleep(60)
+    worker = int.from_bytes(os.read(heard, 8), sys.byteorder)
+    in_use = is_locked(path)
+
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    free = not is_locked(path)
+    os.kill(worker, signal.SIGKILL)
+
+    assert (in_use, free) == (True, True)
+
+
+def test_two_locks_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+    with lock(tmp_path / "a" / ".lock"):
+        assert is_locked(tmp_path / "a" / ".lock")
+        assert is_locked(tmp_path / "a" / ".lock")
+
+    assert not is_locked(tmp_path / "a" / ".lock")
+    assert not is_locked(tmp_path / "never" / ".lock")
+    assert not (tmp_path / "never").exists()
