@@ -60,6 +60,7 @@ Examples:
   crosswalk evaluate runs/<name>
 
 `crosswalk <command> --help` explains each command, `crosswalk --version` prints the version.
+--config-dir DIR or CROSSWALK_CONFIG_PATH adds configurations to those of the package.
 Errors come as one message; --debug or CROSSWALK_DEBUG=1 shows where they were raised."""
 
 
@@ -70,9 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["config", "show", "methd=rde"])
         2
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words or os.environ.get("CROSSWALK_DEBUG", "") not in ("", "0")
-    words = [word for word in words if word != "--debug"]
+    common = argparse.ArgumentParser(prog="crosswalk", add_help=False, allow_abbrev=False)
+    common.add_argument("--debug", action="store_true")
+    common.add_argument("--config-dir", action="append", type=os.path.abspath, default=[])
+    given, words = common.parse_known_args(arguments)
+    debug = given.debug or os.environ.get("CROSSWALK_DEBUG", "") not in ("", "0")
+    if given.config_dir:
+        from crosswalk.config.search import PATH_VARIABLE  # the environment reaches all processes
+
+        known = os.environ.get(PATH_VARIABLE, "").split(os.pathsep)
+        os.environ[PATH_VARIABLE] = os.pathsep.join(filter(None, [*given.config_dir, *known]))
     try:
         if names := _group(word for word in words if word not in ("-h", "--help")):
             print(HELP.format(commands=_listed(names)))

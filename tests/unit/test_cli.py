@@ -131,6 +131,27 @@ def test_an_option_is_none_of_the_overrides_in_either_spelling(
     assert options.overrides == ["seed=4", "optim.lr=0.1"]
 
 
+@pytest.mark.parametrize("spelling", ["before", "after", "with ="])
+def test_configurations_of_a_folder_that_is_named_are_found(
+    spelling: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CONFIG_PATH", "")  # restored after the test
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "mine.yaml").write_text("defaults: [cpu]\nmax_steps: 7\n")
+    named = (
+        [f"--config-dir={tmp_path}"] if spelling == "with =" else ["--config-dir", str(tmp_path)]
+    )
+    words = ["config", "show", "trainer=mine"]
+
+    status = main([*named, *words] if spelling == "before" else [*words, *named])
+
+    assert status == 0
+    assert "max_steps: 7\n" in capsys.readouterr().out
+
+
 def test_an_option_that_a_command_lacks_is_an_override_only_with_its_value(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
