@@ -150,13 +150,6 @@ class SweepData(Protocol):
         """Return one pass over the training set for the sweep of ``epoch``."""
 
 
-class DivisionData(Protocol):
-    """What `DivisionQuality` needs of a data module."""
-
-    true_pairs: Tensor | None
-    """``[num_samples]`` bool, False where noise was injected; None where nobody knows."""
-
-
 class EvaluationData(Protocol):
     """What `RetrievalMetrics` needs of a data module."""
 

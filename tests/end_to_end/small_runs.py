@@ -11,11 +11,12 @@ from pathlib import Path
 import lightning.pytorch as L
 import torch
 
+from crosswalk.cli import main
 from crosswalk.config.compose import compose
 from crosswalk.config.constructors import locate
 from crosswalk.methods.base import Method
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.train import evaluate, train
+from crosswalk.run.train import evaluate
 from crosswalk.synthetic.generate import synthesize_pairs
 from crosswalk.synthetic.images import synthesize_images
 from tests.end_to_end.toy_run import assert_same, exit_code_of, traces
@@ -143,9 +144,8 @@ def train_and_be_killed(
     """
     torch.set_num_threads(1)
     os.environ |= environment or {}
-    config = compose(overrides)
     if event is not None:
-        method = locate(config.method._target_, "method")
+        method = locate(compose(overrides).method._target_, "method")
         name = {"step": "training_step", "sweep": "sweep_step", "evaluation": "embed"}[event]
         original, tick = getattr(method, name), _Count(count)
 
@@ -155,8 +155,7 @@ def train_and_be_killed(
 
         setattr(method, name, ticking)
     L.seed_everything(0, verbose=False)
-    status = train(config)
-    if status:
+    if status := main(["train", *overrides]):
         raise RuntimeError(f"the run ended with status {status}")
 
 

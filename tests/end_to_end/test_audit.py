@@ -11,10 +11,10 @@ import yaml
 
 from crosswalk.cli import main
 from crosswalk.data.readers.noise import noisy_caption_index
-from crosswalk.diagnostics.division_record import division_file, read_division
-from crosswalk.diagnostics.sections import diagnostic_sections
-from crosswalk.diagnostics.token_selection_record import read_token_selection, token_selection_file
+from crosswalk.diagnostics.division import division_file, read_division
+from crosswalk.diagnostics.token_selection import read_token_selection, token_selection_file
 from crosswalk.files import read_arrays
+from crosswalk.lab.report.report import diagnostic_sections
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import evaluated_copy, run_small, small_overrides, tiny_pairs
 

@@ -178,18 +178,47 @@ def test_a_file_whose_name_looks_like_an_override_is_a_file(
 def test_train_hands_over_the_composed_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def train(config: Any) -> int:  # noqa: ANN401
+    def train(config: Any) -> None:  # noqa: ANN401
         seen.append(config)
-        return 3
 
     stand_in(monkeypatch, "crosswalk.run.train", train=train)
 
     status = main(["train", "method=rde", "--seed=4", "--data.noise_rate=0.5", "+method.new=1"])
 
-    assert status == 3
+    assert status == 0
     assert seen[0].seed == 4
     assert seen[0].data.noise_rate == 0.5
     assert seen[0].method.new == 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_process_reports_on_what_it_trained(
+    first: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = types.SimpleNamespace(folder="runs/it", data="data")
+    stand_in(monkeypatch, "crosswalk.run.train", train=lambda config: trained if first else None)
+    report = {"write_report": lambda folder, data: f"{folder}/report.html of {data}"}
+    stand_in(monkeypatch, "crosswalk.lab.report.report", **report)
+
+    assert main(["train"]) == 0
+    assert capsys.readouterr().out == ("Report: runs/it/report.html of data\n" if first else "")
+
+
+def test_a_report_that_fails_does_not_fail_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyError("odd")
+
+    trained = types.SimpleNamespace(folder=types.SimpleNamespace(path="runs/it"), data=None)
+    stand_in(monkeypatch, "crosswalk.run.train", train=lambda config: trained)
+    stand_in(monkeypatch, "crosswalk.lab.report.report", write_report=fail)
+
+    assert main(["train"]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no report was written (KeyError: 'odd')" in said.err
+    assert "`crosswalk report runs/it` tries again" in said.err
 
 
 def test_evaluate_hands_over_folder_and_overrides(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crosswalk.run.run_folder import RunFolder
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -24,4 +29,20 @@ def run(options: Namespace) -> int:
     config = compose(options.overrides)  # what is wrong with it is said before the slow imports
     from crosswalk.run.train import train
 
-    return train(config)
+    trained = train(config)
+    if trained is not None:
+        _leave_report(trained.folder, trained.data)
+    return 0
+
+
+def _leave_report(folder: RunFolder, data: Any) -> None:  # noqa: ANN401
+    try:
+        from crosswalk.lab.report.report import write_report
+
+        print(f"Report: {write_report(folder, data)}")
+    except Exception as error:  # whatever it is, the run itself is finished
+        print(
+            f"note: no report was written ({type(error).__name__}: {error}). The run is finished; "
+            f"`crosswalk report {folder.path}` tries again.",
+            file=sys.stderr,
+        )

@@ -125,6 +125,26 @@ def restore(
     return config
 
 
+def diagnostics_of(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes of what observes a run.
+
+    A run of the release before they were listed has what its method lists today, if there is such
+    a method.
+
+    Args:
+        stored: The plain configuration of the run.
+
+    Example:
+        >>> diagnostics_of({"choices": {"method": "supervised"}})
+        []
+    """
+    method = stored.get("choices", {}).get("method")
+    if "diagnostics" in stored or method not in group_values("method"):
+        return list(stored.get("diagnostics") or [])
+    today = compose([f"method={method}"]).diagnostics
+    return typing.cast(list[dict[str, Any]], OmegaConf.to_container(today, resolve=True))
+
+
 def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Return the resolved configuration as plain dicts, lists and scalars.
 

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+import lightning.pytorch as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import (  # type: ignore[import-untyped,unused-ignore]
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+)
+from torch import Tensor
+
+from crosswalk.diagnostics.base import Diagnostic
 from crosswalk.diagnostics.figures import (
     BLUE,
     ORANGE,
@@ -16,6 +26,7 @@ from crosswalk.diagnostics.figures import (
 )
 from crosswalk.pages import Section, table_tag
 from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.tracking import read_metrics
 
 MEASURES = {
     "purity": (
@@ -47,39 +58,116 @@ MEASURES = {
 """By measure: its unit, and what to look for."""
 
 
-def section(run_folder: RunFolder, history: Sequence[Mapping[str, Any]]) -> Section | None:
-    """Return the section of a run that logged clusters, None for others.
+def cluster_counts(labels: Tensor) -> dict[str, float]:
+    """Return the number of clusters and the share of outliers.
+
+    Args:
+        labels: ``[N]`` int64 clusters, -1 = outlier.
+
+    Returns:
+        ``clusters``, which outliers are none of, and ``outliers``, in [0, 1].
 
     Example:
-        >>> from pathlib import Path
-        >>> section(RunFolder(Path("runs/toy")), [{"epoch": 0, "train/loss": 1.0}]) is None
-        True
+        >>> cluster_counts(torch.tensor([0, 0, 7, -1]))
+        {'clusters': 2.0, 'outliers': 0.25}
     """
-    names = {
-        match.group(1): _in_words(match.group(1))
-        for line in history
-        for key in line
-        if (match := re.fullmatch(r"train/(.+)_clusters", key))
+    clusters = torch.unique(labels)
+    return {
+        "clusters": float((clusters >= 0).sum()),
+        "outliers": float((labels < 0).float().mean()),
     }
-    if not names:
-        return None
-    wanted = [
-        Curves(
-            title=_heading(measure),
-            unit=unit,
-            lines={f"train/{name}_{measure}": text for name, text in names.items()},
-            look_for=look_for,
-            styles={f"train/{name}_{measure}": _style(name) for name in names},
-        )
-        for measure, (unit, look_for) in MEASURES.items()
-    ]
-    rows: list[list[object]] = []
-    for name, text in names.items():
-        lines = [line_of(history, f"train/{name}_{measure}") for measure in MEASURES]
-        rows.append([text, *(f"{each.values[-1]:.4g}" if each.values else "-" for each in lines)])
-    table = table_tag(["last epoch", *map(_heading, MEASURES)], rows)
-    body = table + side_by_side(curve_figures(history, wanted))
-    return Section("clusters", "Clusters before and after refinement", body)
+
+
+def cluster_agreement(labels: Tensor, person_id: Tensor) -> dict[str, float]:
+    """Return how well clusters agree with identities.
+
+    Args:
+        labels: ``[N]`` int64 clusters, -1 = outlier.
+        person_id: ``[N]`` int64 true person.
+
+    Returns:
+        ``purity``: share of the clustered instances that belong to the commonest person of their
+        cluster, left out if there is none; ``ari`` and ``nmi``: adjusted Rand index and normalised
+        mutual information (arithmetic mean) of all instances, every outlier a cluster of its own.
+
+    Example:
+        >>> person_id = torch.tensor([4, 4, 5, 5])
+        >>> agreement = cluster_agreement(torch.tensor([0, 0, 0, -1]), person_id)
+        >>> {name: round(value, 4) for name, value in agreement.items()}
+        {'purity': 0.6667, 'ari': 0.0, 'nmi': 0.3437}
+    """
+    cluster, person = labels.numpy(force=True), person_id.numpy(force=True)
+    outlier = cluster < 0
+    alone = np.where(outlier, cluster.max(initial=-1) + np.cumsum(outlier), cluster)
+    quality = {
+        "ari": float(adjusted_rand_score(person, alone)),
+        "nmi": float(normalized_mutual_info_score(person, alone)),
+    }
+    if outlier.all():
+        return quality
+    return {"purity": _purity(cluster[~outlier], person[~outlier]), **quality}
+
+
+def _purity(cluster: NDArray[np.int64], person: NDArray[np.int64]) -> float:
+    pairs, counts = np.unique(np.stack([cluster, person]), axis=1, return_counts=True)
+    largest = np.zeros(cluster.max() + 1, dtype=np.int64)
+    np.maximum.at(largest, pairs[0], counts)
+    return float(largest.sum() / len(cluster))
+
+
+class Clusters(Diagnostic):
+    """Logs the clusters of an epoch, and how well they agree with the true identities.
+
+    Looks at `pseudo_labels` of the method, which come from its buffers, so a resumed run logs the
+    same. Names are ``train/<labels>_<what>``. The truth is only logged, never trained on; where
+    nobody knows it, the number of clusters and the share of outliers are logged alone.
+    """
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Log the clusters this epoch was trained with."""
+        for name, labels in pl_module.pseudo_labels().items():
+            quality = cluster_counts(labels)
+            person_id = self._truth(name, len(labels))
+            if person_id is not None:
+                quality |= cluster_agreement(labels, person_id)
+            pl_module.log_dict({f"train/{name}_{what}": value for what, value in quality.items()})
+
+    def _truth(self, name: str, num_labels: int) -> Tensor | None:
+        """Return the persons of what was labelled: images, captions, or captions by image."""
+        of_images: Tensor | None = self.data.train_image_person_id
+        if of_images is None or name.startswith("image") or num_labels == len(of_images):
+            return of_images
+        of_samples: Tensor | None = self.data.train_person_id
+        return of_samples
+
+    def section(self, folder: RunFolder) -> Section | None:
+        """Return every measure of the clusters over the epochs, and the latest as a table."""
+        history = read_metrics(folder.metrics_file)
+        names = {
+            match.group(1): _in_words(match.group(1))
+            for line in history
+            for key in line
+            if (match := re.fullmatch(r"train/(.+)_clusters", key))
+        }
+        if not names:
+            return None
+        wanted = [
+            Curves(
+                title=_heading(measure),
+                unit=unit,
+                lines={f"train/{name}_{measure}": text for name, text in names.items()},
+                look_for=look_for,
+                styles={f"train/{name}_{measure}": _style(name) for name in names},
+            )
+            for measure, (unit, look_for) in MEASURES.items()
+        ]
+        rows: list[list[object]] = []
+        for name, text in names.items():
+            found = [line_of(history, f"train/{name}_{measure}").values for measure in MEASURES]
+            rows.append([text, *(f"{values[-1]:.4g}" if values else "-" for values in found)])
+        table = table_tag(["last epoch", *map(_heading, MEASURES)], rows)
+        body = table + side_by_side(curve_figures(history, wanted))
+        return Section("clusters", "Clusters before and after refinement", body)
 
 
 def _in_words(name: str) -> str:

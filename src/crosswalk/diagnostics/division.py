@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import lightning.pytorch as L
 import numpy as np
+import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
+from torch import Tensor
 
-from crosswalk.diagnostics.division_quality import division_quality
-from crosswalk.diagnostics.division_record import DivisionRecord, division_file, read_division
+from crosswalk.diagnostics.base import Diagnostic, record_file
 from crosswalk.diagnostics.figures import (
     BLUE,
     GREY,
@@ -24,11 +27,15 @@ from crosswalk.diagnostics.figures import (
     panels,
     side_by_side,
 )
-from crosswalk.diagnostics.mixture import boundaries, heaps
+from crosswalk.files import read_arrays, write_arrays
+from crosswalk.labels.consensus_division import fitted_mixture, min_max_normalised
 from crosswalk.pages import Section, table_tag
 from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.tracking import read_metrics
 
 MOST_BINS = 60
+SETTINGS = ("max_iter", "tol", "reg_covar")
+"""Of the mixture that a division fits."""
 QUALITY = Curves(
     "Precision and recall of the division",
     "share",
@@ -44,28 +51,226 @@ QUALITY = Curves(
 )
 
 
-def section(run_folder: RunFolder, history: Sequence[Mapping[str, Any]]) -> Section | None:
-    """Return the section of a run that divided its pairs, None for others.
+class DivisionRecord(NamedTuple):
+    """What is known of one division of ``N`` training pairs; arrays by sample index.
+
+    Attributes:
+        epoch: 0-based epoch that was trained on it.
+        views: Names of the views.
+        losses: ``[views, N]`` loss of every pair, augmented as the sweep saw it.
+        probability: ``[views, N]`` each view's probability that the pair is right, in [0, 1].
+        prediction: ``[views, N]`` bool, true where a view calls the pair right.
+        votes: ``[N]`` how many views do.
+        clean: ``[N]`` bool, true where the pair was kept.
+        true_pair: ``[N]`` bool, False where noise was injected; None where nobody knows.
+    """
+
+    epoch: int
+    views: tuple[str, ...]
+    losses: NDArray[np.float32]
+    probability: NDArray[np.float64]
+    prediction: NDArray[np.bool_]
+    votes: NDArray[np.int64]
+    clean: NDArray[np.bool_]
+    true_pair: NDArray[np.bool_] | None
+
+
+def division_file(folder: Path, which: str) -> Path:
+    """Return the file of the "first" or the "last" division of the run in ``folder``."""
+    return record_file(folder, f"division-{which}")
+
+
+def write_division(path: Path, record: DivisionRecord) -> None:
+    """Write a record whole or not at all."""
+    known = {name: value for name, value in record._asdict().items() if value is not None}
+    write_arrays(path, {name: np.asarray(value) for name, value in known.items()})
+
+
+def read_division(path: Path) -> DivisionRecord:
+    """Return what `write_division` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
 
     Example:
-        >>> from pathlib import Path
-        >>> section(RunFolder(Path("runs/toy")), [{"epoch": 0, "train/loss": 1.0}]) is None
-        True
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "division-last.npz"
+        >>> one = np.ones((1, 1))
+        >>> record = DivisionRecord(3, ("global",), one, one, one > 0, one[0], one[0] > 0, None)
+        >>> write_division(path, record)
+        >>> read_division(path)[:2]
+        (3, ('global',))
     """
-    files = [division_file(run_folder.path, which) for which in ("first", "last")]
-    records = [read_division(path) for path in files if path.exists()]
-    if len(records) == 2 and records[0].epoch == records[1].epoch:
-        records = records[:1]
-    num_pairs = len(records[0].clean) if records else None
-    curves = curve_figures(_with_number_kept(history, num_pairs), [_kept(num_pairs), QUALITY])
-    if not records and not curves:
+    arrays: dict[str, Any] = {"true_pair": None, **read_arrays(path)}
+    arrays["epoch"], arrays["views"] = int(arrays["epoch"]), tuple(arrays["views"].tolist())
+    return DivisionRecord(**arrays)
+
+
+def division_quality(clean: Tensor, true_pair: Tensor) -> dict[str, float]:
+    """Return precision and recall of the pairs kept and of the pairs rejected.
+
+    Args:
+        clean: ``[N]``, 1 where a pair was kept.
+        true_pair: ``[N]`` bool, False where noise was injected.
+
+    Returns:
+        ``clean_precision``: share of the kept pairs that are right; ``clean_recall``: share of
+        the right pairs that were kept; ``noisy_precision`` and ``noisy_recall`` likewise for the
+        pairs rejected. Shares of nothing are left out.
+
+    Example:
+        >>> division_quality(torch.tensor([1, 1, 0, 0]), torch.tensor([True, False, False, True]))
+        {'clean_precision': 0.5, 'clean_recall': 0.5, 'noisy_precision': 0.5, 'noisy_recall': 0.5}
+    """
+    kept = clean.bool()
+    true_pair = true_pair.to(kept.device)
+    shares = {
+        "clean_precision": (kept & true_pair, kept),
+        "clean_recall": (kept & true_pair, true_pair),
+        "noisy_precision": (~kept & ~true_pair, ~kept),
+        "noisy_recall": (~kept & ~true_pair, ~true_pair),
+    }
+    return {
+        name: float(part.sum() / whole.sum())
+        for name, (part, whole) in shares.items()
+        if bool(whole.any())
+    }
+
+
+class Division(Diagnostic):
+    """Keeps the first and the last division of a method, and logs how well they find known noise.
+
+    The method has ``clean`` and, after a sweep, ``latest_losses`` and ``latest_division``; the
+    data module has ``true_pairs``, which are only looked at, never trained on. The first process
+    writes ``diagnostics/division-first.npz`` and ``division-last.npz`` right after the sweep and
+    before the first checkpoint of its epoch: a run that goes on within the epoch finds them there.
+    """
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Log the quality of this epoch's division; write it if it is new."""
+        truth = self.data.true_pairs
+        if truth is not None:
+            quality = division_quality(pl_module.clean, truth)
+            pl_module.log_dict({f"train/{name}": value for name, value in quality.items()})
+        epoch, losses = trainer.current_epoch, pl_module.latest_losses
+        if not trainer.is_global_zero or losses is None or not pl_module.wants_sweep(epoch):
+            return
+        division = pl_module.latest_division
+        record = DivisionRecord(
+            epoch=epoch,
+            views=tuple(losses),
+            losses=np.stack([each.numpy(force=True) for each in losses.values()]),
+            probability=division.probability.numpy(force=True),
+            prediction=division.prediction.numpy(force=True),
+            votes=division.votes.numpy(force=True),
+            clean=division.clean.numpy(force=True) > 0,
+            true_pair=None if truth is None else truth.numpy(force=True),
+        )
+        first = division_file(self.folder, "first")
+        # a file of a later epoch is of a run before a kill
+        if not first.exists() or read_division(first).epoch >= epoch:
+            write_division(first, record)
+        write_division(division_file(self.folder, "last"), record)
+
+    def section(self, folder: RunFolder) -> Section | None:
+        """Return losses and mixtures of both divisions, and what every epoch kept, how rightly."""
+        files = [division_file(folder.path, "first"), division_file(folder.path, "last")]
+        records = [read_division(path) for path in files if path.exists()]
+        if len(records) == 2 and records[0].epoch == records[1].epoch:
+            records = records[:1]
+        num_pairs = len(records[0].clean) if records else None
+        history = _with_number_kept(read_metrics(folder.metrics_file), num_pairs)
+        figures = curve_figures(history, [_kept(num_pairs), QUALITY])
+        if not records and not figures:
+            return None
+        parts = []
+        if records:
+            parts = [_table(records), _histograms(records, folder.config().get("method", {}))]
+            if records[0].true_pair is not None:
+                figures.insert(0, _kept_by_truth(records))
+        parts.append(side_by_side(figures))
+        return Section("division", "Division of the training pairs", Markup("\n").join(parts))
+
+
+class Heap(NamedTuple):
+    """One Gaussian of a mixture, in units of the loss; ``weight`` in [0, 1]."""
+
+    weight: float
+    mean: float
+    deviation: float
+
+    def density(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the density at ``losses``, times the weight.
+
+        Example:
+            >>> float(Heap(0.5, 0.0, 1.0).density(np.zeros(1))[0].round(4))
+            0.1995
+        """
+        standard = (losses - self.mean) / self.deviation
+        scale = self.weight / (self.deviation * np.sqrt(2 * np.pi))
+        result: NDArray[np.float64] = scale * np.exp(-(standard**2) / 2)
+        return result
+
+
+def heaps(
+    record: DivisionRecord, view: int, *, division: Mapping[str, Any], seed: int
+) -> tuple[Heap, Heap] | None:
+    """Return the heap of right and that of wrong pairs as the run fitted them.
+
+    Args:
+        record: The division.
+        view: Number of the view.
+        division: The run's ``method.division``.
+        seed: The run's ``method.seed``.
+
+    Returns:
+        None where the run did not fit this mixture: all losses equal, another division, or other
+        probabilities than those it kept.
+
+    Example:
+        >>> losses = np.array([[0.0, 0.2, 0.1, 4.0, 3.8]], dtype=np.float32)
+        >>> judged = losses < 2
+        >>> record = DivisionRecord(
+        ...     0, ("global",), losses, judged * 1.0, judged, judged[0] * 1, judged[0], None
+        ... )
+        >>> settings = {"max_iter": 10, "tol": 1e-2, "reg_covar": 5e-4}
+        >>> right, wrong = heaps(record, 0, division=settings, seed=1)
+        >>> round(right.mean, 3), round(wrong.mean, 3), round(wrong.weight, 3)
+        (0.1, 3.9, 0.4)
+    """
+    losses = record.losses[view]
+    if not set(SETTINGS) <= division.keys() or np.ptp(losses) == 0:
         return None
-    parts = [table_tag(*_table(records))] if records else []
-    if records:
-        parts.append(_histograms(records, run_folder.config().get("method", {})))
-    bars = [_kept_by_truth(records)] if records and records[0].true_pair is not None else []
-    parts.append(side_by_side([*bars, *curves]))
-    return Section("division", "Division of the training pairs", Markup("\n").join(parts))
+    normalised = min_max_normalised(torch.from_numpy(losses))
+    settings = {name: division[name] for name in SETTINGS}
+    mixture = fitted_mixture(normalised, **settings, seed=seed + record.epoch)
+    right = int(np.argmin(mixture.means_))
+    posterior = mixture.predict_proba(normalised.double().numpy()[:, None])[:, right]
+    if not np.allclose(posterior, record.probability[view], atol=1e-3):
+        return None
+    low, extent = float(losses.min()), float(np.ptp(losses))
+    first, second = (
+        Heap(
+            weight=float(mixture.weights_[number]),
+            mean=low + extent * float(mixture.means_[number, 0]),
+            deviation=extent * float(np.sqrt(mixture.covariances_[number, 0, 0])),
+        )
+        for number in (right, 1 - right)
+    )
+    return first, second
+
+
+def boundaries(losses: NDArray[np.floating[Any]], prediction: NDArray[np.bool_]) -> list[float]:
+    """Return the losses at which the judgement changes, each midway between two pairs.
+
+    Example:
+        >>> boundaries(np.array([3.0, 1.0, 2.0]), np.array([False, True, True]))
+        [2.5]
+    """
+    order = np.argsort(losses, kind="stable")
+    change = np.flatnonzero(np.diff(prediction[order].astype(np.int8)))
+    sorted_losses = losses[order].astype(np.float64)
+    return [float(each) for each in (sorted_losses[change] + sorted_losses[change + 1]) / 2]
 
 
 def _kept(num_pairs: int | None) -> Curves:
@@ -93,7 +298,7 @@ def _with_number_kept(
     ]
 
 
-def _table(records: Sequence[DivisionRecord]) -> tuple[list[str], list[list[object]]]:
+def _table(records: Sequence[DivisionRecord]) -> Markup:
     names = ["clean_precision", "clean_recall", "noisy_precision", "noisy_recall"]
     header = [
         *("epoch", "pairs", "kept", "all views: right", "views differ", "all views: wrong"),
@@ -108,13 +313,11 @@ def _table(records: Sequence[DivisionRecord]) -> tuple[list[str], list[list[obje
             int((record.votes == 0).sum()),
         ]
         if record.true_pair is not None:
-            import torch
-
             truth = torch.from_numpy(record.true_pair)
             quality = division_quality(torch.from_numpy(record.clean), truth)
             row += [f"{100 * quality[name]:.1f} %" if name in quality else "-" for name in names]
         rows.append(row)
-    return header[: len(rows[0])], rows
+    return table_tag(header[: len(rows[0])], rows)
 
 
 def _histograms(records: Sequence[DivisionRecord], method: Mapping[str, Any]) -> Markup:

@@ -6,7 +6,7 @@ that four call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic
 
 import lightning.pytorch as L
@@ -31,6 +31,9 @@ class Method(L.LightningModule, Generic[BatchT]):
 
     needs: ClassVar[Needs]
     """Read by `crosswalk.config.check` before anything is built."""
+    starts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Parameters that ``checkpoint=`` must hold beside an encoder, each with the names that a
+    checkpoint of a run may have for it."""
 
     def __init__(self, optim: OptimFactory) -> None:
         super().__init__()

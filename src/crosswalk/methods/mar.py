@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,8 @@ class MAR(Method[SourceTargetBatch]):
     """
 
     needs = Needs(batches=(SourceTargetBatch,))
-
+    # its own, or the rows of the classifier that its stage trained
+    starts_with: ClassVar = {"agents.weight": ("agents.weight", "classifier.weight")}
     initialised: Tensor
     threshold: Tensor
     center_mean: Tensor

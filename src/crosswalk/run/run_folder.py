@@ -23,8 +23,8 @@ from crosswalk.files import is_locked, whole, write_text
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
 
-NOT_COMPARED = ("resume", "name", "output_dir")
-"""Config keys that may differ between a run and its continuation."""
+NOT_COMPARED = ("resume", "name", "output_dir", "diagnostics")
+"""Config keys that may differ between a run and its continuation: no number depends on them."""
 
 MISSING = "(missing)"
 

@@ -1,4 +1,4 @@
-"""One run from start to end: its stage, build, fit, evaluate the chosen epochs, report."""
+"""One run from start to end: its stage, build, fit, evaluate the chosen epochs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import torch
@@ -15,14 +15,8 @@ from lightning.pytorch.loggers import Logger
 from crosswalk import __version__
 from crosswalk.config.build import Run, build, instantiate
 from crosswalk.config.check import check
-from crosswalk.config.compose import restore
+from crosswalk.config.compose import diagnostics_of, restore
 from crosswalk.data.pairs import LearningTokenizer
-from crosswalk.diagnostics.cluster_quality import ClusterQuality
-from crosswalk.diagnostics.division_quality import DivisionQuality
-from crosswalk.diagnostics.division_record import DivisionRecorder
-from crosswalk.diagnostics.label_quality import LabelQuality
-from crosswalk.diagnostics.label_record import LabelRecorder
-from crosswalk.diagnostics.token_selection_recorder import TokenSelectionRecorder
 from crosswalk.distributed import wait_for_everyone
 from crosswalk.run.allocator import keep_freed_memory
 from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -42,8 +36,15 @@ from crosswalk.run.weights import load_encoder, load_start, save_encoder
 Results = dict[str, dict[str, Any]]
 
 
-def train(config: Mapping[str, Any]) -> int:
-    """Train, evaluate the starting weights, the best and the last epoch, print and report.
+class Trained(NamedTuple):
+    """A run that has ended well: its folder, and the data module it was trained with."""
+
+    folder: RunFolder
+    data: Any
+
+
+def train(config: Mapping[str, Any]) -> Trained | None:
+    """Train, evaluate the starting weights, the best and the last epoch, print and save.
 
     The starting weights are evaluated where a stage or ``checkpoint=`` gave them; the best epoch
     where ``protocol=`` names a split to choose it on.
@@ -52,7 +53,7 @@ def train(config: Mapping[str, Any]) -> int:
         config: What `crosswalk.config.compose.compose` returns.
 
     Returns:
-        The exit status.
+        The run; None on all processes but the first.
     """
     end_with_parent()
     quiet_lightning()
@@ -90,22 +91,7 @@ def train(config: Mapping[str, Any]) -> int:
                 logger.log_metrics(final_metrics(results), trainer.global_step)
             print_results(results, monitor=monitor_of(plain), directions=run.data.directions)
             print(f"Run folder: {folder.path}")
-    if record.is_first_process:
-        _leave_report(folder, run.data)
-    return 0
-
-
-def _leave_report(folder: RunFolder, data: Any) -> None:  # noqa: ANN401
-    try:
-        from crosswalk.lab.report.report import write_report
-
-        print(f"Report: {write_report(folder, data)}")
-    except Exception as error:  # whatever it is, the run itself is finished
-        print(
-            f"note: no report was written ({type(error).__name__}: {error}). The run is finished; "
-            f"`crosswalk report {folder.path}` tries again.",
-            file=sys.stderr,
-        )
+    return Trained(folder, run.data) if record.is_first_process else None
 
 
 def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:
@@ -155,7 +141,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
                 folder=None if overrides else folder.path,
                 reranking=instantiate(run.config.get("reranking")),
             ),
-            *([] if overrides else [TokenSelectionRecorder(folder.path)]),
+            *([] if overrides else [each for each in _diagnostics(run, folder) if each.at_test]),
             Progress(),
         ],
         plugins=[AtomicCheckpointIO()],
@@ -210,11 +196,6 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             record,
             *([progress] if show_progress else []),
             EpochSweep(run.data, progress.track if show_progress else None),
-            DivisionQuality(run.data),
-            DivisionRecorder(folder.path, run.data),
-            LabelQuality(run.data),
-            LabelRecorder(folder.path),
-            ClusterQuality(run.data),
             StepMemory(),
             RetrievalMetrics(
                 folder=folder.path,
@@ -222,7 +203,7 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
                 reranking=instantiate(config.get("reranking")),
             ),
             RankingLists(),
-            TokenSelectionRecorder(folder.path),
+            *_diagnostics(run, folder),
             Checkpoints(
                 folder.path,
                 record=record_in_checkpoint,
@@ -231,6 +212,14 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             ),
         ],
     )
+
+
+def _diagnostics(run: Run, folder: RunFolder) -> list[Any]:
+    """Return what the configuration names to observe the run, ready to be listened to."""
+    found = [instantiate(node) for node in diagnostics_of(run.config)]
+    for each in found:
+        each.watch(folder.path, run.data)
+    return found
 
 
 def evaluate_checkpoints(

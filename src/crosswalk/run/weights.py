@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crosswalk import __version__
+from crosswalk.config.constructors import locate
+from crosswalk.config.search import group_values, read_group_file
 from crosswalk.files import whole
 
 if TYPE_CHECKING:
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from crosswalk.methods.base import Method
 
 PREFIX = "encoder."
-AGENTS = "agents.weight"
-"""MAR's agents, the one part of a method beside its encoder that a weight file may hold."""
 
 
 def importable_methods() -> list[str]:
@@ -86,7 +86,7 @@ def run_export(
             f"{path} is missing: name a run folder, or one of its .ckpt files. A run without val "
             "split has no best epoch; pass --which last."
         )
-    weights = _weights_in(path)
+    weights = _weights_in(path) | _parts_in(path, _parts_of_methods())
     if part:
         prefix = part + "."
         weights = {
@@ -164,9 +164,11 @@ def load_encoder(method: nn.Module, path: Path) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If names or shapes differ from those of the encoder.
     """
-    weights = _weights_in(path)
-    weights.pop(AGENTS, None)
     encoder: nn.Module = method.get_submodule("encoder")
+    weights = _weights_in(path)
+    if not weights.keys() <= encoder.state_dict().keys():  # a file for another method, perhaps
+        parts = _parts_of_methods()
+        weights = {name: tensor for name, tensor in weights.items() if name not in parts}
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:
@@ -178,30 +180,38 @@ def load_encoder(method: nn.Module, path: Path) -> None:
 
 
 def load_start(method: nn.Module, path: Path) -> None:
-    """Load what a run starts from: the encoder, and MAR's agents into a method that has some.
+    """Load what a run starts from: the encoder, and whatever else its method `starts_with`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If names or shapes differ from those of the encoder, or the method has agents
-            and the file has none of as many persons.
+        ValueError: If names or shapes differ from those of the encoder, or a part that the method
+            starts with is not there in its size.
     """
     load_encoder(method, path)
-    ours = dict(method.named_parameters()).get(AGENTS)
-    if ours is None:
-        return
-    agents = _weights_in(path).get(AGENTS)
-    if agents is None or agents.shape != ours.shape:
-        has = "no agents" if agents is None else f"agents of {len(agents)} persons"
-        raise ValueError(
-            f"checkpoint={path} has {has}, the source has {len(ours)} persons: this run would "
-            "start with random agents. Leave checkpoint away, then its stage makes them, or name "
-            "weights of a model of this source."
-        )
-    ours.data.copy_(agents)
+    wanted = cast("Method[Any]", method).starts_with
+    found = _parts_in(path, wanted) if wanted else {}
+    for name in wanted:
+        ours, theirs = method.get_parameter(name), found.get(name)
+        if theirs is None or theirs.shape != ours.shape:
+            has = "no" if theirs is None else f"{len(theirs)}"
+            what = name.split(".")[0]
+            raise ValueError(
+                f"checkpoint={path} has {has} {what}, and the data need {len(ours)}: this run "
+                f"would start with random {what}. Leave checkpoint away, then its stage makes "
+                "them, or name weights of a model of these data."
+            )
+        ours.data.copy_(theirs)
 
 
-def _weights_in(path: Path) -> dict[str, Tensor]:
-    """Return the encoder's weights and, where there are some, the agents."""
+def _parts_of_methods() -> dict[str, tuple[str, ...]]:
+    """Return what any method starts with beside its encoder."""
+    files = [read_group_file("method", name) for name in group_values("method")]
+    methods: list[Any] = [locate(file["method"]["_target_"], "method") for file in files]
+    return {name: names for method in methods for name, names in method.starts_with.items()}
+
+
+def _contents(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weight file, or the state of a checkpoint's method, by name."""
     import torch
 
     if not path.is_file():
@@ -215,21 +225,32 @@ def _weights_in(path: Path) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = load_file(path)
         return weights
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    weights = _encoder_of(checkpoint, path)
-    # of MAR itself, or the rows of the classifier that its stage trained
-    for name in (AGENTS, "classifier.weight"):
-        if name in checkpoint["state_dict"]:
-            weights[AGENTS] = checkpoint["state_dict"][name]
-            break
-    return weights
+    state: dict[str, Tensor] = checkpoint.get("state_dict", {})
+    return state
 
 
-def _encoder_of(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def _weights_in(path: Path) -> dict[str, Tensor]:
+    """Return the encoder's weights of a checkpoint, or everything that a weight file holds."""
+    contents = _contents(path)
+    if path.suffix == ".safetensors":
+        return contents
     weights = {
         name.removeprefix(PREFIX): tensor.contiguous()
-        for name, tensor in checkpoint.get("state_dict", {}).items()
+        for name, tensor in contents.items()
         if name.startswith(PREFIX)
     }
     if not weights:
         raise ValueError(f"{path} holds no entries {PREFIX}*; it is no checkpoint of a run.")
     return weights
+
+
+def _parts_in(path: Path, parts: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
+    """Return those of ``parts`` that the file holds under one of their names, the first found."""
+    contents = _contents(path)
+    found = {}
+    for name, names in parts.items():
+        for each in names:
+            if each in contents:
+                found[name] = contents[each]
+                break
+    return found

@@ -5,6 +5,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from crosswalk.methods.base import Method
+from crosswalk.methods.mar import MAR
 from crosswalk.run.weights import load_encoder, load_start, run_export, save_encoder, save_weights
 
 
@@ -15,9 +17,9 @@ class Encoder(nn.Module):
         self.head = nn.Linear(2, 1)
 
 
-class ToyMethod(nn.Module):
+class ToyMethod(Method[None]):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(optim=lambda module: None)
         self.encoder = Encoder()
 
 
@@ -79,8 +81,12 @@ def test_weights_of_another_model_are_refused_by_name(
         run_export(folder, tmp_path / "text.safetensors", part="text")
 
 
+class WithAgents(ToyMethod):
+    starts_with = MAR.starts_with
+
+
 def with_agents(persons: int) -> ToyMethod:
-    method = ToyMethod()
+    method = WithAgents()
     method.agents = nn.Linear(2, persons, bias=False)
     return method
 
@@ -110,9 +116,22 @@ def test_a_run_starts_with_the_agents_of_an_imported_file(tmp_path: Path) -> Non
     assert torch.equal(without.encoder.head.weight, weights["head.weight"])
 
 
+def test_what_another_method_may_start_with_is_exported_with_the_encoder(tmp_path: Path) -> None:
+    state = {**ToyMethod().state_dict(), "classifier.weight": torch.full((3, 2), 7.0)}
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    run_export(tmp_path, tmp_path / "source.safetensors", "last")
+    method, without = with_agents(3), ToyMethod()
+
+    load_start(method, tmp_path / "source.safetensors")
+    load_start(without, tmp_path / "source.safetensors")
+
+    assert method.agents.weight.tolist() == [[7.0, 7.0]] * 3
+    assert torch.equal(without.encoder.head.weight, state["encoder.head.weight"])
+
+
 @pytest.mark.parametrize(
     ("agents", "message"),
-    [(None, "has no agents, the source has 4"), (torch.zeros(3, 2), "has agents of 3 persons")],
+    [(None, "has no agents, and the data need 4"), (torch.zeros(3, 2), "has 3 agents, and .* 4")],
 )
 def test_a_run_does_not_start_with_random_agents(
     tmp_path: Path, agents: Tensor | None, message: str

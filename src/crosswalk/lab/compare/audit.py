@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.diagnostics.division_record import DivisionRecord, division_file, read_division
+from crosswalk.diagnostics.division import DivisionRecord, division_file, read_division
 from crosswalk.run.run_folder import RunFolder
 
 

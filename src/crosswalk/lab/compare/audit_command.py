@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from crosswalk.diagnostics.division_record import DivisionRecord
+from crosswalk.diagnostics.division import DivisionRecord
 from crosswalk.files import write_text
 from crosswalk.lab.compare.audit import (
     Suspect,

@@ -35,7 +35,7 @@ def _differences(config: dict[str, Any]) -> Markup:
     rows = [
         (Markup("<code>{}</code>").format(key), before, now)
         for key, before, now in found
-        if key not in NOT_COMPARED and not key.startswith(("logger.", *switched_off))
+        if key.split(".")[0] not in NOT_COMPARED and not key.startswith(("logger.", *switched_off))
     ]
     if not rows:
         return Markup("<p>Everything is as in <code>{}</code>.</p>").format(command)

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crosswalk.diagnostics.sections import diagnostic_sections
+from crosswalk.config.build import instantiate
+from crosswalk.config.compose import diagnostics_of
 from crosswalk.files import write_text
 from crosswalk.lab.report.configuration import configuration_section
 from crosswalk.lab.report.curves import curves_section
@@ -57,6 +58,16 @@ def report_sections(folder: RunFolder, data: Any = None) -> list[Section]:  # no
         configuration_section(folder),
         provenance_section(folder),
     ]
+
+
+def diagnostic_sections(folder: RunFolder) -> list[Section]:
+    """Return the sections of what the run's configuration names to observe it.
+
+    Needs neither the data set nor its images: what is shown was kept with the run.
+    """
+    diagnostics = [instantiate(node) for node in diagnostics_of(folder.config())]
+    sections = [each.section(folder) for each in diagnostics]
+    return [section for section in sections if section is not None]
 
 
 def run_report(path: Path, target: Path | None) -> int:

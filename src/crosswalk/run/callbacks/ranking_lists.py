@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.pages import small_picture
-from crosswalk.run.callbacks.retrieval import RetrievalMetrics, checkpoint_name
+from crosswalk.run.callbacks.retrieval import checkpoint_name, metrics_of
 
 RIGHT, WRONG, QUERY = (0, 160, 60), (210, 30, 40), (60, 90, 200)
 BORDER = 4
@@ -246,7 +246,7 @@ class RankingLists(L.Callback):
         if not loggers or not trainer.is_global_zero:
             return
         data: RankingListData = trainer.datamodule  # type: ignore[attr-defined]
-        metrics = self._metrics(trainer)
+        metrics = metrics_of(trainer, self.split)
         if metrics is None:
             return
         direction = data.directions[0]
@@ -264,12 +264,6 @@ class RankingLists(L.Callback):
         key = f"ranking_lists/{self.split}-{metrics.tag or checkpoint_name(trainer)}"
         for logger in loggers:
             logger.log_table(key, columns=columns, data=cells)
-
-    def _metrics(self, trainer: L.Trainer) -> RetrievalMetrics | None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RetrievalMetrics) and self.split in callback.results:
-                return callback
-        return None
 
     def _table(self, lists: Sequence[RankingList]) -> tuple[list[str], list[list[Any]]]:
         import wandb  # slow to import, and only needed with a W&B logger

@@ -219,6 +219,14 @@ class RetrievalMetrics(L.Callback):
             write_queries(path, self.results[split].queries)
 
 
+def metrics_of(trainer: L.Trainer, split: str) -> RetrievalMetrics | None:
+    """Return the callback of ``trainer`` that has evaluated ``split``; None if none has."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RetrievalMetrics) and split in callback.results:
+            return callback
+    return None
+
+
 def checkpoint_name(trainer: L.Trainer) -> str:
     """Return the name of the checkpoint under evaluation, "current" for weights in memory."""
     return Path(trainer.ckpt_path).stem if trainer.ckpt_path else "current"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from crosswalk.data.readers.noise import noisy_caption_index
 from crosswalk.data.readers.records import Record
-from crosswalk.diagnostics.division_record import DivisionRecord, division_file, write_division
+from crosswalk.diagnostics.division import DivisionRecord, division_file, write_division
 from crosswalk.lab.compare import audit_command
 from crosswalk.lab.compare.audit import (
     Suspect,

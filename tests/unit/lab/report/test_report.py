@@ -23,8 +23,8 @@ from crosswalk.lab.report.ranking_lists import (
     ranking_list_html,
     ranking_lists_section,
 )
+from crosswalk.lab.report.report import diagnostic_sections
 from crosswalk.metrics.retrieval import QueryResults
-from crosswalk.run import train
 from crosswalk.run.callbacks.ranking_lists import RankedItem, RankingList
 from crosswalk.run.callbacks.retrieval import write_queries
 from crosswalk.run.run_folder import RunFolder
@@ -365,22 +365,32 @@ def test_provenance_names_code_data_and_sessions(tmp_path: Path) -> None:
         assert text in body, text
 
 
-def test_a_report_that_fails_does_not_fail_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*arguments: object) -> None:
-        raise KeyError("odd")
-
-    monkeypatch.setattr("crosswalk.lab.report.report.write_report", fail)
-    run = RunFolder(tmp_path)
-
-    train._leave_report(run, None)
-
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "no report was written (KeyError: 'odd')" in said.err
-    assert f"`crosswalk report {tmp_path}` tries again" in said.err
-
-
 def test_a_run_without_a_record_says_so(tmp_path: Path) -> None:
     assert "run.json is missing" in provenance_section(make_run(tmp_path)).body
+
+
+def clustered(folder: Path, **config: Any) -> RunFolder:  # noqa: ANN401
+    run = make_run(folder)
+    run.save_config({key: value for key, value in config.items() if value is not None})
+    run.metrics_file.write_text('{"step": 1, "epoch": 0, "train/image_clusters": 4.0}\n')
+    return run
+
+
+CLUSTERS = {"_target_": "crosswalk.diagnostics.clusters.Clusters"}
+
+
+@pytest.mark.parametrize(
+    ("method", "listed", "expected"),
+    [
+        ("rde", [CLUSTERS], ["clusters"]),
+        ("cmmt", [], []),
+        ("cmmt", None, ["clusters"]),  # a run of the release before they were listed
+        ("gone", None, []),
+    ],
+)
+def test_a_report_has_the_sections_that_its_run_lists(
+    tmp_path: Path, method: str, listed: list[Any] | None, expected: list[str]
+) -> None:
+    run = clustered(tmp_path, choices={"method": method}, diagnostics=listed)
+
+    assert [section.anchor for section in diagnostic_sections(run)] == expected

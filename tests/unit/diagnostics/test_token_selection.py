@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,22 +13,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from crosswalk.diagnostics.token_selection_record import (
+from crosswalk.diagnostics.token_selection import (
+    LARGEST,
     SelectedCaption,
     SelectedImage,
+    TokenSelection,
     TokenSelectionRecord,
+    choose_examples,
+    dimmed,
     read_token_selection,
     token_selection_file,
     write_token_selection,
 )
-from crosswalk.diagnostics.token_selection_recorder import (
-    LARGEST,
-    TokenSelectionRecorder,
-    choose_examples,
-)
 from crosswalk.metrics.retrieval import QueryResults, RetrievalResult
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics
 from crosswalk.types import ImageBatch, TextBatch
+from tests.unit.diagnostics.pages import folder_with, section_of
 
 START, END = 98, 99
 CAPTIONS = [[5, 6, 7], [4], [], [1, 2], [3, 8, 9]]
@@ -95,15 +96,18 @@ def results() -> QueryResults:
     )
 
 
-def make_trainer(tokenizer: object, rank: int = 0) -> Any:  # noqa: ANN401
+def let_test(
+    folder: Path, encoder: nn.Module, tokenizer: object, *, rank: int = 0, num_drawn: int = 0
+) -> None:
+    """Let a callback hear that the checkpoint "best" was tested."""
     metrics = RetrievalMetrics()
     metrics.tag = "best"
     metrics.results = {"test": RetrievalResult({}, {"text_to_image": results()})}
     roles = [(split, role) for split in ("val", "test") for role in ("query", "gallery")]
-    return SimpleNamespace(
+    data = SimpleNamespace(tokenizer=tokenizer, evaluation_roles=lambda stage: roles)
+    trainer: Any = SimpleNamespace(
         is_global_zero=rank == 0,
         callbacks=[metrics],
-        datamodule=SimpleNamespace(tokenizer=tokenizer, evaluation_roles=lambda stage: roles),
         test_dataloaders=[None, None, Loader(text_batch()), Loader(image_batch())],
         strategy=SimpleNamespace(
             batch_to_device=lambda batch: (
@@ -112,15 +116,15 @@ def make_trainer(tokenizer: object, rank: int = 0) -> Any:  # noqa: ANN401
         ),
         precision_plugin=SimpleNamespace(test_step_context=nullcontext),
     )
+    module: Any = nn.Module()
+    module.encoder = encoder
+    diagnostic = TokenSelection(num_drawn=num_drawn, num_found=2)
+    diagnostic.watch(folder, data)
+    diagnostic.on_test_epoch_end(trainer, module)
 
 
-def record_of(folder: Path, *, num_drawn: int = 0) -> TokenSelectionRecord:
-    module = nn.Module()
-    module.encoder = Selecting()
-    TokenSelectionRecorder(folder, num_drawn=num_drawn, num_found=2).on_test_epoch_end(
-        make_trainer(Letters()),
-        module,  # type: ignore[arg-type]
-    )
+def record_of(folder: Path) -> TokenSelectionRecord:
+    let_test(folder, Selecting(), Letters())
     return read_token_selection(token_selection_file(folder, "best"))
 
 
@@ -177,13 +181,12 @@ def test_no_query_is_shown_twice_and_none_without_a_match(num_drawn: int) -> Non
 
 @pytest.mark.parametrize("case", ["other encoder", "other tokenizer", "other process"])
 def test_others_are_left_alone(case: str, tmp_path: Path) -> None:
-    module = nn.Module()
-    module.encoder = nn.Linear(1, 1) if case == "other encoder" else Selecting()
-    trainer = make_trainer(
-        object() if case == "other tokenizer" else Letters(), rank=int(case == "other process")
+    let_test(
+        tmp_path,
+        nn.Linear(1, 1) if case == "other encoder" else Selecting(),
+        object() if case == "other tokenizer" else Letters(),
+        rank=int(case == "other process"),
     )
-
-    TokenSelectionRecorder(tmp_path).on_test_epoch_end(trainer, module)  # type: ignore[arg-type]
 
     assert list(tmp_path.iterdir()) == []
 
@@ -205,3 +208,41 @@ def test_records_of_ragged_captions_come_back_as_they_were(tmp_path: Path) -> No
         5: (0, 3),
         8: (0, 3),
     }
+
+
+@pytest.mark.parametrize("size", [(6, 9), (7, 10), (64, 128)])
+def test_patches_that_were_not_selected_are_dark(size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, (200, 100, 40))
+
+    found = np.asarray(dimmed(SelectedImage(picture, (0, 5)), (3, 2)))
+
+    for y in range(size[1]):
+        for x in range(size[0]):
+            patch = (y * 3 // size[1]) * 2 + x * 2 // size[0]
+            expected = (200, 100, 40) if patch in (0, 5) else (50, 25, 10)
+            assert tuple(found[y, x]) == expected
+
+
+def test_captions_are_marked_and_images_framed(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, [])
+    captions = (
+        SelectedCaption(
+            3, "best", ("a ", "<b> ", "red ", "hat "), (3, 2), 0.5, (5, 8), (False, True)
+        ),
+    )
+    pictures = {
+        index: SelectedImage(Image.new("RGB", (8, 16), (index, 200, 0)), (0,)) for index in (5, 8)
+    }
+    record = TokenSelectionRecord((2, 1), captions, pictures)
+    for tag in ("last", "best"):
+        write_token_selection(token_selection_file(tmp_path, tag), record)
+
+    section = section_of(TokenSelection(), folder)
+
+    assert "a &lt;b&gt; <mark>red hat</mark>" in section.body
+    assert "<b>best: query 3</b>, AP 50.0 %, 2 of\n4 pieces selected" in section.body
+    assert "the best epoch finds" in section.body
+    frames = re.findall(r'<img class="(\w+)" alt="([^"]*)" width="(\d+)"', section.body)
+    assert [frame for frame, _, _ in frames] == ["wrong", "wrong", "right", "right"]
+    assert frames[1][1] == "selected patches of image 5"
+    assert frames[0][2] == "96"  # 12 times as large

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
@@ -10,11 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from crosswalk.diagnostics.cluster_quality import (
-    ClusterQuality,
-    cluster_agreement,
-    cluster_counts,
-)
+from crosswalk.diagnostics.clusters import Clusters, cluster_agreement, cluster_counts
+from tests.unit.diagnostics.pages import cells, folder_with, section_of, titles
 
 
 class Truth:
@@ -23,7 +21,7 @@ class Truth:
         self.train_image_person_id = None if of_images is None else torch.tensor(of_images)
 
 
-class Clusters(L.LightningModule):
+class Clustering(L.LightningModule):
     """A method with given pseudo labels, which keeps what is logged."""
 
     def __init__(self, **labels: list[int]) -> None:
@@ -41,14 +39,16 @@ class Clusters(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class NoClusters(L.LightningModule):
-    """A method without pseudo labels."""
+def watching(data: Truth) -> Clusters:
+    diagnostic = Clusters()
+    diagnostic.watch(Path(), data)
+    return diagnostic
 
 
 def end_epoch(data: Truth, module: L.LightningModule) -> dict[str, float]:
     logged: dict[str, float] = {}
     module.log_dict = logged.update  # type: ignore[method-assign]
-    ClusterQuality(data).on_train_epoch_end(None, module)
+    watching(data).on_train_epoch_end(None, module)
     return logged
 
 
@@ -112,7 +112,7 @@ def test_clusters_and_outliers_are_counted(
 def test_labels_of_images_and_of_captions_are_compared_with_their_own_persons() -> None:
     data = Truth(of_samples=[5, 5, 6, 6, 6], of_images=[5, 6, 6])
 
-    logged = end_epoch(data, Clusters(image=[0, 1, 1], text=[0, 0, 1, 1, -1]))
+    logged = end_epoch(data, Clustering(image=[0, 1, 1], text=[0, 0, 1, 1, -1]))
 
     assert logged["train/image_clusters"] == 2
     assert logged["train/image_ari"] == 1
@@ -127,13 +127,13 @@ def test_labels_of_images_and_of_captions_are_compared_with_their_own_persons() 
 def test_labels_that_the_captions_of_an_image_share_are_compared_with_the_images() -> None:
     data = Truth(of_samples=[5, 5, 6, 6, 6], of_images=[5, 6, 6])
 
-    logged = end_epoch(data, Clusters(text_refined=[0, 1, 0]))
+    logged = end_epoch(data, Clustering(text_refined=[0, 1, 0]))
 
     assert logged["train/text_refined_purity"] == pytest.approx(2 / 3)
 
 
 def test_where_nobody_knows_the_persons_clusters_are_only_counted() -> None:
-    logged = end_epoch(Truth(None, None), Clusters(image=[0, -1], text=[0, 1, 1]))
+    logged = end_epoch(Truth(None, None), Clustering(image=[0, -1], text=[0, 1, 1]))
 
     assert logged == {
         "train/image_clusters": 1,
@@ -143,24 +143,56 @@ def test_where_nobody_knows_the_persons_clusters_are_only_counted() -> None:
     }
 
 
-@pytest.mark.parametrize("module", [Clusters(), NoClusters()])
-def test_without_pseudo_labels_nothing_is_logged(module: L.LightningModule) -> None:
-    assert end_epoch(Truth([0], [0]), module) == {}
+def test_without_pseudo_labels_nothing_is_logged() -> None:
+    assert end_epoch(Truth([0], [0]), Clustering()) == {}
 
 
 def test_a_trainer_logs_the_clusters_of_its_epoch() -> None:
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,
-        callbacks=[ClusterQuality(Truth([0, 0, 1, 1], [0, 1]))],
+        callbacks=[watching(Truth([0, 0, 1, 1], [0, 1]))],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
 
-    trainer.fit(Clusters(image=[0, 1], text=[0, 0, 0, -1]), DataLoader(torch.arange(4)))
+    trainer.fit(Clustering(image=[0, 1], text=[0, 0, 0, -1]), DataLoader(torch.arange(4)))
 
     assert trainer.callback_metrics["train/image_nmi"] == 1
     assert trainer.callback_metrics["train/text_purity"].item() == pytest.approx(2 / 3)
     assert trainer.callback_metrics["train/text_outliers"] == 0.25
+
+
+def test_clusters_are_shown_before_and_after_refinement(tmp_path: Path) -> None:
+    measures = {"purity": 0.5, "ari": 0.25, "nmi": 0.75, "clusters": 12.0, "outliers": 0.125}
+    names = ("image", "image_refined", "text", "text_refined")
+    line = {
+        f"train/{name}_{measure}": value + (number if measure == "clusters" else 0)
+        for number, name in enumerate(names)
+        for measure, value in measures.items()
+    }
+    folder = folder_with(tmp_path, [{"epoch": 0, **line}])
+
+    section = section_of(Clusters(), folder)
+
+    heading, *rows = cells(section)
+    assert heading == ["last epoch", "Purity", "ARI", "NMI", "Clusters", "Outliers"]
+    assert sorted(rows) == [
+        ["image, after refinement", "0.5", "0.25", "0.75", "13", "0.125"],
+        ["image, before refinement", "0.5", "0.25", "0.75", "12", "0.125"],
+        ["text, after refinement", "0.5", "0.25", "0.75", "15", "0.125"],
+        ["text, before refinement", "0.5", "0.25", "0.75", "14", "0.125"],
+    ]
+    assert [title.removesuffix(" by epoch") for title in titles(section)] == heading[1:]
+
+
+def test_clusters_of_people_nobody_knows_are_counted_only(tmp_path: Path) -> None:
+    line = {"train/image_clusters": 4.0, "train/image_outliers": 0.5}
+    folder = folder_with(tmp_path, [{"epoch": 2, **line}])
+
+    section = section_of(Clusters(), folder)
+
+    assert cells(section)[1] == ["image, before refinement", "-", "-", "-", "4", "0.5"]
+    assert titles(section) == ["Clusters by epoch", "Outliers by epoch"]
