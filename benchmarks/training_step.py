@@ -26,7 +26,7 @@ from crosswalk.encoders.token_selection import (
     num_pooled,
     text_token_scores,
 )
-from crosswalk.losses.pair_losses import TripletAlignment
+from crosswalk.losses.pair_losses import triplet_alignment_of_pairs
 
 Views = dict[str, Tensor]
 
@@ -159,7 +159,7 @@ def time_variant(
     model = variant.prepare(encoder)
     image, ids = random_batch(encoder, batch_size, quick)
     positive = torch.eye(batch_size, dtype=torch.bool)
-    pair_loss = TripletAlignment(margin=0.1, temperature=0.015)
+    pair_loss = triplet_alignment_of_pairs(margin=0.1, temperature=0.015)
     kind = {"fused": True} if variant.fused else {"foreach": False}
     adam = torch.optim.Adam(model.parameters(), lr=1e-5, eps=1e-3, weight_decay=4e-5, **kind)
 

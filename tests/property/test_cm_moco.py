@@ -11,7 +11,6 @@ from torch.testing import assert_close
 
 from crosswalk.encoders.momentum import MomentumEncoder
 from crosswalk.losses.alignment import alignment_loss
-from crosswalk.losses.projection_classification import projection_classification_loss
 from crosswalk.losses.queue_contrast import queue_contrast_loss
 from crosswalk.memory.feature_queue import FeatureQueue
 
@@ -37,12 +36,7 @@ def contrast(image: Tensor, text: Tensor, person_id: Tensor) -> Tensor:
     )
 
 
-def classification(image: Tensor, text: Tensor, person_id: Tensor) -> Tensor:
-    weight = torch.arange(1.0, 3 * image.shape[1] + 1).sin().view(-1, 3).double()
-    return projection_classification_loss(image, text, weight, person_id % 3)
-
-
-LOSSES = {"alignment": alignment, "contrast": contrast, "classification": classification}
+LOSSES = {"alignment": alignment, "contrast": contrast}
 
 
 @st.composite

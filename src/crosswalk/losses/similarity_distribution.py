@@ -54,29 +54,3 @@ def similarity_distribution_loss(
     """
     label = positive.float()
     return label_divergence(similarity / temperature, label / label.sum(dim=1, keepdim=True))
-
-
-def image_id_labels(person_id: Tensor, image_id: Tensor, *, factor: float) -> Tensor:
-    """Return soft labels of all pairs of a batch: own image 1, another image of the person less.
-
-    Source: Jiang and Ye, IRRA, CVPR 2023, official code. Column j is divided by the sum of
-    row j, so rows need not sum to 1; kept because it is what IRRA trains with.
-
-    Args:
-        person_id: ``[B]`` int64.
-        image_id: ``[B]`` int64; captions of one image share it.
-        factor: Label of another image of the person, before division; 0.3 in IRRA.
-
-    Returns:
-        ``[B, B]`` float32 labels for `label_divergence` of either direction.
-
-    Example:
-        >>> import torch
-        >>> image_id_labels(torch.tensor([7, 7]), torch.tensor([0, 1]), factor=0.25)
-        tensor([[0.8000, 0.2000],
-                [0.2000, 0.8000]])
-    """
-    same_person = (person_id[:, None] == person_id).float()
-    same_image = (image_id[:, None] == image_id).float()
-    label = (same_person - same_image) * factor + same_image
-    return label / label.sum(dim=1)

@@ -2,10 +2,8 @@ import math
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from crosswalk.losses.similarity_distribution import (
-    image_id_labels,
     label_divergence,
     similarity_distribution_loss,
 )
@@ -37,17 +35,6 @@ def test_it_gives_the_values_calculated_by_hand() -> None:
 
     expected = [5.720636, 5.788459, 27.518306]
     assert (text + image).tolist() == pytest.approx(expected, abs=1e-5)
-
-
-def test_two_images_of_a_person_share_the_label_by_the_factor() -> None:
-    person_id, image_id = torch.tensor([4, 4, 4, 9]), torch.tensor([0, 0, 1, 2])
-
-    label = image_id_labels(person_id, image_id, factor=0.5)
-
-    # Before division: rows [1, 1, .5, 0] twice (sum 2.5), [.5, .5, 1, 0] (sum 2), [0, 0, 0, 1];
-    # column j is divided by the sum of row j.
-    expected = [[0.4, 0.4, 0.25, 0], [0.4, 0.4, 0.25, 0], [0.2, 0.2, 0.5, 0], [0, 0, 0, 1]]
-    assert_close(label, torch.tensor(expected))
 
 
 def test_the_divergence_is_zero_where_the_softmax_is_the_label() -> None:

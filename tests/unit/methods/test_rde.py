@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from crosswalk.labels.consensus_division import Division, divide
-from crosswalk.losses.pair_losses import InfoNCE, PairLoss, TripletAlignment
+from crosswalk.losses.pair_losses import PairLoss, info_nce_of_pairs, triplet_alignment_of_pairs
 from crosswalk.methods.rde import RDE
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
 
@@ -37,7 +37,7 @@ def rde(
         ToyEncoder(),
         SPEC,
         lambda module: torch.optim.SGD(module.parameters(), lr=0.1),
-        loss=loss or TripletAlignment(margin=0.1, temperature=0.05),
+        loss=loss or triplet_alignment_of_pairs(margin=0.1, temperature=0.05),
         division=division,
         warmup_epochs=warmup,
     )
@@ -80,7 +80,7 @@ def test_without_a_division_the_loss_is_the_sum_over_all_pairs_of_both_views() -
 
 
 def test_a_pair_judged_noisy_loses_its_own_loss_and_stays_a_negative_of_the_others() -> None:
-    method, pairs = rde(loss=InfoNCE(temperature=0.5)), batch([5, 4, 1, 0])
+    method, pairs = rde(loss=info_nce_of_pairs(temperature=0.5)), batch([5, 4, 1, 0])
     method.clean[torch.tensor([4, 0])] = 0
     image = pairs.image.requires_grad_()
 
@@ -133,7 +133,10 @@ def test_the_pairs_kept_survive_a_checkpoint() -> None:
 
 
 def test_a_batch_without_a_kept_pair_has_loss_zero_and_no_gradient() -> None:
-    for loss in (InfoNCE(temperature=0.02), TripletAlignment(margin=0.1, temperature=0.015)):
+    for loss in (
+        info_nce_of_pairs(temperature=0.02),
+        triplet_alignment_of_pairs(margin=0.1, temperature=0.015),
+    ):
         method = rde(loss=loss)
         method.clean.zero_()
 

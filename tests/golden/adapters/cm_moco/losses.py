@@ -8,10 +8,9 @@ from torch.nn.functional import normalize
 from crosswalk.encoders.classifier import NormalizedClassifier
 from crosswalk.losses.alignment import alignment_loss
 from crosswalk.losses.identity import identity_loss
-from crosswalk.losses.projection_classification import projection_classification_loss
-from crosswalk.losses.projection_matching import projection_matching_loss
 from crosswalk.losses.queue_contrast import contrast_loss
 from tests.golden.harness import GRADIENT, LOSS, Case, golden
+from tests.golden.unused_losses import projection_classification_loss, projection_matching_loss
 
 
 def switched_smoothing(case: Case) -> float:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from crosswalk.losses.identity import identity_loss
-from crosswalk.losses.projection_classification import (
-    projection_classification_loss,
-    projection_logits,
-)
 from tests.golden.harness import GRADIENT, LOSS, Case, golden
+from tests.golden.unused_losses import projection_classification_loss, projection_logits
 
 
 @golden("cmmt", "cmpc")

@@ -4,14 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crosswalk.losses.batch_hard_triplet import (
-    all_positives_triplet_loss,
-    batch_hard_triplet_loss,
-    hardest_distances,
-    positive_pair_distances,
-)
+from crosswalk.losses.batch_hard_triplet import batch_hard_triplet_loss, hardest_distances
 from crosswalk.losses.projection_matching import soft_projection_matching_loss
 from tests.golden.harness import GRADIENT, LOSS, Case, golden
+from tests.golden.unused_losses import positive_pair_distances
 
 
 def matching(case: Case, relation: Tensor, direction: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,14 +81,15 @@ def triplet_batch_hard(case: Case) -> None:
 def triplet_allpos(case: Case) -> None:
     features = case.tensor("features", requires_grad=True)
     labels = case.tensor("labels")
-    if case.item("semi"):
-        mine, loss_of = positive_pair_distances, all_positives_triplet_loss
-    else:
-        mine, loss_of = hardest_distances, batch_hard_triplet_loss
+    margin = case.item("margin")
 
-    losses = loss_of(features, labels, margin=case.item("margin"))
+    if case.item("semi"):
+        distances = positive_pair_distances(features, labels)
+        losses = (distances.positive - distances.negative + margin).clamp_min(0)
+    else:
+        distances = hardest_distances(features, labels)
+        losses = batch_hard_triplet_loss(features, labels, margin=margin)
     losses.mean().backward()
-    distances = mine(features, labels)
 
     case.close("out_loss", losses.mean(), **LOSS)
     case.close("out_grad_features", features.grad, **GRADIENT)

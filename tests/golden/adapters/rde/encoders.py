@@ -20,7 +20,7 @@ from crosswalk.encoders.token_selection import (
     text_token_scores,
 )
 from crosswalk.importers.rde import architecture_of, import_rde
-from crosswalk.losses.pair_losses import TripletAlignment
+from crosswalk.losses.pair_losses import triplet_alignment_of_pairs
 from tests.golden.harness import FLOAT32, GRADIENT, Case, golden
 
 # The training cases: losses within 2e-3; others within 2e-3 of the largest value.
@@ -189,7 +189,7 @@ def tiny_model(case: Case) -> None:
     case.close("out_image_attention_cls_row", image.attention, **FLOAT32)
     case.close("out_text_tokens", text_tokens, **FLOAT32)
     case.close("out_text_attention_eos_row", text.attention, **FLOAT32)
-    loss = TripletAlignment(margin=case.item("margin"), temperature=case.item("tau"))
+    loss = triplet_alignment_of_pairs(margin=case.item("margin"), temperature=case.item("tau"))
     pid = case.tensor("pids")
     for short, view in [("bge", "global"), ("tse", "token_selection")]:
         for modality, views in [("image", image_views), ("text", text_views)]:
@@ -248,7 +248,7 @@ def three_steps(case: Case, statistics: BatchStatistics) -> None:
         model.tensor("pids"),
     )
     clean = model.tensor("label_hat")
-    loss = TripletAlignment(margin=model.item("margin"), temperature=model.item("tau"))
+    loss = triplet_alignment_of_pairs(margin=model.item("margin"), temperature=model.item("tau"))
     history = []
     for step in range(len(case["out_losses_bge_tse_per_step"])):
         image_views, text_views = encoder.embed_images(images), encoder.embed_texts(ids)

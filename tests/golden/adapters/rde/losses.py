@@ -4,16 +4,16 @@ from torch import Tensor
 
 from crosswalk.losses.identity import identity_loss
 from crosswalk.losses.pair_losses import (
-    InfoNCE,
     PairLoss,
-    SimilarityDistribution,
-    TripletAlignment,
-    TripletRanking,
-    TripletRankingSum,
+    info_nce_of_pairs,
+    similarity_distribution_of_pairs,
+    triplet_alignment_of_pairs,
+    triplet_ranking_of_pairs,
+    triplet_ranking_sum_of_pairs,
 )
-from crosswalk.losses.projection_matching import projection_matching_loss
-from crosswalk.losses.similarity_distribution import image_id_labels, label_divergence
+from crosswalk.losses.similarity_distribution import label_divergence
 from tests.golden.harness import GRADIENT, LOSS, Case, golden
+from tests.golden.unused_losses import image_id_labels, projection_matching_loss
 
 
 def unit(features: Tensor) -> Tensor:
@@ -22,9 +22,9 @@ def unit(features: Tensor) -> Tensor:
 
 def pair_loss(name: str, case: Case) -> PairLoss:
     if name in ("TAL", "TRL"):
-        triplet = {"TAL": TripletAlignment, "TRL": TripletRanking}[name]
+        triplet = {"TAL": triplet_alignment_of_pairs, "TRL": triplet_ranking_of_pairs}[name]
         return triplet(margin=case.item("margin"), temperature=case.item("tau"))
-    softmax = {"InfoNCE": InfoNCE, "SDM": SimilarityDistribution}[name]
+    softmax = {"InfoNCE": info_nce_of_pairs, "SDM": similarity_distribution_of_pairs}[name]
     return softmax(temperature=1 / case.item("logit_scale"))
 
 
@@ -95,7 +95,9 @@ def trl_from_scores(case: Case) -> None:
 def paper_trls(case: Case) -> None:
     # The formula has one positive per anchor, so the temperature of several has no effect.
     own = case.tensor("scores").zero_().fill_diagonal_(1).bool()
-    from_scores(TripletRankingSum(margin=case.item("margin"), temperature=0.015), own, case)
+    from_scores(
+        triplet_ranking_sum_of_pairs(margin=case.item("margin"), temperature=0.015), own, case
+    )
 
 
 @golden("rde", "batch_loss")
