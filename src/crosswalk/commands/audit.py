@@ -25,7 +25,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    from crosswalk.lab.compare.audit_command import run_audit
+    from crosswalk.lab.compare.audit import run_audit
 
     return run_audit(
         options.run_folder,

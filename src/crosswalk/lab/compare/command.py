@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.files import write_text
+from crosswalk.lab.compare.compare import compare_sides, plain
 from crosswalk.lab.compare.page import comparison_page
 from crosswalk.lab.compare.runs import Side, check_comparable, read_side
-from crosswalk.lab.compare.sides import compare_sides, plain
 from crosswalk.lab.compare.text import print_comparison
 from crosswalk.lab.report.evaluation_data import evaluation_data
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from crosswalk.lab.compare.compare import BROKEN_DOWN, Breakdown, Change
+from crosswalk.lab.compare.compare import BROKEN_DOWN, Breakdown, Change, ChangedQuery, Comparison
 from crosswalk.lab.compare.runs import run_facts
-from crosswalk.lab.compare.sides import ChangedQuery, Comparison
 from crosswalk.lab.compare.words import (
     ABOUT_INTERVALS,
     ABOUT_LISTS,

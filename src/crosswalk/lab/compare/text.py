@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from crosswalk.lab.compare.compare import BROKEN_DOWN, Breakdown, Change
+from crosswalk.lab.compare.compare import BROKEN_DOWN, Breakdown, Change, ChangedQuery, Comparison
 from crosswalk.lab.compare.runs import Side, run_facts
-from crosswalk.lab.compare.sides import ChangedQuery, Comparison
 from crosswalk.lab.compare.words import (
     ABOUT_INTERVALS,
     ABOUT_LISTS,

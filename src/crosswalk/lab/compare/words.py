@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from crosswalk.lab.compare.compare import BROKEN_DOWN, Change
+from crosswalk.lab.compare.compare import BROKEN_DOWN, Change, DirectionComparison
 from crosswalk.lab.compare.runs import VIEW
-from crosswalk.lab.compare.sides import DirectionComparison
 from crosswalk.run.results import DIRECTIONS, MEASURES
 
 ABOUT_INTERVALS = (

@@ -14,7 +14,7 @@ from PIL import Image
 from crosswalk.data.readers.noise import noisy_caption_index
 from crosswalk.data.readers.records import Record
 from crosswalk.diagnostics.division import DivisionRecord, division_file, write_division
-from crosswalk.lab.compare import audit_command
+from crosswalk.lab.compare import audit
 from crosswalk.lab.compare.audit import (
     Suspect,
     TrainingPair,
@@ -237,10 +237,10 @@ def audited(
     folder = make_run(tmp_path / "run", {"division": {"threshold": 0.4}}, record)
     data = make_data(tmp_path)
     data.true_pairs = None if record.true_pair is None else torch.from_numpy(record.true_pair)
-    monkeypatch.setattr(audit_command, "evaluation_data", lambda run_folder: data)
+    monkeypatch.setattr(audit, "evaluation_data", lambda run_folder: data)
     out = tmp_path / "lists" / "suspects.csv"
 
-    assert audit_command.run_audit(folder.path, out, **options) == 0
+    assert audit.run_audit(folder.path, out, **options) == 0
 
     return out.with_suffix(".html").read_text()
 
@@ -268,7 +268,7 @@ def test_the_page_shows_picture_caption_and_probability(
 
 
 def test_a_long_list_is_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_command, "MOST_SHOWN", 2)
+    monkeypatch.setattr(audit, "MOST_SHOWN", 2)
 
     page = audited(tmp_path, monkeypatch, record_of([[0.1] * 9]))
 
@@ -290,11 +290,11 @@ def test_a_picture_that_is_gone_is_named() -> None:
     pair = TrainingPair(Path("gone/a.jpg"), "a coat", 3)
     suspect = Suspect(0, pair, 0.1, {"global": np.float64(0.1)}, {}, False, None)
 
-    assert "a.jpg is gone" in audit_command.audit_page("run", [suspect], "One.")
+    assert "a.jpg is gone" in audit.audit_page("run", [suspect], "One.")
 
 
 def test_the_table_must_be_a_csv(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", {"division": {}}, record_of([[0.5]]))
 
     with pytest.raises(ValueError, match=r"does not end in \.csv"):
-        audit_command.run_audit(folder.path, tmp_path / "suspects.html")
+        audit.run_audit(folder.path, tmp_path / "suspects.html")
