@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
-_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+from crosswalk.importers._files import norm_names
+
 _NAMES = {
     ("basic", (2, 2, 2, 2)): "resnet18",
     ("basic", (3, 4, 6, 3)): "resnet34",
@@ -29,6 +29,7 @@ def sizes_of(state: dict[str, Tensor], origin: str) -> dict[str, Any]:
         ValueError: If the first names of a ResNet are missing.
 
     Example:
+        >>> import torch
         >>> state = {"conv1.weight": torch.zeros(2, 3, 7, 7)}
         >>> state["layer1.0.conv1.weight"] = torch.zeros(4, 2, 3, 3)
         >>> sizes_of(state, "a ResNet")
@@ -63,11 +64,6 @@ def published_name(sizes: dict[str, Any]) -> str | None:
     return _NAMES.get((sizes["block"], sizes["layers"])) if usual else None
 
 
-def norm_names(name: str) -> Iterator[str]:
-    """Yield the entries of the batch normalisation ``name``."""
-    yield from (f"{name}.{part}" for part in _NORM)
-
-
 def names_of(sizes: dict[str, Any]) -> Iterator[str]:
     """Yield the entries of a ResNet without classifier.
 
@@ -89,39 +85,3 @@ def names_of(sizes: dict[str, Any]) -> Iterator[str]:
             if block == 0 and not (stage == 1 and same_width):
                 yield f"{prefix}.downsample.0.weight"
                 yield from norm_names(f"{prefix}.downsample.1")
-
-
-def rename(
-    state: dict[str, Tensor], names: dict[str, str], ignored: tuple[str, ...], origin: str
-) -> dict[str, Tensor]:
-    """Return ``state`` under new names, with counters at 0 where they are missing.
-
-    Half precision is widened to float32; float64, as in files made for comparisons, stays.
-
-    Args:
-        state: By official names.
-        names: Official name to new name of every entry that is wanted.
-        ignored: Beginnings of official names that are left out.
-        origin: What the state dict should be, for the message.
-
-    Raises:
-        ValueError: If entries are missing or unknown; they are named.
-    """
-    wanted = {name for name in names if not name.endswith("num_batches_tracked")}
-    missing = sorted(wanted - state.keys())
-    unknown = sorted(
-        name for name in state if name not in names and not name.startswith(ignored or ("\0",))
-    )
-    if missing or unknown:
-        raise ValueError(
-            f"this is no state dict of {origin}: {len(missing)} entries are missing "
-            f"{missing[:5]}, {len(unknown)} are unknown {unknown[:5]}"
-        )
-    # PyTorch before 0.4.1 counted no batches
-    rows = {ours: state.get(official, torch.tensor(0)) for official, ours in names.items()}
-    return {
-        name: row.to(torch.promote_types(row.dtype, torch.float32))
-        if row.is_floating_point()
-        else row.clone()
-        for name, row in rows.items()
-    }

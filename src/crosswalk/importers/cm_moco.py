@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crosswalk.importers._files import state_dict_in
-from crosswalk.importers._resnet import (
-    names_of,
+from crosswalk.importers._files import (
+    entries_below,
     norm_names,
-    published_name,
     rename,
-    sizes_of,
+    state_dict_in,
+    weight_and_bias,
 )
+from crosswalk.importers._resnet import names_of, published_name, sizes_of
 
 _ORIGIN = "the official CM-MoCo model"
 # The first that is there is read. The code after its first commit saves a contrastive model's
@@ -44,18 +44,8 @@ _CLIP_NAMES = {
 }
 
 
-def read_cm_moco(path: str | Path) -> dict[str, Tensor]:
-    """Return the model's state dict in a checkpoint of the official code.
-
-    Args:
-        path: ``best.pth`` or ``epoch_80.pth``, read without running code from it; or an ``.npz``
-            with one array per entry.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else.
-    """
-    return state_dict_in(Path(path), entry="model", model="CM-MoCo")
+read_cm_moco = partial(state_dict_in, entry="model", model="CM-MoCo")
+"""Returns the model's state dict in ``best.pth`` or ``epoch_80.pth`` of the official code."""
 
 
 def import_cm_moco(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -67,12 +57,11 @@ def import_cm_moco(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         state: From `read_cm_moco`, of the contrastive model or the one without queues, of the
-            first commit or a later one; ``module.`` before the names is dropped.
+            first commit or a later one.
 
     Raises:
         ValueError: If entries are missing or unknown, or two copies of one differ; they are named.
     """
-    state = _without_prefix(state)
     chosen = _chosen(state)
     _check_copies(state, chosen)
     names: dict[str, str] = {}
@@ -106,10 +95,9 @@ def architecture_of(
     Raises:
         ValueError: If the number of positions does not fit the image size.
     """
-    state = _without_prefix(state)
     chosen = _chosen(state)
-    heads = _entries(state, chosen["image_head"])
-    image, text = _entries(state, chosen["image"]), _entries(state, chosen["text"])
+    heads = entries_below(f"{chosen['image_head']}.", state)
+    image, text = (entries_below(f"{chosen[part]}.", state) for part in ("image", "text"))
     ignored = (*_LEFT_OUT, f"{chosen['image']}.fc.")
     left_out = {".".join(name.split(".")[:2]) for name in state if name.startswith(ignored)}
     return {
@@ -118,16 +106,6 @@ def architecture_of(
         "text": _text_sizes(text),
         "left_out": sorted(left_out),
     }
-
-
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): row for name, row in state.items()}
-
-
-def _entries(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the entries below ``prefix``, without it."""
-    prefix = f"{prefix}."
-    return {n[len(prefix) :]: row for n, row in state.items() if n.startswith(prefix)}
 
 
 def _present(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
@@ -156,7 +134,7 @@ def _check_copies(state: dict[str, Tensor], chosen: dict[str, str]) -> None:
     for part, prefix in _present(state):
         if prefix == chosen[part]:
             continue
-        first, second = _entries(state, chosen[part]), _entries(state, prefix)
+        first, second = entries_below(f"{chosen[part]}.", state), entries_below(f"{prefix}.", state)
         differing = sorted(
             name
             for name in first.keys() | second.keys()
@@ -171,7 +149,7 @@ def _check_copies(state: dict[str, Tensor], chosen: dict[str, str]) -> None:
 
 def _names(state: dict[str, Tensor], chosen: dict[str, str]) -> dict[str, dict[str, str]]:
     """Return official name -> ours, below each part's prefix."""
-    image, text = _entries(state, chosen["image"]), _entries(state, chosen["text"])
+    image, text = (entries_below(f"{chosen[part]}.", state) for part in ("image", "text"))
     head = {name: name for name in ("weight", "bias")}
     words = {}
     if "embed.weight" in text:
@@ -203,8 +181,7 @@ def _image_names(image: dict[str, Tensor]) -> Iterator[str]:
         yield from norm_names(f"bn{number}")
     yield from names_of(sizes)
     yield _POSITIONS
-    for projection in ("k_proj", "q_proj", "v_proj", "c_proj"):
-        yield from (f"attnpool.{projection}.{part}" for part in ("weight", "bias"))
+    yield from weight_and_bias(*(f"attnpool.{side}_proj" for side in "kqvc"))
 
 
 def _clip_sizes(image: dict[str, Tensor], image_size: tuple[int, int] | None) -> dict[str, Any]:

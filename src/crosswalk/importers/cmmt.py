@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from crosswalk.importers._files import state_dict_in
-from crosswalk.importers._resnet import names_of, norm_names, published_name, rename, sizes_of
+from crosswalk.importers._files import (
+    entries_below,
+    norm_names,
+    rename,
+    state_dict_in,
+    weight_and_bias,
+)
+from crosswalk.importers._resnet import names_of, published_name, sizes_of
 
 _ORIGIN = "the official CMMT model"
 _IMAGE, _WORDS, _LSTM = "image_model.", "bilstm.embed.weight", "bilstm.bilstm.0."
 _UNUSED = (f"{_IMAGE}fc.",)
 
 
-def read_cmmt(path: str | Path) -> dict[str, Tensor]:
-    """Return the model's state dict in a checkpoint of the official code.
-
-    Args:
-        path: ``<epoch>.pth.tar``, read without running code from it; or an ``.npz`` with one array
-            per entry. ``module.`` before the names is dropped.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else.
-    """
-    state = state_dict_in(Path(path), entry="network", model="CMMT")
-    return {name.removeprefix("module."): row for name, row in state.items()}
+read_cmmt = partial(state_dict_in, entry="network", model="CMMT")
+"""Returns the model's state dict in ``<epoch>.pth.tar`` of the official code."""
 
 
 def import_cmmt(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -96,7 +91,7 @@ def _official_names(state: dict[str, Tensor]) -> dict[str, str]:
                 weight = f"weight_{part}_l{layer}{direction}"
                 names[f"{_LSTM}{weight}"] = f"text.lstm.{weight}"
     for official, ours in (("conv_images", "image_head.linear"), ("conv_text", "text.projection")):
-        names |= {f"{official}.{part}": f"{ours}.{part}" for part in ("weight", "bias")}
+        names |= dict(zip(weight_and_bias(official), weight_and_bias(ours), strict=True))
     for official, ours in (("image", "image_head.norm"), ("text", "text_head")):
         names |= dict(zip(norm_names(f"bottleneck_{official}"), norm_names(ours), strict=True))
     return names
@@ -104,12 +99,9 @@ def _official_names(state: dict[str, Tensor]) -> dict[str, str]:
 
 def _image_sizes(state: dict[str, Tensor]) -> dict[str, Any] | None:
     """Return the sizes of the ResNet, None where the state dict has no image stream at all."""
-    image = {n.removeprefix(_IMAGE): row for n, row in state.items() if n.startswith(_IMAGE)}
+    image = entries_below(_IMAGE, state)
     return sizes_of(image, _ORIGIN) if image else None
 
 
 def _forward_layers(state: dict[str, Tensor]) -> list[str]:
-    prefix = f"{_LSTM}weight_ih_l"
-    return [
-        name for name in state if name.startswith(prefix) and name.removeprefix(prefix).isdigit()
-    ]
+    return [number for number in entries_below(f"{_LSTM}weight_ih_l", state) if number.isdigit()]

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from crosswalk.importers._files import arrays_in
-from crosswalk.importers._resnet import names_of, published_name, rename, sizes_of
+from crosswalk.importers._files import arrays_in, rename
+from crosswalk.importers._resnet import names_of, published_name, sizes_of
 
 AGENTS = "agents.weight"
 """Name of the reference agents ``[persons, D]`` beside the encoder's entries, not scaled."""

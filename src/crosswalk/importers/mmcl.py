@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from crosswalk.importers._files import state_dict_in
-from crosswalk.importers._resnet import names_of, norm_names, published_name, rename, sizes_of
+from crosswalk.importers._files import entries_below, norm_names, rename, state_dict_in
+from crosswalk.importers._resnet import names_of, published_name, sizes_of
 
 _ORIGIN = "the official MMCL model"
 
 
-def read_mmcl(path: str | Path) -> dict[str, Tensor]:
-    """Return the model's state dict in a checkpoint of the official code.
+read_mmcl = partial(state_dict_in, entry="state_dict", model="MMCL")
+"""Returns the model's state dict in ``checkpoint.pth.tar`` of the official code.
 
-    The memory bank beside it is left out: it belongs to the training images, not to the model.
-
-    Args:
-        path: ``checkpoint.pth.tar``, read without running code from it; or an ``.npz`` with one
-            array per entry.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else.
-    """
-    return state_dict_in(Path(path), entry="state_dict", model="MMCL")
+The memory bank beside it is left out: it belongs to the training images, not to the model.
+"""
 
 
 def import_mmcl(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -36,13 +27,15 @@ def import_mmcl(state: dict[str, Tensor]) -> dict[str, Tensor]:
     training never uses.
 
     Args:
-        state: From `read_mmcl`; ``module.`` before the names is dropped.
+        state: From `read_mmcl`.
 
     Raises:
         ValueError: If entries are missing or unknown; they are named.
     """
-    state = _without_prefix(state)
-    names = {f"base.{name}": f"backbone.{name}" for name in names_of(_sizes(state))}
+    names = {
+        f"base.{name}": f"backbone.{name}"
+        for name in names_of(sizes_of(entries_below("base.", state), _ORIGIN))
+    }
     names |= dict(zip(norm_names("bn"), norm_names("neck"), strict=True))
     return rename(state, names, ("base.fc.", "classifier."), _ORIGIN)
 
@@ -58,18 +51,9 @@ def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
     Returns:
         ``{"name": of the ResNet or None, "neck": ..., "backbone": {arguments of ResNet}}``.
     """
-    sizes = _sizes(_without_prefix(state))
+    sizes = sizes_of(entries_below("base.", state), _ORIGIN)
     return {
         "name": published_name(sizes),
         "neck": "batch_norm",
         "backbone": sizes | {"last_stride": 1, "last_relu": True},
     }
-
-
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): row for name, row in state.items()}
-
-
-def _sizes(state: dict[str, Tensor]) -> dict[str, Any]:
-    base = {name[5:]: row for name, row in state.items() if name.startswith("base.")}
-    return sizes_of(base, _ORIGIN)

@@ -2,90 +2,44 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from crosswalk.importers._files import state_dict_in
+from crosswalk.importers._files import norm_names, rename, state_dict_in, weight_and_bias
 
-_BLOCK = (
-    "attn.in_proj_weight",
-    "attn.in_proj_bias",
-    "attn.out_proj.weight",
-    "attn.out_proj.bias",
-    "ln_1.weight",
-    "ln_1.bias",
-    "mlp.c_fc.weight",
-    "mlp.c_fc.bias",
-    "mlp.c_proj.weight",
-    "mlp.c_proj.bias",
-    "ln_2.weight",
-    "ln_2.bias",
-)
+_ORIGIN = "the official RDE model"
 _CLIP = (
-    "positional_embedding",
-    "text_projection",
-    "token_embedding.weight",
-    "ln_final.weight",
-    "ln_final.bias",
-    "visual.class_embedding",
-    "visual.positional_embedding",
-    "visual.proj",
-    "visual.conv1.weight",
-    "visual.ln_pre.weight",
-    "visual.ln_pre.bias",
-    "visual.ln_post.weight",
-    "visual.ln_post.bias",
+    *("positional_embedding", "text_projection", "token_embedding.weight"),
+    *("visual.class_embedding", "visual.positional_embedding", "visual.proj"),
+    *("visual.conv1.weight", *weight_and_bias("ln_final", "visual.ln_pre", "visual.ln_post")),
 )
-_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_BLOCK = (
+    *("attn.in_proj_weight", "attn.in_proj_bias"),
+    *weight_and_bias("attn.out_proj", "ln_1", "mlp.c_fc", "mlp.c_proj", "ln_2"),
+)
+_UNUSED = ("visul_emb_layer.linear.", "visul_emb_layer.mlp.bns.1.", "texual_emb_layer.mlp.bns.1.")
 
 
-def read_rde(path: str | Path) -> dict[str, Tensor]:
-    """Return the model's state dict in a checkpoint of the official code.
-
-    Args:
-        path: ``best.pth`` or ``last.pth``, read without running code from it; or an ``.npz`` with
-            one array per entry.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else.
-    """
-    return state_dict_in(Path(path), entry="model", model="RDE")
+read_rde = partial(state_dict_in, entry="model", model="RDE")
+"""Returns the model's state dict in ``best.pth`` or ``last.pth`` of the official code."""
 
 
 def import_rde(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the official weights as a state dict of `DualEmbedding`, in float32.
+    """Return the official weights as a state dict of `DualEmbedding`, at least in float32.
 
     The layers that the official model creates and never uses are left out: ``linear`` of the
     image head, and the second batch normalisation of both heads. Values stored in half precision
     are widened.
 
     Args:
-        state: From `read_rde`; ``module.`` before the names is dropped.
+        state: From `read_rde`.
 
     Raises:
         ValueError: If entries are missing or unknown; they are named.
     """
-    state = _without_prefix(state)
-    ours = _official_names(state)
-    dead = {"visul_emb_layer.linear.weight", "visul_emb_layer.linear.bias"} | {
-        f"{head}.mlp.bns.1.{name}"
-        for head in ("visul_emb_layer", "texual_emb_layer")
-        for name in _NORM
-    }
-    missing = sorted(ours.keys() - state.keys())
-    unexpected = sorted(state.keys() - ours.keys() - dead)
-    if missing or unexpected:
-        raise ValueError(
-            f"this is no state dict of the official RDE model: {len(missing)} entries are missing "
-            f"{missing[:5]}, {len(unexpected)} are unknown {unexpected[:5]}"
-        )
-    return {
-        name: state[official].float() if state[official].is_floating_point() else state[official]
-        for official, name in ours.items()
-    }
+    return rename(state, _official_names(state), _UNUSED, _ORIGIN)
 
 
 def architecture_of(
@@ -108,7 +62,7 @@ def architecture_of(
     Raises:
         ValueError: If the number of patches does not fit the image size.
     """
-    state = {name.removeprefix("base_model."): row for name, row in _without_prefix(state).items()}
+    state = {name.removeprefix("base_model."): row for name, row in state.items()}
     vision_width, _, patch_size, _ = state["visual.conv1.weight"].shape
     context_length, text_width = state["positional_embedding"].shape
     num_patches = len(state["visual.positional_embedding"]) - 1
@@ -143,10 +97,6 @@ def architecture_of(
     }
 
 
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): row for name, row in state.items()}
-
-
 def _num_layers(state: dict[str, Tensor], transformer: str) -> int:
     prefix = f"{transformer}.resblocks."
     return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
@@ -163,9 +113,8 @@ def _official_names(state: dict[str, Tensor]) -> dict[str, str]:
     residual = {"visul_emb_layer": "fc", "texual_emb_layer": "linear"}
     for official, head in heads.items():
         layers = {residual[official]: "residual", "mlp.layers.0": "hidden", "mlp.layers.1": "out"}
-        for theirs, our in layers.items():
-            for part in ("weight", "bias"):
-                names[f"{official}.{theirs}.{part}"] = f"{head}.token_mlp.{our}.{part}"
-        for part in _NORM:
-            names[f"{official}.mlp.bns.0.{part}"] = f"{head}.token_mlp.norm.{part}"
+        theirs = [*weight_and_bias(*layers), *norm_names("mlp.bns.0")]
+        own = [*weight_and_bias(*layers.values()), *norm_names("norm")]
+        for one, other in zip(theirs, own, strict=True):
+            names[f"{official}.{one}"] = f"{head}.token_mlp.{other}"
     return names

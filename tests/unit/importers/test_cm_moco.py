@@ -99,11 +99,14 @@ def official_state(model: TwoStream, layout: str = "queues") -> dict[str, Tensor
 @pytest.mark.parametrize("vectors", VECTORS)
 @pytest.mark.parametrize("image", ["clip_resnet", "resnet"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_official_weights_become_the_same_encoder(layout: str, image: str, vectors: str) -> None:
+def test_official_weights_become_the_same_encoder(
+    tmp_path: Path, layout: str, image: str, vectors: str
+) -> None:
     model = encoder(image=image, vectors=vectors)
     official = official_state(model, layout)
+    torch.save({f"module.{name}": row for name, row in official.items()}, tmp_path / "best.pth")
 
-    imported = import_cm_moco({f"module.{name}": row for name, row in official.items()})
+    imported = import_cm_moco(read_cm_moco(tmp_path / "best.pth"))
 
     expected = model.state_dict()
     assert imported.keys() == {name for name in expected if not name.endswith("table")}

@@ -42,10 +42,13 @@ def official_state(model: ImageEncoder, prefix: str = "") -> dict[str, Tensor]:
     [{}, {"block": "basic"}, {"block": "basic", "stem_width": 2}],
     ids=["bottleneck", "basic", "basic without the first downsample"],
 )
-def test_official_weights_become_the_same_encoder(sizes: dict[str, object], prefix: str) -> None:
+def test_official_weights_become_the_same_encoder(
+    tmp_path: Path, sizes: dict[str, object], prefix: str
+) -> None:
     model = encoder(**sizes)
+    torch.save(official_state(model, prefix), tmp_path / "checkpoint.pth.tar")
 
-    imported = import_mmcl(official_state(model, prefix))
+    imported = import_mmcl(read_mmcl(tmp_path / "checkpoint.pth.tar"))
 
     assert_close(imported, dict(model.state_dict()), rtol=0, atol=0)
 

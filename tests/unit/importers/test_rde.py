@@ -58,11 +58,12 @@ def official_state(model: DualEmbedding) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_official_weights_become_the_same_encoder_in_float32(prefix: str) -> None:
+def test_official_weights_become_the_same_encoder_in_float32(tmp_path: Path, prefix: str) -> None:
     model = encoder()
     official = {prefix + name: row for name, row in official_state(model).items()}
+    torch.save(official, tmp_path / "best.pth")
 
-    imported = import_rde(official)
+    imported = import_rde(read_rde(tmp_path / "best.pth"))
 
     expected = model.state_dict()
     assert imported.keys() == expected.keys()
