@@ -127,11 +127,11 @@ def check_types(
             where it has no default; the message names the dotted key.
 
     Example:
-        >>> loss = {"_target_": "crosswalk.losses.pair_losses.InfoNCE", "temperature": "hot"}
+        >>> loss = {"_target_": "crosswalk.losses.info_nce.info_nce", "temperature": "hot"}
         >>> check_types(loss, key="loss")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        ValueError: loss.temperature='hot' is of type str; ...pair_losses.InfoNCE takes float.
+        ValueError: loss.temperature='hot' is of type str; ...info_nce.info_nce takes float.
     """
     if isinstance(node, DictConfig):
         key = key or node._get_full_key(None)

@@ -27,6 +27,16 @@ MOVED = {
         )
     },
     "crosswalk.tracking": "crosswalk.run.tracking",
+    **{
+        f"crosswalk.losses.pair_losses.{loss}": f"crosswalk.losses.pair_losses.{today}_of_pairs"
+        for loss, today in {
+            "TripletAlignment": "triplet_alignment",
+            "TripletRankingSum": "triplet_ranking_sum",
+            "TripletRanking": "triplet_ranking",
+            "InfoNCE": "info_nce",
+            "SimilarityDistribution": "similarity_distribution",
+        }.items()
+    },
 }
 """Old names of modules, or of classes and functions in them, with today's."""
 

@@ -62,7 +62,7 @@ def test_overrides_are_stronger_than_the_published_run() -> None:
     assert config["trainer"]["max_epochs"] == 3
     assert config["optim"]["schedule"]["num_epochs"] == 3
     assert config["choices"]["encoder"] == "clip_tiny"
-    assert config["method"]["loss"]["_target_"].endswith("InfoNCE")
+    assert config["method"]["loss"]["_target_"].endswith("info_nce_of_pairs")
 
 
 @pytest.mark.parametrize(

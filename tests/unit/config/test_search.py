@@ -99,6 +99,10 @@ def test_small_overrides_are_of_no_run() -> None:
         ("crosswalk.data.text_to_image.TextToImageData", "data.pairs.TextToImageData"),
         ("crosswalk.tracking.wandb_logger", "run.tracking.wandb_logger"),
         ("crosswalk.methods.rde.RDE", "methods.rde.RDE"),
+        (
+            "crosswalk.losses.pair_losses.TripletRanking",
+            "losses.pair_losses.triplet_ranking_of_pairs",
+        ),
     ],
 )
 def test_targets_of_an_earlier_release_are_known(stored: str, present: str) -> None:
