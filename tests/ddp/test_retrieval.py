@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 from crosswalk.distributed import rank_and_world_size, rank_slice
 from crosswalk.files import read_arrays
 from crosswalk.metrics.reranking import k_reciprocal
-from crosswalk.run.callbacks.retrieval import RetrievalMetrics, read_queries
+from crosswalk.run.callbacks.retrieval import RetrievalMetrics
+from crosswalk.run.run_folder import RunFolder
 from crosswalk.types import ImageBatch, TextBatch
 from tests.ddp.processes import run_on_processes
 
@@ -141,11 +142,11 @@ def test_metrics_are_the_same_on_any_number_of_processes(
     assert 0 < alone["tested"]["test/image_to_text/reranked/map"] <= 1
     for other in several:
         np.testing.assert_equal(other, alone)
-    files = {path.name for path in (tmp_path / "several" / "queries").iterdir()}
-    assert files == {"val-last.npz", "val-best.npz", "test-current.npz"}
+    files = {path.stem for path in (tmp_path / "several" / "queries").iterdir()}
+    assert files == {"val-last", "val-best", "test-current"}
     for name in files:
         ours, expected = (
-            read_queries(tmp_path / run / "queries" / name) for run in ("several", "alone")
+            RunFolder(tmp_path / run).queries(*name.split("-")) for run in ("several", "alone")
         )
         assert ours.keys() == expected.keys()
         directions = {name for name in ours if not name.startswith("view/")}

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import yaml
 
-from crosswalk.run.callbacks.retrieval import read_queries
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import SMALL, assert_same_run, tiny_pairs
 from tests.unit.lab import fake_slurm
@@ -102,14 +101,14 @@ def test_a_table_has_every_row_with_its_runs_and_a_verdict(uninterrupted: Table)
     }
     for run in content["runs"]:
         folder = uninterrupted.folders()[run["row"]]
-        assert run["results"] == json.loads(folder.results_file.read_text())
+        assert run["results"] == folder.results()
         assert run["seconds"] > 0
 
 
 def test_the_queries_of_a_table_are_those_of_its_runs(uninterrupted: Table) -> None:
     tables = uninterrupted.runs / "ablations" / "tables"
     with np.load(tables / "rde-tiny-synthetic_pairs.queries.npz") as queries:
-        stored = read_queries(uninterrupted.folders()["RDE"].queries / "test-best.npz")
+        stored = uninterrupted.folders()["RDE"].queries("test", "best")
         for row, direction in (("RDE", "text_to_image"), ("one view", "view/global")):
             expected = stored[direction]
             order = np.argsort(expected.sample_index)

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from crosswalk.run.callbacks.retrieval import read_queries
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import read_metrics
 from tests.end_to_end.small_runs import (
     IMAGE_METHODS,
     WholeRuns,
@@ -51,8 +49,8 @@ def test_a_run_without_val_split_evaluates_its_last_epoch(
     kind: str, uninterrupted: WholeRuns
 ) -> None:
     folder = uninterrupted[kind]
-    results = json.loads(folder.results_file.read_text())
-    validated = [line for line in read_metrics(folder.metrics_file) if "test/rank1" in line]
+    results = folder.results()
+    validated = [line for line in folder.metrics() if "test/rank1" in line]
 
     assert set(results) == {"last"}
     assert results["last"]["epoch"] == 2
@@ -124,10 +122,8 @@ def test_val_people_are_held_out_and_choose_the_best_epoch(data: Path, tmp_path:
     code, folder = run("mmcl", data, tmp_path, "protocol=val", "data.val_person_ids=3")
 
     assert code == 0
-    results = json.loads(folder.results_file.read_text())
-    logged = [
-        line["val/rank1"] for line in read_metrics(folder.metrics_file) if "val/rank1" in line
-    ]
+    results = folder.results()
+    logged = [line["val/rank1"] for line in folder.metrics() if "val/rank1" in line]
     weights = torch.load(folder.last_checkpoint, weights_only=True)["state_dict"]
     assert set(results) == {"best", "last"}
     assert results["best"]["val/rank1"] == max(logged[:2])
@@ -201,8 +197,8 @@ def test_a_model_of_two_sets_is_evaluated_on_a_single_one(
         [*market, "data.normalization=dataset"],
     )
 
-    ours = read_queries(copy.path / "evaluations" / "queries" / "test-last.npz")
-    theirs = read_queries(uninterrupted["mar"].path / "queries" / "test-last.npz")
+    ours = RunFolder(copy.path / "evaluations").queries("test", "last")
+    theirs = uninterrupted["mar"].queries("test", "last")
     for name, expected in theirs["image_to_image"]._asdict().items():
         # other batch sizes at test, so scores differ in rounding
         np.testing.assert_allclose(ours["image_to_image"]._asdict()[name], expected, rtol=1e-5)

@@ -16,7 +16,6 @@ from crosswalk.config.build import build
 from crosswalk.config.compose import compose
 from crosswalk.data.text.word_tokenizer import split_words
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import read_metrics
 from crosswalk.run.train import evaluate
 from crosswalk.run.weights import load_start, run_import
 from tests.end_to_end.browser import measure
@@ -83,7 +82,7 @@ def queries_of(folder: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("kind", PAIR_METHODS)
 def test_a_run_leaves_everything_the_readme_names(kind: str, uninterrupted: WholeRuns) -> None:
     folder = uninterrupted[kind]
-    results = json.loads(folder.results_file.read_text())
+    results = folder.results()
     queries = queries_of(folder.queries)
 
     names = {path.name for path in folder.path.iterdir()}
@@ -119,7 +118,7 @@ def test_every_epoch_of_cmmt_has_clusters_outliers_and_refined_labels(
 ) -> None:
     folder = uninterrupted["cmmt"]
     state = state_of(folder)
-    epochs = [line for line in read_metrics(folder.metrics_file) if "train/image_clusters" in line]
+    epochs = [line for line in folder.metrics() if "train/image_clusters" in line]
 
     assert [line["epoch"] for line in epochs] == [0, 1]
     for modality in ("image", "text"):
@@ -188,7 +187,7 @@ def test_an_evaluation_measures_a_reranking_beside_the_plain_ranking(
 ) -> None:
     monkeypatch.setenv("CROSSWALK_CACHE", str(root.parent / "cache"))
     folder = RunFolder(shutil.copytree(uninterrupted[kind].path, tmp_path / "copy"))
-    results = json.loads(folder.results_file.read_text())
+    results = folder.results()
 
     assert evaluate(folder.path, reranking) == 0
 
@@ -203,7 +202,7 @@ def test_an_evaluation_measures_a_reranking_beside_the_plain_ranking(
         expected = [f"{100 * results[checkpoint][f'{prefix}/{name}']:.2f}" for name in names]
         assert cells == expected
     assert (reranked != plain) == changes
-    assert json.loads(folder.results_file.read_text()) == results
+    assert folder.results() == results
 
 
 @pytest.mark.parametrize(
@@ -337,7 +336,7 @@ def test_a_run_starts_from_imported_official_weights(
         if name in trained:
             assert torch.equal(state[f"keys.module.{name}"], expected), name
     assert not torch.equal(state["encoder.image.conv1.weight"], loaded["image.conv1.weight"])
-    results = json.loads(folder.results_file.read_text())
+    results = folder.results()
     assert set(results) == {"start", "best", "last"}
     assert results["start"]["epoch"] == 0
     assert results["start"]["val/map"] != results["last"]["val/map"]
@@ -348,7 +347,7 @@ def test_two_methods_are_compared_query_by_query(
     uninterrupted: WholeRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [uninterrupted[kind] for kind in ("cm_moco", "cmmt")]
-    results = [json.loads(run.results_file.read_text())["best"] for run in runs]
+    results = [run.results()["best"] for run in runs]
     out = tmp_path / "compare.html"
 
     assert main(["compare", *(str(run.path) for run in runs), "--out", str(out)]) == 0
@@ -367,7 +366,7 @@ def test_two_methods_are_compared_query_by_query(
             numbers = [change[kind] for kind in ("better", "worse", "equal")]
             assert sum(numbers) == change["queries"] == (31 if prefix else 62)
     precision = {
-        side: np.load(run.queries / "test-best.npz")["text_to_image_average_precision"]
+        side: run.queries("test", "best")["text_to_image"].average_precision
         for side, run in zip("AB", runs, strict=True)
     }
     for kind, sign in (("better", 1), ("worse", -1)):

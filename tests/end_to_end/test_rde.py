@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import read_metrics
 from crosswalk.synthetic.generate import synthesize_pairs
 from tests.end_to_end.small_runs import (
     assert_same_run,
@@ -37,7 +36,7 @@ def uninterrupted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFo
 
 
 def test_a_run_leaves_everything_the_readme_names(uninterrupted: RunFolder) -> None:
-    results = json.loads(uninterrupted.results_file.read_text())
+    results = uninterrupted.results()
     names = {path.name for path in uninterrupted.path.iterdir()}
 
     assert names >= {"config.yaml", "run.json", "metrics.jsonl", "metrics.csv", "results.json"}
@@ -52,7 +51,7 @@ def test_a_run_leaves_everything_the_readme_names(uninterrupted: RunFolder) -> N
 
 
 def test_the_logged_metrics_are_those_of_every_epoch(uninterrupted: RunFolder) -> None:
-    lines = read_metrics(uninterrupted.metrics_file)
+    lines = uninterrupted.metrics()
 
     epochs = {
         name: [line["epoch"] for line in lines if name in line]
@@ -97,10 +96,8 @@ def test_the_official_protocol_chooses_on_test_and_reports_both(root: Path, tmp_
     code, folder = run(root, tmp_path, "protocol=official")
 
     assert code == 0
-    results = json.loads(folder.results_file.read_text())
-    logged = [
-        line["test/rank1"] for line in read_metrics(folder.metrics_file) if "test/rank1" in line
-    ]
+    results = folder.results()
+    logged = [line["test/rank1"] for line in folder.metrics() if "test/rank1" in line]
     assert results["best"]["test/rank1"] == max(logged[:2])
     assert "val/rank1" in results["best"]
 

@@ -27,7 +27,8 @@ from crosswalk.data.pipeline.plans import SequentialBatches, ShuffledBatches
 from crosswalk.distributed import all_gather_rows, on_rank_zero
 from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from crosswalk.run.callbacks.remember import StepMemory
-from crosswalk.run.tracking import RunLogger, read_metrics
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.tracking import RunLogger
 from tests.ddp.processes import PRELOADED, REPOSITORY
 
 NUM_SAMPLES, NUM_EPOCHS, STEPS_PER_EPOCH = 22, 3, 6
@@ -239,7 +240,7 @@ def traces(folder: Path) -> dict[str, Any]:
         chosen = torch.load(folder / "best.ckpt", weights_only=True)
         resume = chosen["resume"]
         best = (chosen["state_dict"], resume["best_score"], resume["best_epoch"])
-    lines = read_metrics(folder / "metrics.jsonl")
+    lines = RunFolder(folder).metrics()
     return {
         "last": {key: last[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")},
         "random": last["resume"]["processes"],

@@ -87,11 +87,7 @@ def committed_runs(path: Path) -> list[Mapping[str, Any]]:
 
 def seconds_of(folder: RunFolder) -> float:
     """Return how long a run in a folder has run in all its sessions."""
-    times = []
-    if folder.metrics_file.exists():
-        for line in folder.metrics_file.read_text(encoding="utf-8").split("\n")[:-1]:
-            times.append(float(json.loads(line)["time"]))
-    return total_seconds(folder.record()["sessions"], times)
+    return total_seconds(folder.record()["sessions"], [line["time"] for line in folder.metrics()])
 
 
 def epochs_of(config: Mapping[str, Any]) -> int:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from crosswalk.run.run_folder import RunFolder
 
@@ -39,20 +36,8 @@ def position(folder: RunFolder, epochs: int) -> Position:
         >>> position(folder, 3)
         Position(epoch=1, epochs=3, step=9)
     """
-    line = _last_line(folder.metrics_file)
+    line = folder.latest_metrics()
     if line is None:
         return Position(0, epochs, None)
     ended = any(name.startswith("val/") for name in line)  # logged when its epoch has ended
     return Position(int(line.get("epoch") or 0) + ended, epochs, line.get("step"))
-
-
-def _last_line(path: Path, size: int = 65536) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - size))
-        lines = file.read().split(b"\n")[:-1]  # what follows the last line end is not whole
-    if end > size:
-        lines = lines[1:]
-    return json.loads(lines[-1]) if lines else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,9 +61,7 @@ def run_result(
         overrides: Of the run.
         command: What repeats it.
     """
-    from crosswalk.run.tracking import read_metrics
-
-    record, lines = folder.record(), read_metrics(folder.metrics_file)
+    record, lines = folder.record(), folder.metrics()
     return RunResult(
         row=row,
         seed=seed,
@@ -79,7 +76,7 @@ def run_result(
         data=without(record.get("data"), "root", "notices"),
         sessions=record["sessions"],
         seconds=round(total_seconds(record["sessions"], [line["time"] for line in lines])),
-        results=json.loads(folder.results_file.read_text(encoding="utf-8")),
+        results=folder.results(),
         last_epoch={
             name: value
             for line in lines

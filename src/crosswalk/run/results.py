@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
-
-from crosswalk.files import write_text
-from crosswalk.run.run_folder import RunFolder
 
 MEASURES = {"rank1": "R@1", "rank5": "R@5", "rank10": "R@10", "map": "mAP", "minp": "mINP"}
 EXTRA_MEASURES = {
@@ -123,11 +119,6 @@ def print_results(
     if not console.is_terminal:
         console.width = 100 + 20 * (len(columns) - len(MEASURES))
     console.print(table)
-
-
-def save_results(folder: RunFolder, results: Results) -> None:
-    """Write ``results.json``."""
-    write_text(folder.results_file, json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def _is_measured(results: Results, measure: str) -> bool:

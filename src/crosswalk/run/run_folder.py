@@ -9,16 +9,19 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from crosswalk.config.moved import modernised
-from crosswalk.files import is_locked, whole, write_text
+from crosswalk.files import is_locked, read_arrays, whole, write_arrays, write_text
+
+if TYPE_CHECKING:
+    from crosswalk.metrics.retrieval import QueryResults
 
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
@@ -31,7 +34,7 @@ MISSING = "(missing)"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder and the names of what lies in it.
+    """One run's folder: everything that a run leaves is written and read here.
 
     Example:
         >>> RunFolder(Path("runs/rde-toy")).last_checkpoint.as_posix()
@@ -44,6 +47,8 @@ class RunFolder:
     def name(self) -> str:
         """The run's name."""
         return self.path.name
+
+    # What lies where
 
     @property
     def config_file(self) -> Path:
@@ -59,6 +64,11 @@ class RunFolder:
     def metrics_file(self) -> Path:
         """One line per logging event."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def results_file(self) -> Path:
+        """The final metrics of val and test."""
+        return self.path / "results.json"
 
     @property
     def last_checkpoint(self) -> Path:
@@ -81,14 +91,24 @@ class RunFolder:
         return self.path / "vocabulary.json"
 
     @property
-    def queries(self) -> Path:
-        """Per-query results, one file per split."""
-        return self.path / "queries"
+    def wandb_id_file(self) -> Path:
+        """The id of the run at Weights & Biases."""
+        return self.path / "wandb" / "run-id.txt"
 
     @property
-    def results_file(self) -> Path:
-        """The final metrics of val and test."""
-        return self.path / "results.json"
+    def lock_file(self) -> Path:
+        """Locked by the run's first process while it runs."""
+        return self.path / ".lock"
+
+    def queries_file(self, split: str, checkpoint: str) -> Path:
+        """Return where the results of every query of a split lie, for one checkpoint."""
+        return self.path / "queries" / f"{split}-{checkpoint}.npz"
+
+    def embeddings_file(self, checkpoint: str) -> Path:
+        """Return where the embeddings of a few persons lie, for one checkpoint."""
+        return self.path / "diagnostics" / f"embeddings-{checkpoint}.npz"
+
+    # How it stands
 
     @property
     def resume_checkpoint(self) -> Path | None:
@@ -96,13 +116,15 @@ class RunFolder:
         return self.last_checkpoint if self.last_checkpoint.exists() else None
 
     @property
-    def lock_file(self) -> Path:
-        """Locked by the run's first process while it runs."""
-        return self.path / ".lock"
+    def is_finished(self) -> bool:
+        """Whether the run trained and was evaluated to its end."""
+        return bool(self.record().get("status") == "finished")
 
     def is_in_use(self) -> bool:
         """Return whether a run goes on in the folder, wherever it was started from."""
         return is_locked(self.lock_file)
+
+    # What it holds
 
     def config(self) -> dict[str, Any]:
         """Return the saved config."""
@@ -111,8 +133,8 @@ class RunFolder:
                 f"{self.config_file} is missing, so {self.path} is not the folder of a run. Pass "
                 "the folder that `crosswalk train` printed."
             )
-        config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        return {key: modernised(value) for key, value in config.items()}
+        config: dict[str, Any] = modernised(_parsed(self.config_file, yaml.safe_load))
+        return config
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config``, plain containers only."""
@@ -120,10 +142,111 @@ class RunFolder:
 
     def record(self) -> dict[str, Any]:
         """Return the run record; empty before the run has started."""
-        if not self.record_file.exists():
-            return {}
-        record: dict[str, Any] = json.loads(self.record_file.read_text(encoding="utf-8"))
-        return record
+        return _parsed(self.record_file, json.loads) if self.record_file.exists() else {}
+
+    def save_record(self, record: Mapping[str, Any]) -> None:
+        """Write the run record; what JSON does not know, as text."""
+        write_text(self.record_file, json.dumps(record, indent=2, default=str) + "\n")
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Return by checkpoint the metrics as fractions and the epoch; none before evaluation."""
+        return _parsed(self.results_file, json.loads) if self.results_file.exists() else {}
+
+    def save_results(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write what `results` returns."""
+        write_text(self.results_file, json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        r"""Return the lines of ``metrics.jsonl``, without a last one that was cut off by a kill.
+
+        Example:
+            >>> import tempfile
+            >>> folder = RunFolder(Path(tempfile.mkdtemp()))
+            >>> _ = folder.metrics_file.write_text('{"step": 3, "train/loss": 0.5}\n{"step": 4, "')
+            >>> folder.metrics()
+            [{'step': 3, 'train/loss': 0.5}]
+        """
+        if not self.metrics_file.exists():
+            return []
+        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")[:-1]
+        return _parsed_lines(self.metrics_file, lines)
+
+    def latest_metrics(self, size: int = 65536) -> dict[str, Any] | None:
+        r"""Return the last line of ``metrics.jsonl``, found without reading all of it.
+
+        Args:
+            size: How many bytes are read, from the end; a line is far shorter.
+
+        Example:
+            >>> import tempfile
+            >>> folder = RunFolder(Path(tempfile.mkdtemp()))
+            >>> _ = folder.metrics_file.write_text('{"step": 3}\n{"step": 4}\n{"step')
+            >>> folder.latest_metrics()
+            {'step': 4}
+        """
+        if not self.metrics_file.exists():
+            return None
+        with self.metrics_file.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - size))
+            lines = file.read().split(b"\n")[:-1]  # what follows the last line end is not whole
+        if end > size:
+            lines = lines[1:]
+        rows = _parsed_lines(self.metrics_file, [line.decode() for line in lines[-1:]])
+        return rows[0] if rows else None
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Write one more line of ``metrics.jsonl``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def save_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write what `metrics` returns, in the place of all lines so far."""
+        write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def queries(self, split: str, checkpoint: str) -> dict[str, QueryResults]:
+        """Return the results of every query by direction, and ``view/<view>`` of single views.
+
+        Raises:
+            FileNotFoundError: If there are none; the message names those that there are.
+        """
+        from crosswalk.metrics.retrieval import QueryResults
+
+        file = self.queries_file(split, checkpoint)
+        if not file.exists():
+            raise FileNotFoundError(self._missing_queries(file, split, checkpoint))
+        arrays = read_arrays(file)
+        marker = "_sample_index"
+        directions = [name.removesuffix(marker) for name in arrays if name.endswith(marker)]
+        return {
+            direction: QueryResults(
+                *(arrays[f"{direction}_{field}"] for field in QueryResults._fields)
+            )
+            for direction in directions
+        }
+
+    def save_queries(
+        self, split: str, checkpoint: str, queries: Mapping[str, QueryResults]
+    ) -> None:
+        """Write what `queries` returns, as arrays ``<direction>_<field>``.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from crosswalk.metrics.retrieval import QueryResults
+            >>> folder = RunFolder(Path(tempfile.mkdtemp()))
+            >>> one = QueryResults(*[np.zeros(1, np.int64)] * 9)
+            >>> folder.save_queries("test", "best", {"text_to_image": one})
+            >>> list(folder.queries("test", "best"))
+            ['text_to_image']
+        """
+        arrays = {
+            f"{direction}_{name}": array
+            for direction, results in queries.items()
+            for name, array in results._asdict().items()
+        }
+        write_arrays(self.queries_file(split, checkpoint), arrays)
 
     def keep_vocabulary(self, write: Callable[[Path], object]) -> None:
         """Write `vocabulary_file`; in a run that goes on, see that it is the same.
@@ -143,10 +266,60 @@ class RunFolder:
                     "changed since this run began. Start a new run, without resume."
                 )
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run trained and was evaluated to its end."""
-        return bool(self.record().get("status") == "finished")
+    def wandb_id(self) -> str | None:
+        """Return the id of the run at Weights & Biases; None if it has none."""
+        file = self.wandb_id_file
+        return file.read_text(encoding="utf-8").strip() if file.exists() else None
+
+    def _missing_queries(self, file: Path, split: str, checkpoint: str) -> str:
+        others = [
+            other.stem.removeprefix(f"{split}-")
+            for other in sorted(file.parent.glob(f"{split}-*.npz"))
+        ]
+        found = f"--checkpoint may be {' or '.join(others)}. " if others else ""
+        why = ""
+        if (
+            checkpoint == "best"
+            and self.config_file.exists()
+            and self.config().get("protocol") == "last"
+        ):
+            why = "This run chose no best epoch (protocol=last). "
+        return (
+            f"{file} is missing, the results of every query. {why}{found}`crosswalk evaluate "
+            f"{self.path}` writes those of all checkpoints of a run."
+        )
+
+
+def _parsed(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Return what a file of a run holds: entries by name.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(_damaged(path, str(error))) from error
+    if not isinstance(content, dict):
+        raise ValueError(_damaged(path, f"it holds {type(content).__name__}, not entries by name"))
+    return content
+
+
+def _parsed_lines(path: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows += [json.loads(line)] if line else []
+        except ValueError as error:
+            raise ValueError(_damaged(path, f"line {number}: {error}")) from error
+    return rows
+
+
+def _damaged(path: Path, why: str) -> str:
+    return (
+        f"{path} is damaged ({why}). Put back a copy of it, or run the command in run.json again "
+        "under another name=."
+    )
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

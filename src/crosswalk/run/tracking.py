@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import netrc
 import os
@@ -20,24 +19,9 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from crosswalk.files import write_text
+from crosswalk.run.run_folder import RunFolder
 
 ALWAYS = ("step", "epoch", "time")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    r"""Return the lines of a ``metrics.jsonl``, without a last line that was cut off by a kill.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
-        >>> _ = path.write_text('{"step": 3, "train/loss": 0.5}\n{"step": 4, "tra')
-        >>> read_metrics(path)
-        [{'step': 3, 'train/loss': 0.5}]
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
 
 
 class RunLogger(Logger):
@@ -57,7 +41,7 @@ class RunLogger(Logger):
         >>> logger.log_metrics({"train/loss": 0.5, "epoch": 0}, step=3)
         >>> logger.log_metrics({"train/loss": 0.25, "epoch": 0}, step=4)
         >>> logger.cut(4)
-        >>> [line["train/loss"] for line in read_metrics(folder / "metrics.jsonl")]
+        >>> [line["train/loss"] for line in RunFolder(folder).metrics()]
         [0.5]
         >>> logger.finalize("success")
         >>> print((folder / "metrics.csv").read_text().strip())
@@ -67,12 +51,12 @@ class RunLogger(Logger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.path = Path(folder) / "metrics.jsonl"
+        self.folder = RunFolder(Path(folder))
 
     @property
     def name(self) -> str:
         """The run's name."""
-        return self.path.parent.name
+        return self.folder.name
 
     @property
     def version(self) -> str:
@@ -82,7 +66,7 @@ class RunLogger(Logger):
     @property
     def save_dir(self) -> str:
         """The run folder."""
-        return str(self.path.parent)
+        return str(self.folder.path)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -101,27 +85,23 @@ class RunLogger(Logger):
             "step": step,
             "epoch": None if epoch is None else int(epoch),
             "time": round(time.time(), 3),
-            **values,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.folder.append_metrics(line | values)
         if any(name.startswith("val/") for name in values):
             self.write_csv()
 
     @rank_zero_only
     def cut(self, step: int) -> None:
         """Drop the lines of ``step`` and later; a run that continues writes them again."""
-        if not self.path.exists():
-            return
-        kept = [line for line in read_metrics(self.path) if line["step"] < step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        lines = self.folder.metrics()
+        if lines:
+            self.folder.save_metrics(line for line in lines if line["step"] < step)
 
     @rank_zero_only
     def write_csv(self) -> None:
         """Write ``metrics.csv`` from the lines so far."""
         rows: dict[int, dict[str, Any]] = {}
-        for line in read_metrics(self.path):
+        for line in self.folder.metrics():
             line.pop("time", None)
             rows.setdefault(line["step"], {}).update(line)
         names = sorted({name for row in rows.values() for name in row} - {"step", "epoch"})
@@ -129,12 +109,12 @@ class RunLogger(Logger):
         writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
         writer.writeheader()
         writer.writerows(row for _, row in sorted(rows.items()))
-        write_text(self.path.with_suffix(".csv"), text.getvalue())
+        write_text(self.folder.metrics_file.with_suffix(".csv"), text.getvalue())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write ``metrics.csv``."""
-        if self.path.exists():
+        if self.folder.metrics_file.exists():
             self.write_csv()
 
 
@@ -185,12 +165,13 @@ def wandb_run_id(folder: Path) -> str:
         >>> wandb_run_id(folder) == wandb_run_id(folder)
         True
     """
-    path = Path(folder) / "wandb" / "run-id.txt"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    run = RunFolder(Path(folder))
+    known = run.wandb_id()
+    if known is None:
         given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-        write_text(path, given or secrets.token_hex(4))
-    return path.read_text(encoding="utf-8").strip()
+        known = given or secrets.token_hex(4)
+        write_text(run.wandb_id_file, known)
+    return known
 
 
 class _RunWandbLogger(WandbLogger):

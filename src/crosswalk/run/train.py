@@ -27,7 +27,7 @@ from crosswalk.run.callbacks.retrieval import RetrievalMetrics
 from crosswalk.run.callbacks.run_record import RunRecord, commit_of_this_package
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.processes import end_with_parent
-from crosswalk.run.results import monitor_of, print_results, save_results
+from crosswalk.run.results import monitor_of, print_results
 from crosswalk.run.run_folder import RunFolder, prepare_run_folder
 from crosswalk.run.stages import finished_stage, load_stage
 from crosswalk.run.tracking import RunLogger, wandb_run_id
@@ -86,7 +86,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
             trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
         results = evaluate_checkpoints(trainer, run, folder)
         if trainer.is_global_zero:
-            save_results(folder, results)
+            folder.save_results(results)
             for logger in trainer.loggers:
                 logger.log_metrics(final_metrics(results), trainer.global_step)
             print_results(results, monitor=monitor_of(plain), directions=run.data.directions)
@@ -153,7 +153,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
     if trainer.is_global_zero:
         print_results(results, monitor=monitor_of(run.config), directions=run.data.directions)
         if not overrides:
-            save_results(folder, results)
+            folder.save_results(results)
     return 0
 
 

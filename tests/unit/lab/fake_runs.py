@@ -15,7 +15,6 @@ from crosswalk.lab.plan import Plan, PlannedRun
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.tables.manifest import Manifest, Row, read_manifest
 from crosswalk.metrics.retrieval import QueryResults
-from crosswalk.run.callbacks.retrieval import write_queries
 from crosswalk.run.run_folder import RunFolder
 from tests.unit.lab.fake_train import config_of
 
@@ -119,10 +118,9 @@ def write_fake_queries(
             np.array(index), hits * 0, matches, hits, precision, precision, lists, lists, lists
         )
 
-    path = folder.queries / "test-best.npz"
     directions = {"text_to_image": results(first_hit), "image_to_text": results([1, 1])}
     behind = [rank + 1 if rank else 0 for rank in first_hit]
-    write_queries(path, {**directions, f"view/{view}": results(behind)})
+    folder.save_queries("test", "best", {**directions, f"view/{view}": results(behind)})
 
 
 def calls(plan: Plan) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from PIL import Image
 
 from crosswalk.data.readers.records import Record, Splits
 from crosswalk.metrics.retrieval import QueryResults
-from crosswalk.run.callbacks.retrieval import write_queries
 from crosswalk.run.run_folder import RunFolder
 
 CAPTIONS = (
@@ -114,5 +113,5 @@ def write_run(
         "text_to_image": caption_queries(**FIRST),
         "image_to_text": image_queries(),
     }
-    write_queries(run.queries / "test-best.npz", results)
+    run.save_queries("test", "best", results)
     return folder

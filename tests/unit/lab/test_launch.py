@@ -20,6 +20,7 @@ from crosswalk.run.processes import make_slots
 from tests.unit.lab.fake_runs import CODE, TRAIN, calls, fake_config, fake_plan, finish
 
 ROOT = Path(__file__).parents[3]
+PATH = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
 ABLATION = """
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def wait_until(condition: Callable[[], object], patience: float = 600.0) -> None
 
 def start_ablation(folder: Path, *does: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", ABLATION, str(folder), *does]
-    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATH})
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])

@@ -19,7 +19,7 @@ from crosswalk.lab.training_job import TrainingJob
 from crosswalk.run.code_digest import code_digest
 from tests.unit.lab import fake_slurm
 from tests.unit.lab.fake_runs import TRAIN, calls, fake_config, fake_plan, finish
-from tests.unit.lab.test_launch import ROOT, wait_until
+from tests.unit.lab.test_launch import PATH, ROOT, wait_until
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'crosswalk[slurm]'")
 ASKED = {"timeout_min": 3, "partition": "gpu"}
@@ -192,7 +192,7 @@ def test_a_command_that_was_killed_waits_for_its_job_when_it_is_started_again(
 ) -> None:
     plan = plan_of(tmp_path, "wait")
     words = [sys.executable, "-c", ABLATION, str(tmp_path), "wait"]
-    command = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    command = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATH})
     note = plan.pool.path / "slurm" / f"{plan.runs[0].folder.name}.json"
     wait_until(lambda: calls(plan) and note.exists())
     command.send_signal(signal.SIGKILL)

@@ -1,12 +1,9 @@
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crosswalk.run.results import MEASURES, print_results, result_rows, save_results
-from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.results import MEASURES, print_results, result_rows
 
 TEXT = ("text_to_image", "image_to_text")
 
@@ -108,10 +105,3 @@ def test_further_definitions_of_map_have_columns_that_name_them(measured_by: lis
     assert table.count("31.25") == table.count("68.75") == len(measured_by)
     for line in table.splitlines():
         assert "53.00" not in line or "31.25" in line or line.split("│")[-2].strip() == "-"
-
-
-def test_results_are_written_to_the_run_folder(tmp_path: Path) -> None:
-    save_results(RunFolder(tmp_path), {"best": {"epoch": 1, "test/rank1": 0.5}})
-
-    stored = json.loads((tmp_path / "results.json").read_text())
-    assert stored == {"best": {"epoch": 1, "test/rank1": 0.5}}

@@ -1,5 +1,6 @@
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,60 @@ def test_the_vocabulary_of_a_run_that_goes_on_must_be_the_same(tmp_path: Path) -
 
     assert folder.vocabulary_file.read_text() == '["a", "man"]'
     assert list(tmp_path.iterdir()) == [folder.vocabulary_file]
+
+
+def test_what_a_run_leaves_is_read_as_it_was_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "rde-toy")
+    before = (folder.record(), folder.results(), folder.metrics(), folder.latest_metrics())
+
+    folder.save_record({"status": "running", "folder": Path("runs")})
+    folder.save_results({"last": {"epoch": 2, "test/rank1": 490 / 930}})
+    for step in range(3):
+        folder.append_metrics({"step": step, "epoch": 0, "train/loss": 1 / 3})
+
+    assert before == ({}, {}, [], None)
+    assert folder.record() == {"status": "running", "folder": "runs"}
+    assert folder.results() == {"last": {"epoch": 2, "test/rank1": 0.5268817204301075}}
+    assert [line["step"] for line in folder.metrics()] == [0, 1, 2]
+    assert folder.latest_metrics() == {"step": 2, "epoch": 0, "train/loss": 1 / 3}
+
+
+@pytest.mark.parametrize("size", [40, 45, 65536])
+def test_the_last_line_is_found_without_reading_all(tmp_path: Path, size: int) -> None:
+    folder = RunFolder(tmp_path)
+    for step in range(100, 200):
+        folder.append_metrics({"step": step})  # 14 bytes a line
+    with folder.metrics_file.open("a") as file:
+        file.write('{"step": 200')  # not whole yet
+
+    assert folder.latest_metrics(size) == {"step": 199}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "read"),
+    [
+        ("config.yaml", "seed: 1\n\tname: x", RunFolder.config),
+        ("config.yaml", "- seed", RunFolder.config),
+        ("run.json", '{"status": "fini', RunFolder.record),
+        ("results.json", "null", RunFolder.results),
+        ("metrics.jsonl", '{"step": 1}\n{"step": \n', RunFolder.metrics),
+        ("metrics.jsonl", '{"step": 1}\n{"step": \n', RunFolder.latest_metrics),
+    ],
+)
+def test_a_damaged_file_is_named(
+    tmp_path: Path, name: str, text: str, read: Callable[[RunFolder], object]
+) -> None:
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path / name))} is damaged \("):
+        read(RunFolder(tmp_path))
+
+
+def test_missing_queries_name_those_that_there_are(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_config({"protocol": "last"})
+    for checkpoint in ("last", "start"):
+        folder.save_queries("test", checkpoint, {})
+
+    with pytest.raises(FileNotFoundError, match=r"chose no best epoch .* may be last or start"):
+        folder.queries("test", "best")

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from crosswalk.run import tracking
-from crosswalk.run.tracking import RunLogger, is_logged_in, read_metrics, wandb_logger, wandb_mode
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.tracking import RunLogger, is_logged_in, wandb_logger, wandb_mode
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
-    lines = read_metrics(folder / "metrics.jsonl")
+    lines = RunFolder(folder).metrics()
     return [{name: value for name, value in line.items() if name != "time"} for line in lines]
 
 
@@ -124,7 +125,7 @@ def test_wandb_is_not_imported_before_it_is_used() -> None:
 
     imported = [ast.unparse(each) for each in statements if isinstance(each, ast.Import)]
     assert "import wandb" not in imported
-    assert "import json" in imported
+    assert "import csv" in imported
 
 
 @pytest.mark.usefixtures("no_login")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 from crosswalk.lab.compare.groups import split_fingerprint
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.metrics.retrieval import QueryResults
-from crosswalk.run.callbacks.retrieval import read_queries
 from crosswalk.run.run_folder import RunFolder, differing_keys
 
 Queries = Mapping[str, QueryResults]
@@ -86,19 +84,7 @@ def _queries(run: RunFolder, checkpoint: str, split: str) -> Queries:
             f"{run.path} is no run folder: it has no {run.config_file.name}. Pass the folder that "
             "`crosswalk train` printed; `ls runs` shows yours."
         )
-    path = run.queries / f"{split}-{checkpoint}.npz"
-    if path.exists():
-        return read_queries(path)
-    files = sorted(run.queries.glob(f"{split}-*.npz"))
-    others = [file.stem.removeprefix(f"{split}-") for file in files]
-    found = f"--checkpoint may be {' or '.join(others)}. " if others else ""
-    why = ""
-    if checkpoint == "best" and run.config().get("protocol") == "last":
-        why = "This run chose no best epoch (protocol=last). "
-    raise FileNotFoundError(
-        f"{path} is missing, the results of every query. {why}{found}`crosswalk evaluate "
-        f"{run.path}` writes those of all checkpoints of a run."
-    )
+    return run.queries(split, checkpoint)
 
 
 def check_comparable(first: Side, second: Side) -> list[str]:
@@ -226,9 +212,7 @@ def run_facts(run: RunFolder, checkpoint: str) -> dict[str, Any]:
     """Return what tells a run from others, to show: its method, data, seed, epoch and code."""
     record, config = run.record(), run.config()
     choices = config.get("choices") or {}
-    results: dict[str, Any] = {}
-    if run.results_file.exists():
-        results = json.loads(run.results_file.read_text(encoding="utf-8"))
+    results = run.results()
     commit = str(record.get("commit") or "unknown")[:10]
     return {
         "run": str(run.path),

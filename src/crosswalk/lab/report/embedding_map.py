@@ -26,11 +26,7 @@ def embedding_map_section(folder: RunFolder, *, texts_are_queries: bool) -> Sect
         folder: The run.
         texts_are_queries: Whether a query is a caption; else it is an image.
     """
-    files = {
-        name: path
-        for name in CHECKPOINTS
-        if (path := folder.path / "diagnostics" / f"embeddings-{name}.npz").exists()
-    }
+    files = {name: path for name in CHECKPOINTS if (path := folder.embeddings_file(name)).exists()}
     if "best" in files:
         files.pop("last", None)
     if not files:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -24,14 +23,6 @@ HEADLINE = ("rank1", "map")
 SPLITS = ("val", "test")
 
 
-def read_results(folder: RunFolder) -> dict[str, dict[str, Any]]:
-    """Return the results of a run by checkpoint; none before its evaluation."""
-    if not folder.results_file.exists():
-        return {}
-    results: dict[str, dict[str, Any]] = json.loads(folder.results_file.read_text(encoding="utf-8"))
-    return results
-
-
 def directions_of(results: Results) -> list[str]:
     """Return what was looked for in what, the first direction first.
 
@@ -46,7 +37,7 @@ def directions_of(results: Results) -> list[str]:
 
 def summary_section(folder: RunFolder) -> Section:
     """Return the state of the run, what it trained on what, and its headline numbers on test."""
-    record, results, config = folder.record(), read_results(folder), folder.config()
+    record, results, config = folder.record(), folder.results(), folder.config()
     choices, data = config["choices"], record.get("data") or {}
     facts = {
         "Status": record.get("status", "not started"),
@@ -74,7 +65,7 @@ def summary_section(folder: RunFolder) -> Section:
 
 def results_section(folder: RunFolder) -> Section:
     """Return the table of checkpoints, splits, directions and measures in percent."""
-    results = read_results(folder)
+    results = folder.results()
     if not results:
         text = "No results yet: the run was not evaluated."
         return Section("results", "Results", Markup("<p>{}</p>").format(text))

@@ -17,14 +17,13 @@ def provenance_section(folder: RunFolder) -> Section:
     if not record:
         missing = f"{folder.record_file.name} is missing: nobody knows how this run was made."
         return Section("provenance", "Provenance", Markup("<p>{}</p>").format(missing))
-    wandb_id = folder.path / "wandb" / "run-id.txt"
     facts = {
         "command": Markup("<code>{}</code>").format(record.get("command")),
         "commit": _commit(record),
         "code digest": record.get("code"),
         **(record.get("seeds") or {}),
         **flatten({"stage": record["stage"]} if record.get("stage") else {}),
-        "W&B run": wandb_id.read_text(encoding="utf-8").strip() if wandb_id.exists() else None,
+        "W&B run": folder.wandb_id(),
     }
     folded = [
         _folded("Data", record.get("data")),

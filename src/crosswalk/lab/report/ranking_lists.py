@@ -19,12 +19,11 @@ from crosswalk.run.callbacks.ranking_lists import (
     queries_and_gallery,
     ranking_lists,
 )
-from crosswalk.run.callbacks.retrieval import read_queries
 from crosswalk.run.results import DIRECTIONS
 from crosswalk.run.run_folder import RunFolder
 
 CHECKPOINTS = {"best": "the best epoch", "last": "the last epoch", "start": "the starting weights"}
-FILES = [f"{split}-{checkpoint}.npz" for split in ("test", "val") for checkpoint in CHECKPOINTS]
+PLACES = [(split, checkpoint) for split in ("test", "val") for checkpoint in CHECKPOINTS]
 EACH, SEED = 3, 0
 """Queries of each kind, and the seed of their choice."""
 PICTURE = (64, 128)
@@ -43,13 +42,13 @@ def ranking_lists_section(
         folder: The run.
         data: The data it was evaluated on, or a function that makes them.
     """
-    file = next((path for name in FILES if (path := folder.queries / name).exists()), None)
-    if file is None:
+    place = next((place for place in PLACES if folder.queries_file(*place).exists()), None)
+    if place is None:
         text = "Nothing was ranked yet: the run did not reach an evaluation."
         return Section("ranking-lists", "Ranking lists", Markup("<p>{}</p>").format(text))
     try:
         data = data() if callable(data) else data
-        body = _lists(file, data)
+        body = _lists(folder, *place, data)
     except (FileNotFoundError, ValueError) as error:
         body = Markup("<p>The ranking lists need the data of the run. {}</p>").format(error)
     return Section("ranking-lists", "Ranking lists", body)
@@ -137,8 +136,7 @@ def ranking_list_html(ranking_list: RankingList, *, title: str = "", length: int
     )
 
 
-def _lists(file: Path, data: RankingListData) -> Markup:
-    split, _, checkpoint = file.stem.partition("-")
+def _lists(folder: RunFolder, split: str, checkpoint: str, data: RankingListData) -> Markup:
     parts = [
         Markup(
             "<p>Of {} on {}. The query is framed in blue, matches in green, others in red; below "
@@ -146,7 +144,7 @@ def _lists(file: Path, data: RankingListData) -> Markup:
             "equal ones some are drawn at random, always the same.</p>"
         ).format(CHECKPOINTS[checkpoint], split)
     ]
-    for direction, results in read_queries(file).items():
+    for direction, results in folder.queries(split, checkpoint).items():
         if direction.startswith("view/"):
             continue
         parts.append(Markup("<h3>{}</h3>").format(DIRECTIONS[direction]))

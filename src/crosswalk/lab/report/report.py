@@ -15,7 +15,6 @@ from crosswalk.lab.report.embedding_map import embedding_map_section
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.lab.report.outcome import (
     directions_of,
-    read_results,
     results_section,
     summary_section,
 )
@@ -23,7 +22,6 @@ from crosswalk.lab.report.provenance import provenance_section
 from crosswalk.lab.report.ranking_lists import ranking_lists_section
 from crosswalk.pages import Section, render_page
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import read_metrics
 
 
 def write_report(folder: RunFolder, data: Any = None, *, target: Path | None = None) -> Path:  # noqa: ANN401
@@ -40,18 +38,17 @@ def write_report(folder: RunFolder, data: Any = None, *, target: Path | None = N
     target = folder.path / "report.html" if target is None else target
     sections = report_sections(folder, data)
     subtitle = f"{folder.config()['choices']['method']}, {folder.record().get('started', '')}"
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, render_page(folder.name, sections, subtitle=subtitle.strip(", ")))
     return target
 
 
 def report_sections(folder: RunFolder, data: Any = None) -> list[Section]:  # noqa: ANN401
     """Return the sections of the report, in order."""
-    directions = directions_of(read_results(folder))
+    directions = directions_of(folder.results())
     return [
         summary_section(folder),
         results_section(folder),
-        curves_section(read_metrics(folder.metrics_file)),
+        curves_section(folder.metrics()),
         *diagnostic_sections(folder),
         ranking_lists_section(folder, data or partial(evaluation_data, folder)),
         embedding_map_section(folder, texts_are_queries=directions[0] == "text_to_image"),

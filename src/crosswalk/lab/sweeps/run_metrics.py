@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from crosswalk.config.constructors import did_you_mean
@@ -26,26 +25,17 @@ def epoch_values(folder: RunFolder, metric: str) -> dict[int, float]:
         {1: 0.25}
     """
     values: dict[int, float] = {}
-    for line in _lines(folder):
-        if f'"{metric}"' in line:  # most lines are about single steps
-            entry = json.loads(line)
-            if entry["epoch"] is not None:
-                values.setdefault(1 + entry["epoch"], float(entry[metric]))
+    for line in folder.metrics():
+        if metric in line and line["epoch"] is not None:
+            values.setdefault(1 + line["epoch"], float(line[metric]))
     return dict(sorted(values.items()))
-
-
-def _lines(folder: RunFolder) -> list[str]:
-    """Return the whole lines of ``metrics.jsonl``; `tracking` would import Lightning first."""
-    if not folder.metrics_file.exists():
-        return []
-    return [line for line in folder.metrics_file.read_text("utf-8").split("\n")[:-1] if line]
 
 
 def missing_metric(folder: RunFolder | None, metric: str) -> str:
     """Return why a run that ended well has no value of a metric."""
     if folder is None:
         return "it left no run folder"
-    names = sorted({name for line in _lines(folder) for name in json.loads(line)} - ALWAYS)
+    names = sorted({name for line in folder.metrics() for name in line} - ALWAYS)
     near = did_you_mean(metric, names)
     return f"{folder.metrics_file} has no finite {metric}.{near} It has {', '.join(names)}."
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,8 +60,7 @@ class Collector:
         metric = self.plan.manifest.metrics[0]
         if folder is None:
             return ""
-        results = json.loads(folder.results_file.read_text(encoding="utf-8"))
-        value = results.get(row.checkpoint, {}).get(metric_key(row, metric))
+        value = folder.results().get(row.checkpoint, {}).get(metric_key(row, metric))
         return "" if value is None else f"test {metric} {100 * value:.2f}"
 
     def _finished(self) -> list[tuple[PlannedRun, RunFolder]]:
@@ -100,16 +98,15 @@ def measures_of(folder: RunFolder, row: Row) -> Measures:
         ValueError: If the run has no such view.
     """
     from crosswalk.metrics.paired import measures_per_query
-    from crosswalk.run.callbacks.retrieval import read_queries
 
-    path = folder.queries / f"test-{row.checkpoint}.npz"
-    stored = read_queries(path)
+    stored = folder.queries("test", row.checkpoint)
     directions = [name for name in stored if not name.startswith("view/")]
     name = directions[0] if row.view is None else f"view/{row.view}"
     if name not in stored:
         views = [each.removeprefix("view/") for each in stored if each not in directions]
         raise ValueError(
-            f"row '{row.name}': {path} has no view {row.view}; it has {', '.join(views) or 'none'}."
+            f"row '{row.name}': {folder.queries_file('test', row.checkpoint)} has no view "
+            f"{row.view}; it has {', '.join(views) or 'none'}."
         )
     order = np.argsort(stored[name].sample_index, kind="stable")
     values = {key: array[order] for key, array in measures_per_query(stored[name]).items()}

@@ -10,12 +10,12 @@ import lightning.pytorch as L
 import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from numpy.typing import NDArray
 from torch import Tensor
 
 from crosswalk.files import write_arrays
 from crosswalk.metrics.reranking import Reranking
-from crosswalk.metrics.retrieval import QueryResults, RetrievalResult, RetrievalScores
+from crosswalk.metrics.retrieval import RetrievalResult, RetrievalScores
+from crosswalk.run.run_folder import RunFolder
 from crosswalk.types import EvaluationData, ImageBatch, TextBatch
 
 
@@ -32,7 +32,7 @@ class RetrievalMetrics(L.Callback):
     A re-ranking is measured in tests only (``<split>/reranked/rank1``): it takes its time, and no
     epoch is chosen by it.
 
-    Per-query results go to ``<folder>/queries/<split>-<tag>.npz`` (`read_queries`): tag "last"
+    Per-query results go to ``<folder>/queries/<split>-<tag>.npz`` (`RunFolder.queries`): tag "last"
     after every validation during training, "best" after one that is better than all before it;
     outside of training the name of the checkpoint, "current" without one.
 
@@ -78,10 +78,6 @@ class RetrievalMetrics(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` returned."""
         self._best = dict(state_dict["best"])
-
-    def queries_folder(self, trainer: L.Trainer) -> Path:
-        """Return the folder of the per-query results."""
-        return self._folder(trainer) / "queries"
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start with empty metrics."""
@@ -138,12 +134,10 @@ class RetrievalMetrics(L.Callback):
             if result.drawn is not None and trainer.is_global_zero:
                 arrays = result.drawn._asdict()
                 arrays["embedding"] = arrays["embedding"].astype(np.float16)
-                write_arrays(
-                    self._folder(trainer) / "diagnostics" / f"embeddings-{tag}.npz", arrays
-                )
+                write_arrays(self._folder(trainer).embeddings_file(tag), arrays)
 
-    def _folder(self, trainer: L.Trainer) -> Path:
-        return Path(self.folder or trainer.default_root_dir)
+    def _folder(self, trainer: L.Trainer) -> RunFolder:
+        return RunFolder(Path(self.folder or trainer.default_root_dir))
 
     def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.results = {}
@@ -215,8 +209,7 @@ class RetrievalMetrics(L.Callback):
 
     def _write(self, trainer: L.Trainer, split: str, tag: str) -> None:
         if trainer.is_global_zero:
-            path = self.queries_folder(trainer) / f"{split}-{tag}.npz"
-            write_queries(path, self.results[split].queries)
+            self._folder(trainer).save_queries(split, tag, self.results[split].queries)
 
 
 def metrics_of(trainer: L.Trainer, split: str) -> RetrievalMetrics | None:
@@ -230,57 +223,3 @@ def metrics_of(trainer: L.Trainer, split: str) -> RetrievalMetrics | None:
 def checkpoint_name(trainer: L.Trainer) -> str:
     """Return the name of the checkpoint under evaluation, "current" for weights in memory."""
     return Path(trainer.ckpt_path).stem if trainer.ckpt_path else "current"
-
-
-def write_queries(path: Path, queries: Mapping[str, QueryResults]) -> None:
-    """Write per-query results whole or not at all, as arrays ``<direction>_<field>``.
-
-    Example:
-        >>> import tempfile
-        >>> import torch
-        >>> from crosswalk.metrics.retrieval import RetrievalScores
-        >>> scores = RetrievalScores(directions=["image_to_image"])
-        >>> one = torch.ones(1, 1)
-        >>> for role in ("query", "gallery"):
-        ...     scores.update(role, {"global": one}, *torch.zeros(3, 1, dtype=torch.int64))
-        >>> path = Path(tempfile.mkdtemp()) / "queries" / "val-last.npz"
-        >>> write_queries(path, scores.compute().queries)
-        >>> np.load(path)["image_to_image_first_hit"]
-        array([1])
-    """
-    arrays: dict[str, NDArray[Any]] = {
-        f"{direction}_{name}": array
-        for direction, results in queries.items()
-        for name, array in results._asdict().items()
-    }
-    write_arrays(path, arrays)
-
-
-def read_queries(path: Path) -> dict[str, QueryResults]:
-    """Return what `write_queries` wrote, by direction.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "test-best.npz"
-        >>> one = np.zeros(1, np.int64)
-        >>> write_queries(path, {"text_to_image": QueryResults(*[one] * 9)})
-        >>> list(read_queries(path))
-        ['text_to_image']
-    """
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing. It is written by every evaluation: run `crosswalk evaluate` on "
-            "the run folder."
-        )
-    with np.load(path, allow_pickle=False) as arrays:
-        marker = "_sample_index"
-        directions = [name.removesuffix(marker) for name in arrays if name.endswith(marker)]
-        return {
-            direction: QueryResults(
-                *(arrays[f"{direction}_{field}"] for field in QueryResults._fields)
-            )
-            for direction in directions
-        }

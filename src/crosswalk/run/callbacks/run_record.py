@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -21,7 +20,7 @@ import lightning.pytorch as L
 import torch
 from filelock import Timeout
 
-from crosswalk.files import lock, write_text
+from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder, rank_and_launch
 
@@ -227,8 +226,7 @@ class RunRecord(L.Callback):
         """Set entries of the record, plain containers only, and write it."""
         self.contents |= entries
         if self.is_first_process:
-            text = json.dumps(self.contents, indent=2, default=str) + "\n"
-            write_text(self.folder.record_file, text)
+            self.folder.save_record(self.contents)
 
     # For Lightning, which installs handlers of its own just before these hooks
 

@@ -26,7 +26,6 @@ from crosswalk.lab.report.ranking_lists import (
 from crosswalk.lab.report.report import diagnostic_sections
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.run.callbacks.ranking_lists import RankedItem, RankingList
-from crosswalk.run.callbacks.retrieval import write_queries
 from crosswalk.run.run_folder import RunFolder
 
 
@@ -142,8 +141,9 @@ def test_ranking_lists_show_every_direction_but_no_single_view(tmp_path: Path) -
     for path in images:
         Image.effect_noise((12, 30), 40).save(path)
     results = make_results([0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
-    write_queries(
-        run.queries / "test-last.npz",
+    run.save_queries(
+        "test",
+        "last",
         {"text_to_image": results, "image_to_text": results, "view/global": results},
     )
     data = SimpleNamespace(
@@ -166,7 +166,7 @@ def test_ranking_lists_show_every_direction_but_no_single_view(tmp_path: Path) -
 def test_ranking_lists_without_data_say_what_is_missing(tmp_path: Path) -> None:
     run = make_run(tmp_path, f"data.root={tmp_path / 'nowhere'}")
     assert "did not reach an evaluation" in ranking_lists_section(run, lambda: None).body
-    write_queries(run.queries / "val-last.npz", {"text_to_image": make_results([0.5])})
+    run.save_queries("val", "last", {"text_to_image": make_results([0.5])})
 
     body = ranking_lists_section(run, lambda: evaluation_data(run)).body
 

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from crosswalk.files import read_arrays
 from crosswalk.metrics.reranking import cross_modal
 from crosswalk.metrics.samples import DrawnSamples
-from crosswalk.run.callbacks.retrieval import RetrievalMetrics, read_queries
+from crosswalk.run.callbacks.retrieval import RetrievalMetrics
+from crosswalk.run.run_folder import RunFolder
 from crosswalk.types import ImageBatch, TextBatch
 
 PERSON_ID = torch.arange(5)
@@ -140,7 +141,7 @@ def test_files_hold_the_last_and_the_best_validation(tmp_path: Path) -> None:
     make_trainer(tmp_path, RetrievalMetrics(), max_epochs=5).fit(Improving(), datamodule=Data())
 
     hits = {
-        tag: (read_queries(tmp_path / f"queries/val-{tag}.npz")["text_to_image"].first_hit == 1)
+        tag: (RunFolder(tmp_path).queries("val", tag)["text_to_image"].first_hit == 1)
         for tag in ("best", "last")
     }
     assert hits["best"].tolist() == [True, True, True, True, False]
@@ -169,7 +170,7 @@ def test_tests_write_one_file_per_split_named_after_the_checkpoint(tmp_path: Pat
 
     names = {path.name for path in (tmp_path / "run" / "queries").iterdir()}
     assert names >= {"val-best.npz", "test-best.npz"}
-    queries = read_queries(tmp_path / "run" / "queries" / "test-best.npz")
+    queries = RunFolder(tmp_path / "run").queries("test", "best")
     assert queries.keys() == {"text_to_image", "image_to_text"}
     assert (queries["text_to_image"].first_hit == 1).tolist() == [True, True, True, False, False]
     assert float(trainer.callback_metrics["test/rank1"]) == pytest.approx(3 / 5)
@@ -237,7 +238,7 @@ def test_the_data_say_what_is_looked_for_in_what_and_by_which_rules(tmp_path: Pa
     assert values["test/map_first_hit_bonus"] == pytest.approx((1 + 1 + 2 * (1 + 1 / 5) / 2) / 4)
     assert values["test/map_trapezoidal"] == pytest.approx((1 + 1 + 2 * (0 + 1 / 5) / 2) / 4)
     assert not any("image_to_text" in name for name in values)
-    assert read_queries(tmp_path / "queries/test-current.npz").keys() == {"image_to_image"}
+    assert RunFolder(tmp_path).queries("test", "current").keys() == {"image_to_image"}
 
 
 def test_without_validation_nothing_is_measured_until_the_test(tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_a_re_ranking_is_measured_in_tests_only(tmp_path: Path) -> None:
 
 def test_missing_results_say_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"val-last\.npz is missing.*crosswalk evaluate"):
-        read_queries(tmp_path / "val-last.npz")
+        RunFolder(tmp_path).queries("val", "last")
 
 
 def test_saved_lists_hold_sample_indices_and_scores(tmp_path: Path) -> None:
@@ -285,6 +286,6 @@ def test_saved_lists_hold_sample_indices_and_scores(tmp_path: Path) -> None:
         Improving(), None, None, Data()
     )
 
-    results = read_queries(tmp_path / "queries" / "val-last.npz")["text_to_image"]
+    results = RunFolder(tmp_path).queries("val", "last")["text_to_image"]
     assert results.top_index.tolist() == [[0, 4], [0, 1], [1, 0], [2, 0], [3, 0]]
     np.testing.assert_array_equal(results.top_score[1:], [[0, 0], [1, 0], [1, 0], [1, 0]])
