@@ -10,7 +10,6 @@ import lightning.pytorch as L
 from crosswalk.diagnostics.figures import Curves, curve_figures, side_by_side
 from crosswalk.pages import Section
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import read_metrics
 
 
 class Diagnostic(L.Callback):
@@ -46,7 +45,7 @@ class LoggedCurves(Diagnostic):
 
     def section(self, folder: RunFolder) -> Section | None:
         """Return a panel for each of ``curves`` of which anything was logged."""
-        figures = curve_figures(read_metrics(folder.metrics_file), self.curves)
+        figures = curve_figures(folder.metrics(), self.curves)
         return Section(self.anchor, self.title, side_by_side(figures)) if figures else None
 
 

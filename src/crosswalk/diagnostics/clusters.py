@@ -26,7 +26,6 @@ from crosswalk.diagnostics.figures import (
 )
 from crosswalk.pages import Section, table_tag
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import read_metrics
 
 MEASURES = {
     "purity": (
@@ -142,7 +141,7 @@ class Clusters(Diagnostic):
 
     def section(self, folder: RunFolder) -> Section | None:
         """Return every measure of the clusters over the epochs, and the latest as a table."""
-        history = read_metrics(folder.metrics_file)
+        history = folder.metrics()
         names = {
             match.group(1): _in_words(match.group(1))
             for line in history

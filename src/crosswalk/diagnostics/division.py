@@ -31,7 +31,6 @@ from crosswalk.files import read_arrays, write_arrays
 from crosswalk.labels.consensus_division import fitted_mixture, min_max_normalised
 from crosswalk.pages import Section, table_tag
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import read_metrics
 
 MOST_BINS = 60
 SETTINGS = ("max_iter", "tol", "reg_covar")
@@ -179,7 +178,7 @@ class Division(Diagnostic):
         if len(records) == 2 and records[0].epoch == records[1].epoch:
             records = records[:1]
         num_pairs = len(records[0].clean) if records else None
-        history = _with_number_kept(read_metrics(folder.metrics_file), num_pairs)
+        history = _with_number_kept(folder.metrics(), num_pairs)
         figures = curve_figures(history, [_kept(num_pairs), QUALITY])
         if not records and not figures:
             return None

@@ -25,7 +25,6 @@ from crosswalk.diagnostics.figures import (
 from crosswalk.files import read_arrays, write_arrays
 from crosswalk.pages import Section
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import read_metrics
 
 RECORD = "labels-last"
 CURVES = (
@@ -162,7 +161,7 @@ class Labels(Diagnostic):
 
     def section(self, folder: RunFolder) -> Section | None:
         """Return labels per image and their quality over the epochs, and the latest numbers."""
-        figures = curve_figures(read_metrics(folder.metrics_file), CURVES)
+        figures = curve_figures(folder.metrics(), CURVES)
         path = record_file(folder.path, RECORD)
         if path.exists():
             record = read_arrays(path)
