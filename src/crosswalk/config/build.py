@@ -75,11 +75,7 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
     trainer = trainer_settings(plain["trainer"])
     method_class: Any = locate(plain["method"]["_target_"], "method")
     needs = needs_of(method_class, plain["method"])
-    data_class = locate(plain["data"]["_target_"], "data")
-    known = {"identities": needs.plans_see_identities}
-    if "identities" not in inspect.signature(data_class).parameters:
-        known = {}
-    data = instantiate(plain["data"], **known)
+    data = instantiate(plain["data"], identities=needs.plans_see_identities)
     sizes = data.spec
     if trains:
         check_data(needs, data, plain["choices"])

@@ -107,3 +107,15 @@ def test_small_overrides_are_of_no_run() -> None:
 )
 def test_targets_of_an_earlier_release_are_known(stored: str, present: str) -> None:
     assert today(stored) == f"crosswalk.{present}"
+
+
+def test_an_option_names_a_folder_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATH_VARIABLE, "")
+    folder = own_folder(tmp_path)
+
+    status = main(["config", "show", "--config-dir", str(folder), "method=rde", "data=station"])
+
+    assert status == 0
+    assert "root: /station" in capsys.readouterr().out

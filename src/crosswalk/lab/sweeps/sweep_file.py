@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from crosswalk.config.constructors import did_you_mean
-from crosswalk.config.search import config_folder
+from crosswalk.config.search import group_folders, group_values
 from crosswalk.lab.sweeps.distributions import read_parameter
 from crosswalk.lab.sweeps.parameters import Choice, Constant, Parameter, Range, Value
 from crosswalk.lab.sweeps.trial_command import TrialCommand, read_command
@@ -104,10 +104,10 @@ def find_sweep_file(name: str) -> Path:
     given = Path(name)
     if given.is_file():
         return given
-    folder = config_folder() / "sweep"
-    if (folder / f"{name}.yaml").is_file():
-        return folder / f"{name}.yaml"
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in group_folders("sweep"):
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = group_values("sweep")
     raise FileNotFoundError(
         f"{name} is neither a file nor a sweep of configs/sweep.{did_you_mean(name, known)} "
         f"There are: {', '.join(known)}."

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosswalk.config.constructors import did_you_mean
-from crosswalk.config.search import group_values
+from crosswalk.config.search import file_beside_configs, group_values
 from crosswalk.lab.claims import Failure
 from crosswalk.lab.estimate import Estimates, total_in_words
 from crosswalk.lab.executor import parse_parameters
 from crosswalk.lab.launch import CodeChanged, run_locally
 from crosswalk.lab.plan import Plan, PlannedRun, make_plan
-from crosswalk.lab.pool import PACKAGE, CodeOnDisk, Pool
+from crosswalk.lab.pool import CodeOnDisk, Pool
 from crosswalk.lab.progress import Board
 from crosswalk.lab.slurm import run_on_slurm
 from crosswalk.lab.tables.collect import Collector
@@ -97,19 +97,8 @@ def parse_seeds(text: str, manifest: Manifest) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def find_table(path: Path) -> Path:
-    """Return the file of a table: the one named, or that of an installed wheel outside a clone.
-
-    Example:
-        >>> find_table(Path("nowhere.yaml")).as_posix()
-        'nowhere.yaml'
-    """
-    installed = PACKAGE / path  # experiments/<method>/<table>.yaml
-    return installed if installed.is_file() and not path.is_file() else path
-
-
 def _manifest(options: Namespace) -> Manifest:
-    manifest = read_manifest(find_table(options.table))
+    manifest = read_manifest(file_beside_configs(options.table))
     if options.data:
         values = group_values("data")
         if options.data not in values:
