@@ -127,8 +127,8 @@ def test_a_package_of_ones_own_is_trained_and_tabulated_without_a_clone(
 
     assert "text → image" in trained
     results = json.loads((folder / "runs/pair_contrast-lines-own/results.json").read_text())
-    (kept,) = (folder / "runs" / "ablations" / "tables").rglob("temperature*.json")
-    rows = json.loads(kept.read_text())
+    (kept,) = (folder / "runs" / "ablations" / "tables").glob("*temperature.json")
+    rows = json.loads(kept.read_text())["runs"]
     ranks = {row["row"]: row["results"]["last"]["test/rank1"] for row in rows}
     assert set(ranks) == {"temperature 0.07", "temperature 0.5"}
     assert ranks["temperature 0.07"] == results["last"]["test/rank1"]
