@@ -136,20 +136,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     overrides: list[str] = []
     if takes_overrides:
         parser.epilog = f"{parser.epilog}{OVERRIDES_HELP}"
-        parser.add_argument(
-            "--config-dir",
-            metavar="DIR",
-            help="a folder of one's own configurations, searched beside the package's",
-        )
         words, overrides = _split(parser, words)
     options, strays = parser.parse_known_args(words)
     if strays:
         takes = "; overrides are written key=value" if takes_overrides else ""
         parser.error(f"not understood: {' '.join(strays)}{takes}")
     options.overrides, options.run = overrides, module.run
-    if takes_overrides and options.config_dir:  # the processes of stages and tables see it, too
-        named = [options.config_dir, os.environ.get("CROSSWALK_CONFIG_PATH")]
-        os.environ["CROSSWALK_CONFIG_PATH"] = os.pathsep.join(filter(None, named))
     return options
 
 
