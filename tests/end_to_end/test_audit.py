@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from crosswalk.cli import main
-from crosswalk.data.readers.noise import noisy_caption_index
+from crosswalk.data.pipeline.noise import noisy_caption_index
 from crosswalk.diagnostics.division import division_file, read_division
 from crosswalk.diagnostics.token_selection import read_token_selection, token_selection_file
 from crosswalk.files import read_arrays

@@ -352,10 +352,6 @@ class ImageToImageData(L.LightningDataModule):
         """Return the file of every gallery image, by `sample_index`."""
         return [record.image_path for record in self._records(_RECORDS_OF[split, "gallery"])]
 
-    def query_person_id(self, split: str) -> Tensor:
-        """Return the identity of every query image, by `sample_index`."""
-        return torch.from_numpy(ids_of(self._records(_RECORDS_OF[split, "query"]))[0])
-
     def transform_batch(self, batch: ImageBatch) -> ImageBatch:
         """Return the batch as methods want it: augmented if it has keys, and normalised."""
         transform = self._normalizing if batch.key is None else self.transform

@@ -44,10 +44,10 @@ from crosswalk.data.pipeline.datasets import (
 )
 from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.loaders import EpochLoader
+from crosswalk.data.pipeline.noise import noisy_caption_index, read_noise_index
 from crosswalk.data.pipeline.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
 from crosswalk.data.pipeline.transforms import AnyBatch, PairTransform
 from crosswalk.data.readers.icfg_pedes import carve_val
-from crosswalk.data.readers.noise import noisy_caption_index, read_noise_index
 from crosswalk.data.readers.records import SPLITS, Record, Splits, count
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.types import DataSpec, PairBatch

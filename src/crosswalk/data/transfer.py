@@ -316,10 +316,6 @@ class SourceTargetData(L.LightningDataModule):
         """Return the file of every gallery image, by `sample_index`."""
         return self.target.evaluation_images(split)
 
-    def query_person_id(self, split: str) -> Tensor:
-        """Return the identity of every query image, by `sample_index`."""
-        return self.target.query_person_id(split)
-
     def transform_batch(
         self, batch: ImageBatch | SourceTargetBatch
     ) -> ImageBatch | SourceTargetBatch:

@@ -483,7 +483,6 @@ def test_queries_and_gallery_keep_the_ids_of_the_file(root: Path) -> None:
         assert batch.key is None
     assert data.evaluation_queries("test") == [r.image_path for r in read(root).query]
     assert data.evaluation_images("test") == [r.image_path for r in read(root).gallery]
-    assert data.query_person_id("test").tolist() == [5, 5, 2]
     assert (data.camera_rule, data.extra_map) == (False, ("trapezoidal",))
 
 

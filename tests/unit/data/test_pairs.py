@@ -17,9 +17,9 @@ from crosswalk.data import pairs as text_to_image
 from crosswalk.data.pairs import TextToImageData
 from crosswalk.data.pipeline import loaders
 from crosswalk.data.pipeline.decoding import BrokenImagesError
+from crosswalk.data.pipeline.noise import noisy_caption_index
 from crosswalk.data.pipeline.plans import ShuffledBatches, identity_plan
 from crosswalk.data.pipeline.transforms import PairTransform
-from crosswalk.data.readers.noise import noisy_caption_index
 from crosswalk.data.readers.records import Record, Splits
 from crosswalk.draws import sample_key
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch

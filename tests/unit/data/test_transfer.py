@@ -399,7 +399,6 @@ def test_evaluation_and_sweeps_are_the_targets(root: Path) -> None:
     assert (query.camera_id.tolist(), gallery.camera_id.tolist()) == ([100], [101])
     assert data.evaluation_queries("test") == [root / "target" / "100.png"]
     assert data.evaluation_images("test") == [root / "target" / "101.png"]
-    assert data.query_person_id("test").tolist() == [3]
     assert (data.directions, data.camera_rule) == (("image_to_image",), True)
     assert data.extra_map == ("first_hit_bonus",)
     assert torch.equal(data.transform_batch(query).image, data.target.transform_batch(query).image)

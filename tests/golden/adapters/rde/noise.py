@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from crosswalk.data.readers.noise import CaptionIndex, noisy_caption_index
+from crosswalk.data.pipeline.noise import CaptionIndex, noisy_caption_index
 from tests.golden.harness import Case, golden
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crosswalk.data.readers.noise import noisy_caption_index
+from crosswalk.data.pipeline.noise import noisy_caption_index
 from crosswalk.data.readers.records import Record
 from crosswalk.diagnostics.division import DivisionRecord, division_file, write_division
 from crosswalk.lab.compare import audit

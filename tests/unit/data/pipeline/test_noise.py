@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.data.readers.noise import noisy_caption_index, read_noise_index, write_noise_index
+from crosswalk.data.pipeline.noise import noisy_caption_index, read_noise_index
 
 CUHK_PEDES, ICFG_PEDES, RSTP_REID = 68_126, 34_674, 37_010
 
@@ -76,15 +76,6 @@ def test_the_index_depends_on_the_seed_and_on_no_earlier_draw() -> None:
 def test_a_rate_that_is_no_share_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match=r"data\.noise_rate="):
         noisy_caption_index(10, rate)
-
-
-def test_a_written_index_is_read_back(tmp_path: Path) -> None:
-    index = noisy_caption_index(30, 0.5)
-
-    write_noise_index(tmp_path / "noise.npy", index)
-
-    assert np.array_equal(read_noise_index(tmp_path / "noise.npy", 30), index)
-    assert [path.name for path in tmp_path.iterdir()] == ["noise.npy"]
 
 
 def test_an_index_of_another_integer_type_is_read(tmp_path: Path) -> None:

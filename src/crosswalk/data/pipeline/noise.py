@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.files import whole
-
 CaptionIndex = NDArray[np.int64]
 
 
@@ -62,7 +60,7 @@ def read_noise_index(path: str | Path, num_pairs: int) -> CaptionIndex:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_noise_index(Path(folder, "noise.npy"), noisy_caption_index(10, 0.5))
+        ...     np.save(Path(folder, "noise.npy"), noisy_caption_index(10, 0.5))
         ...     read_noise_index(Path(folder, "noise.npy"), 10)
         array([0, 1, 4, 3, 6, 5, 9, 7, 8, 2])
     """
@@ -94,17 +92,3 @@ def read_noise_index(path: str | Path, num_pairs: int) -> CaptionIndex:
             f"{num_pairs:,} occurs {int(count[np.argmax(count != 1)])} times. Write a new one."
         )
     return index.astype(np.int64)
-
-
-def write_noise_index(path: str | Path, index: CaptionIndex) -> None:
-    """Store a caption index as a ``.npy`` file, whole or not at all.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_noise_index(Path(folder, "noise.npy"), noisy_caption_index(4, 0.0))
-        ...     np.load(Path(folder, "noise.npy"))
-        array([0, 1, 2, 3])
-    """
-    with whole(Path(path)) as unfinished, unfinished.open("wb") as file:
-        np.save(file, np.asarray(index, dtype="<i8"))
