@@ -94,6 +94,7 @@ def toy_run(kind: str, folder: Path, *more: str) -> tuple[dict[str, Any], Path]:
     else:
         config = composed(small_pair_overrides("cmmt", tiny_pairs(folder), *overrides))
     config["optim"]["rules"] = []  # for parts of an encoder
+    config["diagnostics"] = [{"_target_": "crosswalk.diagnostics.clusters.Clusters"}]
     config["method"] = {"_target_": "tests.ddp.test_plan_labels.Labelling"}
     return config, folder / "cache"
 
