@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from crosswalk.synthetic.looks import look_named
+from crosswalk.synthetic.looks import Look, look_named
 from crosswalk.synthetic.randomness import draw, keyed_generator, pick
 
 CANVAS = (150, 360)
@@ -34,12 +34,7 @@ class Camera:
         noise: Standard deviation of the grain, in grey levels.
         quality: JPEG quality.
         height: Typical height of a crop in pixels.
-        height_limits: Least and largest height of a crop in pixels.
-        crop_size: Width and height of every crop, or None where they vary.
-        light: Range of the factor that the light of the moment puts on the exposure.
-        light_cast: Largest deviation of a channel's gain in the light of the moment.
-        box_error: Largest shares of the picture that a detector's box cuts off at either side, at
-            the top and at the bottom.
+        look: What all cameras of the place have in common.
     """
 
     key: tuple[int, str, str, int]
@@ -52,11 +47,7 @@ class Camera:
     noise: float
     quality: int
     height: int
-    height_limits: tuple[int, int]
-    crop_size: tuple[int, int] | None
-    light: tuple[float, float]
-    light_cast: float
-    box_error: tuple[float, float, float]
+    look: Look = field(compare=False)
 
 
 @lru_cache(maxsize=256)
@@ -92,11 +83,7 @@ def camera_of(look_name: str, *, seed: int, source: str, camera: int) -> Camera:
         noise=rng.uniform(*look.noise),
         quality=int(rng.integers(*look.quality)),
         height=int(rng.integers(*look.height)),
-        height_limits=look.height_limits,
-        crop_size=look.crop_size,
-        light=look.light,
-        light_cast=look.light_cast,
-        box_error=look.box_error,
+        look=look,
     )
 
 
@@ -143,22 +130,15 @@ def photograph(
         >>> photograph(Image.new("RGB", CANVAS), camera, keyed_generator(3))[:2].hex()
         'ffd8'
     """
-    least, most = camera.height_limits
+    least, most = camera.look.height_limits
     height = int(min(most, max(least, camera.height * rng.uniform(0.8, 1.2))))
     width = int(min(0.4 * most, max(0.375 * least, height / rng.uniform(2.25, 2.95))))
-    if camera.crop_size is not None:
-        width, height = camera.crop_size
+    width, height = camera.look.crop_size or (width, height)
     # the detector's box: off by some per cent on every side
-    aside, above, below = camera.box_error
-    left, top, right, bottom = rng.uniform((0, 0, 0, 0), (aside, above, aside, below))
-    if framing is not None:
-        left, top, right, bottom = framing
-    box = (
-        left * CANVAS[0],
-        top * CANVAS[1],
-        (1 - right) * CANVAS[0],
-        (1 - bottom) * CANVAS[1],
-    )
+    aside, above, below = camera.look.box_error
+    errors = rng.uniform((0, 0, 0, 0), (aside, above, aside, below))
+    left, top, right, bottom = errors if framing is None else framing
+    box = (left * CANVAS[0], top * CANVAS[1], (1 - right) * CANVAS[0], (1 - bottom) * CANVAS[1])
     share = camera.sharpness * rng.uniform(0.75, 1.0)
     small = (max(24, int(width * share)), max(60, int(height * share)))
     resolved = picture.resize(small, Image.Resampling.BOX, box=box)
@@ -172,8 +152,10 @@ def photograph(
 
 def _tone_curve(camera: Camera, rng: np.random.Generator) -> list[int]:
     """Return the table of 3 x 256 levels of the camera in the light of the moment."""
-    exposure = camera.exposure * rng.uniform(*camera.light)
-    gains = np.array(camera.gains) * (1 + rng.uniform(-camera.light_cast, camera.light_cast, 3))
+    exposure = camera.exposure * rng.uniform(*camera.look.light)
+    gains = np.array(camera.gains) * (
+        1 + rng.uniform(-camera.look.light_cast, camera.look.light_cast, 3)
+    )
     level = np.linspace(0, 1, 256) ** camera.gamma
     level = 0.5 + (level - 0.5) * camera.contrast * rng.uniform(0.9, 1.1)
     table = np.outer(gains * exposure, level) * 255 + rng.uniform(-4, 8)

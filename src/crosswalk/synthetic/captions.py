@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from crosswalk.synthetic.people import Item, Person, attribute_values
 from crosswalk.synthetic.pose import Shot, view_of, visible_items
 from crosswalk.synthetic.randomness import draw, pick
+from crosswalk.synthetic.tables import table
 
 WRONG_SHARE = 0.04
 """Share of mentions of attributes that are wrong."""
@@ -24,79 +26,9 @@ WORD_LIMITS = (10, 40)
 
 Words = Mapping[str, Mapping[str, float]]
 
-_COLOUR_WORDS: Words = {
-    "black": {"black": 8, "dark": 0.8},
-    "white": {"white": 8, "light-coloured": 0.5, "cream-coloured": 0.3},
-    "grey": {"grey": 5, "gray": 3, "light grey": 0.5, "dark grey": 0.5},
-    "red": {"red": 7, "bright red": 1, "bright": 0.2},
-    "maroon": {"maroon": 2, "dark red": 3, "burgundy": 1.5, "wine-coloured": 0.4, "red": 0.8},
-    "pink": {"pink": 6, "light pink": 1.5, "rose-coloured": 0.3},
-    "orange": {"orange": 7, "bright orange": 1, "bright": 0.2},
-    "yellow": {"yellow": 7, "bright yellow": 1, "bright": 0.2},
-    "green": {"green": 7, "dark green": 0.6},
-    "olive": {"olive": 2, "olive green": 2, "army green": 1, "dark green": 1, "green": 1},
-    "blue": {"blue": 7, "royal blue": 0.8, "bright blue": 0.8},
-    "navy": {"navy": 2, "navy blue": 2, "dark blue": 4, "dark": 0.5, "blue": 0.8},
-    "light blue": {"light blue": 5, "pale blue": 1, "sky blue": 1, "baby blue": 0.5, "blue": 0.8},
-    "purple": {"purple": 6, "violet": 1},
-    "brown": {"brown": 7, "dark brown": 1, "dark": 0.3},
-    "beige": {"beige": 3, "tan": 3, "khaki": 2, "cream-coloured": 0.5, "light-coloured": 0.4},
-}
-_UPPER_WORDS: Words = {
-    "t-shirt": {"t-shirt": 5, "tee shirt": 1, "shirt": 2, "top": 0.6},
-    "shirt": {"shirt": 4, "button-up shirt": 1.5, "collared shirt": 1, "top": 0.3},
-    "polo": {"polo shirt": 4, "collared shirt": 1, "shirt": 1.5},
-    "blouse": {"blouse": 4, "shirt": 1.5, "top": 1},
-    "sweater": {"sweater": 4, "pullover": 1, "jumper": 1, "sweatshirt": 1, "top": 0.4},
-    "hoodie": {"hoodie": 4, "hooded sweatshirt": 1.5, "sweatshirt": 1},
-    "jacket": {"jacket": 6, "zip-up jacket": 1, "windbreaker": 0.8, "coat": 0.6},
-    "coat": {"coat": 4, "overcoat": 1, "trench coat": 1, "jacket": 0.4},
-    "suit": {"suit jacket": 3, "blazer": 2.5, "jacket": 0.6},
-    "cardigan": {"cardigan": 4, "sweater": 1},
-    "tank top": {"tank top": 4, "sleeveless top": 2, "top": 0.6},
-    "dress": {"dress": 6},
-}
-_LOWER_WORDS: Words = {
-    "trousers": {"trousers": 3, "pants": 4, "slacks": 1.5},
-    "jeans": {"jeans": 6, "denim pants": 0.8, "pants": 1.2},
-    "sweatpants": {"sweatpants": 3, "track pants": 2, "jogging pants": 1, "pants": 1},
-    "leggings": {"leggings": 4, "tight pants": 1.5, "pants": 0.8},
-    "capris": {"capri pants": 3, "cropped pants": 2, "three-quarter pants": 1},
-    "shorts": {"shorts": 6, "short pants": 0.8},
-    "skirt": {"skirt": 6},
-}
-_SHOE_WORDS: Words = {
-    "sneakers": {"sneakers": 3, "trainers": 0.8, "tennis shoes": 1, "sports shoes": 1, "shoes": 3},
-    "leather shoes": {"dress shoes": 2, "leather shoes": 1.5, "loafers": 0.8, "shoes": 3},
-    "boots": {"boots": 5, "shoes": 0.7},
-    "sandals": {"sandals": 4, "flip-flops": 1},
-    "flats": {"flats": 2, "flat shoes": 1.5, "shoes": 3},
-    "heels": {"heels": 2, "high heels": 2, "high-heeled shoes": 1, "shoes": 1},
-}
-_BAG_WORDS: Words = {
-    "backpack": {"backpack": 6, "rucksack": 0.8, "book bag": 0.8, "bag": 1},
-    "crossbody bag": {"crossbody bag": 1.5, "messenger bag": 2, "satchel": 0.8, "bag": 1.5},
-    "shoulder bag": {"shoulder bag": 3, "purse": 1.2, "bag": 1.5},
-    "handbag": {"handbag": 3, "purse": 2, "bag": 1.2},
-    "suitcase": {"suitcase": 4, "rolling suitcase": 1.5, "trolley bag": 0.6},
-}
-_PATTERN_WORDS: Words = {
-    "striped": {"striped": 5, "horizontally striped": 1},
-    "vertical": {"vertically striped": 2, "pinstriped": 1, "striped": 2},
-    "plaid": {"plaid": 3, "checkered": 2, "checked": 1.5},
-    "dotted": {"polka-dot": 2, "dotted": 2, "spotted": 1},
-    "block": {"two-tone": 2, "two-coloured": 1},
-}
-_HEADWEAR_WORDS: Words = {
-    "cap": {"cap": 4, "baseball cap": 2, "hat": 0.8},
-    "hat": {"hat": 4, "brimmed hat": 1.5},
-    "beanie": {"beanie": 3, "knitted hat": 1.5, "hat": 0.8},
-}
-_NOUNS = {
-    "male": {"man": 6, "male": 1, "guy": 1, "gentleman": 0.6, "person": 1.2, "pedestrian": 0.7},
-    "female": {"woman": 6, "lady": 2, "female": 1, "person": 1.2, "pedestrian": 0.7},
-}
-_YOUNG_NOUNS = {"male": {"boy": 1.0}, "female": {"girl": 2.0}}
+_TABLES: dict[str, Any] = table("captions")
+_WORDS: Mapping[str, Words] = _TABLES["words"]
+_NOUNS: Words = _TABLES["nouns"]
 _NEUTRAL = ("person", "pedestrian")
 
 
@@ -186,14 +118,14 @@ class _Writer:
         return word
 
     def colour(self, item: str) -> str:
-        return self.name(f"{item}.colour", _COLOUR_WORDS)
+        return self.name(f"{item}.colour", _WORDS["colour"])
 
     def subject(self) -> str:
         self.phrase = "subject"
         person, rng = self.person, self.rng
         nouns = _NOUNS
         if person.age == "young":
-            nouns = {sex: {**_NOUNS[sex], **_YOUNG_NOUNS[sex]} for sex in _NOUNS}
+            nouns = {sex: {**_NOUNS[sex], **_TABLES["young_nouns"][sex]} for sex in _NOUNS}
         value = self.values["sex"]
         if self.chance(WRONG_SHARE / 2):
             value = "female" if value == "male" else "male"
@@ -211,11 +143,9 @@ class _Writer:
                 Mention("stature", stature, frozenset({stature})),
             ]
         if self.chance(0.16) and person.build != "average":
-            build: Words = {"slim": {"slim": 2, "thin": 1}, "heavy": {"heavy-set": 1, "stocky": 1}}
-            adjectives.append(self.name("build", build))
+            adjectives.append(self.name("build", _WORDS["build"]))
         if self.chance(0.3) and noun not in ("boy", "girl", "guy") and person.age != "adult":
-            age = {"young": {"young": 1}, "old": {"older": 1, "elderly": 1}}
-            adjectives.append(self.name("age", age))
+            adjectives.append(self.name("age", _WORDS["age"]))
         return " ".join([*adjectives, noun])
 
     def upper(self) -> str:
@@ -223,7 +153,7 @@ class _Writer:
         person = self.person
         if person.outer.kind != "none":
             self.phrase = "outer"
-            outer = f"{self.colour('outer')} {self.name('outer.kind', _UPPER_WORDS)}"
+            outer = f"{self.colour('outer')} {self.name('outer.kind', _WORDS['upper'])}"
             if "upper" not in self.seen or self.chance(0.15):
                 return _a(outer)
             self.phrase = "upper"
@@ -246,19 +176,20 @@ class _Writer:
         return text
 
     def _garment(self, field: str, item: Item) -> str:
-        kinds = _UPPER_WORDS if field == "upper" else _LOWER_WORDS
-        kind = ("upper.kind", kinds) if field == "upper" else ("lower.kind", kinds)
+        kind = (f"{field}.kind", _WORDS[field])
         colour = self.colour(field)
         weaves = ("striped", "vertical", "plaid", "dotted")
         if item.pattern in weaves and self.chance(0.85):
-            pattern = self.name(f"{field}.pattern", {w: _PATTERN_WORDS[w] for w in weaves})
+            pattern = self.name(
+                f"{field}.pattern", {weave: _WORDS["pattern"][weave] for weave in weaves}
+            )
             word = self.name(*kind)
             if self.chance(0.7):
-                accent = self.name(f"{field}.accent", _COLOUR_WORDS)
+                accent = self.name(f"{field}.accent", _WORDS["colour"])
                 return f"{colour} and {accent} {pattern} {word}"
             return pick(self.rng, [f"{colour} {pattern} {word}", f"{pattern} {colour} {word}"])
         if item.pattern == "block" and field == "upper" and self.chance(0.75):
-            accent = self.name("upper.accent", _COLOUR_WORDS)
+            accent = self.name("upper.accent", _WORDS["colour"])
             return f"{colour} and {accent} {self.name(*kind)}"
         return f"{colour} {self.name(*kind)}"
 
@@ -266,7 +197,7 @@ class _Writer:
         means = frozenset({"logo"})
         word = pick(self.rng, ["a {} print", "a {} logo", "a {} picture"])
         where = pick(self.rng, ["on the front", "on the chest", "on it"])
-        accent = self.name("upper.accent", _COLOUR_WORDS)
+        accent = self.name("upper.accent", _WORDS["colour"])
         self.said["upper"].append(Mention("upper.pattern", word.format("").split()[-1], means))
         return _a(f"{word.format(accent)[2:]}") + f" {where}"
 
@@ -277,19 +208,14 @@ class _Writer:
         if lower.kind == "skirt":
             kind_wrong = self.said["lower"][-1].means != frozenset({"skirt"})
             if not kind_wrong and self.chance(0.5):
-                words: Words = {
-                    "short": {"short": 2, "mini": 1},
-                    "knee": {"knee-length": 2},
-                    "long": {"long": 2},
-                }
-                text = f"{self.name('lower.extent', words)} {text}"
+                text = f"{self.name('lower.extent', _WORDS['skirt'])} {text}"
         if "skirt" in text:
             return _a(text)
         return f"a pair of {text}" if self.chance(0.18) else text
 
     def shoes(self) -> str:
         self.phrase = "shoes"
-        text = f"{self.colour('shoes')} {self.name('shoes.kind', _SHOE_WORDS)}"
+        text = f"{self.colour('shoes')} {self.name('shoes.kind', _WORDS['shoes'])}"
         bare = self.person.lower.kind in ("none", "shorts", "skirt")
         if self.person.socks.kind != "none" and bare and self.chance(0.4):
             text += f" with {self.colour('socks')} socks"
@@ -298,21 +224,9 @@ class _Writer:
     def hair(self) -> str:
         self.phrase = "hair"
         kind = self.values["hair.kind"]
-        lengths: Words = {
-            "short": {"short": 1},
-            "medium": {"shoulder-length": 1, "medium-length": 1},
-            "long": {"long": 1},
-        }
-        colours: Words = {
-            "black": {"black": 4, "dark": 2},
-            "brown": {"brown": 4, "dark": 0.6},
-            "blond": {"blond": 2, "blonde": 2, "light-coloured": 0.4},
-            "grey": {"grey": 2, "gray": 1},
-            "red": {"red": 2, "reddish": 1},
-        }
         if kind == "bald":
-            return f"a {self.name('hair.kind', {'bald': {'bald': 1, 'shaved': 1}})} head"
-        colour = self.name("hair.colour", colours)
+            return f"a {self.name('hair.kind', _WORDS['no hair'])} head"
+        colour = self.name("hair.colour", _WORDS["hair colour"])
         if kind in ("ponytail", "bun"):
             self.said["hair"].append(Mention("hair.kind", kind, frozenset({kind})))
             return pick(
@@ -322,11 +236,11 @@ class _Writer:
             )
         if self.chance(0.2):
             return f"{colour} hair"
-        return f"{self.name('hair.kind', lengths)} {colour} hair"
+        return f"{self.name('hair.kind', _WORDS['hair length'])} {colour} hair"
 
     def bag(self) -> str:
         self.phrase = "bag"
-        colour, word = self.colour("bag"), self.name("bag.kind", _BAG_WORDS)
+        colour, word = self.colour("bag"), self.name("bag.kind", _WORDS["bag"])
         return _a(f"{colour} {word}")
 
     def _where(self) -> str:
@@ -349,15 +263,11 @@ class _Writer:
         if "headwear" in seen and self.chance(0.8):
             self.phrase = "worn headwear"
             extras.append(
-                _a(f"{self.colour('headwear')} {self.name('headwear.kind', _HEADWEAR_WORDS)}")
+                _a(f"{self.colour('headwear')} {self.name('headwear.kind', _WORDS['headwear'])}")
             )
         if "glasses" in seen and self.chance(0.45):
             self.phrase = "worn glasses"
-            words: Words = {
-                "glasses": {"glasses": 3, "eyeglasses": 1},
-                "sunglasses": {"sunglasses": 3},
-            }
-            extras.append(self.name("glasses.kind", words))
+            extras.append(self.name("glasses.kind", _WORDS["glasses"]))
         if "scarf" in seen and self.chance(0.6):
             self.phrase = "worn scarf"
             extras.append(_a(f"{self.colour('scarf')} scarf"))
@@ -368,13 +278,8 @@ class _Writer:
         held = []
         if "carried" in self.seen and self.chance(0.65):
             self.phrase = "held carried"
-            things: Words = {
-                "shopping bag": {"shopping bag": 3, "plastic bag": 1},
-                "box": {"box": 3, "cardboard box": 0.4},
-                "folder": {"folder": 2, "book": 1},
-                "bottle": {"bottle": 3},
-            }
-            held.append(_a(f"{self.colour('carried')} {self.name('carried.kind', things)}"))
+            thing = f"{self.colour('carried')} {self.name('carried.kind', _WORDS['carried'])}"
+            held.append(_a(thing))
         if "umbrella" in self.seen and self.chance(0.9):
             self.phrase = "held umbrella"
             held.append(_a(f"{self.colour('umbrella')} umbrella"))
@@ -421,11 +326,11 @@ class _Writer:
             slots["H"] = self.hair()
         if "bag" in self.seen and self.chance(self._bag_chance()):
             slots["B"] = self.bag()
-        wears = _DRESS_FORMS if "L" not in slots else _FORMS
-        fitting = [form for form in wears if form.needs <= slots.keys()]
+        forms = _TABLES["forms" if "L" in slots else "dress_forms"]
+        fitting = [form for form in forms if _slots(form) <= slots.keys()]
         # forms that use much of what is there are preferred: others would drop it
-        form = draw(self.rng, {f.text: 1.0 + 2.0 * len(f.needs & _OPTIONAL) for f in fitting})
-        used = _needs(form)
+        form = draw(self.rng, {f: 1.0 + 2.0 * len(_slots(f) & set("FHB")) for f in fitting})
+        used = _slots(form)
         sentences = [form.format(**slots)]
         for slot, maker in (("H", self._hair_sentence), ("B", self._bag_sentence)):
             if slot in slots and slot not in used and self.chance(0.75):
@@ -482,74 +387,9 @@ class _Writer:
         return pick(self.rng, forms).format(**slots)
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """A form of a caption's main sentence, and the phrases it has room for."""
-
-    text: str
-    needs: frozenset[str]
-
-
-_OPTIONAL = frozenset("FHB")
-
-
-def _needs(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"{([A-Z])}", text))
-
-
-_FORMS = [
-    _Form(text, _needs(text))
-    for text in (
-        "{s} is wearing {U} and {L}.",
-        "{s} is wearing {U}, {L} and {F}.",
-        "{s} wears {U} with {L} and {F}.",
-        "{s} with {H} is wearing {U} and {L}.",
-        "{s} with {H} is wearing {U}, {L} and {F}.",
-        "{s} is {A} in {U}, {L} and {F}.",
-        "{s} is {A} in {U} and {L}.",
-        "dressed in {U} and {L}, {s} is {A}.",
-        "{s} has {H} and wears {U}, {L} and {F}.",
-        "{s} is carrying {B} and is dressed in {U} and {L}.",
-        "{s}, who has {H}, has on {U} and {L}.",
-        "wearing {U}, {L} and {F}, {s} is {A}.",
-        "{s} {A} is dressed in {U} and {L}.",
-        "this is {a_s} in {U} and {L}, with {F} on {his} feet.",
-        "{s} with {B} is wearing {U}, {L} and {F}.",
-        "there is {a_s} with {H} wearing {U} and {L}.",
-        "{s} is {A}. {he} is wearing {U}, {L} and {F}.",
-        "{s} is {A}, wearing {U} and {L}.",
-        "{s} has {U} on, together with {L} and {F}.",
-        "with {H}, {s} is {A} in {U} and {L}.",
-        "{s} carries {B} and wears {U}, {L} and {F}.",
-        "{s} is clothed in {U} and {L}, and is carrying {B}.",
-        "{s} has on {F}, {L} and {U}.",
-        "{s} wore {U}, {L} and {F} while {A}.",
-        "on top {s} is wearing {U}, and below that {L}.",
-        "{s} {A} has {H}, {U}, {L} and {F}.",
-        "the picture shows {a_s} {A}, in {U} and {L}.",
-        "{a_s} in {U} and {L} is {A} with {B}.",
-        "{s} has {H} and is {A}. {he} has on {U} and {L}.",
-        "{s} is dressed in {U} that goes with {L} and {F}.",
-        "the outfit of {s} is {U}, {L} and {F}.",
-    )
-]
-_DRESS_FORMS = [
-    _Form(text, _needs(text))
-    for text in (
-        "{s} is wearing {U}.",
-        "{s} is wearing {U} and {F}.",
-        "{s} with {H} is wearing {U}.",
-        "{s} with {H} is dressed in {U} and {F}.",
-        "{s} is {A} in {U}.",
-        "{s} is {A} in {U} and {F}.",
-        "dressed in {U}, {s} is {A}.",
-        "{s} carries {B} and wears {U} with {F}.",
-        "there is {a_s} with {H} wearing {U}.",
-        "this is {a_s} in {U}, with {F} on {his} feet.",
-        "{s} is {A}. {he} is wearing {U} and {F}.",
-        "the picture shows {a_s} {A}, in {U}.",
-    )
-]
+def _slots(form: str) -> frozenset[str]:
+    """Return the phrases that a form of the main sentence has room for."""
+    return frozenset(re.findall(r"{([A-Z])}", form))
 
 
 def _a(phrase: str) -> str:

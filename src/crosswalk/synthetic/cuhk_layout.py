@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from crosswalk.synthetic.set_folder import write_record
 
 FOLDER = "CUHK-PEDES"
 INDEX_NAME = "reid_raw.json"
@@ -109,21 +107,3 @@ def split_counts(entries: Sequence[Entry]) -> dict[str, dict[str, int]]:
             "captions": sum(len(entry.captions) for entry in own),
         }
     return counts
-
-
-def write_counts(folder: Path, settings: Mapping[str, str | int], entries: Sequence[Entry]) -> None:
-    """Write ``expected_counts.json`` with the counts of the entries.
-
-    Args:
-        folder: The folder that also holds ``imgs``.
-        settings: What the set is a function of.
-        entries: All entries.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as name:
-        ...     write_counts(Path(name), {"seed": 3}, [])
-        ...     json.loads((Path(name) / "expected_counts.json").read_text())["seed"]
-        3
-    """
-    write_record(folder, settings, split_counts(entries))

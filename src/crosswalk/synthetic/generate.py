@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +10,20 @@ from crosswalk.synthetic.cuhk_layout import (
     FOLDER,
     Entry,
     image_path,
-    write_counts,
+    split_counts,
     write_index,
 )
-from crosswalk.synthetic.images import recorded_counts, synthesize_images
+from crosswalk.synthetic.image_layouts import IMAGE_LAYOUTS
+from crosswalk.synthetic.images import synthesize_images
 from crosswalk.synthetic.looks import LOOKS, look_named
 from crosswalk.synthetic.people import person_of
 from crosswalk.synthetic.randomness import keyed_generator
-from crosswalk.synthetic.set_folder import COUNTS_NAME, written_folder
+from crosswalk.synthetic.set_folder import (
+    check_settings,
+    recorded_counts,
+    write_record,
+    written_folder,
+)
 from crosswalk.synthetic.shots import shots_of, take_picture
 from crosswalk.synthetic.workers import carried_out
 
@@ -111,12 +116,7 @@ def synthesize_pairs(
             ...
         ValueError: size is 'huge'. Set it to one of tiny, toy, small, full.
     """
-    if size not in SIZES:
-        raise ValueError(f"size is {size!r}. Set it to one of {', '.join(SIZES)}.")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}. Set it to a whole number that is not negative.")
-    if domain not in LOOKS:
-        raise ValueError(f"domain is {domain!r}. Set it to one of {', '.join(LOOKS)}.")
+    check_settings({"size": (size, SIZES), "domain": (domain, LOOKS)}, seed)
     folder = Path(folder).resolve()
     settings: dict[str, str | int] = {
         "dataset": "synthetic-pairs",
@@ -143,7 +143,7 @@ def synthesize_pairs(
                 for entry in group
             ]
             write_index(inner, entries)
-            write_counts(inner, settings, entries)
+            write_record(inner, settings, split_counts(entries))
     return folder
 
 
@@ -175,7 +175,7 @@ def run_synthesize(
     if kind == "images":
         layout = layout or "market1501"
         root = synthesize_images(folder, layout=layout, size=size, seed=seed)
-        counts = recorded_counts(root, layout)
+        inner = root / IMAGE_LAYOUTS[layout].folder
     elif kind != "pairs":
         raise ValueError(f"kind is {kind!r}. Set it to 'pairs' (images with captions) or 'images'.")
     elif layout not in (None, "cuhk_pedes"):
@@ -183,9 +183,8 @@ def run_synthesize(
     else:
         layout = "cuhk_pedes"
         root = synthesize_pairs(folder, size=size, seed=seed)
-        record = (root / FOLDER / COUNTS_NAME).read_text(encoding="utf-8")
-        counts = json.loads(record)["splits"]
-    for split, count in counts.items():
+        inner = root / FOLDER
+    for split, count in recorded_counts(inner).items():
         captions = f", {count['captions']:,} captions" if "captions" in count else ""
         identities = f"{count['person_ids']:,} identities"
         print(f"{split:>7}: {identities}, {count['images']:,} images{captions}")

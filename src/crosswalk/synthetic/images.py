@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crosswalk.synthetic.duke_layout import DUKEMTMC
+from crosswalk.synthetic.image_layouts import IMAGE_LAYOUTS
 from crosswalk.synthetic.looks import look_named
-from crosswalk.synthetic.market_layout import MARKET1501
-from crosswalk.synthetic.msmt17_layout import MSMT17
 from crosswalk.synthetic.people import person_of
-from crosswalk.synthetic.set_folder import COUNTS_NAME, write_record, written_folder
+from crosswalk.synthetic.set_folder import check_settings, write_record, written_folder
 from crosswalk.synthetic.sightings import Sighting, by_person, plan_of
 from crosswalk.synthetic.tracklets import frame_of
 from crosswalk.synthetic.workers import carried_out
 
 IMAGE_GENERATOR_VERSION = 2
 """Raised whenever the same seed makes other images or names than before."""
-
-IMAGE_LAYOUTS = {layout.dataset: layout for layout in (MARKET1501, DUKEMTMC, MSMT17)}
-"""Layouts by the name of their data configuration."""
 
 _IMAGES_PER_TASK = 100
 
@@ -78,13 +72,9 @@ def synthesize_images(
             ...
         ValueError: layout is 'market'. Set it to one of market1501, dukemtmc, msmt17.
     """
-    if layout not in IMAGE_LAYOUTS:
-        raise ValueError(f"layout is {layout!r}. Set it to one of {', '.join(IMAGE_LAYOUTS)}.")
+    check_settings({"layout": (layout, IMAGE_LAYOUTS)}, seed)
     files = IMAGE_LAYOUTS[layout]
-    if size not in files.sizes:
-        raise ValueError(f"size is {size!r}. Set it to one of {', '.join(files.sizes)}.")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}. Set it to a whole number that is not negative.")
+    check_settings({"size": (size, files.sizes)}, seed)
     folder = Path(folder).resolve()
     settings: dict[str, str | int] = {
         "dataset": "synthetic-images",
@@ -111,34 +101,11 @@ def synthesize_images(
                 num_workers=num_workers,
                 progress=progress,
             )
-            files.write_lists(inner, plan, paths)
+            if files.write_lists is not None:
+                files.write_lists(inner, plan, paths)
             junk = sum(sighting.role == "junk" for sighting in plan)
             write_record(inner, settings | {"junk": junk}, split_counts(plan))
     return folder
-
-
-def recorded_counts(folder: Path, layout: str) -> dict[str, dict[str, int]]:
-    """Return how many identities and images each split of a complete synthetic image set has.
-
-    Args:
-        folder: Root of the data set.
-        layout: Its layout.
-
-    Returns:
-        Counts by split, see `split_counts`.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as name:
-        ...     inner = Path(name) / "MSMT17_V1"
-        ...     inner.mkdir()
-        ...     write_record(inner, {}, {"train": {"images": 7}})
-        ...     recorded_counts(Path(name), "msmt17")
-        {'train': {'images': 7}}
-    """
-    record = folder / IMAGE_LAYOUTS[layout].folder / COUNTS_NAME
-    counts: dict[str, dict[str, int]] = json.loads(record.read_text(encoding="utf-8"))["splits"]
-    return counts
 
 
 def split_counts(plan: Sequence[Sighting]) -> dict[str, dict[str, int]]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from crosswalk.synthetic.tables import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,89 +87,18 @@ class Look:
     box_error: tuple[float, float, float] = (0.16, 0.06, 0.05)
 
 
-LOOKS: dict[str, Look] = {
-    "city": Look("city"),
-    "campus": Look(
-        "campus",
-        warmth=0.7,
-        colour_weights={"blue": 1.8, "light blue": 1.6, "orange": 1.6, "black": 0.7, "green": 1.4},
-        bag_rate=0.66,
-        headwear_rate=0.26,
-        exposure=(0.8, 1.2),
-        cast=0.06,
-        sharpness=(0.45, 1.0),
-        places={"street": 1.0, "grass": 4.0, "wall": 1.5, "plaza": 3.0},
-    ),
-}
-"""Looks by name. `city` is the default; `campus` is meant for pre-training: other people, other
-cameras, other fashion."""
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
 
-IMAGE_LOOKS: dict[str, Look] = {
-    # a campus in summer: small hazy pictures, loose boxes, light clothes, short sleeves
-    "summer": Look(
-        "summer",
-        warmth=0.95,
-        colour_weights={"white": 1.6, "pink": 1.5, "light blue": 1.4, "yellow": 1.3, "black": 0.7},
-        bag_rate=0.62,
-        headwear_rate=0.12,
-        cameras={"site": 6},
-        exposure=(0.78, 1.06),
-        cast=0.1,
-        sharpness=(0.35, 0.75),
-        places={"street": 2.0, "grass": 4.0, "wall": 0.7, "plaza": 2.5},
-        tint=(1.1, 1.0, 0.86),
-        gamma=(0.8, 1.15),
-        contrast=(0.75, 0.95),
-        noise=(1.0, 6.0),
-        quality=(70, 95),
-        crop_size=(64, 128),
-        figure=(0.66, 0.88),
-        offset=0.1,
-        box_error=(0.2, 0.1, 0.08),
-    ),
-    # a town in winter: dim, bluish, coats and bags, people hidden by one another
-    "winter": Look(
-        "winter",
-        warmth=0.12,
-        colour_weights={"black": 2.0, "grey": 1.7, "navy": 1.7, "white": 0.6, "pink": 0.5},
-        bag_rate=0.74,
-        headwear_rate=0.34,
-        cameras={"site": 8},
-        exposure=(0.58, 0.92),
-        cast=0.1,
-        sharpness=(0.35, 0.9),
-        places={"street": 4.0, "grass": 0.4, "wall": 3.0, "plaza": 2.0},
-        tint=(0.93, 1.0, 1.1),
-        gamma=(0.9, 1.25),
-        contrast=(0.75, 1.0),
-        noise=(2.0, 8.0),
-        quality=(70, 95),
-        height=(130, 340),
-        height_limits=(110, 400),
-        occluders={"none": 0.7, "low": 0.1, "pole": 0.06, "passer-by": 0.14},
-    ),
-    # halls and streets from morning to evening: all kinds of light
-    "terminal": Look(
-        "terminal",
-        warmth=0.5,
-        colour_weights={"red": 1.3, "olive": 1.5, "brown": 1.4, "maroon": 1.4},
-        bag_rate=0.66,
-        headwear_rate=0.2,
-        cameras={"site": 15},
-        exposure=(0.75, 1.05),
-        cast=0.05,
-        sharpness=(0.5, 1.0),
-        places={"street": 2.0, "grass": 0.8, "wall": 1.2, "plaza": 1.0, "indoor": 4.5},
-        tint=(0.98, 1.04, 0.98),
-        gamma=(0.9, 1.15),
-        contrast=(0.85, 1.1),
-        noise=(1.0, 8.0),
-        height=(140, 360),
-        height_limits=(110, 400),
-        light=(0.82, 1.15),
-        light_cast=0.03,
-    ),
-}
+
+def _looks(kind: str) -> dict[str, Look]:
+    return {name: Look(name, **_settings(given)) for name, given in table("looks")[kind].items()}
+
+
+LOOKS = _looks("pairs")
+"""Looks by name. `city` is the default."""
+
+IMAGE_LOOKS = _looks("images")
 """Looks of the image sets, which have one place with numbered cameras each."""
 
 

@@ -4,105 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
 from crosswalk.synthetic.looks import Look
 from crosswalk.synthetic.randomness import draw, keyed_generator, pick
+from crosswalk.synthetic.tables import table
 
 Rgb = tuple[int, int, int]
 
-COLOURS: dict[str, Rgb] = {
-    "black": (26, 26, 30),
-    "white": (238, 238, 234),
-    "grey": (130, 132, 134),
-    "red": (196, 32, 38),
-    "maroon": (104, 22, 38),
-    "pink": (236, 140, 168),
-    "orange": (230, 118, 36),
-    "yellow": (234, 206, 58),
-    "green": (46, 136, 66),
-    "olive": (98, 98, 52),
-    "blue": (38, 84, 186),
-    "navy": (26, 34, 82),
-    "light blue": (138, 184, 226),
-    "purple": (116, 58, 148),
-    "brown": (106, 68, 42),
-    "beige": (208, 184, 144),
-}
-"""Names of garment colours and the centre of what each looks like."""
+_TABLES: dict[str, Any] = table("colours")
+_COLOURS_OF: dict[str, dict[str, float]] = _TABLES["colours_of"]
 
-_UPPER_COLOURS = {
-    "black": 2.0,
-    "white": 1.9,
-    "grey": 1.4,
-    "red": 1.2,
-    "maroon": 0.6,
-    "pink": 0.8,
-    "orange": 0.7,
-    "yellow": 0.8,
-    "green": 0.9,
-    "olive": 0.6,
-    "blue": 1.2,
-    "navy": 0.9,
-    "light blue": 1.0,
-    "purple": 0.7,
-    "brown": 0.6,
-    "beige": 0.8,
-}
-_LOWER_COLOURS = {
-    "black": 2.4,
-    "white": 1.0,
-    "grey": 1.5,
-    "red": 0.5,
-    "maroon": 0.3,
-    "pink": 0.4,
-    "yellow": 0.3,
-    "green": 0.4,
-    "olive": 0.8,
-    "blue": 1.3,
-    "navy": 1.3,
-    "light blue": 0.8,
-    "purple": 0.3,
-    "brown": 0.9,
-    "beige": 1.3,
-}
-_JEANS_COLOURS = {"blue": 3.0, "navy": 2.0, "light blue": 2.0, "black": 1.5, "grey": 1.0}
-_SHOE_COLOURS = {
-    "black": 3.0,
-    "white": 2.6,
-    "grey": 1.0,
-    "red": 0.8,
-    "blue": 0.8,
-    "brown": 1.4,
-    "pink": 0.5,
-    "yellow": 0.3,
-    "green": 0.3,
-    "beige": 0.7,
-}
-_BAG_COLOURS = {
-    "black": 2.4,
-    "white": 0.9,
-    "grey": 0.9,
-    "red": 1.1,
-    "blue": 1.0,
-    "brown": 1.2,
-    "pink": 0.7,
-    "yellow": 0.6,
-    "green": 0.7,
-    "navy": 0.6,
-    "purple": 0.6,
-    "orange": 0.6,
-    "beige": 0.7,
-}
-_HAIR_RGB: dict[str, Rgb] = {
-    "black": (24, 20, 20),
-    "brown": (84, 54, 32),
-    "blond": (204, 168, 96),
-    "grey": (168, 168, 168),
-    "red": (150, 66, 30),
-}
-_SKIN = ((238, 200, 172), (222, 178, 146), (196, 148, 112), (150, 104, 74), (104, 70, 50))
+COLOURS: dict[str, Rgb] = {name: tuple(rgb) for name, rgb in _TABLES["rgb"].items()}
+"""Names of garment colours and the centre of what each looks like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +159,7 @@ def _sample(rng: np.random.Generator, look: Look) -> Person:
     age = draw(rng, {"young": 0.35, "adult": 0.55, "old": 0.1})
     build = draw(rng, {"slim": 0.3, "average": 0.5, "heavy": 0.2})
     stature = float(np.clip(rng.normal(1.02 if sex == "male" else 0.96, 0.035), 0.88, 1.1))
-    skin = _shifted(rng, pick(rng, _SKIN), 6)
+    skin = _shifted(rng, pick(rng, _TABLES["skin_rgb"]), 6)
     upper, outer, lower = _clothes(rng, look, sex)
     return Person(
         sex=sex,
@@ -262,10 +178,10 @@ def _sample(rng: np.random.Generator, look: Look) -> Person:
         else NOTHING,
         bag=_bag(rng, look, sex),
         carried=_carried(rng),
-        scarf=_plain(rng, "scarf", _BAG_COLOURS)
+        scarf=_plain(rng, "scarf", _COLOURS_OF["bag"])
         if rng.random() < 0.16 * (1.3 - look.warmth)
         else NOTHING,
-        umbrella=_plain(rng, "umbrella", _BAG_COLOURS) if rng.random() < 0.05 else NOTHING,
+        umbrella=_plain(rng, "umbrella", _COLOURS_OF["bag"]) if rng.random() < 0.05 else NOTHING,
         glasses=Item(draw(rng, {"glasses": 0.7, "sunglasses": 0.3}), "black", (22, 22, 24))
         if rng.random() < 0.2
         else NOTHING,
@@ -296,7 +212,7 @@ def _accented(rng: np.random.Generator, item: Item, pattern: str) -> Item:
         return item
     colour = item.colour
     while colour == item.colour or _distance(COLOURS[colour], COLOURS[item.colour]) < 110:
-        colour = draw(rng, {**_UPPER_COLOURS, "white": 4.0, "black": 3.0})
+        colour = draw(rng, {**_COLOURS_OF["upper"], "white": 4.0, "black": 3.0})
     rgb = _shifted(rng, COLOURS[colour], 8)
     return replace(item, pattern=pattern, accent=colour, accent_rgb=rgb)
 
@@ -307,7 +223,7 @@ def _distance(a: Rgb, b: Rgb) -> float:
 
 def _clothes(rng: np.random.Generator, look: Look, sex: str) -> tuple[Item, Item, Item]:
     warm = look.warmth
-    colours = _tinted(look, _UPPER_COLOURS)
+    colours = _tinted(look, _COLOURS_OF["upper"])
     if sex == "female" and rng.random() < 0.1 + 0.12 * warm:
         dress = _plain(rng, "dress", colours)
         dress = _accented(
@@ -366,7 +282,9 @@ def _lower(rng: np.random.Generator, look: Look, sex: str) -> Item:
             "capris": 0.9 * warm,
         }
     kind = draw(rng, kinds)
-    item = _plain(rng, kind, _JEANS_COLOURS if kind == "jeans" else _tinted(look, _LOWER_COLOURS))
+    item = _plain(
+        rng, kind, _COLOURS_OF["jeans"] if kind == "jeans" else _tinted(look, _COLOURS_OF["lower"])
+    )
     if kind == "jeans":
         grey = sum(item.rgb) / 3
         muted = tuple(int(0.72 * c + 0.28 * grey) for c in item.rgb)
@@ -387,7 +305,7 @@ def _hair(rng: np.random.Generator, sex: str, age: str) -> Item:
     if age == "old":
         colours["grey"] = 9.0
     colour = draw(rng, colours)
-    rgb = _shifted(rng, _HAIR_RGB[colour], 7)
+    rgb = _shifted(rng, _TABLES["hair_rgb"][colour], 7)
     if sex == "male":
         kind = draw(rng, {"short": 7.0, "bald": 1.0, "medium": 1.4, "ponytail": 0.25})
     else:
@@ -399,7 +317,7 @@ def _headwear(rng: np.random.Generator, look: Look) -> Item:
     if rng.random() >= look.headwear_rate:
         return NOTHING
     kind = draw(rng, {"cap": 2.4, "hat": 1.0, "beanie": 1.6 * (1.2 - look.warmth)})
-    return _plain(rng, kind, _BAG_COLOURS)
+    return _plain(rng, kind, _COLOURS_OF["bag"])
 
 
 def _shoes(rng: np.random.Generator, look: Look, sex: str) -> Item:
@@ -415,7 +333,7 @@ def _shoes(rng: np.random.Generator, look: Look, sex: str) -> Item:
         }
     kind = draw(rng, kinds)
     muted = {"black": 3.0, "brown": 2.0, "beige": 0.8, "grey": 0.6, "red": 0.4}
-    return _plain(rng, kind, _SHOE_COLOURS if kind in ("sneakers", "flats") else muted)
+    return _plain(rng, kind, _COLOURS_OF["shoes"] if kind in ("sneakers", "flats") else muted)
 
 
 def _bag(rng: np.random.Generator, look: Look, sex: str) -> Item:
@@ -424,7 +342,7 @@ def _bag(rng: np.random.Generator, look: Look, sex: str) -> Item:
     kinds = {"backpack": 3.4, "crossbody bag": 1.6, "shoulder bag": 1.0, "suitcase": 0.4}
     if sex == "female":
         kinds |= {"backpack": 2.2, "shoulder bag": 2.0, "handbag": 1.8}
-    return _plain(rng, draw(rng, kinds), _BAG_COLOURS)
+    return _plain(rng, draw(rng, kinds), _COLOURS_OF["bag"])
 
 
 def _carried(rng: np.random.Generator) -> Item:

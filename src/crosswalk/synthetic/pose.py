@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from crosswalk.synthetic.people import Person
 
@@ -36,6 +38,19 @@ class Shot:
     arm: float
     occluder: str
     umbrella_open: bool
+
+
+def passing(shot: Shot, rng: np.random.Generator) -> Shot:
+    """Return how somebody else walks through the picture of a shot."""
+    return replace(
+        shot,
+        yaw=rng.uniform(-3, 3),
+        phase=rng.uniform(0, 6),
+        stride=0.4,
+        arm=0.6,
+        occluder="none",
+        umbrella_open=False,
+    )
 
 
 def view_of(yaw: float) -> str:

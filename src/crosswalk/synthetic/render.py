@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from crosswalk.synthetic.cameras import CANVAS
 from crosswalk.synthetic.people import Item, Person, Rgb
-from crosswalk.synthetic.pose import Point, Shot, Skeleton
+from crosswalk.synthetic.pose import Point, Shot, Skeleton, passing
 
 Spot = tuple[float, float]
 
@@ -774,20 +774,9 @@ def occlude(
         painter.block((x, -5, x + rng.uniform(8, 17), height + 5), (grey, grey, grey), 0)
     elif shot.occluder == "passer-by" and passer_by is not None:
         edge = -0.06 if rng.random() < 0.5 else 1.06
-        near = Shot(
-            shot.key,
-            shot.source,
-            shot.camera,
-            rng.uniform(-3, 3),
-            rng.uniform(0, 6),
-            0.4,
-            0.6,
-            "none",
-            False,
-        )
         painter.figure(
             passer_by,
-            near,
+            passing(shot, rng),
             scale=height * rng.uniform(0.8, 1.0),
             foot=(width * edge, height * 1.02),
             shadow=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +59,33 @@ def written_folder(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_settings(choices: Mapping[str, tuple[str, Collection[str]]], seed: int) -> None:
+    """Raise a ValueError unless every choice is one of its options and the seed is one.
+
+    Args:
+        choices: By name, what was chosen and what there is.
+        seed: Should not be negative.
+
+    Example:
+        >>> check_settings({"size": ("huge", ["toy", "full"])}, seed=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: size is 'huge'. Set it to one of toy, full.
+    """
+    for name, (value, options) in choices.items():
+        if value not in options:
+            raise ValueError(f"{name} is {value!r}. Set it to one of {', '.join(options)}.")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}. Set it to a whole number that is not negative.")
+
+
+def recorded_counts(inner: Path) -> dict[str, dict[str, int]]:
+    """Return the counts of every split that `write_record` wrote into ``inner``."""
+    record = json.loads((inner / COUNTS_NAME).read_text(encoding="utf-8"))
+    counts: dict[str, dict[str, int]] = record["splits"]
+    return counts
+
+
 def write_record(
     inner: Path, settings: Mapping[str, str | int], counts: Mapping[str, Mapping[str, int]]
 ) -> None:
@@ -72,7 +99,7 @@ def write_record(
     Example:
         >>> with tempfile.TemporaryDirectory() as name:
         ...     write_record(Path(name), {"seed": 3}, {"train": {"images": 5}})
-        ...     json.loads((Path(name) / COUNTS_NAME).read_text())["splits"]
+        ...     recorded_counts(Path(name))
         {'train': {'images': 5}}
     """
     record = json.dumps({**settings, "splits": counts}, indent=2)

@@ -9,7 +9,7 @@ import numpy as np
 from crosswalk.synthetic.cameras import CANVAS, background_of, camera_of, photograph
 from crosswalk.synthetic.looks import Look
 from crosswalk.synthetic.people import Person, person_of
-from crosswalk.synthetic.pose import Shot
+from crosswalk.synthetic.pose import Shot, passing
 from crosswalk.synthetic.randomness import draw, keyed_generator
 from crosswalk.synthetic.render import Painter, occlude
 
@@ -126,18 +126,7 @@ def picture_of(
         other = person_of(look, seed=seed + 1, person_id=int(rng.integers(1 << 20)))
         side = -1 if rng.random() < 0.5 else 1
         place = (width * (0.5 + side * rng.uniform(0.36, 0.5)), height * rng.uniform(0.62, 0.8))
-        behind = Shot(
-            shot.key,
-            shot.source,
-            shot.camera,
-            rng.uniform(-3, 3),
-            rng.uniform(0, 6),
-            0.4,
-            0.6,
-            "none",
-            False,
-        )
-        painter.figure(other, behind, scale=height * rng.uniform(0.4, 0.6), foot=place)
+        painter.figure(other, passing(shot, rng), scale=height * rng.uniform(0.4, 0.6), foot=place)
     if person is not None:
         scale = height * rng.uniform(*look.figure)
         if shot.umbrella_open:

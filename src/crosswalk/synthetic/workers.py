@@ -47,11 +47,11 @@ def carried_out(
         raise ValueError(f"num_workers is {num_workers}. Set it to 1 or more.")
     num_workers = min(num_workers or _num_cores(), len(tasks))
     results: dict[int, Result] = {}
-    with _progress_bar(sum(images), progress) as bar:
+    with _progress(sum(images), progress) as advance:
         if num_workers <= 1:
             for number, task in enumerate(tasks):
                 results[number] = work(task)
-                bar.advance(images[number])
+                advance(images[number])
         else:
             # spawn: the caller may have threads (a progress bar, torch) that a fork would break
             context = multiprocessing.get_context("spawn")
@@ -64,7 +64,7 @@ def carried_out(
                 try:
                     for future in as_completed(futures):
                         results[futures[future]] = future.result()
-                        bar.advance(images[futures[future]])
+                        advance(images[futures[future]])
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
@@ -88,51 +88,26 @@ def _start_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-class _Bar:
-    """A progress bar with the time left on a terminal, lines at every tenth elsewhere."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-
-    def advance(self, count: int) -> None:
-        before, self.done = self.done, self.done + count
-        if self.done * 10 // self.total > before * 10 // self.total:
-            print(f"synthetic people: {self.done:,} of {self.total:,} images", file=sys.stderr)
-
-
-class _Silent(_Bar):
-    def advance(self, count: int) -> None:
-        self.done += count
-
-
-class _RichBar(_Bar):
-    def __init__(self, total: int) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        super().__init__(total)
-        self.rich = Progress(
-            TextColumn("synthetic people"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        )
-        self.task = self.rich.add_task("", total=total)
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        self.rich.update(self.task, completed=self.done)
-
-
 @contextmanager
-def _progress_bar(total: int, progress: bool) -> Iterator[_Bar]:
-    if not progress:
-        yield _Silent(total)
-    elif not sys.stderr.isatty():
-        yield _Bar(total)
-    else:
-        bar = _RichBar(total)
-        with bar.rich:
-            yield bar
+def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told of images made: a bar on a terminal, else lines at tenths."""
+    if shown and sys.stderr.isatty():
+        from rich import progress
+
+        columns = (
+            *(progress.TextColumn("synthetic people"), progress.BarColumn()),
+            *(progress.MofNCompleteColumn(), progress.TimeRemainingColumn()),
+        )
+        with progress.Progress(*columns) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        if shown and done * 10 // total > before * 10 // total:
+            print(f"synthetic people: {done:,} of {total:,} images", file=sys.stderr)
+
+    yield advance

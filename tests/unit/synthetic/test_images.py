@@ -14,9 +14,10 @@ from crosswalk.data.readers.msmt17 import read_msmt17, read_msmt17_whole
 from crosswalk.data.readers.records import ImageSplits, count_deviations
 from crosswalk.synthetic import images
 from crosswalk.synthetic.generate import run_synthesize
-from crosswalk.synthetic.images import IMAGE_LAYOUTS, recorded_counts, synthesize_images
+from crosswalk.synthetic.images import IMAGE_LAYOUTS, synthesize_images
 from crosswalk.synthetic.looks import look_named
 from crosswalk.synthetic.people import person_of
+from crosswalk.synthetic.set_folder import recorded_counts
 from crosswalk.synthetic.sightings import Crowd, SetSize
 
 READERS = {"market1501": read_market1501, "dukemtmc": read_dukemtmc, "msmt17": read_msmt17}
@@ -60,7 +61,7 @@ def test_the_reader_of_the_real_data_set_reads_it(roots: dict[str, Path], layout
         "query": 8,
         "gallery": 19 if layout == "market1501" else 20,
     }
-    assert splits.published == recorded_counts(roots[layout], layout)
+    assert splits.published == recorded_counts(roots[layout] / IMAGE_LAYOUTS[layout].folder)
     assert count_deviations(splits) == []
     assert sum(splits.junk.values()) == (1 if layout == "market1501" else 0)
     assert all(record.image_path.is_file() for _, record in splits)
