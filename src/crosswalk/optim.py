@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -266,12 +266,8 @@ class WarmupSchedule:
     decay: Decay
     warmup_epochs: int = 0
     warmup_factor: float = 0.1
-    warmup: str = "linear"
+    warmup: Literal["linear", "constant"] = "linear"
     decay_in_warmup: bool = False
-
-    def __post_init__(self) -> None:
-        if self.warmup not in ("linear", "constant"):
-            raise ValueError(f"optim.schedule.warmup={self.warmup!r} is not linear or constant.")
 
     def __call__(self, base_lr: float, epoch: int) -> float:
         """Return the learning rate of 0-based ``epoch`` for a group of rate ``base_lr``."""
@@ -329,11 +325,7 @@ class OptimBuilder:
     weight_decay: float = 0.0
     rules: Sequence[GroupRule] = ()
     schedule: Callable[[float, int], float] | None = None
-    interval: str = "epoch"
-
-    def __post_init__(self) -> None:
-        if self.interval not in ("epoch", "step"):
-            raise ValueError(f"optim.interval={self.interval!r} is not epoch or step.")
+    interval: Literal["epoch", "step"] = "epoch"
 
     def __call__(self, module: nn.Module) -> OptimizerLRScheduler:
         """Return the optimizer of ``module``'s trainable parameters, and its schedule."""

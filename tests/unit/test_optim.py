@@ -220,11 +220,6 @@ def test_a_training_shorter_than_its_warm_up_ends_without_error(num_epochs: int)
     assert schedule(1.0, num_epochs) >= 0.0
 
 
-def test_an_unknown_warm_up_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"optim\.schedule\.warmup='exp'"):
-        WarmupSchedule(10, LinearDecay(), warmup="exp")
-
-
 def test_a_target_rate_is_the_same_for_groups_of_different_rates() -> None:
     module = TwoPart()
     groups = parameter_groups(module, lr=0.01, weight_decay=0.0, rules=RULES[1:])
@@ -310,8 +305,3 @@ def test_lightning_sets_the_rate_of_each_interval(interval: str, rates: list[flo
     trainer.fit(module, DataLoader(torch.randn(4, 1), batch_size=2))
 
     assert module.rates == rates
-
-
-def test_an_unknown_interval_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"optim\.interval='batch' is not epoch or step"):
-        OptimBuilder(sgd, 1.0, interval="batch")

@@ -149,9 +149,11 @@ def _check_call(node: Mapping[str, Any], key: str, given: frozenset[str]) -> Non
             raise ValueError(f"{prefix}{name} is not an argument of {node['_target_']}.{near}")
         expected = hints.get(name, Any)
         if not _fits(value, expected):
+            choices = _choices(expected)
+            kind = "no choice" if choices else f"of type {type(value).__name__}"
+            takes = ", ".join(choices) or _readable(expected)
             raise ValueError(
-                f"{prefix}{name}={value!r} is of type {type(value).__name__}; "
-                f"{node['_target_']} takes {_readable(expected)}."
+                f"{prefix}{name}={value!r} is {kind}; {node['_target_']} takes {takes}."
             )
     if node.get("_partial_", False):
         return
@@ -226,6 +228,16 @@ def _scalar_fits(value: Any, plain: Any) -> bool:  # noqa: ANN401
     if plain in (int, str):
         return isinstance(value, plain)
     return isinstance(value, str) and plain in (Path, PurePath, os.PathLike)
+
+
+def _choices(expected: Any) -> list[str]:  # noqa: ANN401
+    """Return the values of an annotation that lists them all; none for any other."""
+    inner = typing.get_args(expected)
+    if typing.get_origin(expected) is Literal:
+        return [str(option) for option in inner]
+    if inner[1:] == (types.NoneType,) and (choices := _choices(inner[0])):
+        return [*choices, "null"]
+    return []
 
 
 def _readable(expected: Any) -> str:  # noqa: ANN401

@@ -58,8 +58,6 @@ class GroupBatchNorm(nn.Module):
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        if statistics not in ("frozen", "train"):
-            raise ValueError(f"statistics={statistics!r} must be 'frozen' or 'train'")
         if group_size is not None and group_size < 1:
             raise ValueError(f"group_size={group_size} must be at least 1, or null for all samples")
         self.group_size = group_size

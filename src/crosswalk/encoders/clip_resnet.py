@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,14 +54,10 @@ class ClipResNet(nn.Module):
         output_dim: int,
         heads: int,
         image_size: tuple[int, int],
-        last_stride: int = 1,
+        last_stride: Literal[1, 2] = 1,
         group_size: int | None = None,
     ) -> None:
         super().__init__()
-        if last_stride not in (1, 2):
-            raise ValueError(
-                f"encoder.image.last_stride={last_stride} must be 1 (CM-MoCo) or 2 (CLIP)."
-            )
         height, across = image_size
         grid = _map_side(height, last_stride), _map_side(across, last_stride)
         if 0 in grid:
@@ -179,7 +175,7 @@ def clip_resnet(
     name: str,
     *,
     image_size: tuple[int, int],
-    last_stride: int = 1,
+    last_stride: Literal[1, 2] = 1,
     group_size: int | None = None,
     pretrained: str | None = None,
 ) -> ClipResNet:

@@ -46,8 +46,6 @@ class ImageEncoder(nn.Module):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        if neck not in ("batch_norm", "none"):
-            raise ValueError(f"encoder.neck={neck!r} must be batch_norm or none")
         size = backbone.num_features
         assert isinstance(size, int)
         self.embedding_size = size

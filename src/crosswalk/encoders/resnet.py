@@ -20,6 +20,7 @@ from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
 from crosswalk.encoders.clip_weights import ASSETS, read_weights
 
 BlockKind = Literal["basic", "bottleneck"]
+Stride = Literal[1, 2]
 
 _SIZES: dict[str, dict[str, Any]] = {
     "resnet18": {"block": "basic", "layers": (2, 2, 2, 2)},
@@ -72,16 +73,11 @@ class ResNet(nn.Module):
         stem_width: int = 64,
         planes: Sequence[int] = (64, 128, 256, 512),
         max_pool: bool = True,
-        last_stride: int = 2,
+        last_stride: Stride = 2,
         last_relu: bool = True,
         group_size: int | None = None,
     ) -> None:
         super().__init__()
-        if last_stride not in (1, 2):
-            raise ValueError(
-                f"encoder.backbone.last_stride={last_stride} must be 1 (MMCL, strong baseline) or "
-                "2 (MAR, torchvision)."
-            )
         if len(layers) != len(planes):
             raise ValueError(f"{len(layers)} numbers of layers, but planes of {len(planes)} stages")
         norm = partial(GroupBatchNorm, group_size=group_size)
@@ -145,7 +141,7 @@ class _LinearBottleneck(Bottleneck):  # type: ignore[misc]
 def resnet(
     name: str,
     *,
-    last_stride: int = 2,
+    last_stride: Stride = 2,
     last_relu: bool = True,
     max_pool: bool = True,
     group_size: int | None = None,

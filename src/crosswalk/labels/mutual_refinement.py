@@ -45,7 +45,7 @@ def refine_mutually(
         ``[images]`` and ``[captions]`` int64 labels, -1 = outlier.
 
     Raises:
-        ValueError: If the sizes do not fit each other, or ``search`` is unknown.
+        ValueError: If the sizes do not fit each other.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
@@ -55,13 +55,11 @@ def refine_mutually(
         >>> refine_mutually(image_labels, text_labels, rows, rows, search="first")
         (tensor([0, 0, 0]), tensor([-1, 3, 3]))
     """
-    if search not in ("exhaustive", "first"):
-        raise ValueError(f"method.refinement.search={search!r} is neither exhaustive nor first.")
     image_of = torch.arange(len(text_labels), device=text_labels.device)
     if image_of_caption is not None:
         image_of = image_of_caption
     _check_sizes(image_labels, text_labels, image_rows, text_rows, image_of_caption)
-    exhaustive = search == "exhaustive"
+    exhaustive = {"exhaustive": True, "first": False}[search]
 
     text_of_image = _first_labels(text_labels, image_of, len(image_labels))
     asking = (image_labels >= 0) & (text_of_image < 0)

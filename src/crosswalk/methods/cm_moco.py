@@ -76,8 +76,6 @@ class CMMoCo(Method[PairBatch]):
         super().__init__(optim)
         if queue_size < 0:
             raise ValueError(f"method.queue_size={queue_size} must be 0 (no queues) or more.")
-        if key_head not in ("shared", "momentum"):
-            raise ValueError(f"method.key_head={key_head!r} is not shared or momentum.")
         self.encoder = encoder
         self.classifier = NormalizedClassifier(encoder.embedding_size, data.num_person_ids)
         self.alignment = alignment

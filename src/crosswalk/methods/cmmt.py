@@ -98,14 +98,6 @@ class CMMT(Method[PairBatch]):
         intra_weight: float = 1.0,
     ) -> None:
         super().__init__(optim)
-        for key, value, choices in (
-            ("relation", relation, ("pairs", "text_iou", "identities")),
-            ("directions", directions, ("text_to_image", "both")),
-            ("text_slot", text_slot, ("image", "caption")),
-            ("recluster_from", recluster_from, ("memory", "encoder")),
-        ):
-            if value not in choices:
-                raise ValueError(f"method.{key}={value!r} is none of {', '.join(choices)}.")
         if iou_power <= 0:
             raise ValueError(f"method.iou_power={iou_power} must be more than 0.")
         if start_epoch < 0:

@@ -56,8 +56,6 @@ class MMCL(Method[ImageBatch | SourceTargetBatch]):
         test_feature: Literal["pooled", "neck"] = "pooled",
     ) -> None:
         super().__init__(optim)
-        if test_feature not in ("pooled", "neck"):
-            raise ValueError(f"method.test_feature={test_feature!r} is not pooled or neck.")
         if momentum_epochs < 1:
             raise ValueError(f"method.momentum_epochs={momentum_epochs} must be at least 1.")
         self.encoder = encoder

@@ -49,8 +49,6 @@ class Supervised(Method[ImageBatch]):
         test_feature: Literal["neck", "pooled"] = "neck",
     ) -> None:
         super().__init__(optim)
-        if test_feature not in ("neck", "pooled"):
-            raise ValueError(f"method.test_feature={test_feature!r} is not neck or pooled.")
         self.encoder = encoder
         self.classifier = classifier(encoder.embedding_size, data.num_person_ids)
         self.label_smoothing = label_smoothing

@@ -80,7 +80,8 @@ def test_a_value_of_the_annotated_type_passes(arguments: dict[str, Any]) -> None
         ({"flag": "yes"}, r"x\.flag='yes' is of type str; .* takes bool"),
         ({"flag": 1}, r"x\.flag=1 is of type int; .* takes bool"),
         ({"maybe": "2"}, r"x\.maybe='2' .* takes int \| None"),
-        ({"mode": "test"}, r"x\.mode='test' .* takes Literal\['val', 'official'\]"),
+        ({"mode": "test"}, r"x\.mode='test' is no choice; .*example takes val, official\."),
+        ({"mode": 1}, r"x\.mode=1 is no choice; .* takes val, official\."),
         ({"size": [1]}, r"x\.size=\[1\] is of type list; .* takes tuple\[int, int\]"),
         ({"size": [1, "b"]}, r"x\.size=\[1, 'b'\]"),
         ({"words": "abc"}, r"x\.words='abc' .* takes Sequence\[str\]"),
@@ -100,6 +101,52 @@ def test_a_wrong_value_is_named_with_its_key_and_the_expected_type(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check_node(node(**arguments), "x")
+
+
+@pytest.mark.parametrize(
+    ("target", "argument", "choices"),
+    [
+        ("data.images.ImageToImageData", "protocol", "last, val, official"),
+        ("data.images.ImageToImageData", "sweep", "training, clean"),
+        ("data.images.ImageToImageData", "normalization", "given, dataset"),
+        ("data.images.ImageToImageData", "interpolation", "bilinear, bicubic"),
+        ("data.images.ImageToImageData", "eval_interpolation", "bilinear, bicubic, null"),
+        ("data.pairs.TextToImageData", "protocol", "val, official"),
+        ("data.pairs.TextToImageData", "sweep", "training, clean"),
+        ("data.pipeline.image_transform.ImageTransform", "erase_law", "torchvision, uniform"),
+        ("data.pipeline.plans.identity_plan", "scarce", "draw, repeat"),
+        ("data.pipeline.transforms.PairTransform", "pixel_format", "rgb01, bgr255"),
+        ("data.text.noun_phrases.NounPhrases", "backend", "rules, textblob"),
+        ("data.text.noun_phrases.NounPhrases", "unit", "word, pair, phrase"),
+        ("data.text.word_tokenizer.WordTokenizer", "order", "appearance, count"),
+        ("data.text.word_tokenizer.WordTokenizer", "padding", "own, first_word"),
+        ("data.text.word_tokenizer.WordTokenizer", "unknown", "always, if_dropped"),
+        ("data.transfer.SourceTargetData", "protocol", "last, val, official"),
+        ("data.transfer.SourceTargetData", "train_on", "both, source"),
+        ("encoders.clip_resnet.clip_resnet", "last_stride", "1, 2"),
+        ("encoders.dual_embedding.DualEmbedding", "statistics", "frozen, train"),
+        ("encoders.image.ImageEncoder", "neck", "batch_norm, none"),
+        ("encoders.resnet.resnet", "last_stride", "1, 2"),
+        ("labels.mutual_refinement.refine_mutually", "search", "exhaustive, first"),
+        ("losses.multilabel.multilabel_classification_loss", "class_reduction", "sum, mean, bal"),
+        ("methods.cm_moco.CMMoCo", "key_head", "shared, momentum"),
+        ("methods.cmmt.CMMT", "directions", "text_to_image, both"),
+        ("methods.cmmt.CMMT", "recluster_from", "memory, encoder"),
+        ("methods.cmmt.CMMT", "relation", "pairs, text_iou, identities"),
+        ("methods.cmmt.CMMT", "text_slot", "image, caption"),
+        ("methods.mmcl.MMCL", "test_feature", "pooled, neck"),
+        ("methods.supervised.Supervised", "test_feature", "neck, pooled"),
+        ("optim.OptimBuilder", "interval", "epoch, step"),
+        ("optim.WarmupSchedule", "warmup", "linear, constant"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_refused_by_the_annotation_alone(
+    target: str, argument: str, choices: str
+) -> None:
+    node = {"_target_": f"crosswalk.{target}", "_partial_": True, argument: "none such"}
+
+    with pytest.raises(ValueError, match=rf"x\.{argument}='none such' is no choice; .*{choices}"):
+        check_node(node, "x")
 
 
 def test_a_missing_argument_is_named_unless_it_is_given_or_waited_for() -> None:

@@ -163,7 +163,6 @@ def test_images_of_another_size_are_refused() -> None:
     ("change", "message"),
     [
         ({"image_size": (64, 14)}, "leave a map of 4x0"),
-        ({"last_stride": 3}, r"encoder\.image\.last_stride=3"),
         ({"heads": 3}, "128 channels are no multiple of the 3"),
     ],
 )

@@ -107,11 +107,6 @@ def test_features_are_float32_under_autocast() -> None:
     assert (features.pooled.dtype, features.neck.dtype) == (torch.float32, torch.float32)
 
 
-def test_an_unknown_neck_is_named() -> None:
-    with pytest.raises(ValueError, match=r"encoder.neck='layer_norm'"):
-        ImageEncoder(Maps(), neck="layer_norm")
-
-
 @pytest.mark.parametrize("length", [2.0, 1.1e-5, 1e-5, 3e-6, 0.0])
 def test_rows_are_scaled_by_their_length_with_a_floor(length: float) -> None:
     rows = torch.tensor([[0.6, -0.8, 0.0]], dtype=torch.float64) * length

@@ -170,17 +170,16 @@ def test_the_given_labels_are_not_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "owners", "search", "message"),
+    ("sizes", "owners", "message"),
     [
-        ((3, 4, 3, 4), None, "exhaustive", "4 captions and 3 images: say in `image_of_caption`"),
-        ((3, 4, 3, 4), [0, 1, 2], "exhaustive", "4 captions, but `image_of_caption` has 3"),
-        ((3, 3, 2, 3), None, "exhaustive", "3 labels for 2 image rows"),
-        ((3, 3, 3, 5), None, "exhaustive", "3 labels for 5 text rows"),
-        ((3, 3, 3, 3), None, "nearest", "method.refinement.search='nearest' is neither"),
+        ((3, 4, 3, 4), None, "4 captions and 3 images: say in `image_of_caption`"),
+        ((3, 4, 3, 4), [0, 1, 2], "4 captions, but `image_of_caption` has 3"),
+        ((3, 3, 2, 3), None, "3 labels for 2 image rows"),
+        ((3, 3, 3, 5), None, "3 labels for 5 text rows"),
     ],
 )
 def test_what_does_not_fit_is_refused(
-    sizes: tuple[int, ...], owners: list[int] | None, search: Search, message: str
+    sizes: tuple[int, ...], owners: list[int] | None, message: str
 ) -> None:
     image_of_caption = None if owners is None else torch.tensor(owners)
     with pytest.raises(ValueError, match=message):
@@ -190,7 +189,6 @@ def test_what_does_not_fit_is_refused(
             unit_rows(sizes[2], 0),
             unit_rows(sizes[3], 0),
             image_of_caption,
-            search=search,
         )
 
 

@@ -403,7 +403,6 @@ def test_unit_vectors_of_the_encoder_are_compared_at_test() -> None:
     ("settings", "message"),
     [
         ({"queue_size": -1}, "method.queue_size=-1 must be 0"),
-        ({"key_head": "none"}, "method.key_head='none' is not shared or momentum"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, object], message: str) -> None:

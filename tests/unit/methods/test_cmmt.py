@@ -502,20 +502,6 @@ def test_without_phrases_the_way_out_is_named() -> None:
         method.training_step(batch, 0)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"relation": "iou"}, "method.relation='iou' is none of pairs, text_iou, identities"),
-        ({"directions": "t2i"}, "method.directions='t2i' is none of text_to_image, both"),
-        ({"text_slot": "pair"}, "method.text_slot='pair' is none of image, caption"),
-        ({"recluster_from": "rows"}, "method.recluster_from='rows' is none of memory, encoder"),
-    ],
-)
-def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        cmmt(**settings)
-
-
 def test_a_memory_whose_rows_stay_needs_all_pairs_to_be_embedded_again() -> None:
     with pytest.raises(ValueError, match=r"Set method\.recluster_from=encoder"):
         cmmt(memory=ClusterMemory)

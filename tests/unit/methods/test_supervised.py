@@ -92,8 +92,3 @@ def test_agents_may_take_the_place_of_the_linear_classifier() -> None:
     cosine = F.normalize(method.encoder(batch.image).neck) @ F.normalize(method.classifier.weight).T
     expected = F.cross_entropy(30 * cosine, batch.person_id)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_another_feature_is_refused() -> None:
-    with pytest.raises(ValueError, match="test_feature='agents' is not neck or pooled"):
-        method_with(test_feature="agents")

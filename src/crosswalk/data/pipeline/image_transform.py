@@ -242,11 +242,6 @@ class ImageTransform:
                 raise ValueError(
                     f"data.transform.{name}={getattr(self, name)} should not be negative."
                 )
-        if self.erase_law not in ("torchvision", "uniform"):
-            raise ValueError(
-                f"data.transform.erase_law={self.erase_law} does not exist. There are: "
-                "torchvision, uniform."
-            )
 
     def __call__(self, batch: ImageBatch) -> ImageBatch:
         """Return the batch as a method wants it: augmented if it has keys, else normalised."""

@@ -238,8 +238,6 @@ class IdentityBatches:
         sort_batches: bool = False,
     ) -> None:
         _check_batch_size(batch_size)
-        if scarce not in ("draw", "repeat"):
-            raise ValueError(f"data.plan.scarce={scarce!r} is not draw or repeat.")
         if batch_size % samples_per_person:
             raise ValueError(
                 f"data.batch_size={batch_size} is not a multiple of "

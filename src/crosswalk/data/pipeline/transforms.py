@@ -324,13 +324,6 @@ class PairTransform:
     std: tuple[float, float, float] = CLIP_STD
     pixel_format: PixelFormat = "rgb01"
 
-    def __post_init__(self) -> None:
-        if self.pixel_format not in ("rgb01", "bgr255"):
-            raise ValueError(
-                f"data.transform.pixel_format={self.pixel_format} does not exist. There are: "
-                "rgb01, bgr255."
-            )
-
     def __call__(self, batch: AnyBatch) -> AnyBatch:
         """Return the batch as a method wants it: augmented if it has keys, else normalised."""
         if isinstance(batch, TextBatch):

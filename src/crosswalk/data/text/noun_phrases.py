@@ -20,12 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.data.pipeline.datasets import check_choice
-
 Phrase = tuple[str, ...]
 
-UNITS = ("word", "pair", "phrase")
-BACKENDS = ("rules", "textblob")
 LEXICON = Path(__file__).parents[2] / "assets" / "noun_phrases.json"
 
 RULES_VERSION = 1
@@ -273,8 +269,6 @@ class NounPhrases:
         synonyms: bool = True,
         backend: Literal["rules", "textblob"] = "rules",
     ) -> None:
-        check_choice("data.phrases.unit", unit, UNITS)
-        check_choice("data.phrases.backend", backend, BACKENDS)
         if backend == "textblob":
             _textblob_parser()  # before a data set is read for nothing
         self.unit = unit

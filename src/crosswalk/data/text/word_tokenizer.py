@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.data.pipeline.datasets import check_choice
-
 PADDING = ""
 """What `WordTokenizer.words` has for an id that is padding only."""
 
@@ -148,9 +146,6 @@ class WordTokenizer:
         padding: Literal["own", "first_word"] = "own",
         vocabulary: str | Path | None = None,
     ) -> None:
-        check_choice("data.tokenizer.order", order, ("appearance", "count"))
-        check_choice("data.tokenizer.unknown", unknown, ("always", "if_dropped"))
-        check_choice("data.tokenizer.padding", padding, ("own", "first_word"))
         least = 2 if end_token else 1
         if context_length < least:
             raise ValueError(

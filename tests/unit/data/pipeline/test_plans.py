@@ -403,8 +403,3 @@ def test_the_default_identity_plan_is_that_of_earlier_versions() -> None:
     plan = identity_plan(people(5, 3, 2, 4, 1), batch_size=4, seed=7, samples_per_person=2)
 
     assert lists(plan) == [[11, 13, 3, 12], [4, 14, 9, 1], [0, 2, 8, 8]]
-
-
-def test_an_unknown_way_with_scarce_identities_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data\.plan\.scarce='drop' is not draw or repeat"):
-        identity_plan(people(4, 4), batch_size=8, seed=0, scarce="drop")  # type: ignore[arg-type]

@@ -388,11 +388,6 @@ def test_boxes_of_bgr_images_are_filled_with_the_means() -> None:
     assert (rgb == fill).all(1).flatten(1).any(1).sum().item() > 30
 
 
-def test_a_pixel_format_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ValueError, match=r"transform\.pixel_format=rgb255 .*rgb01, bgr255"):
-        PairTransform(pixel_format="rgb255")
-
-
 def test_text_augmentation_can_be_switched_off() -> None:
     batch = pair_batch(20)
 

@@ -2,7 +2,6 @@ import json
 import re
 import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -147,18 +146,6 @@ def test_the_version_follows_the_word_lists(
 
     assert of_changed_lists != version
     assert runpy.run_path(noun_phrases.__file__)["NounPhrases"].version == version
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"unit": "noun"}, r"data\.phrases\.unit=noun does not exist.*word, pair, phrase"),
-        ({"backend": "spacy"}, r"data\.phrases\.backend=spacy does not exist.*rules, textblob"),
-    ],
-)
-def test_unknown_options_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        NounPhrases(**options)
 
 
 @pytest.mark.parametrize(

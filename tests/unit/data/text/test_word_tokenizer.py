@@ -324,9 +324,6 @@ def test_lengths_that_cannot_be_told_are_refused(
     ("options", "message"),
     [
         ({"padding": "first_word"}, r"padding=first_word needs data\.tokenizer\.end_token=true"),
-        ({"padding": "none"}, r"data\.tokenizer\.padding=none does not exist"),
-        ({"order": "random"}, r"data\.tokenizer\.order=random does not exist"),
-        ({"unknown": "never"}, r"data\.tokenizer\.unknown=never does not exist"),
         ({"min_count": 0}, r"data\.tokenizer\.min_count=0 should be at least 1"),
         ({"count_splits": "train"}, r"count_splits='train' is no list; write \[train\]"),
         ({"context_length": 0}, r"data\.context_length=0 leaves no room for a word; .* least 1"),
