@@ -138,8 +138,8 @@ def test_the_version_follows_the_word_lists(
     changed = tmp_path / "assets" / "noun_phrases.json"
     changed.parent.mkdir()
     changed.write_text(json.dumps(lists), encoding="utf-8")
-    (tmp_path / "data").mkdir()
-    module = tmp_path / "data" / "noun_phrases.py"
+    module = tmp_path / "data" / "text" / "noun_phrases.py"
+    module.parent.mkdir(parents=True)
     module.write_text(Path(noun_phrases.__file__).read_text(encoding="utf-8"), encoding="utf-8")
 
     of_changed_lists = runpy.run_path(str(module))["NounPhrases"].version
