@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from crosswalk.memory.hybrid_memory import check_labels, class_means
+from crosswalk.memory.hybrid_memory import HybridMemory, class_means
 from crosswalk.memory.memory_bank import move_rows
 
 
-class ClusterMemory(nn.Module):
+class ClusterMemory(HybridMemory):
     """One unit vector per class, moved toward each new embedding of any of its members.
 
     All members of a class move its vector alike, so classes of any size keep up with the training
@@ -32,21 +32,16 @@ class ClusterMemory(nn.Module):
     """
 
     rows_move = False
-    """Whether `update` moves the rows of single slots."""
-    rows: Tensor
-    labels: Tensor
     centroids: Tensor
 
     def __init__(self, num_slots: int, embedding_size: int) -> None:
-        super().__init__()
-        self.register_buffer("rows", torch.zeros(num_slots, embedding_size))
-        self.register_buffer("labels", torch.arange(num_slots))
+        super().__init__(num_slots, embedding_size)
         self.register_buffer("centroids", torch.zeros(num_slots, embedding_size))
 
     @torch.no_grad()
     def fill(self, rows: Tensor) -> None:
         """Take ``[num_slots, D]`` unit vectors as the rows, and the classes' vectors from them."""
-        self.rows.copy_(rows)
+        super().fill(rows)
         self.relabel(self.labels)
 
     @torch.no_grad()
@@ -56,8 +51,7 @@ class ClusterMemory(nn.Module):
         Raises:
             ValueError: If a label is negative or not below ``num_slots``.
         """
-        check_labels(labels, len(self.labels))
-        self.labels.copy_(labels)
+        super().relabel(labels)
         self.centroids.copy_(F.normalize(class_means(self.rows, self.labels)[0]))
 
     def scores(self, embedding: Tensor) -> Tensor:
@@ -82,7 +76,3 @@ class ClusterMemory(nn.Module):
             momentum: Weight of the old vector, in [0, 1].
         """
         move_rows(self.centroids, embedding, self.labels[slot], momentum=momentum)
-
-    def extra_repr(self) -> str:
-        """Return the sizes shown in a printed model."""
-        return f"num_slots={self.rows.shape[0]}, embedding_size={self.rows.shape[1]}"

@@ -16,13 +16,11 @@ from crosswalk.labels.text_iou import text_iou
 from crosswalk.losses.cluster_contrast import cluster_contrast_loss
 from crosswalk.losses.hard_samples import hard_sample_loss
 from crosswalk.losses.projection_matching import soft_projection_matching_loss
-from crosswalk.memory.cluster_memory import ClusterMemory
 from crosswalk.memory.hybrid_memory import HybridMemory
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.types import DataSpec, ImageBatch, Needs, PairBatch, TextBatch
 
 Labels = tuple[Tensor, Tensor]
-Memory = HybridMemory | ClusterMemory
 
 
 class Clustering(Protocol):
@@ -81,7 +79,7 @@ class CMMT(Method[PairBatch]):
         optim: OptimFactory,
         *,
         clustering: Clustering | None,
-        memory: Callable[[int, int], Memory],
+        memory: Callable[[int, int], HybridMemory],
         refinement: Callable[..., Labels] | None,
         relation: Literal["pairs", "text_iou", "identities"] = "text_iou",
         iou_power: float = 1.0,
@@ -183,10 +181,10 @@ class CMMT(Method[PairBatch]):
         if self.clusters_known() and self.relation != "identities":
             self.label()
 
-    def each_memory(self) -> Iterator[tuple[str, Memory]]:
+    def each_memory(self) -> Iterator[tuple[str, HybridMemory]]:
         """Yield the name of each modality with its memory."""
         for name, memory in self.memories.items():
-            yield name, cast(Memory, memory)
+            yield name, cast(HybridMemory, memory)
 
     def clusters_known(self) -> bool:
         """Return whether the memories have been filled, so that there can be clusters."""
@@ -246,7 +244,7 @@ class CMMT(Method[PairBatch]):
         losses = [soft_projection_matching_loss(each, relation).mean() for each in projections]
         return self.matching_weight * torch.stack(losses).sum()
 
-    def cluster_loss(self, memory: Memory, rows: Tensor, slot: Tensor) -> Tensor:
+    def cluster_loss(self, memory: HybridMemory, rows: Tensor, slot: Tensor) -> Tensor:
         """Return the contrast of one modality's ``[B, D]`` unit vectors with its clusters."""
         losses = cluster_contrast_loss(
             memory.scores(rows), memory.labels[slot], temperature=self.temperature
