@@ -14,6 +14,7 @@ from crosswalk.encoders.text_recurrent import BiGru
 from crosswalk.encoders.two_stream import TwoStream
 from crosswalk.encoders.word_vectors import LearnedWords, ProjectedWords, WordTable
 from crosswalk.importers.cm_moco import architecture_of, import_cm_moco, read_cm_moco
+from crosswalk.methods.base import Method
 from crosswalk.run.weights import load_start, run_import
 
 CLIP = {"layers": (2, 1, 1, 1), "width": 4, "output_dim": 6, "heads": 2, "image_size": (96, 32)}
@@ -231,7 +232,7 @@ def test_a_checkpoint_file_becomes_the_start_of_a_run(tmp_path: Path) -> None:
     torch.save(official, tmp_path / "best.pth")
 
     run_import("cm_moco", tmp_path / "best.pth", tmp_path / "best.safetensors")
-    method = nn.Module()
+    method = Method(optim=lambda module: None)
     method.encoder = encoder(seed=2)
     load_start(method, tmp_path / "best.safetensors")
 
