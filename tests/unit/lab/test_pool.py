@@ -34,6 +34,7 @@ def test_a_run_is_named_by_method_data_configuration_and_code(pool: Pool) -> Non
     [
         {"name": "it"},
         {"output_dir": "elsewhere"},
+        {"diagnostics": []},
         {"resume": True},
         {"tags": ["paper"]},
         {"logger": {"wandb": {"project": "it"}}},

@@ -48,6 +48,14 @@ def start(root: Path, config: dict[str, Any] = CONFIG, name: str | None = None) 
     return folder
 
 
+def test_another_list_of_diagnostics_makes_no_other_run(tmp_path: Path) -> None:
+    node = {"_target_": "crosswalk.diagnostics.division.Division"}
+    run = start(tmp_path, {**CONFIG, "diagnostics": [node]})
+
+    assert open_run_to_resume(run.path, config={**CONFIG, "diagnostics": []}) == run
+    assert open_run_to_resume(run.path, config=CONFIG) == run  # of the release before
+
+
 def test_a_run_without_a_name_is_named_by_the_time(tmp_path: Path) -> None:
     first, second = start(tmp_path), start(tmp_path)
 
