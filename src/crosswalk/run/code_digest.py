@@ -12,7 +12,6 @@ LOOKS_ONLY = (
     *("cli.py", "commands", "pages.py", "__main__.py"),
     *("run/processes.py", "run/results.py", "run/code_digest.py"),
     *("run/callbacks/progress.py", "run/callbacks/ranking_lists.py"),
-    "run/callbacks/array_files.py",
 )
 """Parts of the package that no number of a run depends on."""
 

@@ -106,10 +106,10 @@ def test_where_the_package_lies_does_not_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "reports/compare.py",
-        "reports/diagnostics/rde.py",
+        "lab/compare/compare.py",
+        "diagnostics/division.py",
         "cli.py",
-        "callbacks/progress.py",
+        "run/callbacks/progress.py",
         "notes.txt",
     ],
 )
@@ -128,7 +128,7 @@ def test_weights_that_come_with_the_package_count(tmp_path: Path) -> None:
     assert len(digests) == 3
 
 
-@pytest.mark.parametrize("name", ["reports_of_losses.py", "losses/cli.py", "callbacks/sweep.py"])
+@pytest.mark.parametrize("name", ["labels.py", "losses/cli.py", "callbacks/sweep.py"])
 def test_what_is_only_named_like_it_counts(tmp_path: Path, name: str) -> None:
     more = FILES | {name: "x = 1\n"}
 
