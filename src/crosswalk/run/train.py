@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,9 +81,13 @@ def train(config: Mapping[str, Any]) -> Trained | None:
         if plain["compile"]:
             run.method.get_submodule("encoder").compile()
         trainer = make_trainer(run, folder, record)
-        if run.trainer["max_epochs"] != 0:  # 0: only the starting weights are evaluated
+        if run.trainer["max_epochs"] != 0:
             trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
-        results = evaluate_checkpoints(trainer, run, folder)
+            results = evaluate_checkpoints(trainer, run, folder)
+        else:
+            # every process holds the starting weights: none needs the file of the first one, as
+            # they do not know each other before the evaluation starts
+            results = {"start": {"epoch": 0, **_tested(trainer, run, "start")}}
         if trainer.is_global_zero:
             folder.save_results(results)
             for logger in trainer.loggers:
@@ -95,21 +98,26 @@ def train(config: Mapping[str, Any]) -> Trained | None:
 
 
 def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:
-    """Take the weights of ``checkpoint=``, or else of the stage, and keep the encoder's."""
+    """Take the weights of ``checkpoint=``, or else of the stage, and keep the encoder's.
+
+    Every process takes them by itself; the file that the first one keeps is read only after the
+    training, or by `evaluate`.
+    """
     checkpoint, stage = run.config["checkpoint"], run.config["stage"]
     if checkpoint is not None:
         load_start(run.method, Path(checkpoint))
+        origin = str(checkpoint)
     elif stage is not None:
         made = finished_stage(run.config)
         load_stage(run.method, made, stage["load"])
         record.update(stage={"folder": str(made.path), "commit": made.record().get("commit")})
+        origin = made.name
+    elif run.trainer["max_epochs"] == 0:
+        origin = "the configuration"  # such as encoder.backbone.pretrained=
     else:
         return
     if record.is_first_process:
-        save_encoder(folder.start_weights, run.method, origin=str(checkpoint or made.name))
-    patience = time.monotonic() + 600  # processes know each other only when the training starts
-    while not folder.start_weights.exists() and time.monotonic() < patience:
-        time.sleep(0.1)
+        save_encoder(folder.start_weights, run.method, origin=origin)
 
 
 def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
@@ -241,7 +249,7 @@ def evaluate_checkpoints(
     wait_for_everyone()  # the first process may still be moving a checkpoint to its place
     checkpoints = []
     trains = run.trainer["max_epochs"] != 0
-    if folder.start_weights.exists() or not trains:
+    if not trains or run.config["checkpoint"] is not None or run.config["stage"] is not None:
         checkpoints.append(("start", folder.start_weights))
     if trains and monitor_of(run.config) is not None:
         checkpoints.append(("best", folder.best_checkpoint))
@@ -251,23 +259,26 @@ def evaluate_checkpoints(
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} is missing: the run did not finish an epoch. Continue it with the same "
-                "command plus resume=true. (A run of 0 epochs needs stage= or checkpoint=.)"
+                "command plus resume=true."
             )
         only_encoder = encoder_only or name == "start"
         epoch = 0
         if name != "start":
             epoch = 1 + int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RetrievalMetrics):
-                callback.tag = name
         if only_encoder:
             load_encoder(run.method, path)
-        trainer.test(
-            run.method,
-            datamodule=run.data,
-            ckpt_path=None if only_encoder else path,
-            verbose=False,
-        )
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = _tested(trainer, run, name, None if only_encoder else path)
         results[name] = {"epoch": epoch, **metrics}
     return results
+
+
+def _tested(
+    trainer: L.Trainer, run: Run, name: str, checkpoint: Path | None = None
+) -> dict[str, float]:
+    """Return the metrics of a checkpoint, or of the weights that the method holds, as ``name``."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    retrieval = next(each for each in callbacks if isinstance(each, RetrievalMetrics))
+    retrieval.tag = name
+    trainer.test(run.method, datamodule=run.data, ckpt_path=checkpoint, verbose=False)
+    logged = {metric: float(value) for metric, value in trainer.callback_metrics.items()}
+    return logged | retrieval.measured()  # Lightning rounds to float32

@@ -79,6 +79,14 @@ class RetrievalMetrics(L.Callback):
         """Take what `state_dict` returned."""
         self._best = dict(state_dict["best"])
 
+    def measured(self) -> dict[str, float]:
+        """Return what the latest evaluation measured, by ``<split>/<measure>``, unrounded."""
+        return {
+            f"{split}/{name}": value
+            for split, result in self.results.items()
+            for name, value in result.values.items()
+        }
+
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start with empty metrics."""
         self._start(trainer, pl_module, "validate")
@@ -191,21 +199,26 @@ class RetrievalMetrics(L.Callback):
                     f"monitor={self.monitor!r} of the retrieval metrics is not measured; choose "
                     f"one of {sorted(result.values)}."
                 )
-        for split, result in self.results.items():
-            for name, value in result.values.items():
-                # Equal on all processes; Lightning asks for a reduction, and max keeps every bit.
-                pl_module.log(
-                    f"{split}/{name}",
-                    value,
-                    on_step=False,
-                    on_epoch=True,
-                    sync_dist=True,
-                    reduce_fx="max",
-                    add_dataloader_idx=False,
-                    batch_size=1,
-                    # a test repeats an epoch's evaluation: no further point of its curves
-                    logger=not trainer.testing,
-                )
+        measured = self.measured()
+        for name, value in measured.items():
+            # Equal on all processes; Lightning asks for a reduction, and max keeps every bit.
+            pl_module.log(
+                name,
+                value,
+                on_step=False,
+                on_epoch=True,
+                sync_dist=True,
+                reduce_fx="max",
+                add_dataloader_idx=False,
+                batch_size=1,
+                logger=False,
+            )
+        # a test repeats an epoch's evaluation: no further point of its curves
+        if measured and not trainer.testing:
+            # by ourselves, as what Lightning hands to loggers it has rounded to float32
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped
+            for logger in trainer.loggers:
+                logger.log_metrics({**measured, "epoch": trainer.current_epoch}, step)
 
     def _write(self, trainer: L.Trainer, split: str, tag: str) -> None:
         if trainer.is_global_zero:

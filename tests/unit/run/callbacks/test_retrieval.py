@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -122,6 +123,30 @@ def make_trainer(folder: Path, *callbacks: L.Callback, **settings: object) -> L.
             **settings,
         }
     )
+
+
+class Logged(DummyLogger):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[int | None, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.lines.append((step, dict(metrics)))
+
+
+def test_what_is_measured_reaches_loggers_and_results_unrounded(tmp_path: Path) -> None:
+    callback, logger = RetrievalMetrics(), Logged()
+    trainer = make_trainer(tmp_path, callback, logger=logger, max_epochs=1)
+
+    trainer.fit(Improving(), datamodule=Data())
+
+    (line,) = [line for line in logger.lines if "val/rank1" in line[1]]
+    rounded = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert line == (0, {**callback.measured(), "epoch": 0})
+    assert line[1]["val/rank1"] == 1 / 5 != rounded["val/rank1"]
+    assert {name: float(np.float32(line[1][name])) for name in rounded} == rounded
 
 
 def test_metrics_are_logged_and_a_checkpoint_can_be_chosen_by_them(tmp_path: Path) -> None:
