@@ -83,7 +83,7 @@ def queries_of(folder: Path) -> dict[str, np.ndarray]:
 def test_a_run_leaves_everything_the_readme_names(kind: str, uninterrupted: WholeRuns) -> None:
     folder = uninterrupted[kind]
     results = folder.results()
-    queries = queries_of(folder.queries)
+    queries = queries_of(folder.path / "queries")
 
     names = {path.name for path in folder.path.iterdir()}
     assert names >= {"config.yaml", "run.json", "metrics.jsonl", "metrics.csv", "results.json"}
@@ -149,8 +149,8 @@ def test_an_evaluation_of_a_run_repeats_its_results(
     copy = evaluated_copy(whole, tmp_path, root.parent / "cache")
 
     assert copy.results_file.read_text() == whole.results_file.read_text()
-    expected = queries_of(whole.queries)
-    found = queries_of(copy.queries)
+    expected = queries_of(whole.path / "queries")
+    found = queries_of(copy.path / "queries")
     assert found.keys() == expected.keys()
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)

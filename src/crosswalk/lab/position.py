@@ -29,6 +29,7 @@ def position(folder: RunFolder, epochs: int) -> Position:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> folder = RunFolder(Path(tempfile.mkdtemp()))
         >>> position(folder, 3)
         Position(epoch=0, epochs=3, step=None)
