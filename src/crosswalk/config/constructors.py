@@ -148,7 +148,15 @@ def _check_call(node: Mapping[str, Any], key: str, given: frozenset[str]) -> Non
             near = did_you_mean(prefix + name, [prefix + known for known in parameters])
             raise ValueError(f"{prefix}{name} is not an argument of {node['_target_']}.{near}")
         expected = hints.get(name, Any)
-        if not _fits(value, expected):
+        if isinstance(value, dict) and "_target_" in value:
+            made = _made_by(value, prefix + name)
+            if not _may_be(made, expected):
+                kind = "a partial function" if made is functools.partial else _readable(made)
+                raise ValueError(
+                    f"{prefix}{name}={value['_target_']} gives {kind}; "
+                    f"{node['_target_']} takes {_readable(expected)}."
+                )
+        elif not _fits(value, expected):
             choices = _choices(expected)
             kind = "no choice" if choices else f"of type {type(value).__name__}"
             takes = ", ".join(choices) or _readable(expected)
@@ -185,10 +193,45 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
+def _made_by(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
+    """Return the type of what a node describes, Any where its function does not say."""
+    target = locate(node["_target_"], key)
+    if node.get("_partial_", False):
+        return functools.partial
+    return target if inspect.isclass(target) else _annotations(target).get("return", Any)
+
+
+def _is_open(expected: Any) -> bool:  # noqa: ANN401
+    return expected is Any or expected is object or isinstance(expected, (str, typing.TypeVar))
+
+
+def _may_be(made: Any, expected: Any) -> bool:  # noqa: ANN401
+    """Return whether an object of the type ``made`` can be an argument with this annotation.
+
+    What a protocol asks for is not looked at beyond its being no plain value.
+    """
+    origin, inner = typing.get_origin(expected), typing.get_args(expected)
+    if _is_open(expected):
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_may_be(made, option) for option in inner)
+    if origin is typing.Annotated:
+        return _may_be(made, inner[0])
+    if expected is None or origin is Literal or expected in (*PLAIN_TYPES, types.NoneType):
+        return made is expected
+    made = typing.get_origin(made) or made
+    wanted = origin or expected
+    if made is Any or not isinstance(made, type) or not isinstance(wanted, type):
+        return True
+    if getattr(wanted, "_is_protocol", False):
+        return True
+    return issubclass(made, wanted) or issubclass(wanted, made)
+
+
 def _fits(value: Any, expected: Any) -> bool:  # noqa: ANN401
     """Return whether a value of a YAML file can be an argument with this annotation."""
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
-    if expected is Any or expected is object or isinstance(expected, (str, typing.TypeVar)):
+    if _is_open(expected):
         return True
     if origin in (Union, types.UnionType):
         return any(_fits(value, option) for option in inner)
@@ -199,7 +242,7 @@ def _fits(value: Any, expected: Any) -> bool:  # noqa: ANN401
     if value is None:
         return expected is None or expected is type(None)
     if isinstance(value, dict) and "_target_" in value:
-        return expected not in (*PLAIN_TYPES, None, type(None))
+        return _may_be(_made_by(value, ""), expected)
     plain = origin or expected
     if isinstance(value, list):
         return _list_fits(value, plain, inner)

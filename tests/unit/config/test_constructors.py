@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -26,6 +27,7 @@ def example(
     folder: str | Path = ".",
     loss: Loss | None = None,
     make: Callable[[int], int] | None = None,
+    part: Fraction | None = None,
     anything: Any = None,  # noqa: ANN401
     elsewhere: Unknown = None,  # type: ignore[name-defined] # noqa: F821
 ) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def takes_one(number: int) -> int:
 
 
 EXAMPLE = f"{__name__}.example"
+HALF = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
 
 
 def node(**arguments: object) -> dict[str, Any]:
@@ -60,6 +63,7 @@ def node(**arguments: object) -> dict[str, Any]:
         {"folder": "x"},
         {"loss": {"_target_": EXAMPLE}},
         {"make": {"_target_": EXAMPLE, "_partial_": True}},
+        {"part": HALF},
         {"anything": [{"a": None}]},
         {"elsewhere": 3},
     ],
@@ -90,7 +94,16 @@ def test_a_value_of_the_annotated_type_passes(arguments: dict[str, Any]) -> None
         ({"folder": 3}, r"x\.folder=3 .* takes str \| Path"),
         ({"loss": "tal"}, r"x\.loss='tal'"),
         ({"make": "tal"}, r"x\.make='tal'"),
-        ({"number": {"_target_": EXAMPLE}}, r"x\.number="),
+        ({"number": {"_target_": EXAMPLE}}, r"x\.number=.*example gives .*; .*example takes int"),
+        (
+            {"part": {"_target_": EXAMPLE}},
+            r"x\.part=.* gives dict\[str, Any\]; .* takes fractions",
+        ),
+        (
+            {"part": {**HALF, "_partial_": True}},
+            r"x\.part=.* gives a partial function; .* fractions",
+        ),
+        ({"make": HALF}, r"x\.make=fractions\.Fraction gives Fraction; .* takes Callable"),
         ({"nummber": 3}, r"x\.nummber is not an argument of .* Did you mean x\.number\?"),
         ({"anything": node(share="x")}, r"x\.anything\.share='x'"),
         ({"anything": [node(share="x")]}, r"x\.anything\.0\.share='x'"),
