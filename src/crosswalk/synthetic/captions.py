@@ -29,6 +29,7 @@ Words = Mapping[str, Mapping[str, float]]
 _TABLES: dict[str, Any] = table("captions")
 _WORDS: Mapping[str, Words] = _TABLES["words"]
 _NOUNS: Words = _TABLES["nouns"]
+_SENTENCES: Mapping[str, Sequence[str]] = _TABLES["sentences"]
 _NEUTRAL = ("person", "pedestrian")
 
 
@@ -159,10 +160,7 @@ class _Writer:
             self.phrase = "upper"
             inner = _a(self._garment("upper", person.upper))
             self.said["upper"] = self.said.pop("outer") + self.said.get("upper", [])
-            form = pick(
-                self.rng,
-                ["{open} over {inner}", "{plain} over {inner}", "{open} with {inner} underneath"],
-            )
+            form = pick(self.rng, _SENTENCES["open"])
             other = "unzipped" if self.person.outer.kind == "jacket" else "unbuttoned"
             opened = "open" if "zip" in outer or self.chance(0.6) else other
             return form.format(open=_a(f"{opened} {outer}"), plain=_a(outer), inner=inner)
@@ -368,23 +366,11 @@ class _Writer:
 
     def _bag_sentence(self, slots: Mapping[str, str]) -> str:
         where = self._where()
-        if self.person.bag.kind == "suitcase":
-            return pick(
-                self.rng, ["{he} is pulling {B}.", "{he} has {B} {where}.", "{he} pulls {B}."]
-            ).format(where=where, **slots)
-        forms = [
-            "{he} is carrying {B}.",
-            "{he} carries {B} {where}.",
-            "{he} has {B} {where}.",
-            "{he} also has {B}.",
-            "there is {B} {where}.",
-            "{he} is carrying {B} {where}.",
-        ]
-        return pick(self.rng, forms).format(where=where, **slots)
+        kind = "suitcase" if self.person.bag.kind == "suitcase" else "bag"
+        return pick(self.rng, _SENTENCES[kind]).format(where=where, **slots)
 
     def _shoe_sentence(self, slots: Mapping[str, str]) -> str:
-        forms = ["{he} is wearing {F}.", "{he} has {F} on {his} feet.", "{he} wears {F}."]
-        return pick(self.rng, forms).format(**slots)
+        return pick(self.rng, _SENTENCES["shoes"]).format(**slots)
 
 
 def _slots(form: str) -> frozenset[str]:

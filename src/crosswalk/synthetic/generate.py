@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from crosswalk.synthetic.captions import describe, tokenized
 from crosswalk.synthetic.cuhk_layout import (
@@ -15,7 +18,7 @@ from crosswalk.synthetic.cuhk_layout import (
 )
 from crosswalk.synthetic.image_layouts import IMAGE_LAYOUTS
 from crosswalk.synthetic.images import synthesize_images
-from crosswalk.synthetic.looks import LOOKS, look_named
+from crosswalk.synthetic.looks import LOOKS, Look, look_named
 from crosswalk.synthetic.people import person_of
 from crosswalk.synthetic.randomness import keyed_generator
 from crosswalk.synthetic.set_folder import (
@@ -25,6 +28,7 @@ from crosswalk.synthetic.set_folder import (
     written_folder,
 )
 from crosswalk.synthetic.shots import shots_of, take_picture
+from crosswalk.synthetic.tables import table
 from crosswalk.synthetic.workers import carried_out
 
 GENERATOR_VERSION = 1
@@ -43,40 +47,23 @@ class SplitSize:
     extra_captions: tuple[int, ...] = ()
 
 
-SIZES: dict[str, dict[str, SplitSize]] = {
-    # for tests: enough to run everything, not to learn anything
-    "tiny": {"train": SplitSize(24, 61), "val": SplitSize(8, 20), "test": SplitSize(12, 31)},
-    "toy": {
-        "train": SplitSize(300, 1_000),
-        "val": SplitSize(80, 248),
-        "test": SplitSize(150, 465),
-    },
-    "small": {
-        "train": SplitSize(2_000, 6_200),
-        "val": SplitSize(200, 620),
-        "test": SplitSize(400, 1_240),
-    },
-    # CUHK-PEDES, with its 80,440 captions: nine images have more than two
-    "full": {
-        "train": SplitSize(11_003, 34_054, (3, 3, 3, 3, 3, 3)),
-        "val": SplitSize(1_000, 3_078, (2,)),
-        "test": SplitSize(1_000, 3_074, (4, 4)),
-    },
+SIZES = {
+    size: {
+        split: SplitSize(persons, images, tuple(extra))
+        for split, (persons, images, *extra) in splits.items()
+    }
+    for size, splits in table("sizes")["pairs"].items()
 }
 """Counts of the sizes on offer."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """Some neighbouring persons of one split, and how many images and captions each gets."""
+class _Sitter(NamedTuple):
+    """A person, and how many images and captions beyond two each there are to be."""
 
-    domain: str
-    seed: int
-    imgs: Path
     split: str
-    first_person: int
-    images: tuple[int, ...]
-    extra_captions: tuple[int, ...]
+    person_id: int
+    images: int
+    extra_captions: int
 
 
 def synthesize_pairs(
@@ -125,23 +112,24 @@ def synthesize_pairs(
         "domain": domain,
         "generator_version": GENERATOR_VERSION,
     }
-    with written_folder(folder, FOLDER, settings) as partial:
-        if partial is not None:
-            inner = partial / FOLDER
+    with written_folder(folder, FOLDER, settings) as unfinished:
+        if unfinished is not None:
+            inner = unfinished / FOLDER
             for source in look_named(domain).cameras:
                 (inner / "imgs" / source).mkdir(parents=True)
-            tasks = _tasks(domain, seed, size, inner / "imgs")
-            entries = [
-                entry
-                for group in carried_out(
-                    _render,
-                    tasks,
-                    [sum(task.images) for task in tasks],
-                    num_workers=num_workers,
-                    progress=progress,
-                )
-                for entry in group
+            sitters = _sitters(size)
+            tasks = [
+                sitters[start : start + _PERSONS_PER_TASK]
+                for start in range(0, len(sitters), _PERSONS_PER_TASK)
             ]
+            groups = carried_out(
+                partial(_render, inner / "imgs", look_named(domain), seed),
+                tasks,
+                [sum(sitter.images for sitter in task) for task in tasks],
+                num_workers=num_workers,
+                progress=progress,
+            )
+            entries = [entry for group in groups for entry in group]
             write_index(inner, entries)
             write_record(inner, settings, split_counts(entries))
     return folder
@@ -213,43 +201,33 @@ def images_each(persons: int, images: int) -> list[int]:
     return counts
 
 
-def _tasks(domain: str, seed: int, size: str, imgs: Path) -> list[_Task]:
-    tasks, first_id = [], 1
+def _sitters(size: str) -> list[_Sitter]:
+    """Return all persons of a set, numbered from 1."""
+    sitters: list[_Sitter] = []
     for split, amount in SIZES[size].items():
-        images = images_each(amount.persons, amount.images)
         extra = [0] * amount.persons
         for number, count in enumerate(amount.extra_captions):
             extra[number * 37 + 5] = count
-        for start in range(0, amount.persons, _PERSONS_PER_TASK):
-            end = start + _PERSONS_PER_TASK
-            tasks.append(
-                _Task(
-                    domain,
-                    seed,
-                    imgs,
-                    split,
-                    first_id + start,
-                    tuple(images[start:end]),
-                    tuple(extra[start:end]),
-                )
-            )
-        first_id += amount.persons
-    return tasks
+        counts = zip(images_each(amount.persons, amount.images), extra, strict=True)
+        sitters += [
+            _Sitter(split, person_id, *each)
+            for person_id, each in enumerate(counts, start=len(sitters) + 1)
+        ]
+    return sitters
 
 
-def _render(task: _Task) -> list[Entry]:
-    """Write the images of a task's persons and return their entries."""
-    look, entries = look_named(task.domain), []
-    for offset, (count, extra) in enumerate(zip(task.images, task.extra_captions, strict=True)):
-        person_id = task.first_person + offset
-        person = person_of(look, seed=task.seed, person_id=person_id)
-        shots = shots_of(look, person, seed=task.seed, person_id=person_id, count=count)
+def _render(imgs: Path, look: Look, seed: int, sitters: Sequence[_Sitter]) -> list[Entry]:
+    """Write the images of some persons and return their entries."""
+    entries = []
+    for split, person_id, count, extra in sitters:
+        person = person_of(look, seed=seed, person_id=person_id)
+        shots = shots_of(look, person, seed=seed, person_id=person_id, count=count)
         for number, shot in enumerate(shots):
             path = image_path(shot.source, person_id, number, shot.camera)
-            (task.imgs / path).write_bytes(take_picture(look, person, shot, seed=task.seed))
-            words = keyed_generator(task.seed, look.name, "captions", shot.key)
+            (imgs / path).write_bytes(take_picture(look, person, shot, seed=seed))
+            words = keyed_generator(seed, look.name, "captions", shot.key)
             wanted = _CAPTIONS_EACH + (extra if number == 0 else 0)
             captions = tuple(describe(person, shot, words).text for _ in range(wanted))
             tokens = tuple(tuple(tokenized(caption)) for caption in captions)
-            entries.append(Entry(task.split, person_id, path, captions, tokens))
+            entries.append(Entry(split, person_id, path, captions, tokens))
     return entries

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from crosswalk.synthetic.randomness import keyed_generator, pick
 from crosswalk.synthetic.sightings import Crowd, SetSize, Sighting
+from crosswalk.synthetic.tables import table
 
 _FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -31,7 +32,6 @@ class ImageLayout:
     """The files of an image set.
 
     Attributes:
-        dataset: Name of its data configuration.
         folder: The folder that holds everything.
         look: Name of the look that its people and cameras come from.
         sizes: The sizes on offer; "full" is that of the real set.
@@ -40,7 +40,6 @@ class ImageLayout:
             None where the file names say everything.
     """
 
-    dataset: str
     folder: str
     look: str
     sizes: Mapping[str, SetSize]
@@ -170,59 +169,23 @@ def _ids(sightings: Sequence[Sighting]) -> dict[int, tuple[str, int]]:
     return ids
 
 
-_LAYOUTS = (
-    ImageLayout(
-        dataset="market1501",
-        folder="Market-1501-v15.09.15",
-        look="summer",
-        sizes={
-            "tiny": SetSize(Crowd(12, 28, 60), Crowd(4, 8, 25), distractors=2, junk=1),
-            "toy": SetSize(Crowd(160, 530, 1_600), Crowd(60, 200, 850), distractors=140, junk=110),
-            "small": SetSize(
-                Crowd(400, 1_560, 6_400), Crowd(240, 800, 3_400), distractors=560, junk=440
-            ),
-            "full": SetSize(
-                Crowd(751, 3_372, 12_936), Crowd(750, 3_368, 16_483), distractors=2_798, junk=3_819
-            ),
-        },
-        image_paths=market_paths,
-    ),
-    ImageLayout(
-        dataset="dukemtmc",
-        folder="DukeMTMC-reID",
-        look="winter",
-        sizes={
-            "tiny": SetSize(Crowd(12, 28, 60), Crowd(4, 8, 25), bystanders=Crowd(1, 1, 3)),
-            "toy": SetSize(
-                Crowd(160, 530, 1_600), Crowd(60, 200, 900), bystanders=Crowd(35, 35, 200)
-            ),
-            "small": SetSize(
-                Crowd(400, 1_300, 6_400), Crowd(240, 800, 3_600), bystanders=Crowd(140, 140, 800)
-            ),
-            "full": SetSize(
-                Crowd(702, 2_230, 16_522),
-                Crowd(702, 2_228, 17_441),
-                bystanders=Crowd(408, 408, 2_448),
-            ),
-        },
-        image_paths=duke_paths,
-    ),
-    ImageLayout(
-        dataset="msmt17",
-        folder="MSMT17_V1",
-        look="terminal",
-        sizes={
-            "tiny": SetSize(Crowd(12, 30, 60), Crowd(4, 8, 28), val_images=6),
-            "toy": SetSize(Crowd(300, 1_100, 3_000), Crowd(60, 180, 600), val_images=200),
-            "small": SetSize(Crowd(700, 2_660, 12_000), Crowd(240, 720, 2_400), val_images=800),
-            "full": SetSize(
-                Crowd(1_041, 3_970, 32_621), Crowd(3_060, 11_659, 93_820), val_images=2_373
-            ),
-        },
-        image_paths=msmt17_paths,
-        write_lists=write_msmt17_lists,
-    ),
-)
+def _sizes(layout: str) -> dict[str, SetSize]:
+    def count_or_crowd(given: Any) -> Any:  # noqa: ANN401
+        return Crowd(*given) if isinstance(given, list) else given
 
-IMAGE_LAYOUTS = {layout.dataset: layout for layout in _LAYOUTS}
+    return {
+        size: SetSize(**{name: count_or_crowd(each) for name, each in given.items()})
+        for size, given in table("sizes")["images"][layout].items()
+    }
+
+
+IMAGE_LAYOUTS = {
+    "market1501": ImageLayout(
+        "Market-1501-v15.09.15", "summer", _sizes("market1501"), market_paths
+    ),
+    "dukemtmc": ImageLayout("DukeMTMC-reID", "winter", _sizes("dukemtmc"), duke_paths),
+    "msmt17": ImageLayout(
+        "MSMT17_V1", "terminal", _sizes("msmt17"), msmt17_paths, write_msmt17_lists
+    ),
+}
 """Layouts by the name of their data configuration."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from crosswalk.synthetic.image_layouts import IMAGE_LAYOUTS
-from crosswalk.synthetic.looks import look_named
+from crosswalk.synthetic.looks import Look, look_named
 from crosswalk.synthetic.people import person_of
 from crosswalk.synthetic.set_folder import check_settings, write_record, written_folder
 from crosswalk.synthetic.sightings import Sighting, by_person, plan_of
@@ -19,16 +19,8 @@ IMAGE_GENERATOR_VERSION = 2
 
 _IMAGES_PER_TASK = 100
 
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """Images of some people, and where they go."""
-
-    look: str
-    seed: int
-    folder: Path
-    sightings: tuple[Sighting, ...]
-    paths: tuple[str, ...]
+Placed = tuple[Sighting, str]
+"""An image, and where it lies below the folder of the set."""
 
 
 def synthesize_images(
@@ -83,9 +75,9 @@ def synthesize_images(
         "size": size,
         "generator_version": IMAGE_GENERATOR_VERSION,
     }
-    with written_folder(folder, files.folder, settings) as partial:
-        if partial is not None:
-            inner = partial / files.folder
+    with written_folder(folder, files.folder, settings) as unfinished:
+        if unfinished is not None:
+            inner = unfinished / files.folder
             num_cameras = sum(look_named(files.look).cameras.values())
             plan = plan_of(
                 files.sizes[size], num_cameras=num_cameras, look_name=files.look, seed=seed
@@ -93,11 +85,11 @@ def synthesize_images(
             paths = files.image_paths(plan, look_name=files.look, seed=seed)
             for parent in {(inner / path).parent for path in paths}:
                 parent.mkdir(parents=True, exist_ok=True)
-            tasks = _tasks(files.look, seed, inner, plan, paths)
+            tasks = _tasks(list(zip(plan, paths, strict=True)))
             carried_out(
-                _render,
+                partial(_render, inner, look_named(files.look), seed),
                 tasks,
-                [len(task.paths) for task in tasks],
+                [len(task) for task in tasks],
                 num_workers=num_workers,
                 progress=progress,
             )
@@ -129,33 +121,30 @@ def split_counts(plan: Sequence[Sighting]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _tasks(
-    look: str, seed: int, folder: Path, plan: Sequence[Sighting], paths: Sequence[str]
-) -> list[_Task]:
+def _tasks(images: Sequence[Placed]) -> list[Sequence[Placed]]:
     """Return tasks of about the same number of images, none with a part of a person's images."""
     tasks, start = [], 0
-    for _, end in by_person(plan):
-        if end - start >= _IMAGES_PER_TASK or end == len(plan):
-            tasks.append(_Task(look, seed, folder, tuple(plan[start:end]), tuple(paths[start:end])))
+    for _, end in by_person([sighting for sighting, _ in images]):
+        if end - start >= _IMAGES_PER_TASK or end == len(images):
+            tasks.append(images[start:end])
             start = end
     return tasks
 
 
-def _render(task: _Task) -> None:
-    """Write the images of a task."""
-    look = look_named(task.look)
+def _render(folder: Path, look: Look, seed: int, images: Sequence[Placed]) -> None:
+    """Write some images."""
     character, person = -1, None
-    for sighting, path in zip(task.sightings, task.paths, strict=True):
+    for sighting, path in images:
         if person is None or sighting.character != character:
             character = sighting.character
-            person = person_of(look, seed=task.seed, person_id=character)
+            person = person_of(look, seed=seed, person_id=character)
         data = frame_of(
             look,
             person,
-            seed=task.seed,
+            seed=seed,
             character=character,
             camera=sighting.camera,
             number=sighting.number,
             role=sighting.role,
         )
-        (task.folder / path).write_bytes(data)
+        (folder / path).write_bytes(data)

@@ -14,8 +14,9 @@ from crosswalk.synthetic.tables import table
 
 Rgb = tuple[int, int, int]
 
-_TABLES: dict[str, Any] = table("colours")
+_TABLES: dict[str, Any] = table("people")
 _COLOURS_OF: dict[str, dict[str, float]] = _TABLES["colours_of"]
+_PATTERNS_OF: dict[str, dict[str, float]] = _TABLES["patterns_of"]
 
 COLOURS: dict[str, Rgb] = {name: tuple(rgb) for name, rgb in _TABLES["rgb"].items()}
 """Names of garment colours and the centre of what each looks like."""
@@ -173,9 +174,7 @@ def _sample(rng: np.random.Generator, look: Look) -> Person:
         outer=outer,
         lower=lower,
         shoes=_shoes(rng, look, sex),
-        socks=_plain(rng, "socks", {"white": 3, "black": 2, "grey": 1})
-        if rng.random() < 0.5
-        else NOTHING,
+        socks=_plain(rng, "socks", _COLOURS_OF["socks"]) if rng.random() < 0.5 else NOTHING,
         bag=_bag(rng, look, sex),
         carried=_carried(rng),
         scarf=_plain(rng, "scarf", _COLOURS_OF["bag"])
@@ -202,6 +201,17 @@ def _plain(rng: np.random.Generator, kind: str, colours: dict[str, float]) -> It
     return Item(kind, colour, _shifted(rng, COLOURS[colour], 9), side=side)
 
 
+def _kinds(look: Look, what: str, sex: str) -> dict[str, float]:
+    """Return how often there is which kind of something, as warm as it is."""
+    kinds: dict[str, float] = dict(_TABLES["kinds_of"][what][sex])
+    for kind in kinds:
+        if kind in _TABLES["summer"]:
+            kinds[kind] *= look.warmth
+        elif kind in _TABLES["winter"]:
+            kinds[kind] *= _TABLES["winter"][kind] - look.warmth
+    return kinds
+
+
 def _tinted(look: Look, colours: dict[str, float]) -> dict[str, float]:
     return {name: weight * look.colour_weights.get(name, 1.0) for name, weight in colours.items()}
 
@@ -211,14 +221,10 @@ def _accented(rng: np.random.Generator, item: Item, pattern: str) -> Item:
     if pattern == "plain":
         return item
     colour = item.colour
-    while colour == item.colour or _distance(COLOURS[colour], COLOURS[item.colour]) < 110:
+    while colour == item.colour or math.dist(COLOURS[colour], COLOURS[item.colour]) < 110:
         colour = draw(rng, {**_COLOURS_OF["upper"], "white": 4.0, "black": 3.0})
     rgb = _shifted(rng, COLOURS[colour], 8)
     return replace(item, pattern=pattern, accent=colour, accent_rgb=rgb)
-
-
-def _distance(a: Rgb, b: Rgb) -> float:
-    return math.dist(a, b)
 
 
 def _clothes(rng: np.random.Generator, look: Look, sex: str) -> tuple[Item, Item, Item]:
@@ -226,62 +232,28 @@ def _clothes(rng: np.random.Generator, look: Look, sex: str) -> tuple[Item, Item
     colours = _tinted(look, _COLOURS_OF["upper"])
     if sex == "female" and rng.random() < 0.1 + 0.12 * warm:
         dress = _plain(rng, "dress", colours)
-        dress = _accented(
-            rng, dress, draw(rng, {"plain": 6, "striped": 1, "dotted": 1.6, "plaid": 0.6})
-        )
+        dress = _accented(rng, dress, draw(rng, _PATTERNS_OF["dress"]))
         sleeves = draw(rng, {"none": 1.0 + warm, "short": 1.0, "long": 1.2 - warm})
         return replace(dress, extent=sleeves), NOTHING, NOTHING
-    kinds = {
-        "t-shirt": 3.4 * warm + 0.4,
-        "shirt": 1.6,
-        "polo": 1.0 * warm,
-        "sweater": 1.6 * (1.2 - warm),
-        "hoodie": 1.4 * (1.2 - warm),
-        "jacket": 2.0 * (1.3 - warm),
-        "coat": 1.5 * (1.1 - warm),
-        "suit": 0.7,
-        "tank top": 0.7 * warm,
-    }
-    if sex == "female":
-        kinds |= {"blouse": 1.5, "tank top": 1.3 * warm, "suit": 0.25, "polo": 0.4 * warm}
+    kinds = _kinds(look, "upper", sex)
+    kinds["t-shirt"] += 0.4  # below something else in winter, too
     kind = draw(rng, kinds)
     sleeves = {"t-shirt": "short", "polo": "short", "tank top": "none"}.get(kind, "long")
     if kind in ("shirt", "blouse"):
         sleeves = "short" if rng.random() < 0.25 + 0.4 * warm else "long"
     upper = replace(_plain(rng, kind, colours), extent=sleeves)
-    patterns: dict[str, dict[str, float]] = {
-        "t-shirt": {"plain": 5, "striped": 2, "logo": 2.4, "block": 0.8, "dotted": 0.3},
-        "shirt": {"plain": 4, "plaid": 3, "vertical": 1.2},
-        "polo": {"plain": 4, "striped": 2, "block": 0.8},
-        "blouse": {"plain": 4, "dotted": 1.5, "striped": 1},
-        "sweater": {"plain": 4, "striped": 1.6, "block": 0.6},
-        "hoodie": {"plain": 4, "logo": 1.6, "block": 0.8},
-        "jacket": {"plain": 5, "block": 1.2},
-        "tank top": {"plain": 4, "striped": 1},
-    }
-    upper = _accented(rng, upper, draw(rng, patterns.get(kind, {"plain": 1})))
+    upper = _accented(rng, upper, draw(rng, _PATTERNS_OF.get(kind, {"plain": 1})))
     outer = NOTHING
     if kind in ("t-shirt", "shirt", "polo", "blouse") and rng.random() < 0.34 * (1.5 - warm):
         outer = _plain(rng, draw(rng, {"jacket": 3, "coat": 1, "suit": 1, "cardigan": 1}), colours)
-        while _distance(COLOURS[outer.colour], COLOURS[upper.colour]) < 60:
+        while math.dist(COLOURS[outer.colour], COLOURS[upper.colour]) < 60:
             outer = _plain(rng, outer.kind, colours)
         outer = replace(outer, extent="long")
     return upper, outer, _lower(rng, look, sex)
 
 
 def _lower(rng: np.random.Generator, look: Look, sex: str) -> Item:
-    warm = look.warmth
-    kinds = {"trousers": 2.6, "jeans": 3.0, "shorts": 2.0 * warm, "sweatpants": 0.7}
-    if sex == "female":
-        kinds = {
-            "trousers": 1.6,
-            "jeans": 2.4,
-            "shorts": 1.4 * warm,
-            "skirt": 1.8,
-            "leggings": 1.4,
-            "capris": 0.9 * warm,
-        }
-    kind = draw(rng, kinds)
+    kind = draw(rng, _kinds(look, "lower", sex))
     item = _plain(
         rng, kind, _COLOURS_OF["jeans"] if kind == "jeans" else _tinted(look, _COLOURS_OF["lower"])
     )
@@ -294,7 +266,7 @@ def _lower(rng: np.random.Generator, look: Look, sex: str) -> Item:
         extent = draw(rng, {"short": 1.2, "knee": 1.4, "long": 0.7})
     item = replace(item, extent=extent)
     if kind in ("shorts", "skirt") and rng.random() < 0.2:
-        item = _accented(rng, item, draw(rng, {"plaid": 1, "striped": 0.5, "dotted": 0.5}))
+        item = _accented(rng, item, draw(rng, _PATTERNS_OF["skirt"]))
     elif kind == "sweatpants" and rng.random() < 0.6:
         item = _accented(rng, item, "block")
     return item
@@ -306,10 +278,7 @@ def _hair(rng: np.random.Generator, sex: str, age: str) -> Item:
         colours["grey"] = 9.0
     colour = draw(rng, colours)
     rgb = _shifted(rng, _TABLES["hair_rgb"][colour], 7)
-    if sex == "male":
-        kind = draw(rng, {"short": 7.0, "bald": 1.0, "medium": 1.4, "ponytail": 0.25})
-    else:
-        kind = draw(rng, {"short": 1.0, "medium": 2.0, "long": 3.4, "ponytail": 2.4, "bun": 1.2})
+    kind = draw(rng, _TABLES["kinds_of"]["hair"][sex])
     return Item(kind, "none" if kind == "bald" else colour, rgb)
 
 
@@ -321,32 +290,19 @@ def _headwear(rng: np.random.Generator, look: Look) -> Item:
 
 
 def _shoes(rng: np.random.Generator, look: Look, sex: str) -> Item:
-    if sex == "male":
-        kinds = {"sneakers": 4.5, "leather shoes": 2.0, "boots": 0.8, "sandals": 0.9 * look.warmth}
-    else:
-        kinds = {
-            "sneakers": 3.0,
-            "flats": 1.4,
-            "heels": 1.2,
-            "boots": 1.3,
-            "sandals": 1.4 * look.warmth,
-        }
-    kind = draw(rng, kinds)
-    muted = {"black": 3.0, "brown": 2.0, "beige": 0.8, "grey": 0.6, "red": 0.4}
-    return _plain(rng, kind, _COLOURS_OF["shoes"] if kind in ("sneakers", "flats") else muted)
+    kind = draw(rng, _kinds(look, "shoes", sex))
+    colours = "shoes" if kind in ("sneakers", "flats") else "leather"
+    return _plain(rng, kind, _COLOURS_OF[colours])
 
 
 def _bag(rng: np.random.Generator, look: Look, sex: str) -> Item:
     if rng.random() >= look.bag_rate:
         return NOTHING
-    kinds = {"backpack": 3.4, "crossbody bag": 1.6, "shoulder bag": 1.0, "suitcase": 0.4}
-    if sex == "female":
-        kinds |= {"backpack": 2.2, "shoulder bag": 2.0, "handbag": 1.8}
-    return _plain(rng, draw(rng, kinds), _COLOURS_OF["bag"])
+    return _plain(rng, draw(rng, _kinds(look, "bag", sex)), _COLOURS_OF["bag"])
 
 
 def _carried(rng: np.random.Generator) -> Item:
     if rng.random() >= 0.2:
         return NOTHING
     kind = draw(rng, {"shopping bag": 2.0, "box": 0.7, "folder": 1.0, "bottle": 0.8})
-    return _plain(rng, kind, {"white": 3, "red": 1, "blue": 1, "brown": 1, "yellow": 1, "green": 1})
+    return _plain(rng, kind, _COLOURS_OF["carried"])

@@ -100,7 +100,7 @@ class Painter:
         end: float = 360,
     ) -> None:
         """Paint an ellipse, or the piece of it between two angles."""
-        box = (centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1])
+        box = _around(centre, half)
         if end - start >= 360:
             self._pen.ellipse(box, fill=colour)
             self._shader.ellipse(box, fill=lit)
@@ -183,8 +183,9 @@ class _Figure:
     def __init__(
         self, painter: Painter, person: Person, shot: Shot, size: float, foot: Spot
     ) -> None:
-        self.paint_on, self.person, self.shot, self.size = painter, person, shot, size
-        self.foot = foot
+        self.person, self.shot, self.size, self.foot = person, shot, size, foot
+        self.capsule, self.shape, self.trunk = painter.capsule, painter.shape, painter.trunk
+        self.oval, self.stroke, self.block = painter.oval, painter.stroke, painter.block
         self.body = Skeleton(person, shot)
         self.toward, self.aside = math.cos(shot.yaw), math.sin(shot.yaw)
         self.parts: list[tuple[float, Callable[[], None]]] = []
@@ -231,72 +232,55 @@ class _Figure:
         elif lower.kind == "jeans":
             calf, thin = wide * 0.8, wide * 0.68
         if extent != "long":
-            self.paint_on.capsule(knee, ankle, wide * 0.68, wide * 0.44, person.skin)
+            self.capsule(knee, ankle, wide * 0.68, wide * 0.44, person.skin)
             if extent != "knee":
-                self.paint_on.capsule(hip, knee, wide, wide * 0.72, person.skin)
+                self.capsule(hip, knee, wide, wide * 0.72, person.skin)
             if person.socks.kind != "none":
                 start = _between(knee, ankle, 0.55)
-                self.paint_on.capsule(start, ankle, wide * 0.54, wide * 0.48, person.socks.rgb)
+                self.capsule(start, ankle, wide * 0.54, wide * 0.48, person.socks.rgb)
         self._shoe(knee, ankle, toe, wide)
         if lower.kind in ("none", "skirt"):
             return
         rgb = lower.rgb
         if extent == "long":
-            self.paint_on.capsule(knee, _between(knee, ankle, 0.95), calf, thin, rgb)
+            self.capsule(knee, _between(knee, ankle, 0.95), calf, thin, rgb)
         elif extent == "knee":
-            self.paint_on.capsule(knee, _between(knee, ankle, 0.42), calf, wide * 0.66, rgb)
+            self.capsule(knee, _between(knee, ankle, 0.42), calf, wide * 0.66, rgb)
         thigh_end = _between(hip, knee, 0.86) if extent == "short" else knee
         end_width = wide * 1.05 if extent == "short" else calf
-        self.paint_on.capsule(hip, thigh_end, wide * 1.1, end_width, rgb)
+        self.capsule(hip, thigh_end, wide * 1.1, end_width, rgb)
         if extent == "short":
             hem = _between(hip, knee, 0.9)
-            self.paint_on.shape(
-                [
-                    (hip[0] - wide * 1.05, hip[1]),
-                    (hip[0] + wide * 1.05, hip[1]),
-                    (hem[0] + wide * 1.15, hem[1] + wide * 0.5),
-                    (hem[0] - wide * 1.15, hem[1] + wide * 0.5),
-                ],
-                rgb,
-                item=lower,
-            )
+            hem = (hem[0], hem[1] + wide * 0.5)
+            self.shape(_trapezoid(hip, wide * 1.05, hem, wide * 1.15), rgb, item=lower)
         if lower.pattern == "block":
             outer = side * wide * 0.7 * self.toward
-            self.paint_on.stroke(
-                [(hip[0] + outer, hip[1]), (knee[0] + outer * 0.9, knee[1])],
-                lower.accent_rgb,
-                size * 0.013,
-            )
-            self.paint_on.stroke(
-                [(knee[0] + outer * 0.9, knee[1]), (ankle[0] + outer * 0.8, ankle[1])],
-                lower.accent_rgb,
-                size * 0.013,
-            )
+            seam = [
+                (x + outer * share, y) for (x, y), share in ((hip, 1), (knee, 0.9), (ankle, 0.8))
+            ]
+            for piece in (seam[:2], seam[1:]):
+                self.stroke(piece, lower.accent_rgb, size * 0.013)
 
     def _shoe(self, knee: Spot, ankle: Spot, toe: Spot, wide: float) -> None:
         shoes = self.person.shoes
         if shoes.kind == "boots":
-            self.paint_on.capsule(
-                _between(knee, ankle, 0.5), ankle, wide * 0.72, wide * 0.6, shoes.rgb
-            )
+            self.capsule(_between(knee, ankle, 0.5), ankle, wide * 0.72, wide * 0.6, shoes.rgb)
         thick = wide * (0.58 if shoes.kind == "sneakers" else 0.5)
         base = (ankle[0], ankle[1] + wide * 0.2)
         if shoes.kind == "sandals":
-            self.paint_on.capsule(base, toe, thick * 0.9, thick * 0.7, self.person.skin)
-            self.paint_on.stroke(
-                [(base[0], base[1] + thick), (toe[0], toe[1] + thick * 0.8)], shoes.rgb, 3
-            )
-            self.paint_on.stroke([base, _between(base, toe, 0.8)], shoes.rgb, 3)
+            self.capsule(base, toe, thick * 0.9, thick * 0.7, self.person.skin)
+            self.stroke([(base[0], base[1] + thick), (toe[0], toe[1] + thick * 0.8)], shoes.rgb, 3)
+            self.stroke([base, _between(base, toe, 0.8)], shoes.rgb, 3)
             return
-        self.paint_on.capsule(base, toe, thick * 1.05, thick * 0.85, shoes.rgb)
+        self.capsule(base, toe, thick * 1.05, thick * 0.85, shoes.rgb)
         if shoes.kind == "sneakers":
             sole = (240, 240, 238) if shoes.colour != "white" else (150, 150, 150)
-            self.paint_on.stroke(
+            self.stroke(
                 [(base[0], base[1] + thick * 0.9), (toe[0], toe[1] + thick * 0.75)], sole, 2
             )
         elif shoes.kind == "heels":
             back = base[0] - (toe[0] - base[0]) * 0.3
-            self.paint_on.stroke([(back, base[1]), (back, base[1] + thick * 1.3)], shoes.rgb, 2)
+            self.stroke([(back, base[1]), (back, base[1] + thick * 1.3)], shoes.rgb, 2)
 
     # trunk --------------------------------------------------------------------------------------
 
@@ -346,12 +330,12 @@ class _Figure:
             spread = 0.5 * abs(self.body.legs[1][1][0] - self.body.legs[-1][1][0])
             half = body.hip * 1.25 + 0.2 * (0.45 - hem)
             levels += [(hem, half, max(body.chest_depth * 1.3, spread + 0.03))]
-        self.paint_on.trunk(self._outline(levels), lower)
+        self.trunk(self._outline(levels), lower)
 
     def _garment(self, levels: list[tuple[float, float, float]], worn: Item) -> None:
         person, toward, size = self.person, self.toward, self.size
         if worn.kind == "tank top":
-            self.paint_on.trunk(
+            self.trunk(
                 self._outline(
                     [
                         (0.84, 0.045, 0.04),
@@ -361,41 +345,32 @@ class _Figure:
                 ),
                 Item("skin", rgb=person.skin),
             )
-        self.paint_on.trunk(self._outline(levels), worn)
+        self.trunk(self._outline(levels), worn)
         if worn.pattern == "block":
-            self.paint_on.shape(self._outline(levels[:3]), worn.accent_rgb)
+            self.shape(self._outline(levels[:3]), worn.accent_rgb)
         if toward > 0.15:
             self._front(levels, worn)
         elif worn.kind == "hoodie":
             hood = self.spot(0, 0.82, -0.05)
-            self.paint_on.oval(hood, (size * 0.06, size * 0.035), _darker(worn.rgb, 0.85), lit=215)
+            self.oval(hood, (size * 0.06, size * 0.035), _darker(worn.rgb, 0.85), lit=215)
         if person.scarf.kind != "none":
             neck = self.spot(0, 0.835, 0.01)
-            self.paint_on.oval(neck, (size * 0.066, size * 0.03), person.scarf.rgb, lit=230)
+            self.oval(neck, (size * 0.066, size * 0.03), person.scarf.rgb, lit=230)
             if toward > 0:
                 start, end = self.spot(0.03, 0.83, 0.06), self.spot(0.035, 0.66, 0.075)
-                self.paint_on.capsule(start, end, size * 0.02, size * 0.018, person.scarf.rgb)
+                self.capsule(start, end, size * 0.02, size * 0.018, person.scarf.rgb)
 
     def _front(self, levels: list[tuple[float, float, float]], worn: Item) -> None:
         """Paint what only the front of the trunk shows: print, opening, collar."""
         person, toward, size = self.person, self.toward, self.size
         front = self.body.chest_depth * 0.9
 
-        def strip(half: float, low: float, high: float = 0.84) -> list[Spot]:
-            outline = []
-            for up, lateral, sign in (
-                (high, half * 0.7, 1),
-                (low, half, 1),
-                (low, half, -1),
-                (high, half * 0.7, -1),
-            ):
-                outline.append(self.spot(sign * lateral, up, front))
-            return outline
-
         if person.outer.kind != "none":
-            self.paint_on.shape(strip(0.052, 0.49), person.upper.rgb, item=person.upper)
+            corners = ((0.052 * 0.7, 0.84), (0.052, 0.49), (-0.052, 0.49), (-0.052 * 0.7, 0.84))
+            strip = [self.spot(left, up, front) for left, up in corners]
+            self.shape(strip, person.upper.rgb, item=person.upper)
             if person.upper.pattern == "logo":
-                self.paint_on.oval(
+                self.oval(
                     self.spot(0, 0.71, front),
                     (size * 0.03 * toward, size * 0.025),
                     person.upper.accent_rgb,
@@ -404,29 +379,24 @@ class _Figure:
             centre = self.spot(0, 0.71, front)
             half = (size * 0.05 * toward, size * 0.036)
             if worn.kind == "hoodie":
-                box = (
-                    centre[0] - half[0],
-                    centre[1] - half[1] * 0.6,
-                    centre[0] + half[0],
-                    centre[1] + half[1] * 0.6,
-                )
-                self.paint_on.block(box, worn.accent_rgb)
+                self.block(_around(centre, (half[0], half[1] * 0.6)), worn.accent_rgb)
             else:
-                self.paint_on.oval(centre, half, worn.accent_rgb)
+                self.oval(centre, half, worn.accent_rgb)
         elif worn.kind in ("suit", "coat", "jacket", "shirt", "cardigan"):
             low = levels[-1][0]
             if worn.kind == "suit":
-                top, tip = [self.spot(s * 0.04, 0.84, front) for s in (1, -1)], (0.66,)
-                self.paint_on.shape(
-                    [*top, self.spot(0, tip[0], front)],
-                    (236, 236, 234) if worn.colour != "white" else (60, 70, 110),
-                )
-            self.paint_on.stroke(
+                opening = [
+                    self.spot(left, up, front)
+                    for left, up in ((0.04, 0.84), (-0.04, 0.84), (0, 0.66))
+                ]
+                shirt = (236, 236, 234) if worn.colour != "white" else (60, 70, 110)
+                self.shape(opening, shirt)
+            self.stroke(
                 [self.spot(0, 0.83, front), self.spot(0, low, front)], _darker(worn.rgb, 0.6), 1.4
             )
         if worn.kind in ("polo", "shirt", "coat"):
             for side in (1, -1):
-                self.paint_on.shape(
+                self.shape(
                     [
                         self.spot(0, 0.825, front),
                         self.spot(side * 0.045, 0.85, 0.03),
@@ -435,7 +405,7 @@ class _Figure:
                     _darker(worn.rgb, 0.82),
                 )
         elif worn.kind in ("t-shirt", "blouse", "dress", "tank top"):
-            self.paint_on.oval(self.spot(0, 0.845, 0.03), (size * 0.036, size * 0.022), person.skin)
+            self.oval(self.spot(0, 0.845, 0.03), (size * 0.036, size * 0.022), person.skin)
 
     # arms ---------------------------------------------------------------------------------------
 
@@ -452,8 +422,8 @@ class _Figure:
         wide = size * 0.034 * self.body.limb * (1.14 if worn.kind in _WOOL else 1.0)
         sleeve = worn.accent_rgb if worn.pattern == "block" else worn.rgb
         if worn.extent != "long":
-            self.paint_on.capsule(elbow, wrist, wide * 0.74, wide * 0.56, person.skin)
-        self.paint_on.capsule(
+            self.capsule(elbow, wrist, wide * 0.74, wide * 0.56, person.skin)
+        self.capsule(
             _between(wrist, elbow, 0.04),
             _beyond(elbow, wrist, size * 0.03),
             wide * 0.6,
@@ -461,23 +431,23 @@ class _Figure:
             person.skin,
         )
         if worn.extent == "long":
-            self.paint_on.capsule(elbow, wrist, wide * 0.88, wide * 0.72, sleeve)
-            self.paint_on.capsule(shoulder, elbow, wide * 1.08, wide * 0.9, sleeve)
+            self.capsule(elbow, wrist, wide * 0.88, wide * 0.72, sleeve)
+            self.capsule(shoulder, elbow, wide * 1.08, wide * 0.9, sleeve)
         else:
-            self.paint_on.capsule(shoulder, elbow, wide * 0.92, wide * 0.74, person.skin)
+            self.capsule(shoulder, elbow, wide * 0.92, wide * 0.74, person.skin)
             if worn.extent == "short":
                 end = _between(shoulder, elbow, 0.62)
-                self.paint_on.capsule(shoulder, end, wide * 1.1, wide * 1.08, sleeve)
+                self.capsule(shoulder, end, wide * 1.1, wide * 1.08, sleeve)
         if worn.pattern in ("striped", "plaid", "vertical", "dotted"):
             pieces = [(shoulder, elbow)] if worn.extent != "none" else []
             pieces += [(elbow, wrist)] if worn.extent == "long" else []
             for start, end in pieces:
                 for share in (0.2, 0.55, 0.9) if worn.extent == "long" else (0.2, 0.5):
                     x, y = _between(start, end, share)
-                    self.paint_on.stroke([(x - wide, y), (x + wide, y)], worn.accent_rgb, 2.4)
+                    self.stroke([(x - wide, y), (x + wide, y)], worn.accent_rgb, 2.4)
         if person.phone.kind != "none" and side == -person.umbrella.side:
             x, y = _beyond(elbow, wrist, size * 0.03)
-            self.paint_on.block((x - 3, y - 7, x + 3, y + 5), person.phone.rgb, 1)
+            self.block((x - 3, y - 7, x + 3, y + 5), person.phone.rgb, 1)
 
     # head ---------------------------------------------------------------------------------------
 
@@ -493,34 +463,32 @@ class _Figure:
         top, end = self.spot(0, 0.92, -0.045), self.spot(0, 0.74, -0.075)
         if hair.kind == "ponytail":
             end = self.spot(0, 0.79, -0.1)
-            self.paint_on.capsule(top, end, size * 0.02, size * 0.024, hair.rgb)
+            self.capsule(top, end, size * 0.02, size * 0.024, hair.rgb)
         else:
             half = self.body.half_width(0.066, 0.035) * size
-            self.paint_on.capsule(top, end, half * 0.9, half, hair.rgb)
+            self.capsule(top, end, half * 0.9, half, hair.rgb)
 
     def _neck_and_head(self) -> None:
         person, size, toward, aside = self.person, self.size, self.toward, self.aside
         hair, headwear = person.hair, person.headwear
         neck = self.spot(0, 0.86, 0.0)
         x, y = self.spot(0, 0.93, 0.012)
-        self.paint_on.capsule(
+        self.capsule(
             neck, (x, y + size * 0.03), size * 0.031, size * 0.031, _darker(person.skin, 0.86)
         )
         wide, high = size * 0.056, size * 0.07
         bald = hair.kind == "bald"
         crown = person.skin if bald else hair.rgb
         puff = {"medium": 1.14, "long": 1.12}.get(hair.kind, 1.03)
-        self.paint_on.oval((x - aside * wide * 0.14, y - high * 0.04), (wide * puff, high), crown)
+        self.oval((x - aside * wide * 0.14, y - high * 0.04), (wide * puff, high), crown)
         if hair.kind in ("medium", "long") and not bald:
             drop = (x - aside * wide * 0.4, y + high * 0.5)
-            self.paint_on.oval(drop, (wide * (0.95 - 0.25 * abs(aside)), high * 0.75), crown)
+            self.oval(drop, (wide * (0.95 - 0.25 * abs(aside)), high * 0.75), crown)
         if hair.kind == "bun":
             bun = (x - aside * wide * 0.9, y - high * 0.75)
-            self.paint_on.oval(bun, (wide * 0.5, high * 0.4), crown)
+            self.oval(bun, (wide * 0.5, high * 0.4), crown)
         if toward < -0.45 and hair.kind in ("short", "bun", "ponytail"):
-            self.paint_on.oval(
-                (x, y + high * 0.72), (wide * 0.66, high * 0.3), person.skin, lit=220
-            )
+            self.oval((x, y + high * 0.72), (wide * 0.66, high * 0.3), person.skin, lit=220)
         if toward > -0.45:
             self._face((x, y), wide, high)
         if headwear.kind != "none":
@@ -532,32 +500,24 @@ class _Figure:
         person, toward, aside = self.person, self.toward, self.aside
         half = wide * (0.8 if toward > 0.5 else 0.6 if toward > -0.1 else 0.34)
         x, y = head[0] + aside * (wide - half * 0.9), head[1] + high * 0.2
-        self.paint_on.oval((x, y), (half, high * 0.76), person.skin)
+        self.oval((x, y), (half, high * 0.76), person.skin)
         if toward > 0.3 or abs(aside) > 0.8:
             eyes = [x + aside * half * 0.4 + s * half * 0.42 * max(toward, 0) for s in (1, -1)]
             for eye in eyes:
-                self.paint_on.oval((eye, y - high * 0.1), (1.4, 1.2), (40, 30, 28))
-            self.paint_on.stroke(
+                self.oval((eye, y - high * 0.1), (1.4, 1.2), (40, 30, 28))
+            self.stroke(
                 [(eyes[1] - 1, y + high * 0.42), (eyes[0] + 1, y + high * 0.42)], (150, 76, 70), 1
             )
             if person.glasses.kind != "none":
                 for eye in eyes:
-                    box = (eye - 4, y - high * 0.1 - 3, eye + 4, y - high * 0.1 + 3)
+                    box = _around((eye, y - high * 0.1), (4, 3))
                     if person.glasses.kind == "sunglasses":
-                        self.paint_on.block(box, person.glasses.rgb, 1)
+                        self.block(box, person.glasses.rgb, 1)
                     else:
-                        self.paint_on.stroke(
-                            [
-                                (box[0], box[1]),
-                                (box[2], box[1]),
-                                (box[2], box[3]),
-                                (box[0], box[3]),
-                                (box[0], box[1]),
-                            ],
-                            person.glasses.rgb,
-                            1,
-                        )
-                self.paint_on.stroke(
+                        corners = ((0, 1), (2, 1), (2, 3), (0, 3), (0, 1))
+                        rim = [(box[across], box[down]) for across, down in corners]
+                        self.stroke(rim, person.glasses.rgb, 1)
+                self.stroke(
                     [(eyes[1], y - high * 0.12), (eyes[0], y - high * 0.12)], person.glasses.rgb, 1
                 )
 
@@ -566,33 +526,33 @@ class _Figure:
         item, reach = self.person.headwear, wide * 1.12
         if item.kind == "hat":
             brim = (x, y - high * 0.38)
-            self.paint_on.oval(brim, (wide * 1.75, high * 0.2), _darker(item.rgb, 0.85))
+            self.oval(brim, (wide * 1.75, high * 0.2), _darker(item.rgb, 0.85))
             box = (x - wide * 0.95, y - high * 1.12, x + wide * 0.95, y - high * 0.36)
-            self.paint_on.block(box, item.rgb, 5)
+            self.block(box, item.rgb, 5)
             return
         drop = 0.0 if item.kind == "beanie" else -0.1
-        self.paint_on.oval((x, y + high * drop), (reach, high * 1.06), item.rgb, start=180, end=360)
+        self.oval((x, y + high * drop), (reach, high * 1.06), item.rgb, start=180, end=360)
         if item.kind == "cap":
             tip = x + self.aside * wide * 1.9
             level = y + high * (drop - 0.02)
             if self.toward > -0.5:
                 half = wide * (0.4 + 0.7 * max(self.toward, 0))
                 middle = (x + tip) / 2
-                self.paint_on.oval(
+                self.oval(
                     (middle, level),
                     (max(half, abs(tip - x) / 2), high * 0.16),
                     _darker(item.rgb, 0.75),
                 )
         else:
             band = (x - reach, y - high * 0.14, x + reach, y + high * 0.06)
-            self.paint_on.block(band, _darker(item.rgb, 0.85), 2)
+            self.block(band, _darker(item.rgb, 0.85), 2)
 
     def _umbrella(self, head: Spot) -> None:
         size, item = self.size, self.person.umbrella
         hand = self.at(self.body.arms[item.side][2])
         x, y = (hand[0] + head[0]) / 2, head[1] - size * 0.03
-        self.paint_on.stroke([hand, (x, y - size * 0.1)], (60, 60, 62), 2)
-        self.paint_on.oval((x, y), (size * 0.2, size * 0.13), item.rgb, lit=225, start=180, end=360)
+        self.stroke([hand, (x, y - size * 0.1)], (60, 60, 62), 2)
+        self.oval((x, y), (size * 0.2, size * 0.13), item.rgb, lit=225, start=180, end=360)
 
     # things -------------------------------------------------------------------------------------
 
@@ -618,12 +578,12 @@ class _Figure:
                 middle = self.spot(over * 0.02, 0.72, front)
                 end = (x, y - size * 0.03)
                 spots = [start, middle, end] if over != side else [start, end]
-                self.paint_on.stroke(spots, _darker(bag.rgb, 0.8), size * 0.014)
+                self.stroke(spots, _darker(bag.rgb, 0.8), size * 0.014)
 
             self.add(0.25, strap)
             self.add(
                 depth * 3,
-                lambda: self.paint_on.block(
+                lambda: self.block(
                     (x - half, y - size * 0.045, x + half, y + size * 0.06), bag.rgb, 4
                 ),
             )
@@ -634,12 +594,10 @@ class _Figure:
             def paint() -> None:
                 half = self.body.half_width(0.03, 0.075) * size
                 top = hand[1] + size * 0.05
-                self.paint_on.stroke(
+                self.stroke(
                     [(hand[0] - half * 0.5, top), hand, (hand[0] + half * 0.5, top)], bag.rgb, 2
                 )
-                self.paint_on.block(
-                    (hand[0] - half, top, hand[0] + half, top + size * 0.09), bag.rgb, 4
-                )
+                self.block((hand[0] - half, top, hand[0] + half, top + size * 0.09), bag.rgb, 4)
 
             self.add(depth, paint)
         else:  # suitcase, pulled behind
@@ -648,10 +606,10 @@ class _Figure:
             hand = self.at(self.body.arms[bag.side][2])
 
             def pull() -> None:
-                self.paint_on.stroke([hand, (x, y - size * 0.26)], (70, 70, 74), 2)
-                self.paint_on.block((x - half, y - size * 0.27, x + half, y - 2), bag.rgb, 4)
-                self.paint_on.oval((x - half + 3, y), (2.5, 2.5), (20, 20, 20))
-                self.paint_on.oval((x + half - 3, y), (2.5, 2.5), (20, 20, 20))
+                self.stroke([hand, (x, y - size * 0.26)], (70, 70, 74), 2)
+                self.block((x - half, y - size * 0.27, x + half, y - 2), bag.rgb, 4)
+                self.oval((x - half + 3, y), (2.5, 2.5), (20, 20, 20))
+                self.oval((x + half - 3, y), (2.5, 2.5), (20, 20, 20))
 
             self.add(-toward * 0.6 + self.body.place(bag.side * 0.2, 0, 0)[2], pull)
 
@@ -659,14 +617,14 @@ class _Figure:
         bag, size, body = self.person.bag, self.size, self.body
         x, y = self.spot(0, 0.69, -(body.chest_depth + 0.04))
         half = body.half_width(0.088, 0.052) * size
-        self.paint_on.block((x - half, y - size * 0.125, x + half, y + size * 0.125), bag.rgb, 8)
+        self.block(_around((x, y), (half, size * 0.125)), bag.rgb, 8)
         if self.toward < -0.3:
-            self.paint_on.stroke(
+            self.stroke(
                 [(x - half * 0.8, y - size * 0.03), (x + half * 0.8, y - size * 0.03)],
                 _darker(bag.rgb, 0.65),
                 1.5,
             )
-            self.paint_on.block(
+            self.block(
                 (x - half * 0.6, y + size * 0.01, x + half * 0.6, y + size * 0.09),
                 _darker(bag.rgb, 0.86),
                 4,
@@ -678,7 +636,7 @@ class _Figure:
             if side * self.aside > 0.5:
                 continue
             left = side * self.body.shoulder * 0.6
-            self.paint_on.stroke(
+            self.stroke(
                 [
                     self.spot(left, 0.835, 0.0),
                     self.spot(left, 0.74, front),
@@ -696,35 +654,32 @@ class _Figure:
             x, y = self.spot(0, 0.64, 0.16)
             half = self.body.half_width(0.1, 0.06 if item.kind == "box" else 0.02) * size
             tall = size * (0.07 if item.kind == "box" else 0.085)
-            self.add(
-                self.toward,
-                lambda: self.paint_on.block((x - half, y - tall, x + half, y + tall), item.rgb, 1),
-            )
+            self.add(self.toward, lambda: self.block(_around((x, y), (half, tall)), item.rgb, 1))
             return
         hand = self.at(self.body.arms[item.side][2])
         depth = self.body.place(item.side * 0.2, 0, 0)[2] * 3
 
         def paint() -> None:
             if item.kind == "bottle":
-                self.paint_on.block(
-                    (hand[0] - 4, hand[1] - 8, hand[0] + 4, hand[1] + 14), item.rgb, 2
-                )
+                self.block((hand[0] - 4, hand[1] - 8, hand[0] + 4, hand[1] + 14), item.rgb, 2)
                 return
             half = self.body.half_width(0.025, 0.07) * size
-            top = hand[1] + size * 0.03
-            self.paint_on.shape(
-                [
-                    (hand[0] - half * 0.7, top),
-                    (hand[0] + half * 0.7, top),
-                    (hand[0] + half, top + size * 0.13),
-                    (hand[0] - half, top + size * 0.13),
-                ],
-                item.rgb,
-                lit=235,
-            )
-            self.paint_on.stroke([hand, (hand[0], top)], item.rgb, 2)
+            top = (hand[0], hand[1] + size * 0.03)
+            bottom = (hand[0], top[1] + size * 0.13)
+            self.shape(_trapezoid(top, half * 0.7, bottom, half), item.rgb, lit=235)
+            self.stroke([hand, top], item.rgb, 2)
 
         self.add(depth, paint)
+
+
+def _around(centre: Spot, half: Spot) -> tuple[float, float, float, float]:
+    return centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]
+
+
+def _trapezoid(top: Spot, half_top: float, bottom: Spot, half_bottom: float) -> list[Spot]:
+    """Return the corners of a piece between two levels, given by the middle of each."""
+    (x, y), (u, v) = top, bottom
+    return [(x - half_top, y), (x + half_top, y), (u + half_bottom, v), (u - half_bottom, v)]
 
 
 def _between(start: Spot, end: Spot, share: float) -> Spot:

@@ -12,7 +12,7 @@ def table(name: str) -> Any:  # noqa: ANN401
     """Return what ``<name>.yaml`` beside this module holds.
 
     Example:
-        >>> table("colours")["rgb"]["black"]
+        >>> table("people")["rgb"]["black"]
         [26, 26, 30]
     """
     return yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8"))
