@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import PropertyMock, patch
 
 import lightning.pytorch as L
 import pytest
@@ -14,32 +16,23 @@ import torch
 from torch import Tensor
 
 from crosswalk.config.build import build
+from crosswalk.config.search import small_overrides
 from crosswalk.encoders import clip_resnet, clip_text, resnet
+from crosswalk.methods.base import Method
 from crosswalk.run.callbacks.sweep import EpochSweep
+from crosswalk.run.run_folder import flatten
 from crosswalk.types import SweepData
-from tests.end_to_end.small_runs import tiny_images, tiny_pairs
+
+NUM_EPOCHS = 2
+"""Of a small run."""
 
 TINY = (
     *("trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto"),
     *("trainer.precision=32-true", "data.num_workers=0"),
+    # so many images have 1,128 pairs, of which even a share of 0.00125 is one
+    "data.batch_size=48",
 )
-"""Nothing of this is what a row may be about: one process, on the CPU."""
-
-TINY_BY_METHOD = {
-    "rde": ("data.batch_size=16",),
-    "cm_moco": ("data.batch_size=16", "method.queue_size=40"),
-    "cmmt": ("data.batch_size=16", "method.start_epoch=0"),
-    # 1,128 pairs of target images, of which a share of 0.00125 is one
-    "mar": ("data.image_size=[64,32]", "data.batch_size=48"),
-    "mmcl": ("data.image_size=[64,32]", "data.batch_size=16"),
-    "supervised": ("data.image_size=[64,32]", "data.batch_size=16"),
-}
-"""Smaller sizes, and labels from the first epoch on."""
-
-FROM_THE_START = {
-    "mar": ("method.mining_start_epoch=0",),
-    "mmcl": ("method.mplp_start_epoch=0",),
-}
+"""Nothing of this is what a row may be about: one process, on the CPU, one batch."""
 
 PUBLISHED_STREAMS = ("encoder.image.pretrained=null", "data.image_size=[64,32]")
 """The published encoders of two streams, from random weights and for tiny images."""
@@ -69,32 +62,40 @@ def _local_file(name: str, pretrained: str, *, setting: str) -> str:
     return "tiny_clip.safetensors" if pretrained == "openai" else pretrained
 
 
-class TinySets:
-    """Tiny generated sets below a folder, made when they are first asked for."""
+def tiny_overrides(config: Mapping[str, Any], changed: set[str], pairs: Path) -> list[str]:
+    """Return what makes one step of a table's row small; each key is in the row's configuration.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.roots: dict[str, list[str]] = {}
+    Args:
+        config: Of the row.
+        changed: Keys that the row is about; they stay.
+        pairs: Root of a tiny set in the layout of CUHK-PEDES, for rows that need it.
+    """
+    keys = flatten(config)
+    small = [
+        override
+        for override in small_overrides(config["choices"]["method"])
+        if override.startswith("+") or _is_key(_key_of(override), keys)
+    ]
+    small += [f"{key}=tiny" for key in keys if re.fullmatch(r"data\..*synthetic\.size", key)]
+    data = config["choices"]["data"]
+    if not data.startswith("synthetic"):
+        assert data == "cuhk_pedes", f"no tiny set stands for data={data}"
+        small += [f"data.root={pairs}", *PUBLISHED_STREAMS]
+        small += ["encoder.text.pretrained=null"] * ("pretrained" in config["encoder"]["text"])
+    return [*TINY, *(each for each in small if _may_stand(_key_of(each), changed))]
 
-    def of(self, data: str) -> list[str]:
-        """Return the overrides that take a tiny set for ``data=``."""
-        kind = "synthetic_pairs" if data == "cuhk_pedes" else data
-        if kind not in self.roots:
-            self.roots[kind] = self._make(kind)
-        return self.roots[kind]
 
-    def _make(self, kind: str) -> list[str]:
-        if kind == "synthetic_pairs":
-            return [f"data.root={tiny_pairs(self.folder)}"]
-        images = self.folder / "images"
-        if not images.exists():
-            tiny_images(images)
-        if kind == "synthetic_images":
-            return [f"data.root={images / 'market1501'}"]
-        return [
-            f"data.source.root={images / 'msmt17'}",
-            f"data.target.root={images / 'market1501'}",
-        ]
+def _key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
+
+
+def _may_stand(key: str, changed: set[str]) -> bool:
+    """A row keeps what it changes, but for downloads, and its stage, which one step never asks."""
+    return key.endswith("pretrained") or (key not in changed and key != "stage")
+
+
+def _is_key(key: str, keys: Mapping[str, Any]) -> bool:
+    return key in keys or any(each.startswith(f"{key}.") for each in keys)
 
 
 def take_one_step(config: Mapping[str, Any]) -> None:
@@ -105,27 +106,35 @@ def take_one_step(config: Mapping[str, Any]) -> None:
     """
     L.seed_everything(1, verbose=False)
     run = build(config)
-    method = run.method
+    method, data = run.method, run.data
     method.log = method.log_dict = lambda *args, **kwargs: None  # there is no trainer
-    run.data.setup("fit")
-    _sweep(run.data, method)
+    data.setup("fit")
     optimizer = _optimizer(method.configure_optimizers())
-    batch = run.data.transform_batch(next(iter(run.data.train_dataloader())))
+    # what small runs have in their second epoch, labels for one, is in the step, too
+    for epoch in range(NUM_EPOCHS):
+        with patch.object(type(method), "current_epoch", PropertyMock(return_value=epoch)):
+            _sweep(data, method, epoch)
+            method.on_train_epoch_start()
+            if epoch == NUM_EPOCHS - 1:
+                _step(method, data.transform_batch(next(iter(data.train_dataloader()))), optimizer)
+
+
+def _step(method: Method, batch: Any, optimizer: torch.optim.Optimizer) -> None:  # noqa: ANN401
     method.train()
     outputs = method.training_step(batch, 0)
     loss = outputs if isinstance(outputs, Tensor) else outputs["loss"]
     assert math.isfinite(loss.item()), f"the loss is {loss.item()}"
     loss.backward()
     optimizer.step()
-    if hasattr(method, "remember"):
+    if isinstance(outputs, dict):
         method.remember(outputs)
     for name, values in method.named_parameters():
         assert bool(torch.isfinite(values).all()), f"{name} is not finite after a step"
 
 
-def _sweep(data: SweepData, method: L.LightningModule) -> None:
+def _sweep(data: SweepData, method: Method, epoch: int) -> None:
     trainer = SimpleNamespace(
-        current_epoch=0,
+        current_epoch=epoch,
         precision_plugin=SimpleNamespace(val_step_context=torch.no_grad),
         strategy=SimpleNamespace(batch_to_device=data.transform_batch),
     )

@@ -14,14 +14,11 @@ from crosswalk.config.check import check
 from crosswalk.config.compose import compose, differences, to_plain
 from crosswalk.lab.tables.manifest import Manifest, Row, read_manifest, row_overrides
 from crosswalk.run.stages import stage_overrides
+from tests.end_to_end.small_runs import tiny_pairs
 from tests.experiments.one_step import (
-    FROM_THE_START,
-    PUBLISHED_STREAMS,
-    TINY,
-    TINY_BY_METHOD,
-    TinySets,
     make_published_encoders_narrow,
     take_one_step,
+    tiny_overrides,
 )
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -32,14 +29,15 @@ every_table = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def tiny_sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinySets]:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the root of tiny data; published encoders are narrow meanwhile."""
     folder = tmp_path_factory.mktemp("tables")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSWALK_CACHE", str(folder / "cache"))
         make_published_encoders_narrow(patch)
-        yield TinySets(folder)
+        yield tiny_pairs(folder)
     torch.set_num_threads(threads)
 
 
@@ -68,32 +66,19 @@ def on_synthetic_data(manifest: Manifest) -> Manifest:
     return manifest.with_data(manifest.suitable_data or manifest.data)
 
 
-def shrunk(manifest: Manifest, row: Row, sets: TinySets) -> Mapping[str, Any]:
-    """Return a row's configuration at a tiny size.
-
-    The tiny sizes stand between the base and the row, so that the row has the last word.
-    """
+def shrunk(manifest: Manifest, row: Row, pairs: Path) -> Mapping[str, Any]:
+    """Return a row's configuration at a tiny size, which leaves all that the row changes."""
     whole = plain_of(row_overrides(manifest, row, 1))
-    method, data = whole["choices"]["method"], whole["choices"]["data"]
-    tiny = [*TINY, *TINY_BY_METHOD[method], *sets.of(data), *FROM_THE_START.get(method, ())]
-    if not data.startswith("synthetic"):
-        tiny += PUBLISHED_STREAMS
-        tiny += ["encoder.text.pretrained=null"] * ("pretrained" in whole["encoder"]["text"])
-    choices = [each for each in row.overrides if each.startswith("method=")]
-    small = plain_of([*manifest.base, *choices, *tiny, *row.overrides, "seed=1"])
-    assert_row_survives(manifest, row, small)
-    return small
-
-
-def assert_row_survives(manifest: Manifest, row: Row, small: Mapping[str, Any]) -> None:
-    """Check that what the row changes in the base is the same at the tiny size."""
     choices = [each for each in row.overrides if each.startswith("method=")]
     base = plain_of([*manifest.base, *choices, "seed=1"])
-    whole = plain_of(row_overrides(manifest, row, 1))
     changed = {key for key, _, _ in differences(base, whole)}
+    tiny = tiny_overrides(whole, changed, pairs)
+    # they stand between the base and the row, so that the row has the last word
+    small = plain_of([*manifest.base, *choices, *tiny, *row.overrides, "seed=1"])
     undone = {key for key, _, _ in differences(small, whole)} & changed
     downloads = {key for key in undone if key.endswith("pretrained")}
     assert undone == downloads, f"{row.name}: the tiny size undoes {sorted(undone)}"
+    return small
 
 
 def test_there_are_tables_of_every_method() -> None:
@@ -147,9 +132,7 @@ def test_rows_of_a_table_are_different_runs(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:method.loss.ratio=:UserWarning")  # few images, few negatives
 @every_table
-def test_every_row_takes_a_step_at_a_tiny_size(
-    path: Path, tiny_sets: TinySets, stepped: set[str]
-) -> None:
+def test_every_row_takes_a_step_at_a_tiny_size(path: Path, pairs: Path, stepped: set[str]) -> None:
     published = read_manifest(path)
     synthetic = on_synthetic_data(published)
 
@@ -158,7 +141,7 @@ def test_every_row_takes_a_step_at_a_tiny_size(
             continue
         moved = synthetic.row(row.name)
         manifest = synthetic if moved.skipped is None else published
-        config = shrunk(manifest, manifest.row(row.name), tiny_sets)
+        config = shrunk(manifest, manifest.row(row.name), pairs)
         what = json.dumps([config[key] for key in ("method", "data", "encoder", "optim")])
         if what not in stepped:
             stepped.add(what)
