@@ -33,10 +33,13 @@ Writing an adapter::
         case.documented("out_fp16_bge_image", "half precision on CPU, informative only")
         case.check(len(keys) == 335, "the checkpoint has every key")   # anything else
 
-Rules: everything comes from the arrays of the file (other sizes and seeds are run too), nothing
-from its number. Every ``out_*`` array has to be compared, or named with a reason by `documented`;
-a case with one left over fails, so does a case without any comparison. An exception of the adapter
-is a failure of the case. Optional arrays: ``if "out_x" in case: ...``; ``case.outputs`` lists them.
+Rules: everything comes from the arrays of the file (other sizes, settings and seeds are run too),
+nothing from its number. A setting that no recording names yet is ``case.setting("momentum", 0.9)``:
+the published value, unless a case says another. A case with an input that the adapter did not read
+fails, unless it is declared: ``case.unused("labels", reason="the released code ignores them")``.
+Every ``out_*`` array has to be compared, or named with a reason by `documented`; a case with one
+left over fails, so does a case without any comparison. An exception of the adapter is a failure of
+the case. Optional arrays: ``if "out_x" in case: ...``; ``case.outputs`` lists them.
 """
 
 from __future__ import annotations
@@ -85,6 +88,7 @@ class Case:
         self.function = self.name
         self.failures: list[str] = []
         self.checked: set[str] = set()
+        self.read: set[str] = set()
         with np.load(path, allow_pickle=False) as archive:
             self.arrays: dict[str, np.ndarray[Any, Any]] = {key: archive[key] for key in archive}
 
@@ -92,6 +96,7 @@ class Case:
         return name in self.arrays
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+        self.read.add(name)
         return self.arrays[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -107,13 +112,30 @@ class Case:
         """Names of the expected outputs."""
         return [name for name in self.arrays if name.startswith("out_")]
 
+    @property
+    def unread(self) -> set[str]:
+        """Names of the inputs that nothing has looked at."""
+        return {name for name in self.arrays if not name.startswith("out_")} - self.read
+
+    def unused(self, *names: str, reason: str) -> None:
+        """Declare that inputs have no bearing on the outputs, and why."""
+        assert reason
+        self.read.update(names)
+
     def tensor(self, name: str, *, requires_grad: bool = False) -> Tensor:
         """Return an input as a tensor of its own memory."""
-        return torch.tensor(self.arrays[name]).requires_grad_(requires_grad)
+        return torch.tensor(self[name]).requires_grad_(requires_grad)
 
     def item(self, name: str) -> Any:  # noqa: ANN401
         """Return a 0-d array as a plain number or string."""
-        return self.arrays[name].item()
+        return self[name].item()
+
+    def setting(self, name: str, published: Any) -> Any:  # noqa: ANN401
+        """Return an input as a plain number, string or list; ``published`` where there is none.
+
+        For settings that a recording shares with the published run and so does not name.
+        """
+        return self[name].tolist() if name in self else published
 
     def json(self, name: str) -> Any:  # noqa: ANN401
         """Return what a JSON string holds."""
@@ -202,6 +224,7 @@ class Case:
         self, name: str, actual: object
     ) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
         self.checked.add(name)
+        self.read.add(name)
         if name not in self.arrays:
             self.failures.append(f"{name}: the file has no such array")
             return None, None
@@ -301,18 +324,23 @@ def run_case(path: Path, method: str) -> Result:
     function, adapter = found
     try:
         case = Case(path)
-        case.function = function
-        adapter(case)
     except (Exception, zipfile.BadZipFile) as error:
         return Result(path, "failed", _one_line(error))
-    failures = list(case.failures)
-    unchecked = sorted(set(case.outputs) - case.checked)
-    if unchecked:
-        failures.append(f"not compared by the adapter: {', '.join(unchecked)}")
-    if not case.checked:
-        failures.append("the adapter compared nothing")
-    if failures:
-        return Result(path, "failed", "; ".join(failures))
+    case.function = function
+    try:
+        adapter(case)
+    except Exception as error:
+        case.failures.append(_one_line(error))
+    else:
+        unchecked = sorted(set(case.outputs) - case.checked)
+        if unchecked:
+            case.failures.append(f"not compared by the adapter: {', '.join(unchecked)}")
+        if not case.checked:
+            case.failures.append("the adapter compared nothing")
+        if case.unread:
+            case.failures.append(f"not read by the adapter: {', '.join(sorted(case.unread))}")
+    if case.failures:
+        return Result(path, "failed", "; ".join(case.failures))
     return Result(path, "passed")
 
 

@@ -63,8 +63,25 @@ def test_a_case_fails_if_an_output_is_left_over(tmp_path: Path) -> None:
     assert run_case(path, "some_method").reason == "not compared by the adapter: out_z"
 
 
+def test_a_case_fails_if_an_input_is_never_looked_at(tmp_path: Path) -> None:
+    golden("some_method", "f")(lambda case: case.equal("out_y", case.item("x")))
+    path = write(tmp_path, "f_0.npz", x=1, margin=0.2, sd__w=3, out_y=1)
+
+    assert run_case(path, "some_method").reason == "not read by the adapter: margin, sd__w"
+
+
+def test_an_input_may_be_declared_to_have_no_bearing(tmp_path: Path) -> None:
+    @golden("some_method", "f")
+    def f(case: Case) -> None:
+        case.unused("labels", reason="the released code ignores them")
+        case.equal("out_y", case.setting("x", 2))
+
+    assert run_case(write(tmp_path, "f_0.npz", labels=1, out_y=2), "some_method").reason == ""
+    assert run_case(write(tmp_path, "f_1.npz", x=1, out_y=1), "some_method").reason == ""
+
+
 def test_an_adapter_that_compares_nothing_fails(tmp_path: Path) -> None:
-    golden("some_method", "f")(lambda case: None)
+    golden("some_method", "f")(lambda case: case.item("x"))
 
     result = run_case(write(tmp_path, "f_0.npz", x=1), "some_method")
 

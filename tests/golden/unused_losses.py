@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crosswalk.losses.batch_hard_triplet import TripletDistances
 from crosswalk.losses.identity import identity_loss
-from crosswalk.losses.similarity_distribution import label_divergence
+from crosswalk.losses.similarity_distribution import LABEL_FLOOR, label_divergence
 
 
 def projection_logits(embedding: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
@@ -25,10 +25,14 @@ def projection_classification_loss(
     return identity_loss(projection_logits(embedding, partner, weight), person_id)
 
 
-def projection_matching_loss(projection: Tensor, positive: Tensor) -> Tensor:
+def projection_matching_loss(
+    projection: Tensor, positive: Tensor, *, epsilon: float = LABEL_FLOOR
+) -> Tensor:
     """Return ``[anchors]`` projection matching losses; labels have length 1, as in IRRA."""
     label = positive.float()
-    return label_divergence(projection, label / label.norm(dim=1, keepdim=True))
+    label = label / label.norm(dim=1, keepdim=True)
+    # the divergence adds its own floor
+    return label_divergence(projection, label + (epsilon - LABEL_FLOOR))
 
 
 def image_id_labels(person_id: Tensor, image_id: Tensor, *, factor: float) -> Tensor:

@@ -16,6 +16,8 @@ from crosswalk.encoders.word_vectors import LearnedWords, ProjectedWords, WordTa
 from crosswalk.importers.cm_moco import architecture_of, import_cm_moco
 from tests.golden.harness import Case, golden
 
+VECTORS = {"table": "table", "table+linear": "projected", "embedding": "learned"}
+
 
 def state_of(case: Case) -> dict[str, Tensor]:
     """Return the state dict that the case lists, of zeros that take no memory."""
@@ -55,6 +57,10 @@ def num_parameters(*modules: nn.Module) -> int:
 def layout(case: Case) -> None:
     state = state_of(case)
     architecture = architecture_of(state)
+    kind = "clip_resnet" if case.item("visual_model").startswith("m_") else "resnet"
+    case.check(architecture["image"]["kind"] == kind, "the backbone is read from the weights")
+    vectors = VECTORS[case.item("embedding_mode")]
+    case.check(architecture["text"]["vectors"] == vectors, "so is the kind of word vectors")
     with torch.device("meta"):
         encoder = TwoStream(
             image_stream(architecture["image"]),

@@ -130,11 +130,11 @@ def cmpc_loss(case: Case) -> None:
 def cmpm_loss(case: Case) -> None:
     image = case.tensor("visual_embed", requires_grad=True)
     text = case.tensor("textual_embed", requires_grad=True)
-    positive = same_person(case)
+    positive, epsilon = same_person(case), case.item("epsilon")
 
     loss = (
-        projection_matching_loss(image @ normalize(text).T, positive)
-        + projection_matching_loss(text @ normalize(image).T, positive)
+        projection_matching_loss(image @ normalize(text).T, positive, epsilon=epsilon)
+        + projection_matching_loss(text @ normalize(image).T, positive, epsilon=epsilon)
     ).mean()
     loss.backward()
 

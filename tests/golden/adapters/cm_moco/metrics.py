@@ -55,11 +55,14 @@ def first_of_each(image_ids: np.ndarray) -> np.ndarray:
 
 @golden("cm_moco", "evaluation")
 def evaluation(case: Case) -> None:
-    """Neighbours and weight are those of the released code, since the cases name none."""
     first = torch.from_numpy(first_of_each(case["image_ids"]))
     captions = normalize(case.tensor("text_embeds"), dim=1), case.tensor("pids")
     images = normalize(case.tensor("image_embeds")[first], dim=1), captions[1][first]
-    rerank = partial(cross_modal, num_neighbours=5, weight=0.05)
+    rerank = partial(
+        cross_modal,
+        num_neighbours=case.setting("neighbor_num", 5),
+        weight=case.setting("alpha", 0.05),
+    )
     rankings = {}
     for prefix, (query, query_id), (gallery, gallery_id) in (
         ("", captions, images),

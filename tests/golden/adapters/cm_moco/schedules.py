@@ -27,6 +27,8 @@ def decay(case: Case) -> Decay:
 
 @golden("cm_moco", "lr_schedule")
 def lr_schedule(case: Case) -> None:
+    settings = ("milestones", "gamma", "target_lr", "power")
+    case.unused(*settings, reason="each decay has some of them")
     schedule = WarmupSchedule(
         num_epochs=case.item("total_epochs"),
         decay=decay(case),

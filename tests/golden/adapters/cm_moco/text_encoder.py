@@ -51,6 +51,8 @@ def gru_encoder(case: Case) -> None:
         for name, our in ours.items():
             parameters[our].copy_(case.tensor(name))
     tokens, length = case.tensor("tokens"), case.tensor("lengths")
+    longest = case.item("max_length")
+    case.check(tokens.shape[1] == longest, "captions are padded to the recorded length")
 
     features = encoder(tokens, length, int(length.max()))
     (features * case.tensor("cotangent")).sum().backward()

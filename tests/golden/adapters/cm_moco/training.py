@@ -22,7 +22,7 @@ from tests.golden.harness import GRADIENT, LOSS, Case, Tolerance, golden
 
 TRAJECTORY: Tolerance = {"rtol": 1e-7, "atol": 1e-9}
 LOSSES = {"instance_loss": "identity", "infonce_loss": "contrast", "global_align_loss": "alignment"}
-ALIGNMENT = partial(alignment_loss, alpha=0.6, beta=0.4, scale_pos=10.0, scale_neg=40.0)
+ALIGNMENT = {"alpha": 0.6, "beta": 0.4, "scale_pos": 10.0, "scale_neg": 40.0}
 
 # Official names of modules, the first that fits, and ours; of both heads and all branches.
 PARTS = {
@@ -102,13 +102,14 @@ class Recorded(CMMoCo):
 def cm_moco(case: Case, encoder: TwoStream, num_classes: int, optim: OptimBuilder) -> Recorded:
     """Return the method with the settings of a case, ready for its weights."""
     settings = {}
+    alignment = {name: case.setting(name, value) for name, value in ALIGNMENT.items()}
     if "K" in case:
         settings = {"momentum": case.item("m"), "temperature": case.item("T")}
     return Recorded(
         encoder,
         DataSpec(num_samples=1, num_images=1, num_person_ids=num_classes),
         optim,
-        alignment=ALIGNMENT,
+        alignment=partial(alignment_loss, **alignment),
         queue_size=case.item("K") if "K" in case else 0,
         label_smoothing=switched_smoothing(case),
         projection=mlp_head if "use_fc" in case and case.item("use_fc") else None,
@@ -190,16 +191,18 @@ def moco_head_steps(case: Case) -> None:
 
 def vectors_of(case: Case) -> MakeVectors:
     """Return the maker of a tiny model's word vectors; the tables' rows are loaded later."""
-    mode = case.item("embedding_mode")
+    mode, wanted = case.item("embedding_mode"), case.item("embed_size")
     if mode == "embedding":
         text = "textual_model." if case.item("head") == "simple" else "embed_model.t_encoder_q."
         num_words, size = case[f"sd__{text}embed.weight"].shape
+        case.check(size == wanted, "the word vectors have the recorded size")
         return partial(LearnedWords, num_words=num_words, size=size)
     rows = torch.tensor(case["vocab_table"])
     if mode == "table":
+        case.check(rows.shape[1] == wanted, "the word vectors have the recorded size")
         return partial(WordTable, table=lambda words: rows)
     case.check(mode == "table+linear", "the word vectors are of a known kind")
-    return partial(ProjectedWords, table=lambda words: rows, size=case.item("embed_size"))
+    return partial(ProjectedWords, table=lambda words: rows, size=wanted)
 
 
 def tiny(case: Case) -> None:
@@ -223,14 +226,22 @@ def tiny(case: Case) -> None:
     build = OptimBuilder(
         adam,
         lr=case.item("base_lr"),
-        weight_decay=4e-5,
-        rules=[GroupRule(contains=["bias"], lr_factor=2, weight_decay=0)],
+        weight_decay=case.setting("weight_decay", 4e-5),
+        rules=[
+            GroupRule(
+                contains=["bias"],
+                lr_factor=case.setting("bias_lr_factor", 2),
+                weight_decay=case.setting("weight_decay_bias", 0),
+            )
+        ],
     )
+    case.check((case.item("head") == "moco") == ("K" in case), "a momentum head has queues")
     method = cm_moco(case, encoder, case.item("num_classes"), build)
     load(method, case, "sd__")
     official = {
         name.removeprefix("sd__"): case.tensor(name) for name in case if name.startswith("sd__")
     }
+    case.check(official.keys() <= {*case["sd_keys"].tolist()}, "the state is the listed one")
     for name, value in import_cm_moco(official).items():
         case.check(torch.equal(encoder.state_dict()[name], value), f"{name} is imported")
     images, tokens, length = (case.tensor(name) for name in ("images", "tokens", "lengths"))

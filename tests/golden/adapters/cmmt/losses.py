@@ -27,6 +27,7 @@ def matching(case: Case, relation: Tensor, direction: str) -> tuple[Tensor, Tens
 
 @golden("cmmt", "cmpm")
 def cmpm(case: Case) -> None:
+    case.unused("labels_ignored", reason="the released loss takes a pair's own image alone")
     relation = torch.eye(len(case["image"]))
     for direction, loss_name, prefix in (
         ("t2i", "out_loss", "out_grad"),
@@ -83,6 +84,7 @@ def triplet_allpos(case: Case) -> None:
     labels = case.tensor("labels")
     margin = case.item("margin")
 
+    case.unused("num_instances", reason="the labels tell which samples are a person's")
     if case.item("semi"):
         distances = positive_pair_distances(features, labels)
         losses = (distances.positive - distances.negative + margin).clamp_min(0)

@@ -55,8 +55,10 @@ def tiny_resnet(case: Case) -> None:
     state = {name[3:]: case.tensor(name) for name in case if name.startswith("sd.")}
     encoder, agents = encoder_of(state)
     images = case.tensor("images").double()
-    layers = architecture_of(state)["backbone"]["layers"]
-    case.check(layers == tuple(case["layers"]), "the layers are read from the weights")
+    backbone = architecture_of(state)["backbone"]
+    case.check(backbone["layers"] == tuple(case["layers"]), "layers are read from the weights")
+    case.check(backbone["stem_width"] == case.item("width"), "the width is read from the weights")
+    case.check(len(agents) == case.item("num_classes"), "an agent stands for each class")
 
     encoder.eval()
     with torch.no_grad():
@@ -116,6 +118,7 @@ def resnet50_recipe(case: Case) -> None:
     case.check(abs(total - case.item("check_fc_sum")) < 1e-6, "fc as drawn")
     case.check(architecture_of(state)["name"] == "resnet50", "the weights are those of a resnet50")
     encoder, agents = encoder_of(state)
+    case.check(len(agents) == case.item("num_classes"), "an agent stands for each class")
     images = case.tensor("images").double()
 
     encoder.eval()

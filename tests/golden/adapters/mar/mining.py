@@ -94,6 +94,8 @@ def mdl(case: Case) -> None:
         method.threshold.copy_(case.tensor("threshold_override"))
 
     for step in range(case.item("n_steps")):
+        if f"threshold_override_s{step}" in case:
+            method.threshold.copy_(case.tensor(f"threshold_override_s{step}"))
         embedding = case.tensor(f"features_s{step}", requires_grad=True)
         multilabel, person_id = case.tensor(f"multilabels_s{step}"), case.tensor(f"ids_s{step}")
         first, second, positive = mine_pairs(

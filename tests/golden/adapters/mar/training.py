@@ -23,7 +23,8 @@ TRAJECTORY: Tolerance = {"rtol": 1e-6, "atol": 1e-9}
 
 
 def images_of(case: Case, name: str) -> Tensor:
-    return (case.tensor(name).double() / 255 - 0.45) / 0.25
+    mean, std = case.setting("pixel_mean", 0.45), case.setting("pixel_std", 0.25)
+    return (case.tensor(name).double() / 255 - mean) / std
 
 
 def batches(images: Tensor, person_id: Tensor, camera_id: Tensor, rows: Tensor) -> ImageBatch:
@@ -70,6 +71,9 @@ def method_of(case: Case, mining: RecordedMining) -> EpochGiven:
         reference_weight=case.item("lambda_2"),
         consistency_weight=case.item("lambda_1"),
         mining_ratio=case.item("mining_ratio"),
+        memory_momentum=case.setting("memory_momentum", 0.9),
+        threshold_momentum=case.setting("threshold_momentum", 0.9),
+        center_images=case.setting("center_images", 10_000),
     )
     state = import_mar({name[3:]: case.tensor(name) for name in case if name.startswith("sd.")})
     method.agents.weight.data.copy_(state.pop(AGENTS))

@@ -12,18 +12,11 @@ from torch import Tensor
 
 from crosswalk.data.pipeline.crops import RectangularCrop, rectangular_boxes
 from crosswalk.data.pipeline.decoding import RESAMPLING
-from crosswalk.data.pipeline.image_transform import ImageTransform, uniform_erasing_boxes
+from crosswalk.data.pipeline.image_transform import uniform_erasing_boxes
 from crosswalk.data.pipeline.transforms import erase
 from tests.golden.harness import Case, golden
 
 CROP = RectangularCrop()
-ERASURE = ImageTransform(
-    erase_probability=0.5,
-    erase_area=(0.02, 0.2),
-    erase_ratio=(0.3, 3.0),
-    erase_law="uniform",
-    erase_fill=(0.485, 0.456, 0.406),
-)
 
 
 def replayed(
@@ -53,8 +46,8 @@ def random_erasing(case: Case) -> None:
         "height": height,
         "width": width,
         "probability": case.item("prob"),
-        "area": ERASURE.erase_area,
-        "ratio": ERASURE.erase_ratio,
+        "area": tuple(case.setting("area", (0.02, 0.2))),
+        "ratio": tuple(case.setting("aspect", (0.3, 3.0))),
     }
     chosen = torch.zeros(1, 1, dtype=torch.float64)
 
@@ -69,7 +62,8 @@ def random_erasing(case: Case) -> None:
             row += replayed(100, (height, width), box_of, top_first=True)
         rows.append(row + [0.0] * (203 - len(row)))
     boxes = uniform_erasing_boxes(torch.tensor(rows, dtype=torch.float64), **options)
-    fill = torch.tensor(ERASURE.erase_fill, dtype=image.dtype)[:, None, None]
+    fill = case.setting("fill", (0.485, 0.456, 0.406))
+    fill = torch.tensor(fill, dtype=image.dtype)[:, None, None]
 
     case.equal("out_box_y_x_h_w", boxes)
     case.close("out_image", erase(image, boxes, fill), rtol=0, atol=0)
@@ -78,7 +72,8 @@ def random_erasing(case: Case) -> None:
 @golden("mmcl", "rect_crop_boxes")
 def rect_crop_boxes(case: Case) -> None:
     widths, heights = case.tensor("sizes_w_h").unbind(1)
-    law = {"area": CROP.area, "aspect": CROP.aspect}
+    law = {name: tuple(case.setting(name, getattr(CROP, name))) for name in ("area", "aspect")}
+    attempts = case.setting("attempts", CROP.attempts)
 
     random.seed(case.item("python_random_seed"))
     rows = []
@@ -88,12 +83,15 @@ def rect_crop_boxes(case: Case) -> None:
             return rectangular_boxes(draws, *(part[None] for part in size), **law)
 
         size = (int(height), int(width))
-        rows.append(replayed(CROP.attempts, size, box_of, top_first=False))
+        rows.append(replayed(attempts, size, box_of, top_first=False))
     boxes = rectangular_boxes(torch.tensor(rows, dtype=torch.float64), heights, widths, **law)
     top, left, height, width = boxes.unbind(1)
     corners = torch.stack([left, top, left + width, top + height], dim=1)
     none_fits = (width == 0) & (height == 0)
 
     case.equal("out_crop_box_x1_y1_x2_y2", torch.where(none_fits[:, None], -1, corners))
-    case.equal("out_resize_w_h", torch.tensor([[128, 256]]).expand(len(boxes), -1))
+    case.equal(
+        "out_resize_w_h",
+        torch.tensor([case.setting("size_w_h", [128, 256])]).expand(len(boxes), -1),
+    )
     case.equal("out_pil_interpolation", torch.full((len(boxes),), int(RESAMPLING["bilinear"])))

@@ -23,6 +23,9 @@ def tiny_model(case: Case) -> None:
         case.check(
             np.array_equal(case[f"arch_{key}"], backbone[ours]), f"{key} is read from the weights"
         )
+    case.unused("arch_imagenet_classes", reason="of a layer that the official model never calls")
+    num_classes = case.item("arch_num_classes")
+    case.check(("classifier.weight" in state) == (num_classes > 0), "the state has the classifier")
     encoder = ImageEncoder(ResNet(**backbone), neck=architecture["neck"])
     encoder.load_state_dict(import_mmcl(state))
     encoder.double()
@@ -39,7 +42,7 @@ def tiny_model(case: Case) -> None:
     if "out_bn_feat" in case:
         case.close("out_bn_feat", features.neck, **EXACT)
     if "out_classifier_logits" in case:
-        classifier = nn.Linear(encoder.embedding_size, case.item("arch_num_classes"))
+        classifier = nn.Linear(encoder.embedding_size, num_classes)
         classifier.load_state_dict(
             {part: state[f"classifier.{part}"] for part in ("weight", "bias")}
         )

@@ -12,7 +12,7 @@ def memory_steps(case: Case) -> None:
     num_samples, embedding_size = case["mem0"].shape
     bank = MemoryBank(num_samples, embedding_size).double()
     bank.rows.copy_(case.tensor("mem0"))
-    method = mmcl(num_samples, embedding_size)
+    method = mmcl(num_samples, embedding_size, case)
     momenta = [method.momentum_at(epoch) for epoch in case["epochs"].tolist()]
 
     for step in range(case.item("num_steps")):

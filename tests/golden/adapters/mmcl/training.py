@@ -17,6 +17,7 @@ from crosswalk.types import DataSpec, ImageBatch, ImageFeatures
 from tests.golden.harness import GRADIENT, LOSS, Case, Tolerance, golden
 
 TRAJECTORY: Tolerance = {"rtol": 0.0, "atol": 1e-7}
+SCHEDULE = {"mplp_start_epoch": 6, "momentum_growth": 0.5, "momentum_epochs": 60}
 
 
 class GivenFeatures(nn.Module):
@@ -30,15 +31,16 @@ class GivenFeatures(nn.Module):
         return ImageFeatures(image, image)
 
 
-def mmcl(num_samples: int, embedding_size: int, case: Case | None = None) -> MMCL:
-    """Return the method with its published constants and the hyper-parameters of a case."""
-    settings = {name: case.item(name) if case else 0.5 for name in ("t", "delta", "r")}
+def mmcl(num_samples: int, embedding_size: int, case: Case) -> MMCL:
+    """Return the method with the hyper-parameters of a case, where it has some."""
+    settings = {name: case.setting(name, 0.5) for name in ("t", "delta", "r")}
     method = MMCL(
         GivenFeatures(embedding_size),
         DataSpec(num_samples=num_samples, num_images=num_samples, num_person_ids=1),
         lambda module: torch.optim.SGD(module.parameters(), lr=0.0),
         loss=partial(mmcl_loss, delta=settings["delta"], ratio=settings["r"]),
         labels=partial(cycle_consistent_rows, threshold=settings["t"]),
+        **{name: case.setting(name, value) for name, value in SCHEDULE.items()},
     ).double()
     method.log = lambda *args, **kwargs: None  # type: ignore[method-assign]  # no trainer here
     method.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
@@ -63,6 +65,7 @@ def memory_mplp_mmcl_chain(case: Case) -> None:
     method = mmcl(*case["mem0"].shape, case)
     method.bank.rows.copy_(case.tensor("mem0"))
     epochs = case["epoch_of_step"].tolist()
+    case.check(len(epochs) == case.item("num_steps"), "each step has its epoch")
 
     losses = []
     for step, epoch in enumerate(epochs):
@@ -116,14 +119,22 @@ def trainer_trajectory(case: Case) -> None:
     method = mmcl(len(images), encoder.embedding_size, case)
     method.encoder = encoder
     epochs = case["epochs"].tolist()
+    every, last = case.setting("step_size", 40), max(epochs)
     schedule = WarmupSchedule(
-        num_epochs=60, decay=StepDecay(range(40, max(epochs) + 1, 40), gamma=0.1)
+        num_epochs=1 + last,
+        decay=StepDecay(range(every, last + 1, every), gamma=case.setting("gamma", 0.1)),
     )
     build = OptimBuilder(
-        partial(sgd, momentum=0.9, nesterov=True),
+        partial(
+            sgd, momentum=case.setting("momentum", 0.9), nesterov=case.setting("nesterov", True)
+        ),
         lr=case.item("lr"),
-        weight_decay=5e-4,
-        rules=[GroupRule(contains=["encoder.backbone"], lr_factor=0.1)],
+        weight_decay=case.setting("weight_decay", 5e-4),
+        rules=[
+            GroupRule(
+                contains=["encoder.backbone"], lr_factor=case.setting("backbone_lr_factor", 0.1)
+            )
+        ],
     )
     optimizer = build(method)["optimizer"]
     base_lr = [group["lr"] for group in optimizer.param_groups]
@@ -137,7 +148,7 @@ def trainer_trajectory(case: Case) -> None:
             outputs = step_in_epoch(method, batch_of(images[index], index), epoch)
             optimizer.step()
             losses.append(outputs["loss"].detach())
-            if epoch > 5:
+            if epoch >= method.mplp_start_epoch:
                 labels.append(outputs["labels"])
         case.close(f"out_mem_after_epoch_{epoch}", method.bank.rows, **TRAJECTORY)
     case.close("out_loss", torch.stack(losses), **TRAJECTORY)

@@ -15,6 +15,7 @@ SEED = 1  # recorded cases do not depend on the seed of the mixture fit
 @golden("rde", "ccd")
 def ccd(case: Case) -> None:
     settings = {name: case.item(name) for name in ("max_iter", "tol", "reg_covar")}
+    case.unused("noisy_rate", "dataset_name", reason="they chose the three settings")
     losses = {head: case.tensor(f"loss_{head}") for head in ("bge", "tse")}
 
     votes = 0

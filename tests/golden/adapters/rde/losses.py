@@ -22,8 +22,10 @@ def unit(features: Tensor) -> Tensor:
 
 def pair_loss(name: str, case: Case) -> PairLoss:
     if name in ("TAL", "TRL"):
+        case.unused("logit_scale", reason="of losses with a softmax over all pairs")
         triplet = {"TAL": triplet_alignment_of_pairs, "TRL": triplet_ranking_of_pairs}[name]
         return triplet(margin=case.item("margin"), temperature=case.item("tau"))
+    case.unused("margin", "tau", reason="of triplet losses")
     softmax = {"InfoNCE": info_nce_of_pairs, "SDM": similarity_distribution_of_pairs}[name]
     return softmax(temperature=1 / case.item("logit_scale"))
 
@@ -160,6 +162,7 @@ def irra_sdm_imageid(case: Case) -> None:
 def irra_cmpm(case: Case) -> None:
     image, text = features(case)
     positive = same_person(case)
+    case.unused("logit_scale", reason="projections have no temperature")
     losses = projection_matching_loss(image @ unit(text).T, positive)
     losses = losses + projection_matching_loss(text @ unit(image).T, positive)
     irra_from_features(case, losses.mean(), image, text)

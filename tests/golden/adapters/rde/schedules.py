@@ -48,10 +48,12 @@ def lr_schedule(case: Case) -> None:
                 owner.add_module(part, nn.Module())
             owner = getattr(owner, part)
         owner.register_parameter(last, nn.Parameter(torch.zeros(1)))
+    settings = ("milestones", "gamma", "target_lr", "power")
+    case.unused(*settings, reason="each decay has some of them")
     build = OptimBuilder(
         adam,
         lr=case.item("base_lr"),
-        weight_decay=4e-5,
+        weight_decay=case.setting("weight_decay", 4e-5),
         rules=[rule for rule in RULES if any(rule.matches(name) for name in names)],
         schedule=WarmupSchedule(
             num_epochs=case.item("num_epoch"),
