@@ -28,16 +28,12 @@ import torchvision.transforms as tv
 from PIL import Image
 from torch import Tensor
 
-from crosswalk.data.pipeline.cache import ImageStore, cached_images, decoded_images, original_images
 from crosswalk.data.pipeline.crops import RectangularCrop
+from crosswalk.data.pipeline.datasets import ImageDataset, OpenImages
 from crosswalk.data.pipeline.image_transform import IMAGENET_MEAN, IMAGENET_STD, ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
 from crosswalk.data.pipeline.plans import IdentityBatches, ShuffledBatches
-from crosswalk.data.pipeline.training_images import (
-    CroppedImages,
-    TrainingImageDataset,
-    TrainingImages,
-)
+from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.pipeline.transforms import CLIP_MEAN, CLIP_STD, PairTransform
 from crosswalk.data.readers.records import Record
 from crosswalk.draws import keyed_uniform, sample_key
@@ -140,16 +136,11 @@ class PublishedMmcl(torch.utils.data.Dataset[Tensor]):
         return augmented
 
 
-def ours(images: ImageStore | CroppedImages, paths: list[Path]) -> EpochLoader:
-    training = TrainingImages(
-        records=[Record(path, person_id=0, camera_id=1) for path in paths],
-        images=images,
-        place=np.arange(len(paths)),
-        styled=None,
-        notices=(),
-    )
+def ours(images: ImageStore, paths: list[Path]) -> EpochLoader:
+    records = [Record(path, person_id=0, camera_id=1) for path in paths]
+    training = OpenImages(records, images, place=np.arange(len(paths)))
     plan = ShuffledBatches(len(paths), BATCH, seed=1)
-    return EpochLoader(TrainingImageDataset(training), plan, seed=1)
+    return EpochLoader(ImageDataset(training), plan, seed=1)
 
 
 def cpu_seconds(run: Callable[[], object], repeats: int) -> float:
@@ -172,9 +163,9 @@ def compare_images(
     title: str, paths: list[Path], size: Size, folder: Path, repeats: int
 ) -> dict[str, float]:
     started = time.perf_counter()
-    cached = cached_images(paths, size, name=title, folder=folder)
+    cached = open_images(paths, size, name=title, folder=folder)
     built = time.perf_counter() - started
-    uncached = decoded_images(paths, size, name=title, folder=folder)
+    uncached = open_images(paths, size, name=title, folder=folder, cached=False)
     everything = np.arange(len(paths))
     if not torch.equal(cached.read(everything), uncached.read(everything)):
         sys.exit(f"{title}: cached and uncached pixels differ")
@@ -187,14 +178,11 @@ def compare_cut_images(
     title: str, paths: list[Path], size: Size, folder: Path, repeats: int
 ) -> dict[str, float]:
     started = time.perf_counter()
-    cached = original_images(paths, name=title, folder=folder)
+    crop = RectangularCrop()
+    cached = open_images(paths, size, name=title, folder=folder, crop=crop)
     built = time.perf_counter() - started
-    uncached = original_images(paths, name=title, folder=folder, cached=False)
-    stores = {"decoded each time": uncached, "cached": cached}
-    cut = {
-        name: CroppedImages(store, RectangularCrop(), size, "bilinear")
-        for name, store in stores.items()
-    }
+    uncached = open_images(paths, size, name=title, folder=folder, crop=crop, cached=False)
+    cut = {"decoded each time": uncached, "cached": cached}
     everything = np.arange(len(paths))
     key = sample_key(0, 0, 0, torch.arange(len(paths)))
     pixels = [images.read(everything, key) for images in cut.values()]

@@ -278,9 +278,11 @@ def _choices(expected: Any) -> list[str]:  # noqa: ANN401
     inner = typing.get_args(expected)
     if typing.get_origin(expected) is Literal:
         return [str(option) for option in inner]
-    if inner[1:] == (types.NoneType,) and (choices := _choices(inner[0])):
-        return [*choices, "null"]
-    return []
+    if typing.get_origin(expected) not in (Union, types.UnionType):
+        return []
+    words = {bool: ["true", "false"], types.NoneType: ["null"]}
+    options = [words.get(option) or _choices(option) for option in inner]
+    return [word for option in options for word in option] if all(options) else []
 
 
 def _readable(expected: Any) -> str:  # noqa: ANN401

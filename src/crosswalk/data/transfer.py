@@ -11,9 +11,9 @@ from typing import Any, Literal
 import lightning.pytorch as L
 from torch import Tensor
 
+from crosswalk.data.base import PlanFactory, PlanLabels, Switch
 from crosswalk.data.images import ImageToImageData
 from crosswalk.data.pipeline.crops import RectangularCrop
-from crosswalk.data.pipeline.datasets import PlanFactory, check_choice
 from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
@@ -99,37 +99,20 @@ class SourceTargetData(L.LightningDataModule):
 
     An epoch is one pass over the source; sweeps, evaluation and sample indices are the target's.
     Incomplete last batches are dropped on both sides. Source and target draw random numbers of
-    their own. What ``source`` or ``target`` says itself counts more than the common settings.
+    their own. What ``source`` or ``target`` says itself counts more than the common settings;
+    those that are not listed here are arguments of `ImageToImageData`.
 
     Args:
         source: Makes the source's data, given the settings below.
         target: Makes the target's data.
         root: The folder that holds both data sets, for sets without a root of their own.
-        image_size: Height and width that images are resized to.
-        transform: Augments and normalises a batch of one of the sets.
-        crop: Part of a training image that is read; None reads all of it.
-        interpolation: Of the resizing of training images.
-        eval_interpolation: Of the resizing of queries and gallery; None: as in training.
         normalization: ``dataset`` normalises each set by its own training images, as MAR does;
             ``given`` as ``transform`` says.
         plan: Makes the training batches of either set; None shuffles and drops the incomplete
             batch.
-        batch_size: Training images of a step from each set, over all processes together.
-        eval_batch_size: Queries or gallery images of an evaluation step, likewise.
-        num_workers: Processes that load batches of each set, per training process.
-        seed: Of the order of samples and of augmentation; not negative.
-        cache: True keeps decoded images in the cache folder; False decodes them every time.
-        allow_missing: True leaves out images that cannot be read; False stops with their names.
         protocol: What of the target is evaluated while training: ``last``, ``val``, ``official``.
         val_person_ids: With ``protocol=val``: how many train identities of the target are held
             out. None is a tenth.
-        camera_rule: Whether gallery images of the same person by the same camera as the query
-            are ignored.
-        extra_map: Further definitions of average precision to measure.
-        camstyle: Whether training images are read in the styles of all cameras: ``on``, ``off``
-            as in MAR, ``auto``.
-        sweep: What a sweep over the training set sees: ``training`` batches, shuffled and
-            augmented, or ``clean`` images in order.
         train_on: ``both``; or ``source``: batches of the source alone, as a single labelled set,
             evaluated on the target (direct transfer).
         identities: Whether the target's ``plan`` is told identities; the source's always is.
@@ -158,19 +141,18 @@ class SourceTargetData(L.LightningDataModule):
         eval_batch_size: int = 256,
         num_workers: int = 0,
         seed: int = 1,
-        cache: bool | str = True,
+        cache: Switch = True,
         allow_missing: bool = False,
         protocol: Literal["last", "val", "official"] = "last",
         val_person_ids: int | None = None,
         camera_rule: bool = True,
         extra_map: Sequence[str] = (),
-        camstyle: bool | str = "off",
+        camstyle: Switch | Literal["auto"] = "off",
         sweep: Literal["training", "clean"] = "training",
         train_on: Literal["both", "source"] = "both",
         identities: bool = True,
     ) -> None:
         super().__init__()
-        check_choice("data.train_on", train_on, ("both", "source"))
         if seed < 0:
             raise ValueError(f"seed={seed} should not be negative.")
         self.train_on = train_on
@@ -235,12 +217,12 @@ class SourceTargetData(L.LightningDataModule):
         return self.train_person_id
 
     @property
-    def plan_labels(self) -> Callable[[], Tensor | None] | None:
+    def plan_labels(self) -> PlanLabels | None:
         """Gives the pseudo labels of an epoch's batches of the samples that `spec` counts."""
         return self._trained.plan_labels
 
     @plan_labels.setter
-    def plan_labels(self, labels: Callable[[], Tensor | None] | None) -> None:
+    def plan_labels(self, labels: PlanLabels | None) -> None:
         self._trained.plan_labels = labels
 
     @property

@@ -119,6 +119,8 @@ def test_a_wrong_value_is_named_with_its_key_and_the_expected_type(
 @pytest.mark.parametrize(
     ("target", "argument", "choices"),
     [
+        ("data.images.ImageToImageData", "cache", "true, false, on, off"),
+        ("data.images.ImageToImageData", "camstyle", "true, false, on, off, auto"),
         ("data.images.ImageToImageData", "protocol", "last, val, official"),
         ("data.images.ImageToImageData", "sweep", "training, clean"),
         ("data.images.ImageToImageData", "normalization", "given, dataset"),
@@ -160,6 +162,13 @@ def test_a_choice_that_does_not_exist_is_refused_by_the_annotation_alone(
 
     with pytest.raises(ValueError, match=rf"x\.{argument}='none such' is no choice; .*{choices}"):
         check_node(node, "x")
+
+
+@pytest.mark.parametrize("right", ["on", "off", True, False])
+def test_a_switch_is_a_word_or_a_boolean(right: bool | str) -> None:
+    data = "crosswalk.data.images.ImageToImageData"
+
+    check_node({"_target_": data, "_partial_": True, "cache": right, "camstyle": right}, "x")
 
 
 def test_a_missing_argument_is_named_unless_it_is_given_or_waited_for() -> None:

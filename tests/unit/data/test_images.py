@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from crosswalk.data import images as image_to_image
+from crosswalk.data import base
 from crosswalk.data.images import ImageToImageData
 from crosswalk.data.pipeline import loaders
-from crosswalk.data.pipeline.cache import BrokenImagesError
 from crosswalk.data.pipeline.crops import RectangularCrop
+from crosswalk.data.pipeline.datasets import CAMERA_STREAM
+from crosswalk.data.pipeline.decoding import BrokenImagesError
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.plans import ShuffledBatches, identity_plan, shuffled_plan
-from crosswalk.data.pipeline.training_images import CAMERA_STREAM
 from crosswalk.data.readers.market1501 import read_market1501
 from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.draws import keyed_uniform, sample_key
@@ -527,7 +527,7 @@ def test_evaluation_is_cut_without_padding(
 def test_more_processes_than_images_in_a_batch_are_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_to_image, "rank_and_world_size", lambda: (0, 5))
+    monkeypatch.setattr(base, "rank_and_world_size", lambda: (0, 5))
 
     with pytest.raises(ValueError, match=r"data\.batch_size=4 does not split over 5 processes"):
         make_data(root).train_dataloader()
@@ -694,13 +694,6 @@ def test_the_fingerprint_follows_names_identities_and_cameras(root: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "best"}, r"data\.protocol=best does not exist.*last, val, official"),
-        ({"sweep": "none"}, r"data\.sweep=none does not exist.*training, clean"),
-        ({"cache": "maybe"}, r"data\.cache=maybe should be on or off"),
-        ({"camstyle": "maybe"}, r"data\.camstyle=maybe should be auto, on or off"),
-        ({"normalization": "mine"}, r"data\.normalization=mine does not exist.*given, dataset"),
-        ({"interpolation": "nearest"}, r"data\.interpolation=nearest does not.*bilinear, bicubic"),
-        ({"eval_interpolation": "box"}, r"data\.eval_interpolation=box does not exist"),
         ({"image_size": (256,)}, r"data\.image_size=\[256\] should be \[height, width\]"),
         ({"seed": -1}, r"seed=-1 should not be negative"),
         ({"root": None}, r"data\.root is missing"),

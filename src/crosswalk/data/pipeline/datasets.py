@@ -1,64 +1,150 @@
-"""Datasets that build whole batches, and what the data modules share to make and load them."""
+"""Records with their images, and datasets that build whole batches of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.cache_folder import build_once, cache_root
-from crosswalk.data.pipeline.cache import ImageStore
-from crosswalk.data.pipeline.decoding import Size
-from crosswalk.data.pipeline.loaders import BatchDataset, BatchRequest, EpochLoader
-from crosswalk.data.pipeline.plans import BatchPlan, Index
+from crosswalk.data.pipeline.decoding import BrokenImagesError
+from crosswalk.data.pipeline.loaders import BatchRequest
+from crosswalk.data.pipeline.plans import Index
+from crosswalk.data.pipeline.stores import ImageStore
 from crosswalk.data.pipeline.transforms import token_length
-from crosswalk.data.readers.records import Record, relabel
+from crosswalk.data.readers.camstyle import CamStyleFiles
+from crosswalk.data.readers.records import Record, count, relabel
+from crosswalk.draws import keyed_uniform
 from crosswalk.types import ImageBatch, PairBatch, TextBatch
 
-Transform = Callable[[Any], Any]
+CAMERA_STREAM = 9  # of the keyed draws; those of the augmentations have numbers of their own
 
 
-class PlanFactory(Protocol):
-    """Makes the batches of training samples with the given identities, -1 where unknown."""
+class OpenImages(NamedTuple):
+    """The images of a split as they are read.
 
-    def __call__(self, person_id: Index, *, batch_size: int, seed: int) -> BatchPlan:
-        """Return the plan."""
+    Attributes:
+        records: Those that can be read; with labels 0..C-1 in training.
+        images: All images and, behind them, all camera-style images.
+        place: Where among them each record's own image is.
+        styled: ``[records, cameras]`` where each record is in the style of each camera, its own
+            image for its own camera; None without such images.
+        notices: What was left out, whole sentences.
+    """
+
+    records: Sequence[Record]
+    images: ImageStore
+    place: Index
+    styled: Index | None = None
+    notices: tuple[str, ...] = ()
 
 
-class _Captions:
-    """Tokens with the number of ids of each caption."""
+def open_records(
+    name: str,
+    records: Sequence[Record],
+    open_images: Callable[[Sequence[Path]], ImageStore],
+    *,
+    allow_missing: bool,
+    root: Path,
+    camstyle: CamStyleFiles | None = None,
+) -> OpenImages:
+    """Return the records of a split with their images.
 
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens = tokens
-        self.length = token_length(tokens)
+    Args:
+        name: Of the split.
+        records: As a reader gives them.
+        open_images: Opens a list of files.
+        allow_missing: Whether to leave out records whose image cannot be read; where only an
+            image in another camera's style cannot, the own image stands in for it.
+        root: The data set's folder, for messages.
+        camstyle: Where the camera-style images are; None without them.
+
+    Raises:
+        BrokenImagesError: If images cannot be read and none may be missing.
+    """
+    paths = [record.image_path for record in records]
+    styled = None
+    if camstyle is not None:
+        styled, style_paths = _styled_places(camstyle, records)
+        paths += style_paths
+    images = open_images(paths)
+    if images.broken and not allow_missing:
+        problems = {paths[place]: why for place, why in images.broken.items()}
+        raise BrokenImagesError(problems, len(paths), root)
+    broken = np.isin(np.arange(len(paths)), list(images.broken))
+    place = np.flatnonzero(~broken[: len(records)])
+    notices = []
+    if len(place) < len(records):
+        kept = [records[index] for index in place.tolist()]
+        notices.append(_left_out(name, records, kept))
+        records = kept
+    if styled is not None:
+        styled = np.where(broken[styled], np.arange(len(styled))[:, None], styled)[place]
+        if number := broken[len(broken) - len(style_paths) :].sum():
+            notices.append(
+                f"{name}: {number:,} of {len(style_paths):,} camera-style images cannot be read; "
+                "the images themselves stand in for them (data.allow_missing=true)."
+            )
+    return OpenImages(labelled(name, records), images, place, styled, tuple(notices))
+
+
+def _left_out(name: str, before: Sequence[Record], after: Sequence[Record]) -> str:
+    captions = count(before)["captions"] - count(after)["captions"]
+    which = f"they and their {captions:,} captions" if captions else "they"
+    return (
+        f"{name}: {len(before) - len(after):,} of {len(before):,} images cannot be read; {which} "
+        "are left out (data.allow_missing=true)."
+    )
+
+
+def _styled_places(files: CamStyleFiles, records: Sequence[Record]) -> tuple[Index, list[Path]]:
+    """Return ``[records, cameras]`` places and the files of the camera-style images.
+
+    The files' places follow those of the records.
+    """
+    paths: list[Path] = []
+    places = np.empty((len(records), files.num_cameras), dtype=np.int64)
+    for row, record in enumerate(records):
+        for camera_id in range(1, files.num_cameras + 1):
+            if camera_id == record.camera_id:
+                places[row, camera_id - 1] = row
+            else:
+                places[row, camera_id - 1] = len(records) + len(paths)
+                paths.append(files.path(record, camera_id))
+    return places, paths
 
 
 class PairDataset:
-    """Training pairs, built in whole batches."""
+    """Training pairs, built in whole batches.
+
+    Args:
+        images: The training images.
+        tokens: ``[samples, L]`` of the caption of each pair.
+        image_of_sample: ``[samples]`` record of the image of each pair.
+        phrases: ``[samples, P]`` noun phrases of the caption, or None.
+    """
 
     def __init__(
         self,
-        images: ImageStore,
+        images: OpenImages,
         tokens: Tensor,
         *,
         image_of_sample: Index,
-        person_id: Index,
-        camera_id: Index,
         phrases: Tensor | None = None,
     ) -> None:
         self.images = images
-        self.captions = _Captions(tokens)
+        self.tokens, self.length = tokens, token_length(tokens)
         self.phrases = phrases
         self.image_of_sample = image_of_sample
-        self.person_id = torch.from_numpy(person_id)
-        self.camera_id = torch.from_numpy(camera_id)
+        person_id, camera_id = ids_of(images.records)
+        self.person_id = torch.from_numpy(person_id[image_of_sample])
+        self.camera_id = torch.from_numpy(camera_id[image_of_sample])
 
     def __len__(self) -> int:
         return len(self.image_of_sample)
@@ -67,9 +153,9 @@ class PairDataset:
         index = torch.from_numpy(request.sample_index)
         image_index = self.image_of_sample[request.sample_index]
         return PairBatch(
-            image=self.images.read(image_index),
-            tokens=self.captions.tokens[index],
-            length=self.captions.length[index],
+            image=self.images.images.read(self.images.place[image_index]),
+            tokens=self.tokens[index],
+            length=self.length[index],
             person_id=self.person_id[index],
             camera_id=self.camera_id[index],
             sample_index=index,
@@ -79,11 +165,11 @@ class PairDataset:
         )
 
 
-class QueryDataset:
+class CaptionDataset:
     """Captions of one split, built in whole batches. A caption has no camera: it is -1."""
 
-    def __init__(self, tokens: Tensor, *, person_id: Index) -> None:
-        self.captions = _Captions(tokens)
+    def __init__(self, tokens: Tensor, person_id: Index) -> None:
+        self.tokens, self.length = tokens, token_length(tokens)
         self.person_id = torch.from_numpy(person_id)
 
     def __len__(self) -> int:
@@ -92,71 +178,48 @@ class QueryDataset:
     def __getitems__(self, request: BatchRequest) -> TextBatch:
         index = torch.from_numpy(request.sample_index)
         return TextBatch(
-            tokens=self.captions.tokens[index],
-            length=self.captions.length[index],
+            tokens=self.tokens[index],
+            length=self.length[index],
             person_id=self.person_id[index],
             camera_id=torch.full_like(index, -1),
             sample_index=index,
         )
 
 
-class GalleryDataset:
-    """Images of one split, built in whole batches; queries too where they are images."""
+class ImageDataset:
+    """Images of one split, built in whole batches, each read as its key decides.
 
-    def __init__(self, images: ImageStore, *, person_id: Index, camera_id: Index) -> None:
+    Where there are camera-style images, every reading with a key draws one of all cameras: its
+    own image for its own camera. Source: Zhong et al., Camera Style Adaptation, CVPR 2018, as
+    MMCL reads them. Sample index and labels are those of the own image. Without keys own images
+    are read, whole.
+    """
+
+    def __init__(self, images: OpenImages) -> None:
         self.images = images
+        person_id, camera_id = ids_of(images.records)
         self.person_id = torch.from_numpy(person_id)
         self.camera_id = torch.from_numpy(camera_id)
 
     def __len__(self) -> int:
         return len(self.person_id)
 
-    def _read(self, request: BatchRequest) -> Tensor:
-        return self.images.read(request.sample_index)
-
     def __getitems__(self, request: BatchRequest) -> ImageBatch:
         index = torch.from_numpy(request.sample_index)
+        key = request.key()
+        place = self.images.place[request.sample_index]
+        if self.images.styled is not None and key is not None:
+            styled = self.images.styled[request.sample_index]
+            draws = keyed_uniform(key, 1, CAMERA_STREAM)[:, 0].numpy()
+            camera = (draws * styled.shape[1]).astype(np.int64)
+            place = styled[np.arange(len(camera)), camera]
         return ImageBatch(
-            image=self._read(request),
+            image=self.images.images.read(place, key),
             person_id=self.person_id[index],
             camera_id=self.camera_id[index],
             sample_index=index,
-            key=request.key(),
+            key=key,
         )
-
-
-class SomeImages:
-    """The images of a store at given places, for instance those that can be read."""
-
-    def __init__(self, images: ImageStore, places: Index) -> None:
-        self.images = images
-        self.places = places
-        self.broken: Mapping[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def read(self, index: Index) -> Tensor:
-        """Return ``[B, 3, H, W]`` uint8 images."""
-        return self.images.read(self.places[index])
-
-
-def without_broken(
-    images: ImageStore, records: Sequence[Record]
-) -> tuple[SomeImages, tuple[Record, ...]]:
-    """Return the images that can be read, with their records.
-
-    Example:
-        >>> from crosswalk.data.pipeline.cache import DecodedImages
-        >>> paths = [Path("a.jpg"), Path("b.jpg")]
-        >>> images = DecodedImages(paths, (4, 2), broken={0: "missing"})
-        >>> images, records = without_broken(images, [Record(path, 3) for path in paths])
-        >>> len(images), records[0].image_path
-        (1, PosixPath('b.jpg'))
-    """
-    places = [place for place in range(len(records)) if place not in images.broken]
-    kept = tuple(records[place] for place in places)
-    return SomeImages(images, np.array(places, dtype=np.int64)), kept
 
 
 def ids_of(records: Sequence[Record]) -> tuple[Index, Index]:
@@ -185,16 +248,6 @@ def labelled(split: str, records: Sequence[Record]) -> Sequence[Record]:
     return [replace(record, person_id=labels[record.person_id]) for record in records]
 
 
-def known_identities(person_id: Tensor, *, is_labelled: bool) -> Index:
-    """Return the identities of training samples for a plan: -1 of all where nobody knows them.
-
-    Example:
-        >>> known_identities(torch.tensor([0, 1]), is_labelled=False).tolist()
-        [-1, -1]
-    """
-    return person_id.numpy() if is_labelled else np.full(len(person_id), -1)
-
-
 def records_fingerprint(
     splits: Iterable[tuple[str, Record]], root: Path, facts: Callable[[Record], Sequence[object]]
 ) -> str:
@@ -215,126 +268,3 @@ def records_fingerprint(
             image = image.relative_to(root)
         digest.update(json.dumps([name, image.as_posix(), *facts(record)]).encode())
     return digest.hexdigest()[:16]
-
-
-def load_batches(
-    dataset: BatchDataset[Any],
-    plan: BatchPlan,
-    *,
-    seed: int | None,
-    first_pass: int = 0,
-    num_workers: int,
-    labels: Callable[[], Tensor | None] | None = None,
-) -> EpochLoader:
-    """Return the loader of a data module; its batches are pinned where there is a GPU."""
-    return EpochLoader(
-        dataset,
-        plan,
-        seed=seed,
-        first_pass=first_pass,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        labels=labels,
-    )
-
-
-def check_batch_size(batch_size: int, world_size: int) -> None:
-    """Raise an error if a batch has fewer samples than there are processes.
-
-    Example:
-        >>> check_batch_size(64, world_size=4)
-    """
-    if batch_size < world_size:
-        raise ValueError(
-            f"data.batch_size={batch_size} does not split over {world_size} processes: it counts "
-            f"the samples of all of them. Use at least {world_size}, or fewer processes "
-            "(trainer.devices)."
-        )
-
-
-def synthetic_folder(
-    kind: str,
-    settings: Mapping[str, Any],
-    synthesize: Callable[..., object],
-    version: int,
-) -> Path:
-    """Return the folder of a generated set below the cache folder, made where it is missing.
-
-    Args:
-        kind: What it holds: ``pairs`` or ``images``.
-        settings: What to generate, from `synthetic_settings`.
-        synthesize: Writes the set; takes the folder and the settings.
-        version: Of the generator; another one gives another folder.
-    """
-    name = "-".join([kind, *map(str, settings.values())])
-    folder = cache_root() / "synthetic" / f"{name}-v{version}"
-    build_once(folder, lambda unfinished: synthesize(unfinished, **settings))
-    return folder
-
-
-def synthetic_settings(
-    given: Mapping[str, Any] | None, defaults: Mapping[str, Any], config: str
-) -> dict[str, Any]:
-    """Return ``data.synthetic`` with its defaults.
-
-    Args:
-        given: The configured values; None where nothing is to be generated.
-        defaults: Every key with its default.
-        config: A configuration that generates people, for the message.
-
-    Raises:
-        ValueError: If there is neither a folder nor anything to generate, or an unknown key.
-
-    Example:
-        >>> synthetic_settings({"size": "full"}, {"size": "toy", "seed": 0}, "synthetic_pairs")
-        {'size': 'full', 'seed': 0}
-    """
-    if given is None:
-        raise ValueError(
-            "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
-            f"people with data={config}."
-        )
-    if unknown := given.keys() - defaults.keys():
-        *most, last = defaults
-        raise ValueError(
-            f"data.synthetic has no {sorted(unknown)}; its keys are {', '.join(most)} and {last}."
-        )
-    return {**defaults, **given}
-
-
-def height_and_width(size: Sequence[int], example: str) -> Size:
-    """Return ``data.image_size`` as a pair.
-
-    Example:
-        >>> height_and_width([384, 128], example="[384, 128]")
-        (384, 128)
-    """
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(
-            f"data.image_size={list(size)} should be [height, width], for instance {example}."
-        )
-    return int(size[0]), int(size[1])
-
-
-def switch(key: str, value: bool | str) -> bool:
-    """Return a switch; ``on`` and ``off`` are words on the command line, booleans in YAML.
-
-    Example:
-        >>> switch("data.cache", "on"), switch("data.cache", False)
-        (True, False)
-    """
-    if isinstance(value, bool):
-        return value
-    if value in ("on", "off"):
-        return value == "on"
-    raise ValueError(f"{key}={value} should be on or off.")
-
-
-def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    """Raise an error if a value is none of those that there are.
-
-    Example:
-        >>> check_choice("data.sweep", "clean", ("training", "clean"))
-    """
-    if value not in choices:
-        raise ValueError(f"{key}={value} does not exist. There are: {', '.join(choices)}.")

@@ -10,78 +10,78 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.data.pipeline.cache import ImageStore
 from crosswalk.data.pipeline.plans import Index
+from crosswalk.data.pipeline.stores import ImageStore
 
 _CHUNK = 16  # images read at a time
 
 Channels = tuple[float, float, float]
 
 
-def channel_statistics(images: ImageStore) -> tuple[Channels, Channels]:
+def channel_statistics(images: ImageStore, place: Index) -> tuple[Channels, Channels]:
     """Return mean and population deviation of each channel over all pixels, in [0, 1].
 
     Source: Yu et al., MAR, CVPR 2019, released code: every data set is normalised by its own.
+
+    Args:
+        images: Images of any size.
+        place: Which of them count.
 
     Raises:
         ValueError: If there are no images, or a channel has the same value in every pixel.
 
     Example:
         >>> class BlackAndGrey:
-        ...     broken = {}
-        ...     def __len__(self): return 2
         ...     def read(self, index):
         ...         grey = 51 * torch.from_numpy(index).byte()
         ...         return grey.reshape(-1, 1, 1, 1).expand(-1, 3, 1, 1)
-        >>> channel_statistics(BlackAndGrey())
+        >>> channel_statistics(BlackAndGrey(), np.array([0, 1]))
         ((0.1, 0.1, 0.1), (0.1, 0.1, 0.1))
     """
-    mean, std = _statistics(images, np.zeros(len(images), dtype=np.int64), 1)[0]
+    mean, std = _statistics(images, place, np.zeros_like(place), 1)[0]
     if not bool((std > 0).all()):  # NaN without images
         raise ValueError(
-            f"{len(images):,} images have channel deviations {std.tolist()}, so that they cannot "
+            f"{len(place):,} images have channel deviations {std.tolist()}, so that they cannot "
             "be normalised by their own colours. Check the images, or pass "
             "data.normalization=given."
         )
     return _channels(mean), _channels(std)
 
 
-def camera_statistics(images: ImageStore, camera_id: Index, num_cameras: int) -> Tensor:
+def camera_statistics(
+    images: ImageStore, place: Index, camera_id: Index, num_cameras: int
+) -> Tensor:
     """Return ``[num_cameras, 2, 3]`` float32 mean and deviation of the channels per camera.
 
-    In [0, 1], over all pixels of a camera's images; NaN for a camera without images. Images that
-    cannot be read, and those of unknown cameras (-1), do not count.
+    In [0, 1], over all pixels of a camera's images; NaN for a camera without images. Images of
+    unknown cameras (-1) do not count.
 
     Args:
         images: Images of any size.
-        camera_id: ``[images]`` int64, below ``num_cameras``.
+        place: Which of them count.
+        camera_id: ``[places]`` int64 camera of each, below ``num_cameras``.
         num_cameras: Rows of the result.
 
     Example:
         >>> class BlackAndGrey:
-        ...     broken = {}
-        ...     def __len__(self): return 2
         ...     def read(self, index):
         ...         grey = 51 * torch.from_numpy(index).byte()
         ...         return grey.reshape(-1, 1, 1, 1).expand(-1, 3, 1, 1)
-        >>> camera_statistics(BlackAndGrey(), np.array([2, 0]), 3)[:, 0]
+        >>> camera_statistics(BlackAndGrey(), np.array([0, 1]), np.array([2, 0]), 3)[:, 0]
         tensor([[0.2000, 0.2000, 0.2000],
                 [   nan,    nan,    nan],
                 [0.0000, 0.0000, 0.0000]])
     """
-    return _statistics(images, camera_id, num_cameras).float()
+    known = camera_id >= 0
+    return _statistics(images, place[known], camera_id[known], num_cameras).float()
 
 
-def _statistics(images: ImageStore, camera_id: Index, num_cameras: int) -> Tensor:
+def _statistics(images: ImageStore, place: Index, camera_id: Index, num_cameras: int) -> Tensor:
     counts = torch.zeros((num_cameras, 3, 256), dtype=torch.int64)
-    places = [
-        place
-        for place, camera in enumerate(camera_id.tolist())
-        if camera >= 0 and place not in images.broken
-    ]
-    for start in range(0, len(places), _CHUNK):
-        index = np.array(places[start : start + _CHUNK], dtype=np.int64)
-        for image, camera in zip(images.read(index), camera_id[index].tolist(), strict=True):
+    for start in range(0, len(place), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        read = images.read(place[chunk])
+        for image, camera in zip(read, camera_id[chunk].tolist(), strict=True):
             for count, channel in zip(counts[camera], image, strict=True):
                 count += channel.flatten().bincount(minlength=256)
     value = torch.arange(256, dtype=torch.float64) / 255

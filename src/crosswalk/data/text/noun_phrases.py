@@ -23,7 +23,6 @@ from torch import Tensor
 Phrase = tuple[str, ...]
 
 LEXICON = Path(__file__).parents[2] / "assets" / "noun_phrases.json"
-
 RULES_VERSION = 1
 """To be raised where the code below finds other phrases; the lists speak for themselves."""
 

@@ -6,21 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from crosswalk.data.base import synthetic_root
 from crosswalk.data.pipeline.datasets import (
-    GalleryDataset,
+    CaptionDataset,
+    ImageDataset,
+    OpenImages,
     PairDataset,
-    QueryDataset,
-    SomeImages,
-    check_batch_size,
-    check_choice,
-    height_and_width,
     ids_of,
     labelled,
+    open_records,
     records_fingerprint,
-    switch,
-    synthetic_folder,
-    synthetic_settings,
-    without_broken,
 )
 from crosswalk.data.pipeline.loaders import BatchRequest
 from crosswalk.data.pipeline.plans import Index
@@ -38,8 +33,14 @@ class NumberedImages:
     def __len__(self) -> int:
         return self.number
 
-    def read(self, index: Index) -> Tensor:
+    def read(self, index: Index, key: Tensor | None = None) -> Tensor:
         return torch.from_numpy(index.astype(np.uint8))[:, None, None, None].expand(-1, 3, 2, 1)
+
+
+def images_of(*ids: tuple[int, int]) -> OpenImages:
+    """Return as many images as there are pairs of a person and a camera."""
+    records = [Record(Path(f"{n}.jpg"), *pair) for n, pair in enumerate(ids)]
+    return OpenImages(records, NumberedImages(len(ids)), np.arange(len(ids)))
 
 
 def request(*samples: int, seed: int | None = None) -> BatchRequest:
@@ -58,11 +59,7 @@ def test_a_pair_batch_holds_the_image_caption_and_ids_of_each_sample(
     samples: tuple[int, ...],
 ) -> None:
     dataset = PairDataset(
-        NumberedImages(3),
-        TOKENS,
-        image_of_sample=np.array([2, 0, 0, 1]),
-        person_id=np.array([11, 12, 13, 14]),
-        camera_id=np.array([1, 2, 3, 4]),
+        images_of((12, 2), (14, 4), (11, 1)), TOKENS, image_of_sample=np.array([2, 0, 0, 1])
     )
 
     batch = dataset.__getitems__(request(*samples, seed=6))
@@ -72,8 +69,8 @@ def test_a_pair_batch_holds_the_image_caption_and_ids_of_each_sample(
     assert batch.phrases is None
     assert batch.tokens.tolist() == [TOKENS[n].tolist() for n in samples]
     assert batch.length.tolist() == [[2, 3, 1, 2][n] for n in samples]
-    assert batch.person_id.tolist() == [11 + n for n in samples]
-    assert batch.camera_id.tolist() == [1 + n for n in samples]
+    assert batch.person_id.tolist() == [[11, 12, 12, 14][n] for n in samples]
+    assert batch.camera_id.tolist() == [[1, 2, 2, 4][n] for n in samples]
     assert batch.sample_index.tolist() == list(samples)
     assert torch.equal(batch.key, sample_key(6, 2, 1, batch.sample_index))
     assert len(dataset) == 4
@@ -83,11 +80,9 @@ def test_a_pair_batch_holds_the_image_caption_and_ids_of_each_sample(
 def test_a_pair_batch_holds_the_phrases_of_each_caption(samples: tuple[int, ...]) -> None:
     phrases = torch.tensor([[1, 2], [0, 0], [2, 0], [3, 1]])
     dataset = PairDataset(
-        NumberedImages(3),
+        images_of((0, 1), (1, 1), (2, 1)),
         TOKENS,
         image_of_sample=np.array([2, 0, 0, 1]),
-        person_id=np.arange(4),
-        camera_id=np.arange(4),
         phrases=phrases,
     )
 
@@ -98,9 +93,7 @@ def test_a_pair_batch_holds_the_phrases_of_each_caption(samples: tuple[int, ...]
 
 @pytest.mark.parametrize("samples", [(2, 0), ()])
 def test_a_gallery_batch_holds_the_image_and_ids_of_each_sample(samples: tuple[int, ...]) -> None:
-    dataset = GalleryDataset(
-        NumberedImages(3), person_id=np.array([7, 5, 7]), camera_id=np.array([2, 2, 1])
-    )
+    dataset = ImageDataset(images_of((7, 2), (5, 2), (7, 1)))
 
     batch = dataset.__getitems__(request(*samples))
 
@@ -113,7 +106,7 @@ def test_a_gallery_batch_holds_the_image_and_ids_of_each_sample(samples: tuple[i
 
 
 def test_a_caption_batch_has_no_camera() -> None:
-    batch = QueryDataset(TOKENS, person_id=np.array([5, 6, 7, 8])).__getitems__(request(3, 1))
+    batch = CaptionDataset(TOKENS, person_id=np.array([5, 6, 7, 8])).__getitems__(request(3, 1))
 
     assert batch.tokens.tolist() == [[9, 4, 0], [9, 5, 7]]
     assert batch.length.tolist() == [2, 3]
@@ -123,20 +116,29 @@ def test_a_caption_batch_has_no_camera() -> None:
 
 
 def test_images_that_cannot_be_read_are_left_out_with_their_records() -> None:
-    records = [Record(Path(f"{n}.jpg"), n) for n in range(5)]
+    records = [Record(Path(f"{n}.jpg"), n, 1, ("one", "two")) for n in range(5)]
+    numbered = NumberedImages(5, {0: "missing", 3: "empty"})
 
-    images, kept = without_broken(NumberedImages(5, {0: "missing", 3: "empty"}), records)
+    images = open_records("test", records, lambda _: numbered, allow_missing=True, root=Path())
 
-    assert [record.person_id for record in kept] == [1, 2, 4]
-    assert values(images.read(np.array([2, 0, 2]))) == [4, 1, 4]
-    assert len(images) == 3
-    assert images.broken == {}
+    assert [record.person_id for record in images.records] == [1, 2, 4]
+    dataset = ImageDataset(images)
+    assert values(dataset.__getitems__(request(2, 0, 2)).image) == [4, 1, 4]
+    assert len(dataset) == 3
+    assert images.notices == (
+        "test: 2 of 5 images cannot be read; they and their 4 captions are left out "
+        "(data.allow_missing=true).",
+    )
 
 
-def test_some_images_may_be_none() -> None:
-    images = SomeImages(NumberedImages(2), np.array([], dtype=np.int64))
+def test_all_images_may_be_left_out() -> None:
+    numbered = NumberedImages(1, {0: "missing"})
 
-    assert len(images) == 0
+    images = open_records(
+        "query", [Record(Path("0.jpg"), 0)], lambda _: numbered, allow_missing=True, root=Path()
+    )
+
+    assert len(ImageDataset(images)) == 0
 
 
 def test_only_training_records_are_labelled_from_zero() -> None:
@@ -177,7 +179,7 @@ def test_synthetic_people_are_made_once_below_the_cache_folder(
         (folder / "image.jpg").touch()
 
     folders = [
-        synthetic_folder("images", {"size": size, "seed": 3}, synthesize, version)
+        synthetic_root("images", {"size": size}, {"size": "toy", "seed": 3}, synthesize, version)
         for size, version in (("toy", 2), ("toy", 2), ("full", 2), ("toy", 3))
     ]
 
@@ -194,28 +196,7 @@ def test_synthetic_people_are_made_once_below_the_cache_folder(
 def test_settings_of_synthetic_people_have_defaults_and_known_names() -> None:
     defaults = {"layout": "market1501", "size": "toy", "seed": 0}
 
-    assert synthetic_settings({"seed": 5}, defaults, "some") == {**defaults, "seed": 5}
     with pytest.raises(ValueError, match=r"no \['sed'\]; its keys are layout, size and seed"):
-        synthetic_settings({"sed": 5}, defaults, "some")
-    with pytest.raises(ValueError, match=r"data\.root is missing.*data=some"):
-        synthetic_settings(None, defaults, "some")
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"), [(True, True), (False, False), ("on", True), ("off", False)]
-)
-def test_switches_are_words_or_booleans(given: bool | str, expected: bool) -> None:
-    assert switch("data.cache", given) is expected
-
-
-def test_wrong_settings_are_named() -> None:
-    with pytest.raises(ValueError, match=r"data\.cache=yes should be on or off"):
-        switch("data.cache", "yes")
-    with pytest.raises(ValueError, match=r"data\.sweep=all does not exist. There are: a, b\."):
-        check_choice("data.sweep", "all", ("a", "b"))
-    for size in ((4,), (4, 2, 1), (4, 0)):
-        with pytest.raises(ValueError, match=r"data\.image_size=.*, for instance \[8, 4\]"):
-            height_and_width(size, example="[8, 4]")
-    with pytest.raises(ValueError, match=r"data\.batch_size=2 does not split over 3 processes"):
-        check_batch_size(2, world_size=3)
-    check_batch_size(3, world_size=3)
+        synthetic_root("images", {"sed": 5}, defaults, print, 1)
+    with pytest.raises(ValueError, match=r"data\.root is missing.*data=synthetic_images"):
+        synthetic_root("images", None, defaults, print, 1)

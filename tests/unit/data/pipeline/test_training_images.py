@@ -7,16 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from crosswalk.data.pipeline.cache import BrokenImagesError
+from crosswalk.data.pipeline.datasets import CAMERA_STREAM, ImageDataset, OpenImages, open_records
+from crosswalk.data.pipeline.decoding import BrokenImagesError
 from crosswalk.data.pipeline.loaders import BatchRequest
 from crosswalk.data.pipeline.plans import Index
-from crosswalk.data.pipeline.training_images import (
-    CAMERA_STREAM,
-    CroppedImages,
-    TrainingImageDataset,
-    TrainingImages,
-    open_training_images,
-)
+from crosswalk.data.pipeline.stores import ResizedImages
 from crosswalk.data.readers.camstyle import CamStyleFiles
 from crosswalk.data.readers.records import Record
 from crosswalk.draws import keyed_uniform, sample_key
@@ -39,7 +34,7 @@ class NamedImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, index: Index) -> Tensor:
+    def read(self, index: Index, key: Tensor | None = None) -> Tensor:
         return torch.from_numpy(index.astype(np.uint8))[:, None, None, None].expand(-1, 3, 2, 1)
 
     def names(self, image: Tensor) -> list[str]:
@@ -48,8 +43,9 @@ class NamedImages:
 
 def opened(
     camstyle: CamStyleFiles | None = None, broken: Sequence[str] = (), allow_missing: bool = False
-) -> TrainingImages:
-    return open_training_images(
+) -> OpenImages:
+    return open_records(
+        "train",
         RECORDS,
         lambda paths: NamedImages(paths, broken),
         camstyle=camstyle,
@@ -62,8 +58,8 @@ def request(samples: Sequence[int], epoch: int = 0, seed: int | None = 3) -> Bat
     return BatchRequest(np.array(samples, dtype=np.int64), seed, epoch, pass_=0)
 
 
-def names_of(training: TrainingImages, ask: BatchRequest) -> list[str]:
-    image = TrainingImageDataset(training).__getitems__(ask).image
+def names_of(training: OpenImages, ask: BatchRequest) -> list[str]:
+    image = ImageDataset(training).__getitems__(ask).image
     assert isinstance(training.images, NamedImages)
     return training.images.names(image)
 
@@ -76,7 +72,7 @@ def styled_name(record: Record, camera: int) -> str:
 
 @pytest.mark.parametrize("samples", [(4, 0, 2), (1,), ()])
 def test_without_camera_styles_every_sample_is_its_own_image(samples: tuple[int, ...]) -> None:
-    batch = TrainingImageDataset(opened()).__getitems__(request(samples))
+    batch = ImageDataset(opened()).__getitems__(request(samples))
 
     assert batch.image[:, 0, 0, 0].tolist() == list(samples)
     assert batch.person_id.tolist() == [RECORDS[n].person_id for n in samples]
@@ -98,7 +94,7 @@ def test_the_key_of_a_sample_draws_the_camera_it_is_shown_by(epoch: int) -> None
 
 
 def test_labels_and_cameras_stay_those_of_the_own_image() -> None:
-    dataset = TrainingImageDataset(opened(FILES))
+    dataset = ImageDataset(opened(FILES))
 
     for epoch in range(5):
         batch = dataset.__getitems__(request([0, 1, 2, 3, 4], epoch))
@@ -164,58 +160,63 @@ def test_nothing_is_noted_where_nothing_is_broken() -> None:
 
 
 class Originals:
-    """Images of their own sizes; what is read of them is taken down."""
+    """Images of their own sizes, whose pixels are 10 * row + column."""
 
     sizes = np.array([[10, 6], [9, 4], [21, 7]])
-
-    def __init__(self) -> None:
-        self.broken: dict[int, str] = {}
-        self.asked: list[tuple[list[int], list[list[int]], tuple[int, int], str]] = []
 
     def __len__(self) -> int:
         return 3
 
-    def read_crops(
-        self, index: Index, boxes: Index, size: tuple[int, int], interpolation: str
-    ) -> Tensor:
-        boxes = np.asarray(boxes)
-        self.asked.append((index.tolist(), boxes.tolist(), size, interpolation))
-        return torch.zeros(len(index), 3, *size, dtype=torch.uint8)
+    def __getitem__(self, place: int) -> np.ndarray:
+        rows, columns = np.indices(self.sizes[place])
+        return np.repeat((10 * rows + columns)[:, :, None], 3, axis=2).astype(np.uint8)
 
 
 class Corner:
-    """Cuts to a corner whose height the key decides."""
+    """Cuts off the left column and rows above one that the key decides; takes sizes down."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[int], list[int]]] = []
 
     def boxes(self, key: Tensor, heights: Index, widths: Index) -> Index:
-        return np.stack([key.numpy() % 5, 0 * widths, heights - 5, widths - 1], axis=1)
+        self.asked.append((heights.tolist(), widths.tolist()))
+        top = key.numpy() % 5
+        return np.stack([top, 0 * widths + 1, 0 * top + 2, 0 * top + 3], axis=1)
+
+
+def corner_at(top: int) -> list[list[int]]:
+    return [[10 * row + column for column in (1, 2, 3)] for row in (top, top + 1)]
+
+
+def cut_images(crop: Corner) -> ResizedImages:
+    return ResizedImages(Originals(), (2, 3), "bilinear", {}, crop, Originals.sizes)
 
 
 def test_a_key_cuts_an_image_within_its_own_size() -> None:
-    originals = Originals()
-    images = CroppedImages(originals, Corner(), (8, 4), "bilinear")
+    crop = Corner()
 
-    image = images.read(np.array([2, 0]), torch.tensor([13, 6]))
+    image = cut_images(crop).read(np.array([2, 0]), torch.tensor([13, 6]))
 
-    assert image.shape == (2, 3, 8, 4)
-    assert originals.asked == [([2, 0], [[3, 0, 16, 6], [1, 0, 5, 5]], (8, 4), "bilinear")]
+    assert image.shape == (2, 3, 2, 3)
+    assert image[:, 0].tolist() == [corner_at(3), corner_at(1)]
+    assert crop.asked == [([21, 10], [7, 6])]
 
 
 def test_without_a_key_the_whole_image_is_read() -> None:
-    originals = Originals()
+    crop = Corner()
+    images = ResizedImages(Originals(), (9, 4), "bicubic", {}, crop, Originals.sizes)
 
-    CroppedImages(originals, Corner(), (8, 4), "bicubic").read(np.array([1, 2]))
+    image = images.read(np.array([1]))
 
-    assert originals.asked == [([1, 2], [[0, 0, 9, 4], [0, 0, 21, 7]], (8, 4), "bicubic")]
+    assert image[0, 0].tolist() == [[10 * row + column for column in range(4)] for row in range(9)]
+    assert crop.asked == []
 
 
 def test_training_images_are_cut_by_their_own_keys() -> None:
-    originals = Originals()
-    images = CroppedImages(originals, Corner(), (8, 4), "bilinear")
-    training = TrainingImages(RECORDS[:2], images, np.array([0, 2]), None, ())
+    training = OpenImages(RECORDS[:2], cut_images(Corner()), np.array([0, 2]))
     ask = request([1, 0])
 
-    batch = TrainingImageDataset(training).__getitems__(ask)
+    batch = ImageDataset(training).__getitems__(ask)
 
-    tops = (ask.key().numpy() % 5).tolist()
-    assert originals.asked[0][:2] == ([2, 0], [[tops[0], 0, 16, 6], [tops[1], 0, 5, 5]])
+    assert batch.image[:, 0].tolist() == [corner_at(top) for top in (ask.key().numpy() % 5)]
     assert batch.sample_index.tolist() == [1, 0]

@@ -1,0 +1,437 @@
+"""What the data modules share: from a reader's records to loaders of whole batches."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from crosswalk.cache_folder import build_once, cache_root
+from crosswalk.data.pipeline.cache import refuse_folder_inside
+from crosswalk.data.pipeline.datasets import (
+    CaptionDataset,
+    ImageDataset,
+    OpenImages,
+    PairDataset,
+    ids_of,
+    labelled,
+    open_records,
+    records_fingerprint,
+)
+from crosswalk.data.pipeline.decoding import Interpolation
+from crosswalk.data.pipeline.loaders import EpochLoader
+from crosswalk.data.pipeline.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
+from crosswalk.data.pipeline.stores import ImageStore, open_images
+from crosswalk.data.readers.camstyle import CamStyleFiles
+from crosswalk.data.readers.records import ImageSplits, Record, Splits
+from crosswalk.distributed import rank_and_world_size
+from crosswalk.types import DataSpec
+
+ROLES = ("query", "gallery")
+SplitsT = TypeVar("SplitsT", Splits, ImageSplits)
+Switch = bool | Literal["on", "off"]  # words on the command line, booleans in YAML
+PlanLabels = Callable[[], Tensor | None]
+
+
+class PlanFactory(Protocol):
+    """Makes the batches of training samples with the given identities, -1 where unknown."""
+
+    def __call__(self, person_id: Index, *, batch_size: int, seed: int) -> BatchPlan:
+        """Return the plan."""
+
+
+class RecordedData(L.LightningDataModule, Generic[SplitsT]):
+    """A data set of images that a reader found, from its files to batches.
+
+    Works without a Trainer too: ``transform_batch`` does what a Trainer's transfer does.
+
+    Args:
+        splits: What the reader found.
+        image_size: Height and width that images are resized to.
+        interpolation: Of the resizing.
+        plan: Makes the training batches, given the identity of every sample; -1 if unknown.
+        batch_size: Training samples of a step, over all processes together.
+        eval_batch_size: Queries or gallery images of an evaluation step, likewise.
+        num_workers: Processes that load batches, per training process; 0 is none besides it.
+        seed: Of the order of samples and of augmentation; not negative.
+        cache: True keeps decoded images in the cache folder; False decodes them every time.
+        allow_missing: True leaves out images that cannot be read; False stops with their names.
+        protocol: What is evaluated while training.
+        sweep: What a sweep over the training set sees: ``training`` batches, shuffled and
+            augmented, or ``clean`` samples in order.
+        identities: Whether ``plan`` is told the identities; else it gets -1 for everybody.
+    """
+
+    batch_types: tuple[type, ...]
+    directions: tuple[str, ...]
+    names: tuple[str, ...]
+    """Of the parts of ``splits``, training images first."""
+    keeps_sweep_loader = False
+    """Whether the processes that load sweeps stay for the next one."""
+    camstyle: CamStyleFiles | None = None
+    plan_labels: PlanLabels | None = None
+    """Gives the pseudo labels of an epoch's batches: that of the method, where it has them."""
+
+    def __init__(
+        self,
+        splits: SplitsT,
+        *,
+        image_size: Sequence[int],
+        interpolation: Interpolation,
+        plan: PlanFactory,
+        batch_size: int,
+        eval_batch_size: int,
+        num_workers: int,
+        seed: int,
+        cache: Switch,
+        allow_missing: bool,
+        protocol: str,
+        sweep: Literal["training", "clean"],
+        identities: bool,
+    ) -> None:
+        super().__init__()
+        if seed < 0:
+            raise ValueError(f"seed={seed} should not be negative.")
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ValueError(
+                f"data.image_size={list(image_size)} should be [height, width], for instance "
+                "[256, 128]."
+            )
+        refuse_folder_inside(cache_root(), splits.root)
+        self.splits: SplitsT = splits
+        self.image_size = int(image_size[0]), int(image_size[1])
+        self.interpolation = interpolation
+        self.make_plan = plan
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.cache = cache in (True, "on")
+        self.allow_missing = allow_missing
+        self.protocol = protocol
+        self.sweep = sweep
+        self.identities = identities
+        self.notices = list(splits.notices)
+        self._open: dict[str, OpenImages] = {}
+        self._sweep_loader: EpochLoader | None = None
+
+    # What the data are.
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """Sizes of the training set."""
+        person_id, camera_id = ids_of(self._records("train"))
+        return DataSpec(
+            num_samples=len(person_id),
+            num_images=len(person_id),
+            num_person_ids=len(np.unique(person_id)),
+            num_cameras=max(0, int(camera_id.max(initial=0))) + 1,
+        )
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the identities of the training images are known; else each has its own."""
+        return self.splits.train_is_labelled
+
+    @cached_property
+    def train_image_person_id(self) -> Tensor | None:
+        """``[num_images]`` true labels of the training images, for analysis only.
+
+        None where nobody knows them.
+        """
+        if not self.is_labelled:
+            return None
+        return torch.from_numpy(ids_of(self._records("train"))[0])
+
+    @property
+    def train_person_id(self) -> Tensor | None:
+        """``[num_samples]`` true labels of the training samples, for analysis only.
+
+        None where nobody knows them.
+        """
+        return self.train_image_person_id
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all image names, and of what `_facts` says of them: the same everywhere."""
+        return records_fingerprint(self.splits, self.splits.root, self._facts)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the run record says about the data, as plain values."""
+        counts = {
+            name: self._counts(self._records(name)) for name in self.names if self._holds(name)
+        }
+        if not self.is_labelled:
+            counts["train"]["person_ids"] = 0
+        return {
+            "dataset": self.splits.dataset,
+            "root": str(self.splits.root),
+            "layout": self.splits.layout,
+            "fingerprint": self.fingerprint,
+            "counts": counts,
+            "labelled": self.is_labelled,
+            **self._description(),
+            "protocol": self.protocol,
+            "notices": list(self.notices),
+        }
+
+    # What a Trainer asks for.
+
+    def setup(self, stage: str) -> None:
+        """Decode, or look for, everything that a run will read; broken images stop here.
+
+        A fit opens the test images too: they are evaluated after it, too late to find one broken.
+        """
+        if stage == "fit":
+            self.prepare_training()
+        self.prepare_evaluation()
+
+    def prepare_training(self) -> None:
+        """Decode, or look for, the training images."""
+        self._opened("train")
+
+    def prepare_evaluation(self) -> None:
+        """Decode, or look for, all images that are evaluated."""
+        for split, role in self.evaluation_roles("test"):
+            self._opened(self._part(split, role))
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return the training batches; their plan takes the labels that `plan_labels` gives."""
+        return self._training_loader(self.make_plan, first_pass=0, labels=self.plan_labels)
+
+    def sweep_dataloader(self, epoch: int) -> EpochLoader:
+        """Return one pass over every training sample, for the sweep of ``epoch``.
+
+        Its order and its augmentations are other ones than those of the epoch's training.
+        """
+        loader = self._sweep_loader
+        if loader is None and self.sweep == "training":
+            # whatever makes the training batches: a sweep takes every sample once
+            loader = self._training_loader(shuffled_plan, first_pass=1)
+        elif loader is None:
+            loader = self._loader_in_order(self._samples, first_pass=1)
+        if self.keeps_sweep_loader:
+            self._sweep_loader = loader
+        loader.set_epoch(epoch)
+        return loader
+
+    def val_dataloader(self) -> list[EpochLoader]:
+        """Return a query and a gallery loader per split, as `evaluation_roles` lists them."""
+        return self._evaluation_loaders("validate")
+
+    def test_dataloader(self) -> list[EpochLoader]:
+        """Return a query and a gallery loader per split, as `evaluation_roles` lists them."""
+        return self._evaluation_loaders("test")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Transform a batch on the device it has come to."""
+        return self.transform_batch(batch)
+
+    @abstractmethod
+    def transform_batch(self, batch: Any) -> Any:  # noqa: ANN401
+        """Return the batch as methods want it: augmented if it has keys, and normalised."""
+
+    # What is evaluated.
+
+    def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
+        """Return (split, "query" or "gallery") of each loader of ``stage``.
+
+        Args:
+            stage: ``fit`` and ``validate`` evaluate what ``protocol`` says, ``test`` everything.
+
+        Raises:
+            ValueError: If there are no queries or no gallery.
+        """
+        while_training = {"last": (), "val": ("val",), "official": ("val", "test")}
+        found = [
+            split
+            for split in (("val", "test") if stage == "test" else while_training[self.protocol])
+            if any(self._holds(self._part(split, role)) for role in ROLES)
+        ]
+        if stage == "test" and "test" not in found:
+            raise ValueError(
+                f"{self.splits.dataset} ({self.splits.layout}) in {self.splits.root} has neither "
+                "queries nor a gallery to evaluate. It can be the source of another set's "
+                "training (data.source)."
+            )
+        return [(split, role) for split in found for role in ROLES]
+
+    def num_evaluation_samples(self, split: str, role: str) -> int:
+        """Return the number of samples of a split with role "query" or "gallery"."""
+        return len(self._records(self._part(split, role)))
+
+    def evaluation_images(self, split: str) -> list[Path]:
+        """Return the file of every gallery image, by `sample_index`."""
+        return [record.image_path for record in self._records(self._part(split, "gallery"))]
+
+    # What the kinds of data differ in.
+
+    @abstractmethod
+    def _part(self, split: str, role: str) -> str:
+        """Return which of `names` has the images of a split with role "query" or "gallery"."""
+
+    @property
+    @abstractmethod
+    def _samples(self) -> PairDataset | ImageDataset:
+        """The training samples."""
+
+    @abstractmethod
+    def _facts(self, record: Record) -> Sequence[object]:
+        """Return what of a record is in the fingerprint, beside its name."""
+
+    @abstractmethod
+    def _counts(self, records: Sequence[Record]) -> dict[str, int]:
+        """Return what ``records`` hold, for the description."""
+
+    @abstractmethod
+    def _description(self) -> dict[str, Any]:
+        """Return what else the description says."""
+
+    def _evaluation_dataset(self, split: str, role: str) -> CaptionDataset | ImageDataset:
+        return ImageDataset(self._opened(self._part(split, role)))
+
+    def _open_images(self, name: str, paths: Sequence[Path]) -> ImageStore:
+        return open_images(
+            paths,
+            self.image_size,
+            name=f"{self.splits.dataset} {name}",
+            interpolation=self.interpolation,
+            cached=self.cache,
+        )
+
+    # Records, images, loaders.
+
+    def _holds(self, name: str) -> bool:
+        return bool(self.splits.split(name))
+
+    @cached_property
+    def _labelled(self) -> Sequence[Record]:
+        return labelled("train", self.splits.train)
+
+    def _records(self, name: str) -> Sequence[Record]:
+        """Return the records of a split; its images are looked at if that can change them."""
+        if not self._holds(name):
+            return ()
+        if self.allow_missing:
+            return self._opened(name).records
+        return self._labelled if name == "train" else self.splits.split(name)
+
+    def _opened(self, name: str) -> OpenImages:
+        """Return the images of a split, from the cache or the files."""
+        if name not in self._open:
+            records = self.splits.split(name)
+            check_not_empty(self.splits, name, records)
+            opened = open_records(
+                name,
+                records,
+                lambda paths: self._open_images(name, paths),
+                allow_missing=self.allow_missing,
+                root=self.splits.root,
+                camstyle=self.camstyle if name == "train" else None,
+            )
+            check_not_empty(self.splits, name, opened.records)
+            self.notices += opened.notices
+            self._open[name] = opened
+        return self._open[name]
+
+    def _training_loader(
+        self, make_plan: PlanFactory, *, first_pass: int, labels: PlanLabels | None = None
+    ) -> EpochLoader:
+        _, world_size = rank_and_world_size()
+        if self.batch_size < world_size:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} does not split over {world_size} processes: "
+                f"it counts the samples of all of them. Use at least {world_size}, or fewer "
+                "processes (trainer.devices)."
+            )
+        person_id = self._samples.person_id.numpy()
+        if not (self.identities and self.is_labelled):
+            person_id = np.full_like(person_id, -1)
+        plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed)
+        return self._loader(self._samples, plan, self.seed, first_pass=first_pass, labels=labels)
+
+    def _evaluation_loaders(self, stage: str) -> list[EpochLoader]:
+        return [
+            self._loader_in_order(self._evaluation_dataset(split, role))
+            for split, role in self.evaluation_roles(stage)
+        ]
+
+    def _loader_in_order(
+        self, dataset: PairDataset | ImageDataset | CaptionDataset, *, first_pass: int = 0
+    ) -> EpochLoader:
+        plan = SequentialBatches(len(dataset), self.eval_batch_size)
+        return self._loader(dataset, plan, None, first_pass=first_pass)
+
+    def _loader(
+        self,
+        dataset: PairDataset | ImageDataset | CaptionDataset,
+        plan: BatchPlan,
+        seed: int | None,
+        *,
+        first_pass: int,
+        labels: PlanLabels | None = None,
+    ) -> EpochLoader:
+        return EpochLoader(
+            dataset,
+            plan,
+            seed=seed,
+            first_pass=first_pass,
+            # captions are ready in memory: a worker would only pass them on
+            num_workers=0 if isinstance(dataset, CaptionDataset) else self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            labels=labels,
+        )
+
+
+def check_not_empty(splits: Splits | ImageSplits, name: str, records: Sequence[Record]) -> None:
+    """Raise an error if a part of a data set has no images, or none with a caption."""
+    pairs = isinstance(splits, Splits)
+    if any(record.captions or not pairs for record in records):
+        return
+    raise ValueError(
+        f"{splits.dataset} ({splits.layout}) in {splits.root} has no {name} "
+        f"{'pairs' if pairs else 'images'}. Run `crosswalk data check {splits.root}`."
+    )
+
+
+def synthetic_root(
+    kind: str,
+    given: Mapping[str, Any] | None,
+    defaults: Mapping[str, Any],
+    synthesize: Callable[..., object],
+    version: int,
+) -> Path:
+    """Return the folder of a generated set below the cache folder, made where it is missing.
+
+    Args:
+        kind: What it holds: ``pairs`` or ``images``.
+        given: ``data.synthetic``; None where nothing is to be generated.
+        defaults: Every key with its default.
+        synthesize: Writes the set; takes the folder and the settings.
+        version: Of the generator; another one gives another folder.
+
+    Raises:
+        ValueError: If there is neither a folder nor anything to generate, or an unknown key.
+    """
+    if given is None:
+        raise ValueError(
+            "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
+            f"people with data=synthetic_{kind}."
+        )
+    if unknown := given.keys() - defaults.keys():
+        *most, last = defaults
+        raise ValueError(
+            f"data.synthetic has no {sorted(unknown)}; its keys are {', '.join(most)} and {last}."
+        )
+    settings = {**defaults, **given}
+    name = "-".join([kind, *map(str, settings.values())])
+    folder = cache_root() / "synthetic" / f"{name}-v{version}"
+    build_once(folder, lambda unfinished: synthesize(unfinished, **settings))
+    return folder
