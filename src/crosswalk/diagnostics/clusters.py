@@ -6,12 +6,13 @@ import re
 from typing import Any
 
 import lightning.pytorch as L
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.metrics import (  # type: ignore[import-untyped,unused-ignore]
     adjusted_rand_score,
     normalized_mutual_info_score,
+)
+from sklearn.metrics.cluster import (  # type: ignore[import-untyped,unused-ignore]
+    contingency_matrix,
 )
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from crosswalk.diagnostics.figures import (
     line_of,
     side_by_side,
 )
+from crosswalk.labels.mutual_refinement import outliers_as_singletons
 from crosswalk.pages import Section, table_tag
 from crosswalk.run.run_folder import RunFolder
 
@@ -95,23 +97,16 @@ def cluster_agreement(labels: Tensor, person_id: Tensor) -> dict[str, float]:
         >>> {name: round(value, 4) for name, value in agreement.items()}
         {'purity': 0.6667, 'ari': 0.0, 'nmi': 0.3437}
     """
-    cluster, person = labels.numpy(force=True), person_id.numpy(force=True)
-    outlier = cluster < 0
-    alone = np.where(outlier, cluster.max(initial=-1) + np.cumsum(outlier), cluster)
+    person, clustered = person_id.numpy(force=True), labels.numpy(force=True) >= 0
+    alone = outliers_as_singletons(labels).numpy(force=True)
     quality = {
         "ari": float(adjusted_rand_score(person, alone)),
         "nmi": float(normalized_mutual_info_score(person, alone)),
     }
-    if outlier.all():
+    if not clustered.any():
         return quality
-    return {"purity": _purity(cluster[~outlier], person[~outlier]), **quality}
-
-
-def _purity(cluster: NDArray[np.int64], person: NDArray[np.int64]) -> float:
-    pairs, counts = np.unique(np.stack([cluster, person]), axis=1, return_counts=True)
-    largest = np.zeros(cluster.max() + 1, dtype=np.int64)
-    np.maximum.at(largest, pairs[0], counts)
-    return float(largest.sum() / len(cluster))
+    counts = contingency_matrix(person[clustered], alone[clustered], sparse=True)
+    return {"purity": float(counts.max(axis=0).sum() / clustered.sum()), **quality}
 
 
 class Clusters(Diagnostic):

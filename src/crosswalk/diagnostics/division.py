@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
+from scipy.stats import norm
 from torch import Tensor
 
 from crosswalk.diagnostics.base import Diagnostic, record_file
@@ -198,18 +199,6 @@ class Heap(NamedTuple):
     mean: float
     deviation: float
 
-    def density(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the density at ``losses``, times the weight.
-
-        Example:
-            >>> float(Heap(0.5, 0.0, 1.0).density(np.zeros(1))[0].round(4))
-            0.1995
-        """
-        standard = (losses - self.mean) / self.deviation
-        scale = self.weight / (self.deviation * np.sqrt(2 * np.pi))
-        result: NDArray[np.float64] = scale * np.exp(-(standard**2) / 2)
-        return result
-
 
 def heaps(
     record: DivisionRecord, view: int, *, division: Mapping[str, Any], seed: int
@@ -343,7 +332,8 @@ def _histograms(records: Sequence[DivisionRecord], method: Mapping[str, Any]) ->
             for heap, colour, name in zip(
                 fitted or (), (PURPLE, GREY), ("fit: right", "fit: wrong"), strict=False
             ):
-                panel.plot(grid, scale * heap.density(grid), color=colour, lw=1.3, label=name)
+                density = heap.weight * norm.pdf(grid, heap.mean, heap.deviation)
+                panel.plot(grid, scale * density, color=colour, lw=1.3, label=name)
             for place in boundaries(losses, record.prediction[row]):
                 panel.axvline(place, color="black", linestyle="--", linewidth=1)
             label(panel, title=f"{view}, epoch {record.epoch + 1}", across="loss", up="pairs")
@@ -365,9 +355,11 @@ def _kept_by_truth(records: Sequence[DivisionRecord]) -> Markup:
     figure, ((axes,),) = panels(1, 1)
     names, counts = [], []
     for record in records:
+        assert record.true_pair is not None
         for name, chosen in (("kept", record.clean), ("rejected", ~record.clean)):
             names.append(f"{name}\nepoch {record.epoch + 1}")
-            counts.append(_by_truth(record, chosen))
+            right = int((chosen & record.true_pair).sum())
+            counts.append((right, int(chosen.sum()) - right))
     right, wrong = np.array(counts).T
     axes.bar(names, right, color=BLUE, label="right", width=0.7)
     axes.bar(names, wrong, bottom=right, color=ORANGE, label="noise", width=0.7)
@@ -379,9 +371,3 @@ def _kept_by_truth(records: Sequence[DivisionRecord]) -> Markup:
         "trained on; right pairs among the rejected ones are lost."
     )
     return captioned(figure, alt="Kept and rejected pairs by truth", look_for=look_for)
-
-
-def _by_truth(record: DivisionRecord, chosen: NDArray[np.bool_]) -> tuple[int, int]:
-    assert record.true_pair is not None
-    right = int((chosen & record.true_pair).sum())
-    return right, int(chosen.sum()) - right

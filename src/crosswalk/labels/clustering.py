@@ -20,6 +20,7 @@ from sklearn.neighbors import (  # type: ignore[import-untyped,unused-ignore]
 )
 from torch import Tensor
 
+from crosswalk.labels.mutual_refinement import outliers_as_singletons
 from crosswalk.neighbours import EXACT, k_reciprocal_jaccard
 
 OUTLIER = -1
@@ -179,9 +180,11 @@ def reliable_members(
         (array([ 0,  0, -1,  1,  1]), 0.5)
     """
     usual = np.asarray(usual, np.int64)
-    own = _outliers_numbered(usual)
+    own, *others = (
+        outliers_as_singletons(torch.from_numpy(labels)).numpy() for labels in (usual, tight, loose)
+    )
     size = np.bincount(own)
-    changed = [_change(own, _outliers_numbered(other)) for other in (tight, loose)]
+    changed = [_change(own, other) for other in others]
     best = [np.full(len(size), np.inf, np.float32) for _ in changed]
     for least, change in zip(best, changed, strict=True):
         np.minimum.at(least, own, change)
@@ -207,14 +210,6 @@ def _check_radius(radius: float) -> None:
             f"a radius of {radius:g} is not between 0 and 1: points without a common neighbour "
             "have the Jaccard distance 1. Change method.clustering.eps."
         )
-
-
-def _outliers_numbered(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return labels in which every outlier is a cluster of its own."""
-    outlier = labels < 0
-    numbered = np.array(labels, np.int64)
-    numbered[outlier] = labels.max(initial=OUTLIER) + 1 + np.arange(outlier.sum())
-    return numbered
 
 
 def _change(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:

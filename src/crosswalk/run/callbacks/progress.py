@@ -257,13 +257,8 @@ class Progress(L.Callback):
         """Begin a test."""
         self.start(_total(trainer.num_test_batches), "test")
 
-    def on_test_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Count a batch."""
-        self.advance()
-
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """End a test."""
-        self.stop()
+    on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End an epoch."""

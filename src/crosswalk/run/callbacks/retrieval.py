@@ -89,35 +89,59 @@ class RetrievalMetrics(L.Callback):
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start with empty metrics."""
-        self._start(trainer, pl_module, "validate")
+        self.results = {}
+        self._roles, self._scores = [], {}
+        # A partial gallery has no meaning.
+        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        data: EvaluationData | None = trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise RuntimeError(
+                "retrieval metrics need a data module that tells queries from gallery. Call the "
+                "trainer with datamodule=..., not with single loaders."
+            )
+        stage = "test" if trainer.testing else "validate"
+        self._roles = list(data.evaluation_roles(stage))
+        self._scores = {
+            split: RetrievalScores(
+                num_query=data.num_evaluation_samples(split, "query"),
+                num_gallery=data.num_evaluation_samples(split, "gallery"),
+                camera_rule=data.camera_rule,
+                topk=self.topk,
+                directions=data.directions,
+                extra_map=data.extra_map,
+                reranking=self.reranking if stage == "test" else None,
+                num_drawn_persons=self.num_drawn_persons if stage == split == "test" else 0,
+            ).to(pl_module.device)
+            for split, _ in self._roles
+        }
 
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start with empty metrics."""
-        self._start(trainer, pl_module, "test")
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: Any,  # noqa: ANN401
+        batch: TextBatch | ImageBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Take one batch."""
-        self._take(outputs, batch, dataloader_idx)
+        if not self._scores:
+            return
+        if not isinstance(outputs, Mapping):
+            raise RuntimeError(
+                "validation_step and test_step must return {view: [b, D] unit vectors} for the "
+                f"retrieval metrics, not {type(outputs).__name__}."
+            )
+        split, role = self._roles[dataloader_idx]
+        views: Mapping[str, Tensor] = outputs
+        self._scores[split].update(
+            role, views, batch.person_id, batch.camera_id, batch.sample_index
+        )
 
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take one batch."""
-        self._take(outputs, batch, dataloader_idx)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log, and keep the per-query results of the last and of the best validation."""
@@ -146,49 +170,6 @@ class RetrievalMetrics(L.Callback):
 
     def _folder(self, trainer: L.Trainer) -> RunFolder:
         return RunFolder(Path(self.folder or trainer.default_root_dir))
-
-    def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.results = {}
-        self._roles, self._scores = [], {}
-        # A partial gallery has no meaning.
-        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        data: EvaluationData | None = trainer.datamodule  # type: ignore[attr-defined]
-        if data is None:
-            raise RuntimeError(
-                "retrieval metrics need a data module that tells queries from gallery. Call the "
-                "trainer with datamodule=..., not with single loaders."
-            )
-        self._roles = list(data.evaluation_roles(stage))
-        self._scores = {
-            split: RetrievalScores(
-                num_query=data.num_evaluation_samples(split, "query"),
-                num_gallery=data.num_evaluation_samples(split, "gallery"),
-                camera_rule=data.camera_rule,
-                topk=self.topk,
-                directions=data.directions,
-                extra_map=data.extra_map,
-                reranking=self.reranking if stage == "test" else None,
-                num_drawn_persons=self.num_drawn_persons if stage == split == "test" else 0,
-            ).to(pl_module.device)
-            for split, _ in self._roles
-        }
-
-    def _take(
-        self, outputs: STEP_OUTPUT, batch: TextBatch | ImageBatch, dataloader_idx: int
-    ) -> None:
-        if not self._scores:
-            return
-        if not isinstance(outputs, Mapping):
-            raise RuntimeError(
-                "validation_step and test_step must return {view: [b, D] unit vectors} for the "
-                f"retrieval metrics, not {type(outputs).__name__}."
-            )
-        split, role = self._roles[dataloader_idx]
-        views: Mapping[str, Tensor] = outputs
-        self._scores[split].update(
-            role, views, batch.person_id, batch.camera_id, batch.sample_index
-        )
 
     def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.results = {split: scores.compute() for split, scores in self._scores.items()}

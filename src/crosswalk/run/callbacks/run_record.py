@@ -235,15 +235,7 @@ class RunRecord(L.Callback):
         self._launcher = trainer.strategy.launcher
         self._take_signals()
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals back."""
-        self._launcher = trainer.strategy.launcher
-        self._take_signals()
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals back."""
-        self._launcher = trainer.strategy.launcher
-        self._take_signals()
+    on_validation_start = on_test_start = on_train_start
 
     # Parts
 
