@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
-from crosswalk.encoders.clip_weights import interpolate_positions, pretrained_file, read_weights
-
-_SETTING = "encoder.image.pretrained"
+from crosswalk.encoders.clip_weights import (
+    interpolate_positions,
+    load_backbone,
+    pretrained_file,
+    read_weights,
+)
 
 _SIZES: dict[str, dict[str, Any]] = {
     # ours: for images of 96x32 on a CPU, below 2 ms each, forward and backward, on one core
@@ -201,14 +204,12 @@ def clip_resnet(
         torch.Size([2, 128])
     """
     sizes = _sizes_of(name)
-    weights = None
-    if pretrained is not None:
-        weights = read_weights(pretrained_file(name, pretrained, setting=_SETTING))
     model = ClipResNet(
         **sizes, image_size=image_size, last_stride=last_stride, group_size=group_size
     )
-    if weights is not None:
-        _load(model, weights, origin=str(pretrained))
+    if pretrained is not None:
+        file = pretrained_file(name, pretrained, setting="encoder.image.pretrained")
+        _load(model, read_weights(file), origin=pretrained)
     return model
 
 
@@ -271,11 +272,4 @@ def _load(model: ClipResNet, weights: dict[str, Tensor], *, origin: str) -> None
             rows = weights[name].to(model.attnpool.positional_embedding.dtype)
             grid = model.attnpool.grid
             weights = weights | {name: interpolate_positions(rows, (side, side), grid)}
-    counters = {name: torch.tensor(0) for name in model.state_dict() if name.endswith("_tracked")}
-    try:
-        model.load_state_dict(counters | weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{_SETTING}={origin} does not fit the encoder: {error}. Choose the encoder.image.name "
-            "that the weights were trained with."
-        ) from error
+    load_backbone(model, weights, key="encoder.image", origin=origin)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from crosswalk.encoders.clip import Transformer, quick_gelu_activation
 from crosswalk.encoders.clip_weights import fit_weights, pretrained_file, read_weights
+from crosswalk.encoders.heads import no_features
 
 _SETTING = "encoder.text.pretrained"
 
@@ -126,8 +127,7 @@ class ClipText(nn.Module):
             longest: Not used.
         """
         if not len(tokens):
-            first, *rest = (weight.sum() for weight in self.parameters())
-            return sum(rest, first).expand(0, self.num_features)
+            return no_features(self)
         end = tokens.argmax(dim=1)
         shown = int(end.max()) + 1  # nothing sees the padding
         hidden = self.token_embedding(tokens[:, :shown]) + self.positional_embedding[:shown]

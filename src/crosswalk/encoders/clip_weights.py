@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # What CLIP files hold besides the two transformers; the temperature belongs to the loss here.
 _NOT_OURS = frozenset(
@@ -80,6 +80,11 @@ def interpolate_positions(
     return torch.cat([embedding[:1], resized[0].flatten(1).T.to(embedding.dtype)])
 
 
+def local_file(name: str | Path) -> Path | None:
+    """Return the file called ``name``, also one that comes with this package; None without one."""
+    return next((path for path in (Path(name), ASSETS / name) if path.is_file()), None)
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors of a weight file by name, on the CPU.
 
@@ -93,11 +98,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no weights.
     """
-    path = Path(path)
-    if not path.is_file() and (ASSETS / path).is_file():
-        path = ASSETS / path
-    if not path.is_file():
+    found = local_file(path)
+    if found is None:
         raise FileNotFoundError(f"the weight file {path} is missing")
+    path = found
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -165,6 +169,23 @@ def fit_weights(
     return fitted
 
 
+def load_backbone(model: nn.Module, weights: dict[str, Tensor], *, key: str, origin: str) -> None:
+    """Load all weights of ``model``, whose names have to agree.
+
+    Raises:
+        ValueError: If they do not, with the settings ``name`` and ``pretrained`` below ``key``.
+    """
+    # Files of PyTorch before 0.4.1, such as the first ImageNet weights, count no batches
+    counters = {name: torch.tensor(0) for name in model.state_dict() if name.endswith("_tracked")}
+    try:
+        model.load_state_dict(counters | weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{key}.pretrained={origin} does not fit the backbone: {error}. Choose the {key}.name "
+            "that the weights were trained with."
+        ) from error
+
+
 def pretrained_file(name: str, pretrained: str, *, setting: str = "encoder.clip.pretrained") -> str:
     """Return the path of weights for open_clip's model ``name``, downloaded if need be.
 
@@ -177,7 +198,7 @@ def pretrained_file(name: str, pretrained: str, *, setting: str = "encoder.clip.
     Raises:
         FileNotFoundError: If there is no such file, no such tag, or the download fails.
     """
-    if Path(pretrained).is_file() or (ASSETS / pretrained).is_file():
+    if local_file(pretrained) is not None:
         return pretrained
     from open_clip import pretrained as registry
 

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm
+
+
+def num_features_of(stream: nn.Module) -> int:
+    """Return how many channels the features of a stream have."""
+    size = stream.num_features
+    assert isinstance(size, int)
+    return size
+
+
+def averaged(features: Tensor) -> Tensor:
+    """Return ``[b, F]`` means over positions of ``[b, F, h, w]`` maps; ``[b, F]`` as they are.
+
+    At least in float32, under autocast too: similarities and their ranking start here.
+    """
+    wide = torch.promote_types(features.dtype, torch.float32)
+    return features.mean(dim=(2, 3), dtype=wide) if features.dim() == 4 else features.to(wide)
+
+
+def no_features(stream: nn.Module) -> Tensor:
+    """Return no rows, from which every parameter gets a gradient of 0, as DDP waits for one."""
+    first, *rest = (weight.sum() for weight in stream.parameters())
+    return sum(rest, first).expand(0, num_features_of(stream))
 
 
 def embed_layer(in_features: int, embedding_size: int) -> nn.Linear:

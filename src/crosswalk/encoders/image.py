@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm
+from crosswalk.encoders.heads import averaged, num_features_of
 from crosswalk.types import ImageFeatures
 
 
@@ -46,9 +47,7 @@ class ImageEncoder(nn.Module):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        size = backbone.num_features
-        assert isinstance(size, int)
-        self.embedding_size = size
+        self.embedding_size = size = num_features_of(backbone)
         self.backbone = backbone
         self.neck: nn.Module = nn.Identity()
         if neck == "batch_norm":
@@ -60,10 +59,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> ImageFeatures:
         """Return the features of ``[b, 3, H, W]`` normalised images, at least in float32."""
-        maps: Tensor = self.backbone(image.contiguous(memory_format=self.memory_format))
-        # float32 under autocast: similarities and their ranking start here
-        wide = torch.promote_types(maps.dtype, torch.float32)
-        pooled = maps.mean(dim=(2, 3), dtype=wide) if maps.dim() == 4 else maps.to(wide)
+        pooled = averaged(self.backbone(image.contiguous(memory_format=self.memory_format)))
         return ImageFeatures(pooled, self.neck(pooled))
 
 

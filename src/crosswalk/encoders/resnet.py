@@ -5,10 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import (  # type: ignore[import-untyped]
     BasicBlock,
@@ -17,7 +15,7 @@ from torchvision.models.resnet import (  # type: ignore[import-untyped]
 )
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
-from crosswalk.encoders.clip_weights import ASSETS, read_weights
+from crosswalk.encoders.clip_weights import load_backbone, local_file, read_weights
 
 BlockKind = Literal["basic", "bottleneck"]
 Stride = Literal[1, 2]
@@ -58,6 +56,7 @@ class ResNet(nn.Module):
         group_size: Samples that share statistics in a batch normalisation; None means all.
 
     Example:
+        >>> import torch
         >>> resnet = ResNet((1, 1), block="basic", stem_width=2, planes=(2, 3), last_stride=1)
         >>> resnet(torch.zeros(2, 3, 64, 32)).shape
         torch.Size([2, 3, 16, 8])
@@ -165,6 +164,7 @@ def resnet(
         FileNotFoundError: If there is no such file, no such tag, or the download fails.
 
     Example:
+        >>> import torch
         >>> resnet("tiny", last_stride=1)(torch.zeros(2, 3, 96, 48)).shape
         torch.Size([2, 128, 6, 3])
     """
@@ -181,8 +181,8 @@ def resnet(
         group_size=group_size,
     )
     if pretrained is not None:
-        weights = _weights_of(name, pretrained)
-        _load(model, weights, heads=("fc",), origin=pretrained)
+        weights = _without(_weights_of(name, pretrained), ("fc",))
+        load_backbone(model, weights, key="encoder.backbone", origin=pretrained)
     return model
 
 
@@ -215,6 +215,7 @@ def timm_backbone(
         FileNotFoundError: If there is no such file, or the download fails.
 
     Example:
+        >>> import torch
         >>> backbone = timm_backbone("resnet10t", pretrained=False)
         >>> backbone(torch.zeros(2, 3, 64, 32)).shape
         torch.Size([2, 512])
@@ -239,7 +240,9 @@ def timm_backbone(
     if isinstance(pretrained, str):
         classifier = None if settings is None else settings.classifier
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
-        state = _without(_read(pretrained), heads)
+        if local_file(pretrained) is None:
+            raise FileNotFoundError(f"encoder.backbone.pretrained: {pretrained} is missing")
+        state = _without(read_weights(pretrained), heads)
         try:
             # with 0 classes on both sides timm loads strictly
             overlay = {"state_dict": state, "num_classes": 0}
@@ -280,8 +283,8 @@ def _downloaded(name: str, arguments: dict[str, Any]) -> nn.Module:
 
 def _weights_of(name: str, pretrained: str) -> dict[str, Tensor]:
     """Return the weights in a local file, or those that timm downloads under a tag."""
-    if Path(pretrained).is_file() or (ASSETS / pretrained).is_file():
-        return _read(pretrained)
+    if local_file(pretrained) is not None:
+        return read_weights(pretrained)
     import timm
 
     tags: list[str] = timm.list_pretrained(f"{name}.*")
@@ -293,30 +296,7 @@ def _weights_of(name: str, pretrained: str) -> dict[str, Tensor]:
     return _downloaded(pretrained, {}).state_dict()
 
 
-def _read(path: str) -> dict[str, Tensor]:
-    """Return the weights in a file that encoder.backbone.pretrained names."""
-    try:
-        return read_weights(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"encoder.backbone.pretrained: {error}") from error
-
-
 def _without(weights: dict[str, Tensor], heads: Iterable[str]) -> dict[str, Tensor]:
     """Return ``weights`` without those of the modules ``heads``."""
     prefixes = tuple(f"{head}." for head in heads)
     return {name: row for name, row in weights.items() if not name.startswith(prefixes)}
-
-
-def _load(
-    model: nn.Module, weights: dict[str, Tensor], *, heads: Iterable[str], origin: str
-) -> None:
-    """Load all weights of ``model``, whose names have to agree but for the classifiers."""
-    # Files of PyTorch before 0.4.1, such as the first ImageNet weights, count no batches
-    counters = {name: torch.tensor(0) for name in model.state_dict() if name.endswith("_tracked")}
-    try:
-        model.load_state_dict(counters | _without(weights, heads))
-    except RuntimeError as error:
-        raise ValueError(
-            f"encoder.backbone.pretrained={origin} does not fit the backbone: {error}. Choose the "
-            "encoder.backbone.name that the weights were trained with."
-        ) from error

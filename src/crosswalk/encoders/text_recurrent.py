@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from crosswalk.encoders.heads import no_features, num_features_of
 from crosswalk.encoders.word_vectors import MakeVectors, Words
 
 
@@ -44,7 +45,9 @@ class BiGru(nn.Module):
         super().__init__()
         self.vectors = vectors(words)
         self.mask_padding = mask_padding
-        self.gru = nn.GRU(_num_features(self.vectors), hidden_size, bias=False, bidirectional=True)
+        self.gru = nn.GRU(
+            num_features_of(self.vectors), hidden_size, bias=False, bidirectional=True
+        )
         self.num_features = 2 * hidden_size
 
     def forward(self, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
@@ -59,7 +62,7 @@ class BiGru(nn.Module):
             ValueError: If a caption is empty, or longer than ``L`` or ``longest``.
         """
         if not len(tokens):
-            return _no_features(self)
+            return no_features(self)
         features = _max_over_words(self.states(tokens, length, longest))
         if self.mask_padding:
             return features
@@ -106,7 +109,7 @@ class BiLstm(nn.Module):
         super().__init__()
         self.vectors = vectors(words)
         self.lstm = nn.LSTM(
-            _num_features(self.vectors),
+            num_features_of(self.vectors),
             hidden_size,
             num_layers,
             bias=False,
@@ -130,7 +133,7 @@ class BiLstm(nn.Module):
             ValueError: If a caption is empty, or longer than ``L`` or ``longest``.
         """
         if not len(tokens):
-            return _no_features(self)
+            return no_features(self)
         states = self.states(tokens, length, longest)
         with torch.autocast(tokens.device.type, enabled=False):
             return _max_over_words(_with_data(states, self.projection(states.data)))
@@ -171,17 +174,5 @@ def _max_over_words(states: PackedSequence) -> Tensor:
     return padded.max(dim=1).values
 
 
-def _no_features(stream: BiGru | BiLstm) -> Tensor:
-    """Return no rows, from which every parameter gets a gradient of 0, as DDP waits for one."""
-    first, *rest = (weight.sum() for weight in stream.parameters())
-    return sum(rest, first).expand(0, stream.num_features)
-
-
 def _with_data(packed: PackedSequence, data: Tensor) -> PackedSequence:
     return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
-
-
-def _num_features(vectors: nn.Module) -> int:
-    size = vectors.num_features
-    assert isinstance(size, int)
-    return size

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crosswalk.encoders.heads import averaged, num_features_of
+
 Head = Callable[[int, int], nn.Module]
 """Called ``head(in_features, embedding_size)``; gives ``[b, embedding_size]`` of ``[b, F]``."""
 
@@ -64,7 +66,10 @@ class TwoStream(nn.Module):
         self.embedding_size = embedding_size
         self.image = image
         self.text = text(words=words)
-        self.num_features = {"image": _num_features(self.image), "text": _num_features(self.text)}
+        self.num_features = {
+            "image": num_features_of(self.image),
+            "text": num_features_of(self.text),
+        }
         self.image_head = image_head(self.num_features["image"], embedding_size)
         self.text_head = text_head(self.num_features["text"], embedding_size)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -79,9 +84,7 @@ class TwoStream(nn.Module):
 
     def image_features(self, image: Tensor) -> Tensor:
         """Return ``[b, F]`` features of ``[b, 3, H, W]`` normalised images, at least in float32."""
-        maps: Tensor = self.image(image.contiguous(memory_format=self.memory_format))
-        wide = _at_least_float32(maps)
-        return maps.mean(dim=(2, 3), dtype=wide) if maps.dim() == 4 else maps.to(wide)
+        return averaged(self.image(image.contiguous(memory_format=self.memory_format)))
 
     def text_features(self, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
         """Return ``[b, F]`` features of captions, at least in float32.
@@ -91,8 +94,7 @@ class TwoStream(nn.Module):
             length: ``[b]`` tokens of each caption; 1 <= length <= L.
             longest: Greatest length in the global batch, of all processes.
         """
-        features: Tensor = self.text(tokens, length, longest)
-        return features.to(_at_least_float32(features))
+        return averaged(self.text(tokens, length, longest))
 
     def embed_images(self, image: Tensor) -> Tensor:
         """Return ``[b, embedding_size]`` of ``[b, 3, H, W]`` normalised images, at least float32.
@@ -128,13 +130,3 @@ def apply_head(head: nn.Module, features: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         embedding: Tensor = head(features)
     return embedding
-
-
-def _num_features(stream: nn.Module) -> int:
-    size = stream.num_features
-    assert isinstance(size, int)
-    return size
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

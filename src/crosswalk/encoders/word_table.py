@@ -15,7 +15,7 @@ from torch import Tensor
 from crosswalk.byte_pairs import open_clip_tokenizer
 from crosswalk.cache_folder import build_once, cache_root
 from crosswalk.encoders.clip_text import ClipText, open_clip_text
-from crosswalk.encoders.clip_weights import ASSETS
+from crosswalk.encoders.clip_weights import local_file
 from crosswalk.encoders.word_vectors import MakeTable, Words
 
 _SETTING = "encoder.text.vectors.table.pretrained"
@@ -189,8 +189,8 @@ def _encode(clip: ClipText, words: Words, template: str) -> Tensor:
 
 def _identity(pretrained: str) -> list[str | int]:
     """Return what tells weights apart: a tag, or name, size and time of change of a file."""
-    for path in (Path(pretrained), ASSETS / pretrained):
-        if path.is_file():
-            status = path.stat()
-            return [path.name, status.st_size, status.st_mtime_ns]
-    return [pretrained]
+    path = local_file(pretrained)
+    if path is None:
+        return [pretrained]
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]

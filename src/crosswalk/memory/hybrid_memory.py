@@ -36,25 +36,6 @@ def class_means(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return means, start[1:] > start[:-1]
 
 
-def check_labels(labels: Tensor, num_slots: int) -> None:
-    """Check the classes given to a memory.
-
-    Raises:
-        ValueError: If there is not one class per slot, or a class is not in [0, num_slots - 1].
-
-    Example:
-        >>> check_labels(torch.tensor([1, 0, 1]), 3)
-    """
-    if labels.shape != (num_slots,):
-        raise ValueError(f"{num_slots} slots were given labels of shape {tuple(labels.shape)}.")
-    wrong = labels[(labels < 0) | (labels >= num_slots)]
-    if len(wrong):
-        raise ValueError(
-            f"label {int(wrong[0])} of {num_slots} slots is not in [0, {num_slots - 1}]. "
-            "Make outliers classes of their own first (outliers_as_singletons)."
-        )
-
-
 class HybridMemory(nn.Module):
     """One unit vector per slot and the class it belongs to; a class is known by all its members.
 
@@ -96,9 +77,17 @@ class HybridMemory(nn.Module):
         """Take ``[num_slots]`` int64 classes, numbered from 0.
 
         Raises:
-            ValueError: If a label is negative or not below ``num_slots``.
+            ValueError: If there is not one class per slot, or one is not in [0, num_slots - 1].
         """
-        check_labels(labels, len(self.labels))
+        num_slots = len(self.labels)
+        if labels.shape != (num_slots,):
+            raise ValueError(f"{num_slots} slots were given labels of shape {tuple(labels.shape)}.")
+        wrong = labels[(labels < 0) | (labels >= num_slots)]
+        if len(wrong):
+            raise ValueError(
+                f"label {int(wrong[0])} of {num_slots} slots is not in [0, {num_slots - 1}]. "
+                "Make outliers classes of their own first (outliers_as_singletons)."
+            )
         self.labels.copy_(labels)
 
     def scores(self, embedding: Tensor) -> Tensor:

@@ -167,14 +167,10 @@ def rank_embeddings(
         if rescoring is not None:
             _rescore(rescoring, rows.numpy(), scores.numpy())
 
+    size = (len(query), len(gallery))
     labels = _index_labels(
-        (query.shape[0], gallery.shape[0]),
-        query_person_id,
-        gallery_person_id,
-        query_camera_id,
-        gallery_camera_id,
+        size, query_person_id, gallery_person_id, query_camera_id, gallery_camera_id
     )
-    size = (query.shape[0], gallery.shape[0])
     return _rank(fill, size, dtype, labels, topk, extra_map, tile_bytes)
 
 
