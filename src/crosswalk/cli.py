@@ -25,7 +25,7 @@ COMMANDS = {
     "evaluate": Command("evaluate a finished run again", takes_overrides=True),
     "report": Command("write the report of a run again"),
     "compare": Command("compare two runs query by query"),
-    "audit": Command("list the training pairs that a run of RDE judged wrong"),
+    "audit": Command("list the training pairs that a run judged wrong"),
     "ablate": Command(
         "run the rows of a table and compare them with the published numbers", takes_overrides=True
     ),
@@ -42,7 +42,7 @@ COMMANDS = {
 OVERRIDE = re.compile(r"(--)?(\+{1,2})?[A-Za-z_][\w./@]*=|~[A-Za-z_][\w.]*$", re.ASCII)
 OVERRIDES_HELP = """
 overrides:
-  group=file         method=rde, data=cuhk_pedes, encoder=..., loss=..., trainer=one_gpu, logger=csv
+  group=file         method=..., data=cuhk_pedes, encoder=..., loss=..., trainer=one_gpu, logger=csv
   dotted.key=value   data.root=/datasets, data.noise_rate=0.5, trainer.max_epochs=3, seed=2
   +new.key=value     a key that no file has; ~key removes one; --key=value is understood too
 `crosswalk config show` with the same overrides prints the result and runs nothing.

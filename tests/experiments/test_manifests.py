@@ -81,16 +81,6 @@ def shrunk(manifest: Manifest, row: Row, pairs: Path) -> Mapping[str, Any]:
     return small
 
 
-def test_there_are_tables_of_every_method() -> None:
-    names = {f"{path.parent.name}/{path.stem}" for path in PATHS}
-
-    assert {path.parent.name for path in PATHS} == {"rde", "cm_moco", "cmmt", "mar", "mmcl"}
-    assert {
-        *("rde/table2", "cm_moco/losses", "cm_moco/queue", "cmmt/components"),
-        *("mar/table3_market", "mar/table3_dukemtmc", "mmcl/components"),
-    } <= names
-
-
 @every_table
 def test_every_row_is_a_configuration_as_published(path: Path) -> None:
     manifest = read_manifest(path)

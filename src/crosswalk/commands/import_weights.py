@@ -14,7 +14,7 @@ def configure(parser: ArgumentParser) -> None:
         "  crosswalk train method=rde data=cuhk_pedes checkpoint=rde.safetensors\n"
     )
     add = parser.add_argument
-    add("method", metavar="METHOD", help="whose checkpoint it is, e.g. rde")
+    add("method", metavar="METHOD", help="whose checkpoint it is, a file of configs/method")
     add("source", metavar="FILE", type=Path, help="the official checkpoint")
     add("target", metavar="OUT", type=Path, help="the .safetensors to write")
 

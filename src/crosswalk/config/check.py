@@ -168,7 +168,7 @@ def check_data(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # 
         return
     name = choices.get("method")
     pairs = any(batch.__name__ == "PairBatch" for batch in data.batch_types)
-    without = _methods_without_identities(data.batch_types)
+    without = methods_without_identities(data.batch_types)
     advice = f"Choose method={' or '.join(without)}." if without else "Give them identities."
     if name in without:  # it can do without, but is told not to
         advice = f"Leave method.* as configs/method/{name}.yaml sets it."
@@ -178,7 +178,7 @@ def check_data(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # 
     )
 
 
-def _methods_without_identities(batches: Iterable[type]) -> list[str]:
+def methods_without_identities(batches: Iterable[type]) -> list[str]:
     """Return the methods that train on these batches without knowing people."""
     found = []
     for name in group_values("method"):

@@ -182,8 +182,8 @@ class ImageToImageData(RecordedData[ImageSplits]):
                 )
             self.notices.append(
                 f"{folder} is missing, so only the images themselves are trained on "
-                "(data.camstyle=auto). Published for MMCL on Market-1501: 45.5 mAP with "
-                "camera-style images, 35.3 without."
+                "(data.camstyle=auto). Published on Market-1501: 45.5 mAP with camera-style "
+                "images, 35.3 without."
             )
         return found
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crosswalk.config.search import default_method
 from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_pairs, rstp_reid
 from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout, find_layout
 from crosswalk.data.readers.records import (
@@ -339,11 +340,15 @@ def _check_one(
 
 
 def _training_command(root: Path, key: str, splits: AnySplits) -> str:
-    method, arguments = "rde", f"data.root={shlex.quote(str(root))}"
+    # late: methods import torch, for seconds
+    from crosswalk.config.check import methods_without_identities
+    from crosswalk.types import ImageBatch, PairBatch
+
+    method, arguments = default_method(), f"data.root={shlex.quote(str(root))}"
     if isinstance(splits, ImageSplits):
-        method = "mmcl"
+        method = methods_without_identities([ImageBatch])[0]
     elif not splits.train_is_labelled:
-        method = "cmmt"
+        method = methods_without_identities([PairBatch])[0]
         if not splits.val:  # nobody can be held out of training
             arguments += " protocol=official"
     return f'make train METHOD={method} DATA={key} ARGS="{arguments}"'
@@ -512,8 +517,8 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
                 "truncated_caption",
                 f"{are(len(long), 'caption')} longer than the {CONTEXT_LENGTH} tokens that "
                 "CLIP reads.",
-                "Methods that read CLIP's tokens (data.tokenizer, as in method=rde) do not see the "
-                "end of them, those that read whole words count otherwise; shorten them if the "
+                "Methods that read CLIP's tokens do not see the end of "
+                "them, those that read whole words count otherwise; shorten them if the "
                 "data are yours.",
                 tuple(long),
             )

@@ -10,8 +10,8 @@ from rich.table import Table
 
 MEASURES = {"rank1": "R@1", "rank5": "R@5", "rank10": "R@10", "map": "mAP", "minp": "mINP"}
 EXTRA_MEASURES = {
-    "map_trapezoidal": "mAP (trapezoidal, MMCL's evaluator)",
-    "map_first_hit_bonus": "mAP (first-hit bonus, MAR's evaluator)",
+    "map_trapezoidal": "mAP (trapezoidal)",
+    "map_first_hit_bonus": "mAP (first-hit bonus)",
 }
 DIRECTIONS = {
     "text_to_image": "text → image",

@@ -362,8 +362,8 @@ def test_missing_camera_styles_are_told_with_their_price(root: Path) -> None:
     folder = root / "bounding_box_train_camstyle"
     assert data.describe()["notices"][1:] == [
         f"{folder} is missing, so only the images themselves are trained on "
-        "(data.camstyle=auto). Published for MMCL on Market-1501: 45.5 mAP with camera-style "
-        "images, 35.3 without."
+        "(data.camstyle=auto). Published on Market-1501: 45.5 mAP with camera-style images, "
+        "35.3 without."
     ]
     assert data.describe()["camstyle"] is False
 

@@ -114,7 +114,7 @@ def read_cuhk_pedes(root: Path) -> Splits:
 def _read_form(layout: Layout) -> dict[str, list[Entry]]:
     if layout.form == "{split}.pkl":
         raise ValueError(
-            f"{layout.files[0]} is a pickle of the CMPM/CMMT layout. It is not read, because a "
+            f"{layout.files[0]} is a pickle of the CMPM layout. It is not read, because a "
             "pickle can run any code when it is opened, and it holds token numbers instead of "
             "sentences. Put the reid_raw.json or caption_all.json that it was made from beside it."
         )

@@ -306,8 +306,7 @@ def _splits(
     if not (train_is_labelled := None not in people):
         notices.append(
             f"None of the {len(records['train']):,} training images has a person id: each counts "
-            "as a person of its own. They can be trained on without labels (method=mmcl, or as "
-            "the target of method=mar)."
+            "as a person of its own. Train on them with a method that needs no identities."
         )
     return with_image_notices(
         ImageSplits(

@@ -203,8 +203,8 @@ def _splits(path: Path, by_image: dict[str, list[tuple[int, Row]]], ignored: set
     if not (train_is_labelled := "" not in people):
         notices.append(
             f"None of the {len(records['train']):,} training images has a person id: each counts "
-            "as a person of its own. They can be trained on without labels (method=cmmt; "
-            "method=rde takes other images of the same person for negatives)."
+            "as a person of its own. Train on them with a method that needs no "
+            "identities: others take other images of the same person for negatives."
         )
     if ignored:
         notices.append(f"Columns that are not used: {', '.join(sorted(ignored))}.")

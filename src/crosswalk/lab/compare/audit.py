@@ -175,7 +175,7 @@ def division_of(run_folder: RunFolder, which: str) -> DivisionRecord:
     if "division" not in config["method"]:
         raise ValueError(
             f"{run_folder.path} is a run of {name}, which judges no training pairs. Audit a run of "
-            "rde: crosswalk train method=rde."
+            "a method with division=, such as the default one."
         )
     if config["method"]["division"] is None:
         raise ValueError(

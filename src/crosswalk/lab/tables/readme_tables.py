@@ -22,8 +22,6 @@ from crosswalk.lab.tables.table import KeptResults, read_results, render_markdow
 from crosswalk.lab.tables.verdict import judge
 
 DOCUMENTS = ("README.md", "experiments/README.md")
-OTHER_RENDERERS = {"rde/results/noise_synthetic.md": "experiments/rde/noise_cost.py"}
-"""Files beside results that are made by a program of their own."""
 BLOCK = re.compile(
     r"^<!-- table: (?P<table>\S+)\s*(?P<options>\{.*?\})? -->\n.*?^<!-- /table -->$",
     re.DOTALL | re.MULTILINE,
@@ -82,6 +80,19 @@ def rewrite(text: str, experiments: Path, *, place: str) -> str:
     return BLOCK.sub(filled, text)
 
 
+def own_program(results: Path) -> Path:
+    """Return the program that makes this Markdown file instead of `render_markdown`, if it exists.
+
+    Args:
+        results: ``experiments/<method>/results/<table>.md``.
+
+    Example:
+        >>> own_program(Path("experiments/rde/results/table2.md")).as_posix()
+        'experiments/rde/table2.py'
+    """
+    return results.parents[1] / f"{results.stem}.py"
+
+
 def wanted_files(root: Path) -> dict[Path, str]:
     """Return what every generated file and every document with tables should hold.
 
@@ -92,7 +103,7 @@ def wanted_files(root: Path) -> dict[Path, str]:
     files = {}
     for path in sorted(experiments.glob("*/results/*.json")):
         target = path.with_suffix(".md")
-        if target.relative_to(experiments).as_posix() not in OTHER_RENDERERS:
+        if not own_program(target).exists():
             manifest, kept = kept_table(experiments, f"{path.parents[1].name}/{path.stem}")
             verdict = judge(manifest, kept.runs, kept.queries, overrides=kept.overrides)
             files[target] = render_markdown(verdict)

@@ -146,8 +146,8 @@ def test_training_images_in_a_csv_may_have_no_labels(tmp_path: Path) -> None:
     assert splits.notices == (
         "The camera of 1 images is unknown: they are never ignored for being by the query's "
         "camera.",
-        "None of the 2 training images has a person id: each counts as a person of its own. They "
-        "can be trained on without labels (method=mmcl, or as the target of method=mar).",
+        "None of the 2 training images has a person id: each counts as a person of its own. "
+        "Train on them with a method that needs no identities.",
     )
 
 

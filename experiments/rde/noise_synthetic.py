@@ -1,6 +1,6 @@
 """What noise costs RDE and InfoNCE, from the runs of noise_synthetic.yaml, paired over seeds.
 
-Run: python experiments/rde/noise_cost.py > experiments/rde/results/noise_synthetic.md
+Run: python experiments/rde/noise_synthetic.py > experiments/rde/results/noise_synthetic.md
 """
 
 from __future__ import annotations
