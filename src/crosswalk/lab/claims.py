@@ -6,7 +6,6 @@ if that one is killed; what is finished is never run again; what was begun goes 
 
 from __future__ import annotations
 
-import json
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,6 @@ from filelock import FileLock, Timeout
 from crosswalk.lab.plan import LOGGER, Plan, PlannedRun
 from crosswalk.lab.pool import is_whole, remove_half_made
 from crosswalk.lab.progress import DONE, ELSEWHERE
-from crosswalk.run.run_folder import differing_keys, flatten
 
 OURS = "ours"
 
@@ -84,24 +82,12 @@ class Claims:
 
 
 def arguments(plan: Plan, run: PlannedRun) -> list[str]:
-    """Return the overrides of `crosswalk train` that begin a run, or go on with it.
-
-    Where it logs to may have changed since it began, and a run only goes on with the very
-    configuration that it began with.
-    """
+    """Return the overrides of `crosswalk train` that begin a run, or go on with it."""
     pool = plan.pool
     place = [f"output_dir={pool.path}", f"name={pool.run_name(run.config)}"]
     if not run.folder.config_file.exists():
         return [LOGGER, *run.overrides, *place]
-    began = run.folder.config()
-    logging = []
-    if differing_keys(run.config, began):
-        logging = [f"logger={began['choices']['logger']}"]
-        logging += [
-            f"logger.{key}={json.dumps(value)}" for key, value in flatten(began["logger"]).items()
-        ]
-        logging.append(f"tags={json.dumps(began['tags'])}")
-    return [LOGGER, *run.overrides, *logging, *place, "resume=true"]
+    return [LOGGER, *run.overrides, *place, "resume=true"]
 
 
 def reason_of(status: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from crosswalk.lab.claims import Claims, Failure, arguments, last_lines, reason_of
 from crosswalk.lab.plan import Plan, PlannedRun
@@ -29,7 +30,7 @@ def run_locally(
     board: Board,
     *,
     on_done: Callable[[PlannedRun], str],
-    code_now: Callable[[], str] | None = None,
+    code_now: Callable[[Mapping[str, Any]], str] | None = None,
     train: Sequence[str] = TRAIN,
     interval: float = INTERVAL,
 ) -> list[Failure]:
@@ -43,8 +44,8 @@ def run_locally(
         slots: Where to run.
         board: Shows it.
         on_done: Called with a run that is finished, here or elsewhere; returns what to say of it.
-        code_now: Digest of the code as it is on the disk; None: not asked for. No run is started
-            with other code than the plan's.
+        code_now: Tells the digest of the code on the disk for a configuration; None: not asked
+            for. No run is started with other code than the plan's.
         train: The command in front of the overrides.
         interval: Seconds between two looks.
 
@@ -75,7 +76,7 @@ class _Local:
         plan: Plan,
         board: Board,
         on_done: Callable[[PlannedRun], str],
-        code_now: Callable[[], str] | None,
+        code_now: Callable[[Mapping[str, Any]], str] | None,
         train: tuple[str, ...],
     ) -> None:
         self.plan, self.board, self.on_done = plan, board, on_done
@@ -105,7 +106,7 @@ class _Local:
             if answer == DONE:
                 self._done(run)
                 continue
-            if self.code_changed or self._code_has_changed():
+            if self.code_changed or self._code_has_changed(run):
                 self.claims.release(run)
                 self.waiting.append(run)
                 return None
@@ -114,7 +115,7 @@ class _Local:
 
     def on_end(self, running: Running, status: int) -> None:
         run: PlannedRun = running.task.about
-        if self.plan.pool.is_done(run.folder):
+        if self.plan.pool.is_done(run.config):
             self._done(run)
         else:
             log = running.task.log
@@ -147,7 +148,10 @@ class _Local:
         self.failures.append(failure)
         self.board.fail(failure.run, failure.reason, failure.details())
 
-    def _code_has_changed(self) -> bool:
-        if self.code_now is not None and self.code_now() != self.plan.pool.code:
-            self.code_changed = True
+    def _code_has_changed(self, run: PlannedRun) -> bool:
+        if self.code_now is not None:
+            try:
+                self.code_changed = self.code_now(run.config) != self.plan.pool.code_of(run.config)
+            except (OSError, SyntaxError, ValueError):  # somebody is in the middle of a change
+                self.code_changed = True
         return self.code_changed

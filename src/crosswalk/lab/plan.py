@@ -74,6 +74,15 @@ class Plan:
         """Return the wanted runs that are not finished."""
         return [run for run in self.wanted if self.finished(run) is None]
 
+    def codes(self) -> dict[str, str]:
+        """Return the digest of the code that each row's runs are made with now, by its name."""
+        return {
+            row.name: self.pool.code_of(run.config)
+            for row in self.manifest.rows
+            for run in self.runs
+            if (row.run or row.name) in {each.name for each in run.rows}
+        }
+
     @property
     def skipped(self) -> dict[str, str]:
         """Why rows have no place on these data, by name."""

@@ -9,20 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from crosswalk.config.keys import compared
 from crosswalk.files import UNFINISHED, lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import NOT_COMPARED, RunFolder, flatten
-
-PACKAGE = Path(__file__).parents[1]
-WITHOUT_EFFECT = (*NOT_COMPARED, "logger", "tags")
-"""Config keys that say where a run goes and who hears of it: they make it no other run."""
+from crosswalk.run.run_folder import RunFolder
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -38,36 +35,39 @@ def config_digest(config: Mapping[str, Any]) -> str:
         >>> config_digest(run) == config_digest(run | {"seed": 2})
         False
     """
-    compared = {
-        key: value
-        for key, value in flatten(config).items()
-        if key.split(".")[0] not in WITHOUT_EFFECT and key != "choices.logger"
-    }
-    text = json.dumps(compared, sort_keys=True, default=str)
+    text = json.dumps(compared(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The folder of all runs of tables, as seen by one version of the code.
+    """The folder of all runs of tables, as seen by the code that it was first asked with.
 
     Attributes:
         path: ``<output_dir>/ablations``.
-        code: Digest of the code that runs are made with.
+        code: Tells the digest of the code that the run of a configuration is made with.
 
     Example:
-        >>> pool = Pool(Path("runs/ablations"), code="0123456789ab")
+        >>> pool = Pool(Path("runs/ablations"), code=lambda config: "0123456789ab")
         >>> config = {"seed": 1, "choices": {"method": "rde", "data": "toy"}}
         >>> pool.folder(config).path.as_posix()
         'runs/ablations/rde-toy-3cfb3e0e-012345'
     """
 
     path: Path
-    code: str
+    code: Callable[[Mapping[str, Any]], str] = code_digest
+    _codes: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def code_of(self, config: Mapping[str, Any]) -> str:
+        """Return the digest of the code that the run of a configuration is made with."""
+        name = config_digest({**config, "seed": None})
+        if name not in self._codes:
+            self._codes[name] = self.code(config)
+        return self._codes[name]
 
     def run_name(self, config: Mapping[str, Any]) -> str:
         """Return ``name=`` of the run of a configuration."""
-        return f"{config_digest(config)}-{self.code[:6]}"
+        return f"{config_digest(config)}-{self.code_of(config)[:6]}"
 
     def folder(self, config: Mapping[str, Any]) -> RunFolder:
         """Return where the run of a configuration lies, or will lie."""
@@ -81,9 +81,10 @@ class Pool:
         """Return the lock of whoever runs what belongs into ``folder``."""
         return lock(self.path / ".locks" / f"{folder.name}.lock")
 
-    def is_done(self, folder: RunFolder) -> bool:
-        """Return whether a run of this code is finished there."""
-        return is_whole(folder) and folder.record().get("code") == self.code
+    def is_done(self, config: Mapping[str, Any]) -> bool:
+        """Return whether the run of a configuration is finished, by this code."""
+        folder = self.folder(config)
+        return is_whole(folder) and folder.record().get("code") == self.code_of(config)
 
     def finished(self, config: Mapping[str, Any], *, any_code: bool = False) -> RunFolder | None:
         """Return the finished run of a configuration; None if there is none.
@@ -92,9 +93,8 @@ class Pool:
             config: The resolved configuration, plain.
             any_code: Whether runs of other code count as well, the newest first.
         """
-        folder = self.folder(config)
-        if self.is_done(folder):
-            return folder
+        if self.is_done(config):
+            return self.folder(config)
         return next(iter(self.of_any_code(config)), None) if any_code else None
 
     def of_any_code(self, config: Mapping[str, Any]) -> list[RunFolder]:
@@ -106,29 +106,6 @@ class Pool:
         """Return all finished runs of the same method and data, newest first."""
         pattern = f"{_stem(config)}-{'[0-9a-f]' * 8}-*"
         return newest_first(RunFolder(path) for path in self.path.glob(pattern))
-
-
-class CodeOnDisk:
-    """Tells the digest of the code as it is on the disk now; unchanged files are not read again."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[int, int] | None = None
-        self._digest = ""
-
-    def __call__(self) -> str:
-        """Return what `code_digest` would say in a process that starts now.
-
-        Code that cannot be read, since somebody is in the middle of a change, has no digest.
-        """
-        try:
-            changes = [path.stat().st_mtime_ns for path in PACKAGE.rglob("*.py")]
-            seen = (len(changes), max(changes))
-            if seen != self._seen:
-                self._digest = code_digest.__wrapped__(PACKAGE)
-                self._seen = seen
-        except (OSError, SyntaxError, ValueError):  # ValueError: a null byte, until Python 3.11
-            return ""
-        return self._digest
 
 
 def newest_first(folders: Iterable[RunFolder]) -> list[RunFolder]:

@@ -125,7 +125,7 @@ class _Jobs:
     def look(self) -> None:
         """See which jobs run and which have ended."""
         for name, (run, job) in list(self.active.items()):
-            done = self.plan.pool.is_done(run.folder)
+            done = self.plan.pool.is_done(run.config)
             if not done and is_active(job):
                 state = str(job.state).upper()
                 self.board.move(
@@ -136,7 +136,7 @@ class _Jobs:
                 continue
             del self.active[name]
             self._note(run).unlink(missing_ok=True)
-            if done or self.plan.pool.is_done(run.folder):
+            if done or self.plan.pool.is_done(run.config):
                 self.board.move(run, DONE, self.on_done(run))
             else:
                 log = job.task(0).paths.stdout
@@ -147,7 +147,8 @@ class _Jobs:
     def _submit(self, run: PlannedRun) -> Any:  # noqa: ANN401
         configure(self.executor, run, self.parameters)
         words = [word for word in arguments(self.plan, run) if word != "resume=true"]
-        job = TrainingJob(tuple(words), run.folder, self.plan.pool.code, self.train)
+        code = self.plan.pool.code_of(run.config)
+        job = TrainingJob(tuple(words), run.folder, dict(run.config), code, self.train)
         return self.executor.submit(job)
 
     def _submitted(self, note: Path) -> Any:  # noqa: ANN401

@@ -29,12 +29,14 @@ class TrainingJob:
     Attributes:
         overrides: Of the run, without ``resume=``.
         folder: Where it lies, or will lie.
+        config: Its configuration.
         code: Digest of the code that it was submitted with.
         command: What starts a run.
     """
 
     overrides: tuple[str, ...]
     folder: RunFolder
+    config: dict[str, Any]
     code: str
     command: tuple[str, ...]
 
@@ -46,7 +48,7 @@ class TrainingJob:
         """
         if is_whole(self.folder):
             return
-        if code_digest() != self.code:
+        if code_digest(self.config) != self.code:
             raise RuntimeError(
                 f"the code is not that any more ({self.code}) with which this run was submitted. "
                 "Start the table again."

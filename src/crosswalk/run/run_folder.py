@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from crosswalk.config.keys import differing_keys
 from crosswalk.config.moved import modernised
 from crosswalk.files import is_locked, read_arrays, whole, write_arrays, write_text
 
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
-
-NOT_COMPARED = ("resume", "name", "output_dir", "diagnostics")
-"""Config keys that may differ between a run and its continuation: no number depends on them."""
-
-MISSING = "(missing)"
 
 
 @dataclass(frozen=True)
@@ -320,43 +316,6 @@ def _damaged(path: Path, why: str) -> str:
         f"{path} is damaged ({why}). Put back a copy of it, or run the command in run.json again "
         "under another name=."
     )
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the config's leaves by dotted key.
-
-    Example:
-        >>> flatten({"seed": 1, "method": {"margin": 0.1}})
-        {'seed': 1, 'method.margin': 0.1}
-    """
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            leaves |= flatten(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
-
-
-def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
-    """Return "theirs → ours" of each key in which two configs differ, apart from `NOT_COMPARED`.
-
-    Example:
-        >>> differing_keys({"seed": 2, "resume": True}, {"seed": 1, "resume": False})
-        {'seed': '1 → 2'}
-    """
-    left, right = flatten(_as_saved(ours)), flatten(_as_saved(theirs))
-    return {
-        key: f"{right.get(key, MISSING)} → {left.get(key, MISSING)}"
-        for key in sorted(left.keys() | right.keys())
-        if key.split(".")[0] not in NOT_COMPARED
-        and left.get(key, MISSING) != right.get(key, MISSING)
-    }
-
-
-def _as_saved(config: Mapping[str, Any]) -> dict[str, Any]:
-    saved: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(config)))
-    return saved
 
 
 def _explained(differing: Mapping[str, str], limit: int = 8) -> str:

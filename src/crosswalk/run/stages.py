@@ -18,48 +18,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.keys import compared, flatten
+from crosswalk.config.stage import as_word, stage_command, stage_config
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import CHILD_VARIABLE, NOT_COMPARED, RunFolder, flatten
+from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder
 
 if TYPE_CHECKING:
     from torch import nn
 
-OF_THE_RUN = ("accelerator", "devices", "precision")
-"""Trainer settings that a stage takes over from its run."""
-
-WITHOUT_EFFECT = (
-    *("trainer.accelerator", "trainer.devices"),
-    *("data.num_workers", "data.cache", "data.eval_batch_size"),
-)
-"""Keys that do not make it another stage: its weights are the same, to rounding at most."""
+OF_HARDWARE = ("trainer.accelerator", "trainer.devices", "data.eval_batch_size")
+"""Keys that do not make it another stage: its weights are the same to rounding."""
 
 OF_A_LAUNCH = ("TORCHELASTIC_", "SLURM_", "PL_", CHILD_VARIABLE)
 OF_A_PROCESS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-
-
-def stage_overrides(config: Mapping[str, Any]) -> list[str]:
-    """Return the overrides that compose the stage of a run, without those of its hardware.
-
-    Example:
-        >>> stage = {
-        ...     "choices": {"experiment": "supervised/market1501"},
-        ...     "overrides": {"data": {"root": None}},
-        ... }
-        >>> stage_overrides({"stage": stage})
-        ['experiment=supervised/market1501', 'data.root=null']
-    """
-    stage = config["stage"]
-    choices = [f"{group}={value}" for group, value in stage["choices"].items()]
-    values = flatten(stage["overrides"])
-    return choices + [f"{key}={_word(value)}" for key, value in values.items()]
-
-
-def _word(value: Any) -> str:  # noqa: ANN401
-    """Return a value as the command line takes it: as JSON, text in quotes."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def stage_folder(config: Mapping[str, Any]) -> RunFolder:
@@ -71,13 +44,9 @@ def stage_folder(config: Mapping[str, Any]) -> RunFolder:
     Args:
         config: The plain configuration of the run.
     """
-    stage = to_plain(compose(_overrides(config)))
-    compared = {
-        key: value
-        for key, value in flatten(stage).items()
-        if key.split(".")[0] not in NOT_COMPARED and key not in WITHOUT_EFFECT
-    }
-    digest = hashlib.sha256(json.dumps([code_digest(), compared], sort_keys=True).encode())
+    stage = stage_config(config)
+    kept = {key: value for key, value in compared(stage).items() if key not in OF_HARDWARE}
+    digest = hashlib.sha256(json.dumps([code_digest(stage), kept], sort_keys=True).encode())
     choices = stage["choices"]
     name = f"{choices['method']}-{choices['data']}-{digest.hexdigest()[:12]}"
     return RunFolder(Path(config["output_dir"]) / "stages" / name)
@@ -101,25 +70,18 @@ def finished_stage(config: Mapping[str, Any]) -> RunFolder:
     return folder
 
 
-def _overrides(config: Mapping[str, Any]) -> list[str]:
-    """Return all overrides of the stage, those that it takes over from its run included."""
-    trainer = config["trainer"]
-    hardware = [f"trainer.{key}={trainer[key]}" for key in OF_THE_RUN if key in trainer]
-    return [*stage_overrides(config), "logger=csv", *hardware]
-
-
 def _train(config: Mapping[str, Any], folder: RunFolder) -> None:
     if folder.path.exists() and folder.resume_checkpoint is None:
         shutil.rmtree(folder.path)  # it was stopped before its first checkpoint
     name = folder.name.rsplit("-", 1)[1]
     command = [
-        *(sys.executable, "-m", "crosswalk", "train", *_overrides(config)),
+        *(sys.executable, "-m", "crosswalk", "train", *stage_command(config)),
         *(f"output_dir={folder.path.parent}", f"name={name}"),
     ]
     if folder.path.exists():
         # a run only continues with the very configuration that it began with
         began = flatten(folder.config())
-        command += [f"{key}={_word(began[key])}" for key in WITHOUT_EFFECT if key in began]
+        command += [f"{key}={as_word(began[key])}" for key in OF_HARDWARE if key in began]
         command.append("resume=true")
     print(
         f"This run starts from weights of another training, which is done first and kept in "

@@ -58,7 +58,7 @@ def fake_plan(
     trainer: Mapping[str, object] | None = None,
 ) -> Plan:
     """Return a plan with a row for each of ``does``: what `fake_train.py` is to do for it."""
-    pool = Pool(folder / "runs" / "ablations", code=code)
+    pool = Pool(folder / "runs" / "ablations", code=lambda config: code)
     manifest = fake_manifest(folder)
     runs = []
     for seed in seeds:

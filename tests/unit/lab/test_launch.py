@@ -4,8 +4,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -52,7 +53,7 @@ def launch(
         make_slots(jobs, devices, num_cores=4),
         board,
         on_done=on_done,
-        code_now=lambda: code,
+        code_now=lambda config: code,
         train=TRAIN,
         interval=0.01,
     )
@@ -149,7 +150,7 @@ def test_a_table_that_cannot_be_written_stops_no_run(tmp_path: Path) -> None:
     )
 
     assert failures == []
-    assert all(plan.pool.is_done(run.folder) for run in plan.wanted)
+    assert all(plan.pool.is_done(run.config) for run in plan.wanted)
     assert said.getvalue().count("the table was not written: no space left") == 3
 
 
@@ -277,28 +278,44 @@ def test_a_run_begins_with_its_overrides_its_place_and_its_name(tmp_path: Path) 
     ]
 
 
-def test_a_run_goes_on_with_the_loggers_that_it_began_with(tmp_path: Path) -> None:
+def test_a_run_that_was_begun_goes_on_by_the_same_words(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "finish")
     run = plan.runs[0]
-    run.folder.path.mkdir(parents=True)
-    began = {"logger": {"wandb": {"project": "it", "group": None}}, "tags": ["a b"]}
-    choices = {**run.config["choices"], "logger": "wandb"}
-    run.folder.save_config({**run.config, **began, "choices": choices})
-
-    assert arguments(plan, run)[5:9] == [
-        "logger=wandb",
-        'logger.wandb.project="it"',
-        "logger.wandb.group=null",
-        'tags=["a b"]',
-    ]
-    assert arguments(plan, run)[-1] == "resume=true"
+    begins = arguments(plan, run)
     run.folder.save_config(run.config)
-    assert arguments(plan, run)[5].startswith("output_dir=")
+
+    assert arguments(plan, run) == [*begins, "resume=true"]
+
+
+@pytest.mark.parametrize("fault", [OSError, SyntaxError, ValueError])
+def test_code_in_the_middle_of_a_change_is_other_code(
+    tmp_path: Path, fault: type[Exception]
+) -> None:
+    """Such an exception would end all runs of a table."""
+    plan = fake_plan(tmp_path, "finish")
+
+    def code_now(config: Mapping[str, Any]) -> str:
+        raise fault("half of a module")
+
+    board = Board(
+        "", plan.wanted, Estimates(plan), at_a_time=1, console=Console(file=io.StringIO())
+    )
+    with pytest.raises(CodeChanged):
+        run_locally(
+            plan,
+            make_slots(1),
+            board,
+            on_done=lambda run: "",
+            code_now=code_now,
+            train=TRAIN,
+            interval=0.01,
+        )
+    assert calls(plan) == []
 
 
 def test_the_pool_of_a_table_does_not_depend_on_where_the_command_is_started(
     tmp_path: Path,
 ) -> None:
-    pool = Pool(tmp_path, code=CODE)
+    pool = Pool(tmp_path, code=lambda config: CODE)
 
     assert pool.folder(fake_config()).path.is_absolute()

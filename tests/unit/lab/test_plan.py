@@ -23,7 +23,7 @@ from tests.unit.lab.fake_runs import (
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    return Pool(tmp_path / "runs" / "ablations", code=CODE)
+    return Pool(tmp_path / "runs" / "ablations", code=lambda config: CODE)
 
 
 @pytest.fixture
@@ -202,7 +202,10 @@ def test_time_is_estimated_best_from_runs_of_the_row_whatever_seed_and_code(
     tmp_path: Path,
 ) -> None:
     plan = fake_plan(tmp_path, "finish", seeds=(1, 2, 3))
-    finish(Pool(plan.pool.path, code="ffffff0").folder(plan.runs[2].config), code="ffffff0")
+    finish(
+        Pool(plan.pool.path, code=lambda config: "ffffff0").folder(plan.runs[2].config),
+        code="ffffff0",
+    )
     estimates = Estimates(plan)
 
     assert estimates.seconds(plan.runs[0]) == (100, "finished runs of the same rows")

@@ -1,25 +1,23 @@
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from crosswalk.lab import pool as pool_module
 from crosswalk.lab.pool import (
-    CodeOnDisk,
     Pool,
     config_digest,
     remove_half_made,
 )
 from crosswalk.lab.run_results import run_result, total_seconds
-from crosswalk.run.code_digest import code_digest
 from tests.unit.lab.fake_runs import CODE, fake_config, finish
 
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    return Pool(tmp_path / "ablations", code=CODE)
+    return Pool(tmp_path / "ablations", code=lambda config: CODE)
 
 
 def test_a_run_is_named_by_method_data_configuration_and_code(pool: Pool) -> None:
@@ -61,7 +59,7 @@ def test_any_other_key_makes_another_run(change: dict) -> None:
 
 def test_a_run_is_finished_only_with_the_same_configuration_and_code(pool: Pool) -> None:
     finish(pool.folder(fake_config()))
-    newer = Pool(pool.path, code="ffffff112233")
+    newer = Pool(pool.path, code=lambda config: "ffffff112233")
 
     assert pool.finished(fake_config()) == pool.folder(fake_config())
     assert pool.finished(fake_config(seed=2)) is None
@@ -71,7 +69,8 @@ def test_a_run_is_finished_only_with_the_same_configuration_and_code(pool: Pool)
 
 def test_of_several_codes_the_newest_run_is_taken(pool: Pool) -> None:
     for code, ended in (("aaaaaa0", "2026-01-02"), ("bbbbbb0", "2026-01-03"), ("cccccc0", "2026")):
-        finish(Pool(pool.path, code=code).folder(fake_config()), code=code, ended=ended)
+        other = Pool(pool.path, code=lambda config, code=code: code)
+        finish(other.folder(fake_config()), code=code, ended=ended)
 
     found = pool.finished(fake_config(), any_code=True)
 
@@ -161,21 +160,16 @@ def test_a_killed_session_lasted_until_it_last_logged() -> None:
     assert total_seconds(sessions, [at_ten + 7, at_ten + 60, at_ten + 3610]) == 90
 
 
-def test_the_code_on_the_disk_is_that_of_this_process() -> None:
-    assert CodeOnDisk()() == code_digest()
+def test_each_configuration_is_asked_for_its_code_once_whatever_its_seed(tmp_path: Path) -> None:
+    asked = []
 
+    def code(config: Mapping[str, Any]) -> str:
+        asked.append(config["seed"])
+        return f"{len(asked)}ode00112233"
 
-@pytest.mark.parametrize("half", ["def f(:\n", "f = '\0'\n"])
-def test_code_in_the_middle_of_a_change_is_other_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: str
-) -> None:
-    """An exception here would end all runs of a table."""
-    monkeypatch.setattr(pool_module, "PACKAGE", tmp_path)
-    (tmp_path / "loss.py").write_text("def f(): pass\n")
-    on_disk = CodeOnDisk()
-    whole = on_disk()
+    pool = Pool(tmp_path, code=code)
 
-    (tmp_path / "loss.py").write_text(half)
-    os.utime(tmp_path / "loss.py", (1, 1))
+    codes = [pool.code_of(each) for each in (fake_config(1), fake_config(2), fake_config(1, do=3))]
 
-    assert on_disk() != whole
+    assert codes == ["1ode00112233", "1ode00112233", "2ode00112233"]
+    assert pool.run_name(fake_config(2)).endswith("-1ode00")

@@ -32,7 +32,7 @@ submit(plan_of(Path(sys.argv[1]), *sys.argv[2:]))
 
 
 def plan_of(folder: Path, *does: str, **trainer: object) -> Plan:
-    return fake_plan(folder, *does, code=code_digest(), trainer=trainer)
+    return fake_plan(folder, *does, code=code_digest(fake_config()), trainer=trainer)
 
 
 def submit(
@@ -211,7 +211,9 @@ def job_of(plan: Plan, code: str | None = None) -> TrainingJob:
     run = plan.runs[0]
     place = [f"output_dir={plan.pool.path}", f"name={plan.pool.run_name(run.config)}"]
     words = (*run.overrides, *place)
-    return TrainingJob(words, run.folder, code or plan.pool.code, tuple(TRAIN))
+    return TrainingJob(
+        words, run.folder, run.config, code or plan.pool.code_of(run.config), tuple(TRAIN)
+    )
 
 
 def test_a_task_goes_on_with_a_run_that_was_begun_and_leaves_a_finished_one(

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from crosswalk.config.keys import differing_keys
 from crosswalk.files import write_text
 from crosswalk.run.run_folder import (
     CHILD_VARIABLE,
     RunFolder,
     create_run_folder,
-    differing_keys,
     find_run_to_resume,
     open_run_to_resume,
     prepare_run_folder,

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from crosswalk.config.stage import stage_overrides
 from crosswalk.run import stages
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.stages import finished_stage, load_stage, stage_folder, stage_overrides
+from crosswalk.run.stages import finished_stage, load_stage, stage_folder
 
 
 def config_with(output_dir: Path, /, **overrides: object) -> dict[str, Any]:
@@ -125,8 +126,8 @@ def test_a_stage_that_was_killed_goes_on_as_it_began(
 
     finished_stage(config)
 
-    assert started.commands[0][-4:] == [
-        *('trainer.accelerator="gpu"', "trainer.devices=8", "data.cache=true", "resume=true"),
+    assert started.commands[0][-3:] == [
+        *('trainer.accelerator="gpu"', "trainer.devices=8", "resume=true"),
     ]
 
 

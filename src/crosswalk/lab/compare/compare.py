@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.config.keys import differing_keys
 from crosswalk.lab.compare.groups import query_groups
 from crosswalk.lab.compare.runs import Side, run_facts
 from crosswalk.metrics.paired import Difference, bootstrap_means, measures_per_query, summarize
 from crosswalk.metrics.retrieval import QueryResults
-from crosswalk.run.run_folder import differing_keys
 
 Measures = Mapping[str, NDArray[np.float64]]
 """By name ``[queries]`` in [0, 1], NaN where a query has no match."""

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from crosswalk.config.keys import differing_keys
 from crosswalk.lab.compare.groups import split_fingerprint
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.metrics.retrieval import QueryResults
-from crosswalk.run.run_folder import RunFolder, differing_keys
+from crosswalk.run.run_folder import RunFolder
 
 Queries = Mapping[str, QueryResults]
 """Per-query results by direction, and ``view/<view>`` of single views."""

@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from crosswalk.config.keys import has_effect
 from crosswalk.pages import Section, table_tag
-from crosswalk.run.run_folder import NOT_COMPARED, RunFolder
+from crosswalk.run.run_folder import RunFolder
 
 
 def configuration_section(folder: RunFolder) -> Section:
@@ -35,7 +36,7 @@ def _differences(config: dict[str, Any]) -> Markup:
     rows = [
         (Markup("<code>{}</code>").format(key), before, now)
         for key, before, now in found
-        if key.split(".")[0] not in NOT_COMPARED and not key.startswith(("logger.", *switched_off))
+        if has_effect(key) and not key.startswith(switched_off)
     ]
     if not rows:
         return Markup("<p>Everything is as in <code>{}</code>.</p>").format(command)

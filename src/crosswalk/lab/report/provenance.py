@@ -7,8 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from crosswalk.config.keys import flatten
 from crosswalk.pages import Section, table_tag
-from crosswalk.run.run_folder import RunFolder, flatten
+from crosswalk.run.run_folder import RunFolder
 
 
 def provenance_section(folder: RunFolder) -> Section:

@@ -139,10 +139,14 @@ def importance_lines(summary: SweepSummary) -> list[str]:
 def notes_on(sweep: LocalSweep, summary: SweepSummary) -> list[str]:
     """Return what a reader of the numbers should know."""
     notes = []
-    codes = {trial.code for trial in summary.trials if trial.code}
-    if len(codes) > 1:
+    codes: dict[tuple[Value, ...], set[str]] = {}  # that of another loss is other code by itself
+    for trial in summary.trials:
+        words = tuple(value for value in trial.values.values() if isinstance(value, str))
+        codes.setdefault(words, set()).update({trial.code} if trial.code else ())
+    versions = max(map(len, codes.values()), default=0)
+    if versions > 1:
         notes.append(
-            f"Note: the code changed during the sweep ({len(codes)} versions, see trials.json), "
+            f"Note: the code changed during the sweep ({versions} versions, see trials.json), "
             "so not all trials are comparable."
         )
     if sweep.file.metric.startswith("test/"):

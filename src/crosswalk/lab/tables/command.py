@@ -15,7 +15,7 @@ from crosswalk.lab.estimate import Estimates, total_in_words
 from crosswalk.lab.executor import parse_parameters
 from crosswalk.lab.launch import CodeChanged, run_locally
 from crosswalk.lab.plan import Plan, PlannedRun, make_plan
-from crosswalk.lab.pool import CodeOnDisk, Pool
+from crosswalk.lab.pool import Pool
 from crosswalk.lab.progress import Board
 from crosswalk.lab.slurm import run_on_slurm
 from crosswalk.lab.tables.collect import Collector
@@ -38,7 +38,7 @@ def run_ablation(options: Namespace) -> int:
             started then.
     """
     manifest = _manifest(options)
-    pool = Pool(options.output_dir.resolve() / "ablations", code_digest())
+    pool = Pool(options.output_dir.resolve() / "ablations", code_digest)
     plan = make_plan(
         manifest,
         pool,
@@ -178,7 +178,7 @@ def _run(
     on_slurm = options.launcher == "slurm"
     try:
         if not on_slurm:
-            return run_locally(plan, slots, board, on_done=on_done, code_now=CodeOnDisk())
+            return run_locally(plan, slots, board, on_done=on_done, code_now=code_digest)
         return run_on_slurm(
             plan,
             board,
@@ -225,7 +225,7 @@ class _Table:
                 manifest,
                 kept.runs,
                 kept.queries,
-                code=self.plan.pool.code,
+                code=self.plan.codes(),
                 overrides=kept.overrides,
             )
             print(

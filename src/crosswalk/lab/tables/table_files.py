@@ -48,7 +48,7 @@ def judged(collector: Collector, overrides: Sequence[str] = ()) -> Verdict:
     """
     plan = collector.plan
     runs = [asdict(result) for result in collector.results()]
-    return judge(plan.manifest, runs, collector.queries(), code=plan.pool.code, overrides=overrides)
+    return judge(plan.manifest, runs, collector.queries(), code=plan.codes(), overrides=overrides)
 
 
 def write_table(
@@ -69,7 +69,7 @@ def write_table(
         "manifest": f"{manifest.path.parent.name}/{manifest.path.stem}",
         "data": manifest.data,
         "overrides": list(overrides),
-        "code": collector.plan.pool.code,
+        "code": collector.plan.codes(),
         "runs": [asdict(result) for result in collector.results()],
         "verdict": verdict_json(verdict),
     }

@@ -125,9 +125,9 @@ def other_code(verdict: Verdict) -> str:
     if verdict.code is None:
         return ""
     ran = [row for row in verdict.rows if row.seeds]
-    others = [row.name for row in ran if set(row.code) - {verdict.code}]
+    others = [row.name for row in ran if set(row.code) - {verdict.code.get(row.name)}]
     names = "all rows" if len(others) == len(ran) else "; ".join(others)
-    return f"Made by other code than is installed now ({verdict.code}): {names}." if others else ""
+    return f"Made by other code than is installed now: {names}." if others else ""
 
 
 def tau_text(ordering: Ordering) -> str:

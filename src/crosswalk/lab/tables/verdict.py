@@ -35,7 +35,7 @@ class Verdict:
         references: Other methods, never run.
         not_offered: What cannot be run.
         runs: The entries that the numbers are from.
-        code: Version of the code that is installed now; None if it was not asked for.
+        code: Version of the code that is installed now, by row; None if it was not asked for.
         notes: What a reader has to know before trusting the numbers.
     """
 
@@ -51,7 +51,7 @@ class Verdict:
     references: tuple[Reference, ...]
     not_offered: tuple[NotOffered, ...]
     runs: tuple[Run, ...]
-    code: str | None
+    code: Mapping[str, str] | None
     notes: tuple[str, ...]
 
 
@@ -60,7 +60,7 @@ def judge(
     results: Sequence[Run],
     queries: Queries | None = None,
     *,
-    code: str | None = None,
+    code: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
 ) -> Verdict:
     """Return what the runs say about the published numbers of a table.
@@ -75,7 +75,7 @@ def judge(
         results: Entries of its results; those of other overrides than the rows have now do not
             count.
         queries: Per-query measures; None where they were not kept.
-        code: Version of the code to hold the runs' against; None: not compared.
+        code: Version of the code to hold the runs' against, by row; None: not compared.
         overrides: Those of the base that the table itself does not have, to be said with it.
     """
     runs = {row.name: runs_of(manifest, row, results) for row in manifest.rows}
@@ -98,7 +98,7 @@ def judge(
     ]
     rows = [judge_row(manifest, row, runs[row.name], numbers, orderings) for row in manifest.rows]
     used = [run for row in manifest.rows if row.run is None for run in runs[row.name].values()]
-    notes = _notes(manifest, results, used, orderings)
+    notes = _notes(manifest, results, used, rows, orderings)
     if overrides:
         notes.insert(0, f"All rows were run with {' '.join(overrides)}.")
     return Verdict(
@@ -162,7 +162,11 @@ def _ordering(
 
 
 def _notes(
-    manifest: Manifest, results: Sequence[Run], used: Sequence[Run], orderings: Sequence[Ordering]
+    manifest: Manifest,
+    results: Sequence[Run],
+    used: Sequence[Run],
+    rows: Sequence[RowVerdict],
+    orderings: Sequence[Ordering],
 ) -> list[str]:
     notes = []
     if not any(row.published for row in manifest.rows):
@@ -188,7 +192,10 @@ def _notes(
             f"{sum(len(ordering.pairs) for ordering in orderings)} compared pairs; these are "
             "judged by their spread over seeds alone."
         )
-    versions = Counter(code_of(run) for run in used)
+    mixed = {row.name for row in rows if len(row.code) > 1}
+    # a digest is about the code of its own row, a commit, which old runs have, about all code
+    about_all = any(not run.get("code") for run in used)
+    versions = Counter(code_of(run) for run in used if about_all or run["row"] in mixed)
     if len(versions) > 1:
         counts = ", ".join(f"{code}: {number}" for code, number in versions.most_common())
         notes.append(f"The runs were not all made by the same code (version: runs): {counts}.")

@@ -189,7 +189,7 @@ class RunRecord(L.Callback):
                 ended=None,
                 sessions=sessions,
                 **commit_of_this_package(),
-                code=code_digest(),
+                code=code_digest(self.folder.config()),
                 versions=package_versions(),
                 hardware=hardware(),
                 seeds=self.seeds,

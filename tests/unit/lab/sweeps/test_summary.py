@@ -132,6 +132,8 @@ def test_trials_of_different_code_are_pointed_out(tmp_path: Path) -> None:
     assert "the code changed during the sweep (2 versions" in as_text(
         sweep, summary._replace(trials=trials)
     )
+    losses = [trial._replace(values={"loss": trial.code}) for trial in trials]
+    assert "the code changed" not in as_text(sweep, summary._replace(trials=losses))
 
 
 @pytest.mark.parametrize(

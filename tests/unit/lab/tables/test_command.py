@@ -40,7 +40,7 @@ def table(tmp_path: Path) -> Path:
 @pytest.fixture
 def ablate(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Ablate:
     """Return the command on a table of ours; its runs are finished folders at once."""
-    monkeypatch.setattr(command, "code_digest", lambda: CODE)
+    monkeypatch.setattr(command, "code_digest", lambda config: CODE)
 
     def run_at_once(
         plan: Plan, slots: object, board: object, *, on_done: Callable, **_: object
@@ -108,7 +108,7 @@ def test_what_other_code_finished_is_run_again_unless_any_code_will_do(
     ablate: Ablate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ablate()
-    monkeypatch.setattr(command, "code_digest", lambda: "ffffff112233")
+    monkeypatch.setattr(command, "code_digest", lambda config: "ffffff112233")
     capsys.readouterr()
 
     ablate("--dry-run")
@@ -256,7 +256,7 @@ def test_a_table_with_data_may_start(
 ) -> None:
     manifest = read_manifest(EXPERIMENTS / f"{table}.yaml")
     manifest = with_overrides(manifest.with_data(data) if data else manifest, overrides)
-    plan = make_plan(manifest, Pool(tmp_path, code=CODE), seeds=[1])
+    plan = make_plan(manifest, Pool(tmp_path, code=lambda config: CODE), seeds=[1])
 
     check_data(plan.wanted[0])
 

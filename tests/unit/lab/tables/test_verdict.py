@@ -314,6 +314,19 @@ def test_runs_of_different_code_are_marked(tmp_path: Path) -> None:
     assert any("their commit does not have: 1." in note for note in verdict.notes)
 
 
+def test_other_digests_of_other_rows_are_no_other_code(tmp_path: Path) -> None:
+    manifest = small_manifest(tmp_path, [{"name": "A"}, {"name": "B"}])
+    runs = runs_with(manifest, {"A": {1: (50.0, 60.0)}}, code="aaaaaaaaaaaa")
+    runs += runs_with(manifest, {"B": {1: (50.0, 60.0)}}, code="bbbbbbbbbbbb")
+
+    alike = judge(manifest, runs)
+    mixed = judge(manifest, runs + runs_with(manifest, {"B": {2: (1.0, 2.0)}}, code="cccccccccccc"))
+
+    assert not any("same code" in note for note in alike.notes)
+    (note,) = [note for note in mixed.notes if "same code" in note]
+    assert note.endswith("(version: runs): bbbbbbbbbbbb: 1, cccccccccccc: 1.")
+
+
 def test_the_only_row_that_ran_has_nothing_to_compare_with(tmp_path: Path) -> None:
     manifest = small_manifest(tmp_path, [*THREE[:2], {"name": "ours"}])
     manifest = manifest.with_data("synthetic_pairs")

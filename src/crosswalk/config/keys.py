@@ -1,0 +1,74 @@
+"""The keys of a configuration, and which of them say nothing about a run's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+WITHOUT_EFFECT = (
+    *("name", "output_dir", "resume"),  # where a run lies, and how it begins
+    *("logger", "choices.logger", "tags"),  # who hears of it
+    *("diagnostics", "trainer.enable_progress_bar"),  # who looks
+    *("data.num_workers", "data.cache"),  # how fast it is
+)
+"""Keys, or parts with all that is in them, that may differ between two runs of equal numbers."""
+
+MISSING = "(missing)"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the config's leaves by dotted key.
+
+    Example:
+        >>> flatten({"seed": 1, "method": {"margin": 0.1}})
+        {'seed': 1, 'method.margin': 0.1}
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def has_effect(key: str) -> bool:
+    """Return whether a run's numbers may depend on a dotted key.
+
+    Example:
+        >>> [key for key in ("seed", "tags", "logger.wandb.project") if has_effect(key)]
+        ['seed']
+    """
+    return not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)
+
+
+def compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the leaves that a run's numbers may depend on, by dotted key.
+
+    Example:
+        >>> compared({"seed": 1, "name": "it", "method": {"margin": 0.1}})
+        {'seed': 1, 'method.margin': 0.1}
+    """
+    return {key: value for key, value in flatten(config).items() if has_effect(key)}
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
+    """Return "theirs → ours" of each key with an effect in which two configs differ.
+
+    Example:
+        >>> differing_keys({"seed": 2, "resume": True}, {"seed": 1, "resume": False})
+        {'seed': '1 → 2'}
+    """
+    left, right = compared(_as_saved(ours)), compared(_as_saved(theirs))
+    return {
+        key: f"{right.get(key, MISSING)} → {left.get(key, MISSING)}"
+        for key in sorted(left.keys() | right.keys())
+        if left.get(key, MISSING) != right.get(key, MISSING)
+    }
+
+
+def _as_saved(config: Mapping[str, Any]) -> dict[str, Any]:
+    saved: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(config)))
+    return saved
