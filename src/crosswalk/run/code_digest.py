@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crosswalk.config.keys import has_effect
+from crosswalk.config.keys import compared, has_effect
 from crosswalk.config.stage import stage_config
 
 PACKAGE = Path(__file__).parents[1]
@@ -117,7 +117,11 @@ class _Module(NamedTuple):
 def _contents(config: Mapping[str, Any], package: Path) -> Iterator[tuple[str, str]]:
     """Return every module and every named file of a run with a digest of what is in it."""
     modules = modules_of(config, package=package)
-    texts = {str(value) for each in _with_stages(config) for value in _leaves(each)}
+    texts = {
+        str(value)
+        for each in _with_stages(config)
+        for value in _leaves(list(compared(each).values()))
+    }
     for name, path in modules.items():
         module = _module(path, *_state(path))
         texts |= module.texts
@@ -154,7 +158,7 @@ def _targets(node: Any, key: str = "") -> Iterator[str]:  # noqa: ANN401
             yield from _targets(value, key)
 
 
-def _leaves(node: Any, key: str = "") -> Iterator[Any]:  # noqa: ANN401
+def _leaves(node: Any) -> Iterator[Any]:  # noqa: ANN401
     if isinstance(node, (Mapping, list)):
         for value in node.values() if isinstance(node, Mapping) else node:
             yield from _leaves(value)

@@ -67,7 +67,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
         name=plain["name"],
         resume=plain["resume"],
     )
-    with RunRecord(folder, seeds={"seed": plain["seed"]}) as record:
+    with RunRecord(folder, seeds={"seed": plain["seed"]}, config=plain) as record:
         L.seed_everything(plain["seed"], verbose=False)
         run = build(config)
         record.update(data=run.data.describe())

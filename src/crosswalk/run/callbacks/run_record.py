@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import Any
 
 import lightning.pytorch as L
@@ -139,6 +139,7 @@ class RunRecord(L.Callback):
     Args:
         folder: The run folder.
         seeds: By name.
+        config: The resolved configuration, plain, which says what code the run is made by.
         is_first_process: Whether this process keeps the record; by default, unless the
             environment that Lightning, torchrun or SLURM set says otherwise.
 
@@ -158,10 +159,12 @@ class RunRecord(L.Callback):
         folder: RunFolder,
         *,
         seeds: Mapping[str, int],
+        config: Mapping[str, Any] = MappingProxyType({}),
         is_first_process: bool | None = None,
     ) -> None:
         self.folder = folder
         self.seeds = dict(seeds)
+        self.config = config
         if is_first_process is None:
             ranks = [os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK")]
             is_first_process = rank_and_launch(os.environ)[0] == 0 and ranks == ["0", "0"]
@@ -189,7 +192,7 @@ class RunRecord(L.Callback):
                 ended=None,
                 sessions=sessions,
                 **commit_of_this_package(),
-                code=code_digest(self.folder.config()),
+                code=code_digest(self.config),
                 versions=package_versions(),
                 hardware=hardware(),
                 seeds=self.seeds,
