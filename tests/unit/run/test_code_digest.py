@@ -209,14 +209,8 @@ def test_the_code_of_a_stage_counts_where_it_is_trained(
 
 
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        ["seed=7"],
-        ["name=tiny_clip"],
-        ["tags=[noun_phrases]"],
-        ["data.num_workers=0"],
-        ["diagnostics=[]"],
-    ],
+    "override",
+    ["seed=7", "name=tiny_clip", "tags=[noun_phrases]", "data.num_workers=0", "diagnostics=[]"],
 )
 def test_values_of_the_configuration_are_none_of_its_business(override: str) -> None:
     assert code_digest(config_of(*RDE, override)) == code_digest(config_of(*RDE))

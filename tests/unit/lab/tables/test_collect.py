@@ -11,7 +11,6 @@ from crosswalk.lab.tables.manifest import Row
 from crosswalk.lab.tables.table import read_results
 from crosswalk.lab.tables.table_files import judged, save_table, with_overrides, write_table
 from tests.unit.lab.fake_runs import (
-    CODE,
     fake_manifest,
     fake_plan,
     finish,
@@ -104,7 +103,7 @@ def test_the_files_of_a_table_can_be_read_back(plan: Plan, tmp_path: Path) -> No
     assert set(kept.queries) == set(collector.queries())
     content = json.loads(path.read_text())
     assert content["overrides"] == ["trainer.max_epochs=2"]
-    assert (content["manifest"], content["code"]) == ("rde/two", CODE)
+    assert (content["manifest"], content["code"]) == ("rde/two", plan.codes())
     assert "no division" in path.with_suffix(".md").read_text()
     assert "<html" in path.with_suffix(".html").read_text()
 
