@@ -129,11 +129,16 @@ def test_trials_of_different_code_are_pointed_out(tmp_path: Path) -> None:
     summary = summarize(sweep)
     trials = [trial._replace(code=f"c0de{trial.number // 2}") for trial in summary.trials]
 
-    assert "the code changed during the sweep (2 versions" in as_text(
-        sweep, summary._replace(trials=trials)
-    )
-    losses = [trial._replace(values={"loss": trial.code}) for trial in trials]
-    assert "the code changed" not in as_text(sweep, summary._replace(trials=losses))
+    def said_with(losses: dict[int, str]) -> str:
+        changed = [
+            trial._replace(values={**trial.values, "loss": losses[trial.number]})
+            for trial in trials
+        ]
+        return as_text(sweep, summary._replace(trials=changed))
+
+    one_loss, two_losses = dict.fromkeys(range(4), "a"), {0: "a", 1: "a", 2: "b", 3: "b"}
+    assert "the code changed during the sweep (2 versions" in said_with(one_loss)
+    assert "the code changed" not in said_with(two_losses)
 
 
 @pytest.mark.parametrize(
