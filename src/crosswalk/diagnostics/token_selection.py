@@ -19,7 +19,7 @@ from crosswalk.files import read_arrays, write_arrays
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.pages import Section, picture_tag, render, small_picture
 from crosswalk.run.callbacks.ranking_lists import choose_queries
-from crosswalk.run.callbacks.retrieval import checkpoint_name, metrics_of
+from crosswalk.run.callbacks.retrieval import metrics_of
 from crosswalk.run.callbacks.sweep import evaluating
 from crosswalk.run.run_folder import RunFolder
 
@@ -280,8 +280,8 @@ class TokenSelection(Diagnostic):
             ),
             images,
         )
-        tag = metrics.tag or checkpoint_name(trainer)
-        write_token_selection(token_selection_file(self.folder, tag), record)
+        path = token_selection_file(self.folder, metrics.tested(trainer))
+        write_token_selection(path, record)
 
     def _captions(
         self,

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.pages import small_picture
-from crosswalk.run.callbacks.retrieval import checkpoint_name, metrics_of
+from crosswalk.run.callbacks.retrieval import metrics_of
 
 RIGHT, WRONG, QUERY = (0, 160, 60), (210, 30, 40), (60, 90, 200)
 BORDER = 4
@@ -261,7 +261,7 @@ class RankingLists(L.Callback):
             length=self.length,
         )
         columns, cells = self._table(lists)
-        key = f"ranking_lists/{self.split}-{metrics.tag or checkpoint_name(trainer)}"
+        key = f"ranking_lists/{self.split}-{metrics.tested(trainer)}"
         for logger in loggers:
             logger.log_table(key, columns=columns, data=cells)
 

@@ -79,6 +79,10 @@ class RetrievalMetrics(L.Callback):
         """Take what `state_dict` returned."""
         self._best = dict(state_dict["best"])
 
+    def tested(self, trainer: L.Trainer) -> str:
+        """Return the name of what is evaluated, "current" for weights in memory."""
+        return self.tag or (Path(trainer.ckpt_path).stem if trainer.ckpt_path else "current")
+
     def measured(self) -> dict[str, float]:
         """Return what the latest evaluation measured, by ``<split>/<measure>``, unrounded."""
         return {
@@ -148,7 +152,7 @@ class RetrievalMetrics(L.Callback):
         self._finish(trainer, pl_module)
         for split, result in self.results.items():
             if trainer.state.fn != TrainerFn.FITTING:
-                self._write(trainer, split, self.tag or checkpoint_name(trainer))
+                self._write(trainer, split, self.tested(trainer))
                 continue
             self._write(trainer, split, "last")
             if self.monitor is None:
@@ -160,7 +164,7 @@ class RetrievalMetrics(L.Callback):
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log, and keep the per-query results and some embeddings."""
         self._finish(trainer, pl_module)
-        tag = self.tag or checkpoint_name(trainer)
+        tag = self.tested(trainer)
         for split, result in self.results.items():
             self._write(trainer, split, tag)
             if result.drawn is not None and trainer.is_global_zero:
@@ -212,8 +216,3 @@ def metrics_of(trainer: L.Trainer, split: str) -> RetrievalMetrics | None:
         if isinstance(callback, RetrievalMetrics) and split in callback.results:
             return callback
     return None
-
-
-def checkpoint_name(trainer: L.Trainer) -> str:
-    """Return the name of the checkpoint under evaluation, "current" for weights in memory."""
-    return Path(trainer.ckpt_path).stem if trainer.ckpt_path else "current"
