@@ -109,8 +109,8 @@ def check_node(node: Mapping[str, Any], key: str, given: frozenset[str] = frozen
         given: Arguments of this node that will be handed over later.
 
     Raises:
-        ValueError: An argument that the constructor does not have, a value that it does not take,
-            or no value where it has no default.
+        ValueError: An argument that the constructor does not have or that is handed over, a value
+            that it does not take, or no value where it has no default.
 
     Example:
         >>> check_node({"_target_": "fractions.Fraction", "numerater": 1}, key="share")
@@ -147,6 +147,11 @@ def _check_call(node: Mapping[str, Any], key: str, given: frozenset[str]) -> Non
                 continue
             near = did_you_mean(prefix + name, [prefix + known for known in parameters])
             raise ValueError(f"{prefix}{name} is not an argument of {node['_target_']}.{near}")
+        if name in given:
+            raise ValueError(
+                f"{prefix}{name} is nothing to configure: {node['_target_']} is given it when the "
+                f"run is built. Leave {prefix}{name} out."
+            )
         expected = hints.get(name, Any)
         if isinstance(value, dict) and "_target_" in value:
             made = _made_by(value, prefix + name)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from crosswalk.config.build import build, instantiate
-from crosswalk.config.check import check_together, check_types
+from crosswalk.config.check import check, check_together, check_types
 from crosswalk.config.compose import compose, differences, read_yaml, restore, to_plain, to_yaml
 from crosswalk.config.search import config_folder, default_method, group_values
 from crosswalk.data.text.word_tokenizer import WordTokenizer
@@ -492,6 +492,13 @@ def test_the_other_arguments_of_an_encoder_with_words_are_checked(pairs: Path) -
 def test_data_that_a_method_cannot_train_on_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(compose(overrides))
+
+
+def test_whether_plans_see_identities_is_for_the_method_to_say() -> None:
+    config = compose(["method=mmcl", "data=market1501", "+data.identities=true"])
+
+    with pytest.raises(ValueError, match=r"data\.identities is nothing to configure"):
+        check(config)
 
 
 def test_images_without_identities_are_refused_where_they_are_needed(tmp_path: Path) -> None:

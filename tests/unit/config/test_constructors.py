@@ -171,6 +171,11 @@ def test_a_switch_is_a_word_or_a_boolean(right: bool | str) -> None:
     check_node({"_target_": data, "_partial_": True, "cache": right, "camstyle": right}, "x")
 
 
+def test_an_argument_that_is_handed_over_cannot_be_configured() -> None:
+    with pytest.raises(ValueError, match=r"x\.number is nothing to configure: .*Leave x\.number"):
+        check_node({"_target_": f"{__name__}.takes_one", "number": 3}, "x", frozenset({"number"}))
+
+
 def test_a_missing_argument_is_named_unless_it_is_given_or_waited_for() -> None:
     needy = {"_target_": f"{__name__}.takes_one"}
 
