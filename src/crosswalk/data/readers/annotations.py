@@ -9,9 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crosswalk.data.readers.records import SPLITS, Counts, Record
+from crosswalk.data.readers.records import (
+    IMAGE_SPLITS,
+    SPLITS,
+    Counts,
+    Record,
+    Splits,
+    with_notices,
+)
+from crosswalk.data.readers.tables import read_fetched_text
 
 EXPECTED_COUNTS_FILE = "expected_counts.json"
+
+COUNTED: dict[tuple[str, ...], tuple[str, ...]] = {
+    SPLITS: ("person_ids", "images", "captions"),
+    IMAGE_SPLITS: ("person_ids", "images"),
+}
+"""What is counted in each split of a kind of data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +137,9 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
         ...     read_json(Path(file.name))
         [1, 2]
     """
+    advice = "If it is an archive, unpack it first; otherwise fetch it again."
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text (byte {error.start}). If it is an archive, unpack it first; "
-            "otherwise fetch it again."
-        ) from error
-    if not text.strip():
-        raise ValueError(
-            f"{path} is empty. The download or copy was probably interrupted: fetch it again."
-        )
-    try:
-        return json.loads(text)
+        return json.loads(read_fetched_text(path, advice))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}). The "
@@ -307,6 +311,52 @@ def to_records(
     return tuple(records)
 
 
+def to_splits(
+    dataset: str,
+    layout: Layout,
+    entries: Mapping[str, Sequence[Entry]],
+    published: Counts,
+    *,
+    camera: re.Pattern[str] | None = None,
+    notices: Sequence[str] = (),
+    pair_order_is_published: bool = True,
+) -> Splits:
+    """Return the splits of a data set, with notices of what is odd about them.
+
+    Args:
+        dataset: Its name, unless it calls itself otherwise in ``expected_counts.json``.
+        layout: Where it lies.
+        entries: Its entries by split.
+        published: Its published counts.
+        camera: Finds the camera in an image's name, see `to_records`.
+        notices: What else to tell of it, whole sentences.
+        pair_order_is_published: See `Splits`.
+
+    Example:
+        >>> entry = Entry("a.jpg", 3, ("A man.",), "val", "f.json, entry 0")
+        >>> layout = Layout(Path("/nowhere"), (), "f.json", "f.json")
+        >>> splits = to_splits("own", layout, {"train": [], "val": [entry], "test": []}, {})
+        >>> splits.val[0].image_path
+        PosixPath('/nowhere/imgs/a.jpg')
+    """
+    images = image_folder(layout.folder, [entry.name for of in entries.values() for entry in of])
+    return with_notices(
+        Splits(
+            dataset=dataset_name(layout.folder, dataset),
+            root=layout.folder,
+            layout=layout.name,
+            train=to_records(entries["train"], images, camera),
+            val=to_records(entries["val"], images, camera),
+            test=to_records(entries["test"], images, camera),
+            notices=tuple(notices),
+            published=expected_counts(layout.folder, published),
+            pair_order_is_published=pair_order_is_published,
+            image_folder=images,
+            annotation_files=layout.files,
+        )
+    )
+
+
 def raise_problems(path: Path, problems: Sequence[str], advice: str) -> None:
     """Raise a ValueError that lists the first of ``problems``, if there are any.
 
@@ -323,10 +373,17 @@ def raise_problems(path: Path, problems: Sequence[str], advice: str) -> None:
         raise ValueError(f"{path}: {len(problems)} problems:{listed}{more}\n{advice}")
 
 
-def expected_counts(folder: Path, published: Counts | None) -> Counts | None:
+def expected_counts(
+    folder: Path, published: Counts | None, names: tuple[str, ...] = SPLITS
+) -> Counts | None:
     """Return the counts that a data set should have: its own ones, or the published ones.
 
     A generated data set carries them in ``expected_counts.json``, as it is not the published one.
+
+    Args:
+        folder: Where it lies.
+        published: Its published counts.
+        names: The splits it may have: `SPLITS` or `IMAGE_SPLITS`.
 
     Example:
         >>> expected_counts(Path("/nowhere"), {"test": {"images": 3_074}})
@@ -337,16 +394,16 @@ def expected_counts(folder: Path, published: Counts | None) -> Counts | None:
         return published
     content = read_json(path)
     splits = content.get("splits") if isinstance(content, dict) else None
-    keys = ("person_ids", "images", "captions")
     if not isinstance(splits, dict) or not all(
-        name in SPLITS and isinstance(counts, dict) for name, counts in splits.items()
+        name in names and isinstance(counts, dict) for name, counts in splits.items()
     ):
+        *most, last = names
         raise ValueError(
-            f"{path} should hold an object `splits` with counts of train, val and test. Generate "
-            "the data set again with `crosswalk data synthesize`, or remove this file."
+            f"{path} should hold an object `splits` with counts of {', '.join(most)} and {last}. "
+            "Generate the data set again with `crosswalk data synthesize`, or remove this file."
         )
     return {
-        name: {key: int(counts[key]) for key in keys if key in counts}
+        name: {key: int(counts[key]) for key in COUNTED[names] if key in counts}
         for name, counts in splits.items()
     }
 

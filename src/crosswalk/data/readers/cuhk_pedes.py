@@ -22,18 +22,15 @@ from pathlib import Path
 from crosswalk.data.readers.annotations import (
     Entry,
     Layout,
-    dataset_name,
-    expected_counts,
     find_layout,
-    image_folder,
     merge_captions,
     parse_entries,
     raise_problems,
     read_entries,
     split_by_name,
-    to_records,
+    to_splits,
 )
-from crosswalk.data.readers.records import SPLITS, Splits, with_notices
+from crosswalk.data.readers.records import SPLITS, Splits
 
 PUBLISHED_COUNTS = {
     "train": {"person_ids": 11_003, "images": 34_054, "captions": 68_126},
@@ -83,8 +80,6 @@ def read_cuhk_pedes(root: Path) -> Splits:
     root = Path(root)
     layout = find_layout(root, "CUHK-PEDES", FOLDERS, FORMS, ADVICE)
     entries = _read_form(layout)
-    names = [entry.name for of_split in entries.values() for entry in of_split]
-    images = image_folder(layout.folder, names)
     notices = []
     if layout.form != "reid_raw.json":
         by_id = (
@@ -94,20 +89,13 @@ def read_cuhk_pedes(root: Path) -> Splits:
             f"Read {layout.name}, not reid_raw.json. {by_id}The order of its pairs is not known to "
             "be the published one, so published noise-index files (data.noise_index) are refused."
         )
-    return with_notices(
-        Splits(
-            dataset=dataset_name(layout.folder, "CUHK-PEDES"),
-            root=layout.folder,
-            layout=layout.name,
-            train=to_records(entries["train"], images),
-            val=to_records(entries["val"], images),
-            test=to_records(entries["test"], images),
-            notices=tuple(notices),
-            published=expected_counts(layout.folder, PUBLISHED_COUNTS),
-            pair_order_is_published=layout.form == "reid_raw.json",
-            image_folder=images,
-            annotation_files=layout.files,
-        )
+    return to_splits(
+        "CUHK-PEDES",
+        layout,
+        entries,
+        PUBLISHED_COUNTS,
+        notices=notices,
+        pair_order_is_published=layout.form == "reid_raw.json",
     )
 
 

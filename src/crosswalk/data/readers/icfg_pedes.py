@@ -12,16 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosswalk.data.readers.annotations import (
-    dataset_name,
-    expected_counts,
     find_layout,
-    image_folder,
     parse_entries,
     read_entries,
     split_by_name,
-    to_records,
+    to_splits,
 )
-from crosswalk.data.readers.records import Splits, with_notices
+from crosswalk.data.readers.records import Splits
 
 PUBLISHED_COUNTS = {
     "train": {"person_ids": 3_102, "images": 34_674, "captions": 34_674},
@@ -67,22 +64,11 @@ def read_icfg_pedes(root: Path) -> Splits:
     """
     layout = find_layout(Path(root), "ICFG-PEDES", FOLDERS, FORMS, ADVICE)
     path = layout.files[0]
-    entries = parse_entries(path, read_entries(path), image_keys=("file_path", "img_path"))
-    images = image_folder(layout.folder, [entry.name for entry in entries])
-    by_split = split_by_name(path, entries)
-    return with_notices(
-        Splits(
-            dataset=dataset_name(layout.folder, "ICFG-PEDES"),
-            root=layout.folder,
-            layout=layout.name,
-            train=to_records(by_split["train"], images, CAMERA),
-            val=to_records(by_split["val"], images, CAMERA),
-            test=to_records(by_split["test"], images, CAMERA),
-            notices=() if by_split["val"] else (NO_VAL_SPLIT,),
-            published=expected_counts(layout.folder, PUBLISHED_COUNTS),
-            image_folder=images,
-            annotation_files=layout.files,
-        )
+    parsed = parse_entries(path, read_entries(path), image_keys=("file_path", "img_path"))
+    entries = split_by_name(path, parsed)
+    notices = () if entries["val"] else (NO_VAL_SPLIT,)
+    return to_splits(
+        "ICFG-PEDES", layout, entries, PUBLISHED_COUNTS, camera=CAMERA, notices=notices
     )
 
 

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from crosswalk.data.readers.annotations import (
-    EXPECTED_COUNTS_FILE,
-    Layout,
-    contents,
-    dataset_name,
-    read_json,
-)
+from crosswalk.data.readers.annotations import Layout, contents, dataset_name, expected_counts
 from crosswalk.data.readers.camera_names import list_images
 from crosswalk.data.readers.records import IMAGE_SPLITS, Counts, ImageSplits, count_deviations
 
@@ -38,6 +31,7 @@ def read_market_folders(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as name:
         ...     root = Path(name)
         ...     for folder in MARKET_FOLDERS.values():
@@ -71,41 +65,15 @@ def read_market_folders(
         gallery=listings["gallery"].records,
         junk={split: listing.junk for split, listing in listings.items()},
         notices=tuple(notices),
-        published=expected_image_counts(layout.folder, published),
+        published=expected_counts(layout.folder, published, IMAGE_SPLITS),
     )
-
-
-def expected_image_counts(folder: Path, published: Counts | None) -> Counts | None:
-    """Return the counts that a set should have: those it carries, or the published ones.
-
-    A generated set carries them in ``expected_counts.json``, as it is not the published one.
-
-    Example:
-        >>> expected_image_counts(Path("/nowhere"), {"query": {"images": 3_368}})
-        {'query': {'images': 3368}}
-    """
-    path = folder / EXPECTED_COUNTS_FILE
-    if not path.is_file():
-        return published
-    content = read_json(path)
-    splits = content.get("splits") if isinstance(content, dict) else None
-    if not isinstance(splits, dict) or not all(
-        name in IMAGE_SPLITS and isinstance(counts, dict) for name, counts in splits.items()
-    ):
-        raise ValueError(
-            f"{path} should hold an object `splits` with counts of train, query and gallery. "
-            "Generate the data set again with `crosswalk data synthesize`, or remove this file."
-        )
-    return {
-        name: {key: int(counts[key]) for key in ("person_ids", "images") if key in counts}
-        for name, counts in splits.items()
-    }
 
 
 def with_image_notices(splits: ImageSplits) -> ImageSplits:
     """Return ``splits`` with notices of odd counts and of queries that nothing can answer.
 
     Example:
+        >>> from pathlib import Path
         >>> from crosswalk.data.readers.records import Record
         >>> record = Record(Path("a.jpg"), 3)
         >>> with_image_notices(ImageSplits("own", Path(), ".", (), (record,), ())).notices

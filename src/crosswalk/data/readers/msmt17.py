@@ -28,17 +28,18 @@ from crosswalk.data.readers.annotations import (
     Layout,
     contents,
     dataset_name,
+    expected_counts,
     find_layout,
     raise_problems,
 )
 from crosswalk.data.readers.image_folders import (
     MARKET_FORM,
     MARKET_MARKERS,
-    expected_image_counts,
     read_market_folders,
     with_image_notices,
 )
-from crosswalk.data.readers.records import ImageSplits, Record
+from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record
+from crosswalk.data.readers.tables import read_fetched_text
 
 TrainSplit = Literal["train", "trainval"]
 
@@ -189,7 +190,7 @@ def _read_lists(layout: Layout, train_split: TrainSplit) -> ImageSplits:
         )
     train_images, test_images = (_image_folder(layout.folder, part) for part in IMAGE_FOLDERS)
     published = PUBLISHED_COUNTS if train_split == "trainval" else WITHOUT_VAL_COUNTS
-    expected = expected_image_counts(layout.folder, published)
+    expected = expected_counts(layout.folder, published, IMAGE_SPLITS)
     if expected is not published and train_split == "train":
         # a generated set counts list_val in
         expected = {name: counts for name, counts in (expected or {}).items() if name != "train"}
@@ -221,7 +222,8 @@ def _records(lists: Sequence[Path], images: Path) -> tuple[Record, ...]:
     named: dict[str, Record] = {}
     for path in lists:
         problems = []
-        for line, content in enumerate(_lines(path), start=1):
+        text = read_fetched_text(path, "Fetch the list again.")
+        for line, content in enumerate(text.split("\n"), start=1):
             if not content.strip():
                 continue
             *rest, number = content.rsplit(maxsplit=1)
@@ -244,17 +246,3 @@ def _records(lists: Sequence[Path], images: Path) -> tuple[Record, ...]:
                 named[name] = Record(images / name, int(number), int(camera[1]), origin=origin)
         raise_problems(path, problems, "Fetch the list again; nothing was read from it.")
     return tuple(named[name] for name in sorted(named))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text (byte {error.start}). Fetch the list again."
-        ) from error
-    if not text.strip():
-        raise ValueError(
-            f"{path} is empty. The download or copy was probably interrupted: fetch it again."
-        )
-    return text.split("\n")

@@ -10,16 +10,13 @@ import re
 from pathlib import Path
 
 from crosswalk.data.readers.annotations import (
-    dataset_name,
-    expected_counts,
     find_layout,
-    image_folder,
     parse_entries,
     read_entries,
     split_by_name,
-    to_records,
+    to_splits,
 )
-from crosswalk.data.readers.records import Splits, with_notices
+from crosswalk.data.readers.records import Splits
 
 PUBLISHED_COUNTS = {
     "train": {"person_ids": 3_701, "images": 18_505, "captions": 37_010},
@@ -60,19 +57,6 @@ def read_rstp_reid(root: Path) -> Splits:
     """
     layout = find_layout(Path(root), "RSTPReid", FOLDERS, FORMS, ADVICE)
     path = layout.files[0]
-    entries = parse_entries(path, read_entries(path), image_keys=("img_path", "file_path"))
-    images = image_folder(layout.folder, [entry.name for entry in entries])
-    by_split = split_by_name(path, entries)
-    return with_notices(
-        Splits(
-            dataset=dataset_name(layout.folder, "RSTPReid"),
-            root=layout.folder,
-            layout=layout.name,
-            train=to_records(by_split["train"], images, CAMERA),
-            val=to_records(by_split["val"], images, CAMERA),
-            test=to_records(by_split["test"], images, CAMERA),
-            published=expected_counts(layout.folder, PUBLISHED_COUNTS),
-            image_folder=images,
-            annotation_files=layout.files,
-        )
-    )
+    parsed = parse_entries(path, read_entries(path), image_keys=("img_path", "file_path"))
+    entries = split_by_name(path, parsed)
+    return to_splits("RSTPReid", layout, entries, PUBLISHED_COUNTS, camera=CAMERA)

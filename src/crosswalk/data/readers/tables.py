@@ -10,11 +10,11 @@ from pathlib import Path
 Row = dict[str, str]
 
 
-def read_table_text(path: Path) -> str:
-    """Return the text of a table.
+def read_table_text(path: Path, advice: str = "Save it again as UTF-8.") -> str:
+    """Return the text of a table, or of another file that people write.
 
     Raises:
-        ValueError: If it is not UTF-8.
+        ValueError: If it is not UTF-8; ``advice`` says what to do.
 
     Example:
         >>> import tempfile
@@ -27,9 +27,29 @@ def read_table_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}). {advice}") from error
+
+
+def read_fetched_text(path: Path, advice: str) -> str:
+    """Return the text of a file that was downloaded, of which something must be there.
+
+    Raises:
+        ValueError: If it is not UTF-8, see `read_table_text`, or empty.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        ...     _ = file.write("[1, 2]")
+        ...     file.flush()
+        ...     read_fetched_text(Path(file.name), "Fetch it again.")
+        '[1, 2]'
+    """
+    text = read_table_text(path, advice)
+    if not text.strip():
         raise ValueError(
-            f"{path} is not UTF-8 text (byte {error.start}). Save it again as UTF-8."
-        ) from error
+            f"{path} is empty. The download or copy was probably interrupted: fetch it again."
+        )
+    return text
 
 
 def csv_rows(

@@ -3,14 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.data.readers.annotations import Layout, contents, find_layout
+from crosswalk.data.readers.annotations import Layout, contents, expected_counts, find_layout
 from crosswalk.data.readers.image_folders import (
     MARKET_FORM,
-    expected_image_counts,
     read_market_folders,
     with_image_notices,
 )
-from crosswalk.data.readers.records import ImageSplits, Record
+from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record
 from tests.unit.data.image_trees import MARKET, write_files
 
 MARKET_SPLITS = ("train", "query", "gallery")
@@ -110,7 +109,7 @@ def test_other_expected_counts_are_refused(tmp_path: Path, content: str) -> None
     (tmp_path / "expected_counts.json").write_text(content)
 
     with pytest.raises(ValueError, match=r"expected_counts\.json should hold an object `splits`"):
-        expected_image_counts(tmp_path, None)
+        expected_counts(tmp_path, None, IMAGE_SPLITS)
 
 
 def made(**person_ids: list[int]) -> ImageSplits:
