@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from types import TracebackType
 from typing import Literal
 
@@ -33,6 +34,66 @@ class Finding:
     message: str
     next_step: str
     items: tuple[str, ...] = ()
+
+
+def found(
+    severity: Literal["error", "warning"],
+    code: str,
+    noun: str,
+    told: str,
+    next_step: str,
+    items: Iterable[object],
+) -> list[Finding]:
+    """Return the finding that there are such items, if there are any.
+
+    Args:
+        severity: See `Finding`.
+        code: Likewise.
+        noun: What the items are.
+        told: What is wrong with them, behind "are".
+        next_step: See `Finding`.
+        items: The items.
+
+    Example:
+        >>> found("error", "empty_caption", "caption", "empty.", "Write it.", ["a.jpg"])[0].message
+        '1 caption is empty.'
+    """
+    lines = tuple(map(str, items))
+    if not lines:
+        return []
+    return [Finding(severity, code, f"{are(len(lines), noun)} {told}", next_step, lines)]
+
+
+def shared_identities(
+    people: Mapping[str, set[int]], *, ids_may_restart: bool = False
+) -> list[Finding]:
+    """Return which people are in two of train, val and test.
+
+    Args:
+        people: The person ids of each.
+        ids_may_restart: Whether the same numbers may mean different people where both count from 0.
+
+    Example:
+        >>> [of] = shared_identities({"train": {3, 4}, "val": set(), "test": {4}})
+        >>> of.message, of.items
+        ('1 identity is in both train and test.', ('4',))
+    """
+    findings = []
+    for first, second in combinations(("train", "val", "test"), 2):
+        shared = sorted(people[first] & people[second])
+        restarts = ids_may_restart and shared and min(people[first]) == min(people[second]) == 0
+        findings += found(
+            "warning" if restarts else "error",
+            "identity_in_two_splits",
+            "identity",
+            f"in both {first} and {second}.",
+            "Both splits count from 0, so these are probably different people; compare some images."
+            if restarts
+            else f"Results on {second} do not count if it shows people of {first}: give each "
+            "person one split, or different ids to different people.",
+            shared,
+        )
+    return findings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from crosswalk.data.readers.camstyle import camstyle_files, find_camstyle
 from crosswalk.data.readers.image_folders import MARKET_FOLDERS
 from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record, count
 from crosswalk.data.readers.tables import read_table_text
-from crosswalk.doctor.findings import Finding, are, counted
+from crosswalk.doctor.findings import Finding, counted, found, shared_identities
 from crosswalk.doctor.integrity import same_pictures
 
 ALL_SPLITS = (*IMAGE_SPLITS, "val_query", "val_gallery")
@@ -291,23 +291,10 @@ def _ids(splits: ImageSplits, names: Sequence[str]) -> set[int]:
 
 
 def _shared_identities(splits: ImageSplits, key: str) -> list[Finding]:
-    groups = {"train": ("train",), "val": EVALUATED["val"], "test": EVALUATED["test"]}
-    findings = []
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = _ids(splits, groups[first]) & _ids(splits, groups[second])
-        if not shared or key == "msmt17":  # whose ids restart in test
-            continue
-        findings.append(
-            Finding(
-                "error",
-                "identity_in_two_splits",
-                f"{are(len(shared), 'identity')} in both {first} and {second}.",
-                f"Results on {second} do not count if it shows people of {first}: give each "
-                "person one split, or different ids to different people.",
-                tuple(str(person_id) for person_id in sorted(shared)),
-            )
-        )
-    return findings
+    if key == "msmt17":  # whose ids restart in test
+        return []
+    groups = {"train": ("train",), **EVALUATED}
+    return shared_identities({name: _ids(splits, parts) for name, parts in groups.items()})
 
 
 def _queries_without_match(splits: ImageSplits) -> list[Finding]:
@@ -363,22 +350,18 @@ def _shared_files(splits: ImageSplits, key: str) -> list[Finding]:
     for name, record in splits:
         where.setdefault(record.image_path, []).append(name)
     allowed = [set(roles) for roles in EVALUATED.values()] if key == "own_images" else []
-    shared = [
-        f"{path} ({', '.join(names)})"
-        for path, names in where.items()
-        if len(names) > 1 and set(names) not in allowed
-    ]
-    if not shared:
-        return []
-    return [
-        Finding(
-            "error",
-            "image_in_two_splits",
-            f"{are(len(shared), 'image')} in two splits.",
-            "Give each image one split; fetch the lists again if they are not your own.",
-            tuple(shared),
-        )
-    ]
+    return found(
+        "error",
+        "image_in_two_splits",
+        "image",
+        "in two splits.",
+        "Give each image one split; fetch the lists again if they are not your own.",
+        [
+            f"{path} ({', '.join(names)})"
+            for path, names in where.items()
+            if len(names) > 1 and set(names) not in allowed
+        ],
+    )
 
 
 def _person(splits: ImageSplits, name: str, record: Record) -> tuple[bool, int | str]:
@@ -402,29 +385,23 @@ def _same_pictures(splits: ImageSplits) -> list[Finding]:
             for name, record in of_group
         )
         (harmful if crossed or len(people) > 1 else harmless).append(told)
-    findings = []
-    if harmful:
-        findings.append(
-            Finding(
-                "warning",
-                "same_picture",
-                f"{are(len(harmful), 'picture')} there under several names, as different people "
-                "or in training and test.",
-                "Look at them: the labels of one copy are wrong, or test shows what was trained "
-                "on. Remove copies in a set of your own.",
-                tuple(harmful),
-            )
-        )
-    if harmless:
-        findings.append(
-            Finding(
-                "warning",
-                "repeated_picture",
-                f"{are(len(harmless), 'picture')} there under several names"
-                f"{' of one person' if splits.train_is_labelled else ''}.",
-                "They count several times. Published sets are best left as they are; remove "
-                "copies in a set of your own.",
-                tuple(harmless),
-            )
-        )
-    return findings
+    return [
+        *found(
+            "warning",
+            "same_picture",
+            "picture",
+            "there under several names, as different people or in training and test.",
+            "Look at them: the labels of one copy are wrong, or test shows what was trained on. "
+            "Remove copies in a set of your own.",
+            harmful,
+        ),
+        *found(
+            "warning",
+            "repeated_picture",
+            "picture",
+            f"there under several names{' of one person' if splits.train_is_labelled else ''}.",
+            "They count several times. Published sets are best left as they are; remove copies in "
+            "a set of your own.",
+            harmless,
+        ),
+    ]

@@ -31,8 +31,9 @@ from crosswalk.doctor.findings import (
     CheckProgress,
     Finding,
     Report,
-    are,
+    found,
     print_report,
+    shared_identities,
 )
 from crosswalk.doctor.images import (
     IMAGE_SOURCES,
@@ -306,8 +307,10 @@ def _check_one(
         trainable = all(counts[name]["images"] for name in counts)
     else:
         captions = [caption for _, record in splits for caption in record.captions]
+        people = {name: {record.person_id for record in splits.split(name)} for name in SPLITS}
         findings += [
-            *_identity_findings(splits, key),
+            # MSMT17, where ICFG-PEDES comes from, numbers the people of each split from 0
+            *shared_identities(people, ids_may_restart=key == "icfg_pedes"),
             *_repeated_image_findings(splits),
             *_caption_findings(splits, list((token_lengths or _clip_lengths)(captions))),
         ]
@@ -365,9 +368,6 @@ def _image_findings(
     }
     findings = []
     for kind in KINDS:
-        found = [problem for problem in problems if problem.kind == kind]
-        if not found:
-            continue
         whole = [name for name, row in sources.items() if row["missing"] == row["images"]]
         step = advice[kind]
         if kind == "missing" and whole and len(whole) < len(sources):
@@ -377,37 +377,9 @@ def _image_findings(
             )
         elif kind == "missing" and len(whole) == len(sources):
             step = f"No image is there: unpack the images into {image_folder(splits)}."
-        names = (f"{p.path} ({p.origin}): {p.detail}" for p in found)
         what = "without content (zero bytes)" if kind == "empty" else kind
-        message = f"{are(len(found), 'image')} {what}."
-        findings.append(Finding("error", kind, message, step, tuple(names)))
-    return findings
-
-
-def _identity_findings(splits: Splits, key: str) -> list[Finding]:
-    ids = {name: {record.person_id for record in splits.split(name)} for name in SPLITS}
-    findings = []
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = ids[first] & ids[second]
-        if not shared:
-            continue
-        message = f"{are(len(shared), 'identity')} in both {first} and {second}."
-        items = tuple(str(person_id) for person_id in sorted(shared))
-        # MSMT17, where ICFG-PEDES comes from, numbers the people of each split from 0.
-        restarts = key == "icfg_pedes" and min(ids[first]) == min(ids[second]) == 0
-        findings.append(
-            Finding(
-                "warning" if restarts else "error",
-                "identity_in_two_splits",
-                message,
-                "Both splits count from 0, so these are probably different people; compare some "
-                "images."
-                if restarts
-                else f"Results on {second} do not count if it shows people of {first}: give each "
-                "person one split, or different ids to different people.",
-                items,
-            )
-        )
+        names = (f"{p.path} ({p.origin}): {p.detail}" for p in problems if p.kind == kind)
+        findings += found("error", kind, "image", f"{what}.", step, names)
     return findings
 
 
@@ -422,30 +394,25 @@ def _repeated_image_findings(splits: Splits) -> list[Finding]:
         for path in repeated_images(splits.split(name))
         if len(where[path]) == 1
     ]
-    findings = []
-    if across:
-        names = (f"{path} ({', '.join(n for n in SPLITS if n in where[path])})" for path in across)
-        findings.append(
-            Finding(
-                "error",
-                "image_in_two_splits",
-                f"{are(len(across), 'image')} in two splits.",
-                "Give each image one split; fetch the annotation again if it is not your own.",
-                tuple(names),
-            )
-        )
-    if within:
-        findings.append(
-            Finding(
-                "warning",
-                "repeated_image",
-                f"{are(len(within), 'image')} named by several entries of one split.",
-                "It counts several times in the gallery; fetch the annotation again, or put the "
-                "captions of one image into one entry.",
-                tuple(map(str, within)),
-            )
-        )
-    return findings
+    return [
+        *found(
+            "error",
+            "image_in_two_splits",
+            "image",
+            "in two splits.",
+            "Give each image one split; fetch the annotation again if it is not your own.",
+            [f"{path} ({', '.join(n for n in SPLITS if n in where[path])})" for path in across],
+        ),
+        *found(
+            "warning",
+            "repeated_image",
+            "image",
+            "named by several entries of one split.",
+            "It counts several times in the gallery; fetch the annotation again, or put the "
+            "captions of one image into one entry.",
+            within,
+        ),
+    ]
 
 
 def _count_findings(splits: AnySplits) -> list[Finding]:
@@ -488,52 +455,42 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
         for caption, of in people.items()
         if len(of) > 1
     ]
-    findings = []
-    if empty:
-        findings.append(
-            Finding(
-                "error",
-                "empty_caption",
-                f"{are(len(empty), 'caption')} empty.",
-                "Write these captions, or remove them, in a copy of the annotation.",
-                tuple(empty),
-            )
-        )
-    if shared:
-        findings.append(
-            Finding(
-                "warning",
-                "shared_caption",
-                f"{are(len(shared), 'caption')} attached to several identities.",
-                "They cannot tell these people apart, and cost accuracy in training and test; "
-                "rewrite them if the data are yours.",
-                tuple(shared),
-            )
-        )
-    if long:
-        findings.append(
-            Finding(
-                "warning",
-                "truncated_caption",
-                f"{are(len(long), 'caption')} longer than the {CONTEXT_LENGTH} tokens that "
-                "CLIP reads.",
-                "Methods that read CLIP's tokens do not see the end of "
-                "them, those that read whole words count otherwise; shorten them if the "
-                "data are yours.",
-                tuple(long),
-            )
-        )
-    if foreign:
-        findings.append(
-            Finding(
-                "warning",
-                "foreign_script",
-                f"{are(len(foreign), 'caption')} with letters of another script.",
-                "CLIP was trained on English: correct them if the data are yours.",
-                tuple(foreign),
-            )
-        )
-    return findings
+    return [
+        *found(
+            "error",
+            "empty_caption",
+            "caption",
+            "empty.",
+            "Write these captions, or remove them, in a copy of the annotation.",
+            empty,
+        ),
+        *found(
+            "warning",
+            "shared_caption",
+            "caption",
+            "attached to several identities.",
+            "They cannot tell these people apart, and cost accuracy in training and test; rewrite "
+            "them if the data are yours.",
+            shared,
+        ),
+        *found(
+            "warning",
+            "truncated_caption",
+            "caption",
+            f"longer than the {CONTEXT_LENGTH} tokens that CLIP reads.",
+            "Methods that read CLIP's tokens do not see the end of them, those that read whole "
+            "words count otherwise; shorten them if the data are yours.",
+            long,
+        ),
+        *found(
+            "warning",
+            "foreign_script",
+            "caption",
+            "with letters of another script.",
+            "CLIP was trained on English: correct them if the data are yours.",
+            foreign,
+        ),
+    ]
 
 
 def _clip_lengths(captions: Sequence[str]) -> Iterable[int]:
