@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crosswalk.config.build import build
+from crosswalk.config.check import check
 from crosswalk.config.compose import compose
 from crosswalk.data.pipeline.plans import IdentityBatches
 from crosswalk.distributed import all_gather_rows
@@ -195,7 +196,7 @@ def test_cmmt_takes_batches_of_its_own_clusters(
 ) -> None:
     monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
     more = (f"data.plan._target_={PLAN}", "data.batch_size=16")
-    run = build(compose(small_pair_overrides("cmmt", tiny_pairs(folder / "pairs"), *more)))
+    run = build(check(compose(small_pair_overrides("cmmt", tiny_pairs(folder / "pairs"), *more))))
     seen = Batches()
     run_folder = RunFolder(tmp_path / "run")
     trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))

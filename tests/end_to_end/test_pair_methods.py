@@ -13,6 +13,7 @@ import torch
 
 from crosswalk.cli import main
 from crosswalk.config.build import build
+from crosswalk.config.check import check
 from crosswalk.config.compose import compose
 from crosswalk.data.text.word_tokenizer import split_words
 from crosswalk.run.run_folder import RunFolder
@@ -314,7 +315,7 @@ def test_a_run_starts_from_imported_official_weights(
         f"checkpoint={tmp_path / 'ours.safetensors'}",
     ]
     assert run_import("cm_moco", tmp_path / "best.npz", tmp_path / "ours.safetensors") == 0
-    method = build(compose(overrides)).method
+    method = build(check(compose(overrides))).method
     load_start(method, tmp_path / "ours.safetensors")
     loaded = method.encoder.state_dict()
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from crosswalk.config.build import build
+from crosswalk.config.check import check
+from crosswalk.config.keys import flatten
 from crosswalk.config.search import small_overrides
 from crosswalk.encoders import clip_resnet, clip_text, resnet
 from crosswalk.methods.base import Method
 from crosswalk.run.callbacks.sweep import EpochSweep
-from crosswalk.run.run_folder import flatten
 from crosswalk.types import SweepData
 
 NUM_EPOCHS = 2
@@ -105,7 +106,7 @@ def take_one_step(config: Mapping[str, Any]) -> None:
         AssertionError: If the loss or a gradient is not finite.
     """
     L.seed_everything(1, verbose=False)
-    run = build(config)
+    run = build(check(config))
     method, data = run.method, run.data
     method.log = method.log_dict = lambda *args, **kwargs: None  # there is no trainer
     data.setup("fit")

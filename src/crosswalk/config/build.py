@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.check import ENCODERS, check, check_data, check_types, needs_of
-from crosswalk.config.compose import to_plain
+from crosswalk.config.check import ENCODERS, Checked, check_data, check_types
+from crosswalk.config.compose import diagnostics_of, to_plain
 from crosswalk.config.constructors import construct, locate
-from crosswalk.config.trainer_arguments import trainer_settings
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -48,15 +47,21 @@ class Run:
         method: The method, built with the data's sizes.
         trainer: Keyword arguments of Lightning's Trainer, strategy included; callbacks and
             loggers are the caller's.
+        reranking: Ranks test queries again; None leaves them.
+        diagnostics: What observes the run.
+        tracker: ``(folder=, config=, tags=) -> logger`` of W&B; None without it.
     """
 
     config: dict[str, Any]
     data: Any  # a LightningDataModule with what the callbacks' protocols ask for
     method: L.LightningModule
     trainer: dict[str, Any]
+    reranking: Any
+    diagnostics: list[Any]
+    tracker: Callable[..., Any] | None
 
 
-def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run:
+def build(checked: Checked) -> Run:
     """Return the objects of a run: first the data, then their sizes, then the method.
 
     The method's constructor gets its own node, the sizes of the data as ``data``, the optimizer's
@@ -64,31 +69,36 @@ def build(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Run
     constructor has an argument ``words`` gets the word of each token id.
 
     Args:
-        config: What `compose` or `restore` returns.
-        trains: False for an evaluation on other data, which may be of a kind that the method
-            cannot train on: its memories then have any sizes.
+        checked: What `crosswalk.config.check.check` returns. An evaluation may be on data of a kind
+            that the method cannot train on: its memories then have any sizes.
 
     Raises:
-        ValueError: Values that do not fit their constructors, or each other.
+        ValueError: Data that turn out to be of another kind, or without identities that are needed.
     """
-    plain = check(config, trains=trains)
-    trainer = trainer_settings(plain["trainer"])
-    method_class: Any = locate(plain["method"]["_target_"], "method")
-    needs = needs_of(method_class, plain["method"])
-    data = instantiate(plain["data"], identities=needs.plans_see_identities)
+    config, needs = checked.config, checked.needs
+    data = construct(config["data"], {"identities": needs.plans_see_identities})
     sizes = data.spec
-    if trains:
-        check_data(needs, data, plain["choices"])
+    if checked.trains:
+        check_data(needs, data, config["choices"])
     elif sizes.num_source_person_ids == 0:
         sizes = replace(sizes, num_source_person_ids=1)
-    parts = {"optim": instantiate(plain["optim"])}
+    parts = {"optim": construct(config["optim"], {})}
     for name in ENCODERS:
-        if plain.get(name) is not None:
-            parts[name] = instantiate(plain[name], **_words_for(plain[name], name, data))
-    method = instantiate(plain["method"], data=sizes, **parts)
-    if trains and method_class.gives_plan_labels():
+        if config.get(name) is not None:
+            parts[name] = construct(config[name], _words_for(config[name], name, data))
+    method = construct(config["method"], {"data": sizes, **parts})
+    if checked.trains and checked.method.gives_plan_labels():
         data.plan_labels = method.plan_labels
-    return Run(config=plain, data=data, method=method, trainer=trainer)
+    wandb = (config.get("logger") or {}).get("wandb")
+    return Run(
+        config=config,
+        data=data,
+        method=method,
+        trainer=checked.trainer,
+        reranking=construct(config.get("reranking"), {}),
+        diagnostics=construct(diagnostics_of(config), {}),
+        tracker=None if wandb is None else construct({**wandb, "_partial_": True}, {}),
+    )
 
 
 def _words_parameter(node: Mapping[str, Any]) -> inspect.Parameter | None:

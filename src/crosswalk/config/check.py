@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -31,8 +31,27 @@ BATCHES = {
 }
 
 
-def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> dict[str, Any]:
-    """Return the plain configuration of a run if every part of it can be built.
+@dataclass(frozen=True)
+class Checked:
+    """A configuration whose parts fit their constructors and each other.
+
+    Attributes:
+        config: The resolved configuration, plain.
+        method: The class of the method.
+        needs: What the method needs with these arguments.
+        trainer: Keyword arguments of Lightning's Trainer, strategy included.
+        trains: Whether the run is to train, or only to be evaluated.
+    """
+
+    config: dict[str, Any]
+    method: Any  # a subclass of crosswalk.methods.base.Method
+    needs: Needs
+    trainer: dict[str, Any]
+    trains: bool
+
+
+def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Checked:
+    """Return the configuration of a run, ready for `crosswalk.config.build.build`.
 
     Nothing is built, no data are read, nothing is written.
 
@@ -50,7 +69,7 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> dic
     if trains:  # first: a method may ask for keys that only its own kind of data has
         _check_batches(needs, locate(config["data"]["_target_"], "data"), config["choices"])
     plain = to_plain(config)
-    trainer_settings(plain["trainer"])  # before the others, which take over its numbers
+    trainer = trainer_settings(plain["trainer"])  # before the others, which take over its numbers
     encoders = [name for name in ENCODERS if plain.get(name) is not None]
     wandb = (plain.get("logger") or {}).get("wandb")
     nodes: list[tuple[str, Any, tuple[str, ...]]] = [
@@ -68,7 +87,7 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> dic
     check_together(plain, whole_batch=needs.whole_batch)
     if trains:
         _check_plan(needs, method_class, plain)
-    return plain
+    return Checked(plain, method_class, needs, trainer, trains)
 
 
 def needs_of(method_class: Any, arguments: Mapping[str, Any]) -> Needs:  # noqa: ANN401

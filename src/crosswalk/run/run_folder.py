@@ -431,43 +431,33 @@ def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
     return folder
 
 
-def prepare_run_folder(
-    root: Path,
-    method: str,
-    data: str,
-    *,
-    config: Mapping[str, Any],
-    name: str | None = None,
-    resume: bool | str | None = None,
-) -> RunFolder:
+def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
     """Return the folder of this run, the same one on all of its processes.
 
     The first process creates or finds it. Processes that Lightning starts beside it learn it
-    from the environment, those that torchrun or SLURM start from a note in ``root``.
+    from the environment, those that torchrun or SLURM start from a note in ``output_dir``.
 
     Args:
-        root: Folder of all runs.
-        method: Name of the method.
-        data: Name of the data set.
-        config: The resolved config, plain containers.
-        name: Name of the run instead of the time.
-        resume: True to continue the newest unfinished run of the same command, a path to
+        config: The resolved config, plain containers: ``output_dir`` is the folder of all runs,
+            ``choices.method``, ``choices.data`` and ``name`` (None: the time) give its name;
+            ``resume`` is True to continue the newest unfinished run of the same command, a path to
             continue that one.
     """
+    root, resume = Path(config["output_dir"]), config["resume"]
     rank, launch = rank_and_launch(os.environ)
     if rank > 0:
         if launch is None:
             return RunFolder(Path(os.environ[CHILD_VARIABLE]))
-        return RunFolder(_read_note(Path(root), launch))
+        return RunFolder(_read_note(root, launch))
     if isinstance(resume, str):
         folder = open_run_to_resume(Path(resume), config=config)
-    elif resume:
-        folder = find_run_to_resume(root, method, data, name=name, config=config)
     else:
-        folder = create_run_folder(root, method, data, name=name, config=config)
+        find = find_run_to_resume if resume else create_run_folder
+        choices = config["choices"]
+        folder = find(root, choices["method"], choices["data"], name=config["name"], config=config)
     os.environ[CHILD_VARIABLE] = str(folder.path.resolve())
     if launch is not None:
-        write_text(_note(Path(root), launch), str(folder.path.resolve()))
+        write_text(_note(root, launch), str(folder.path.resolve()))
     return folder
 
 

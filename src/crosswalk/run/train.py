@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from crosswalk import __version__
-from crosswalk.config.build import Run, build, instantiate
+from crosswalk.config.build import Run, build
 from crosswalk.config.check import check
-from crosswalk.config.compose import diagnostics_of, restore
+from crosswalk.config.compose import restore
 from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
 from crosswalk.run.allocator import keep_freed_memory
@@ -57,19 +57,12 @@ def train(config: Mapping[str, Any]) -> Trained | None:
     end_with_parent()
     quiet_lightning()
     keep_freed_memory()
-    plain = check(config)
-    choices = plain["choices"]
-    folder = prepare_run_folder(
-        Path(plain["output_dir"]),
-        choices["method"],
-        choices["data"],
-        config=plain,
-        name=plain["name"],
-        resume=plain["resume"],
-    )
-    with RunRecord(folder, seeds={"seed": plain["seed"]}, config=plain) as record:
-        L.seed_everything(plain["seed"], verbose=False)
-        run = build(config)
+    checked = check(config)
+    config = checked.config
+    folder = prepare_run_folder(config)
+    with RunRecord(folder, seeds={"seed": config["seed"]}, config=config) as record:
+        L.seed_everything(config["seed"], verbose=False)
+        run = build(checked)
         record.update(data=run.data.describe())
         if record.is_first_process:
             for notice in run.data.notices:
@@ -78,7 +71,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
             if isinstance(tokenizer, LearningTokenizer):
                 folder.keep_vocabulary(tokenizer.save_vocabulary)
         _load_starting_weights(run, folder, record)
-        if plain["compile"]:
+        if config["compile"]:
             run.method.get_submodule("encoder").compile()
         trainer = make_trainer(run, folder, record)
         if run.trainer["max_epochs"] != 0:
@@ -92,7 +85,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
             folder.save_results(results)
             for logger in trainer.loggers:
                 logger.log_metrics(final_metrics(results), trainer.global_step)
-            print_results(results, monitor=monitor_of(plain), directions=run.data.directions)
+            print_results(results, monitor=monitor_of(config), directions=run.data.directions)
             print(f"Run folder: {folder.path}")
     return Trained(folder, run.data) if record.is_first_process else None
 
@@ -136,7 +129,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
     overrides = list(overrides)
     vocabulary = folder.vocabulary_file if folder.vocabulary_file.exists() else None
     config = restore(folder.config(), overrides, vocabulary=vocabulary)
-    run = build(config, trains=not overrides)
+    run = build(check(config, trains=not overrides))
     if vocabulary is None and isinstance(getattr(run.data, "tokenizer", None), LearningTokenizer):
         raise FileNotFoundError(
             f"{folder.vocabulary_file} is missing: the token ids of this model mean the words in "
@@ -147,9 +140,9 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
         callbacks=[
             RetrievalMetrics(
                 folder=None if overrides else folder.path,
-                reranking=instantiate(run.config.get("reranking")),
+                reranking=run.reranking,
             ),
-            *([] if overrides else [each for each in _diagnostics(run, folder) if each.at_test]),
+            *([] if overrides else [each for each in _watching(run, folder) if each.at_test]),
             Progress(),
         ],
         plugins=[AtomicCheckpointIO()],
@@ -184,10 +177,8 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
     config = run.config
     record_in_checkpoint = {"config": config, "version": __version__, **commit_of_this_package()}
     loggers: list[Logger] = [RunLogger(folder.path)]
-    if config["logger"]["wandb"] is not None:
-        tags = tuple(config["tags"])
-        settings = config["logger"]["wandb"]
-        loggers.append(instantiate(settings, folder=folder.path, config=config, tags=tags))
+    if run.tracker is not None:
+        loggers.append(run.tracker(folder=folder.path, config=config, tags=tuple(config["tags"])))
         record_in_checkpoint["wandb_id"] = wandb_run_id(folder.path)
     settings = dict(run.trainer)
     show_progress = settings.pop("enable_progress_bar", True)
@@ -208,10 +199,10 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             RetrievalMetrics(
                 folder=folder.path,
                 monitor=None if monitor is None else "rank1",
-                reranking=instantiate(config.get("reranking")),
+                reranking=run.reranking,
             ),
             RankingLists(),
-            *_diagnostics(run, folder),
+            *_watching(run, folder),
             Checkpoints(
                 folder.path,
                 record=record_in_checkpoint,
@@ -222,12 +213,11 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
     )
 
 
-def _diagnostics(run: Run, folder: RunFolder) -> list[Any]:
-    """Return what the configuration names to observe the run, ready to be listened to."""
-    found = [instantiate(node) for node in diagnostics_of(run.config)]
-    for each in found:
+def _watching(run: Run, folder: RunFolder) -> list[Any]:
+    """Return what observes the run, ready to be listened to."""
+    for each in run.diagnostics:
         each.watch(folder.path, run.data)
-    return found
+    return run.diagnostics
 
 
 def evaluate_checkpoints(

@@ -193,7 +193,7 @@ def test_a_re_ranking_is_checked_before_the_data_are_read() -> None:
     config = compose(["reranking=cross_modal", "reranking.weight=hot", "data.root=/nowhere"])
 
     with pytest.raises(ValueError, match=r"reranking\.weight='hot' is of type str"):
-        build(config)
+        build(check(config))
 
 
 def test_a_misspelt_key_of_a_stored_configuration_is_refused() -> None:
@@ -277,7 +277,7 @@ def test_accumulation_needs_a_method_that_defines_it() -> None:
 )
 def test_build_refuses_before_it_reads_data(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build(compose(["data.root=/nowhere", *overrides]))
+        build(check(compose(["data.root=/nowhere", *overrides])))
 
 
 def test_the_config_folder_of_a_clone_is_at_its_top() -> None:
@@ -452,13 +452,13 @@ def pairs(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("encoder", [Words, PerhapsWords])
 def test_an_encoder_is_given_the_word_of_each_token_id(pairs: Path, encoder: type) -> None:
-    run = build(with_encoder(pairs, encoder, words=True))
+    run = build(check(with_encoder(pairs, encoder, words=True)))
 
     assert run.method.encoder.words == ("", "a", "man", "in", "red")
 
 
 def test_an_encoder_may_do_without_words(pairs: Path) -> None:
-    assert build(with_encoder(pairs, PerhapsWords, words=False)).method.encoder.words is None
+    assert build(check(with_encoder(pairs, PerhapsWords, words=False))).method.encoder.words is None
 
 
 def test_an_encoder_that_needs_words_is_refused_without(pairs: Path) -> None:
@@ -466,12 +466,12 @@ def test_an_encoder_that_needs_words_is_refused_without(pairs: Path) -> None:
         r"encoder=.*Words is made for .* data\.tokenizer=ClipTokenizer has none.*WordTokenizer"
     )
     with pytest.raises(ValueError, match=message):
-        build(with_encoder(pairs, Words, words=False))
+        build(check(with_encoder(pairs, Words, words=False)))
 
 
 def test_the_other_arguments_of_an_encoder_with_words_are_checked(pairs: Path) -> None:
     with pytest.raises(ValueError, match=r"encoder\.size='big' .* takes int"):
-        build(with_encoder(pairs, Words, words=True, size="big"))
+        build(check(with_encoder(pairs, Words, words=True, size="big")))
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_the_other_arguments_of_an_encoder_with_words_are_checked(pairs: Path) -
 )
 def test_data_that_a_method_cannot_train_on_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build(compose(overrides))
+        build(check(compose(overrides)))
 
 
 def test_whether_plans_see_identities_is_for_the_method_to_say() -> None:
@@ -518,8 +518,8 @@ def test_images_without_identities_are_refused_where_they_are_needed(tmp_path: P
     ]
 
     with pytest.raises(ValueError, match=r"method=supervised learns from identities.*method=mmcl"):
-        build(compose(["method=supervised", *overrides]))
-    assert build(compose(["method=mmcl", *overrides])).data.spec.num_samples == 2
+        build(check(compose(["method=supervised", *overrides])))
+    assert build(check(compose(["method=mmcl", *overrides]))).data.spec.num_samples == 2
 
 
 def write_unlabelled_pairs(folder: Path) -> Path:
@@ -538,7 +538,7 @@ def test_pairs_without_identities_are_refused_where_they_are_needed(tmp_path: Pa
     cmmt = ["method=cmmt", "encoder=resnet_tiny_normed", *small]
 
     with pytest.raises(ValueError, match=r"method=cm_moco learns .* pairs of .*=cmmt"):
-        build(compose(["method=cm_moco", *small]))
+        build(check(compose(["method=cm_moco", *small])))
     with pytest.raises(ValueError, match=r"method=cmmt learns .*have none\. Leave method\.\*"):
-        build(compose([*cmmt, "method.relation=identities"]))
-    assert build(compose(cmmt)).data.spec.num_samples == 4
+        build(check(compose([*cmmt, "method.relation=identities"])))
+    assert build(check(compose(cmmt))).data.spec.num_samples == 4

@@ -30,6 +30,11 @@ LAUNCHER_VARIABLES = (
 )
 
 
+def whole(root: Path, resume: str | None = None) -> dict[str, Any]:
+    choices = {"method": "rde", "data": "toy"}
+    return {**CONFIG, "choices": choices, "output_dir": str(root), "name": None, "resume": resume}
+
+
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LAUNCHER_VARIABLES:
@@ -127,11 +132,9 @@ def test_a_config_equals_itself_after_it_was_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("last", ["", "last.ckpt"])
 def test_a_path_to_a_run_or_its_checkpoint_is_continued(tmp_path: Path, last: str) -> None:
-    folder = start(tmp_path)
+    folder = start(tmp_path, whole(tmp_path))
 
-    found = prepare_run_folder(
-        tmp_path, "rde", "toy", config=CONFIG, resume=str(folder.path / last)
-    )
+    found = prepare_run_folder(whole(tmp_path, resume=str(folder.path / last)))
 
     assert found == folder
 
@@ -144,18 +147,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_processes_that_lightning_starts_share_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+    first = prepare_run_folder(whole(tmp_path))
     monkeypatch.setenv("LOCAL_RANK", "1")
 
-    second = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+    second = prepare_run_folder(whole(tmp_path))
 
     assert second.path == first.path.resolve()
 
 
 def test_a_run_started_by_another_run_has_its_own_folder(tmp_path: Path) -> None:
-    first = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+    first = prepare_run_folder(whole(tmp_path))
 
-    second = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+    second = prepare_run_folder(whole(tmp_path))
 
     assert second.path != first.path
 
@@ -172,11 +175,11 @@ def test_processes_of_torchrun_and_slurm_share_the_folder(
 ) -> None:
     for name, value in {**launcher, rank: "0"}.items():
         monkeypatch.setenv(name, value)
-    first = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+    first = prepare_run_folder(whole(tmp_path))
     monkeypatch.delenv(CHILD_VARIABLE)
     monkeypatch.setenv(rank, "1")
 
-    second = prepare_run_folder(tmp_path, "rde", "toy", config=CONFIG)
+    second = prepare_run_folder(whole(tmp_path))
 
     assert second.path == first.path.resolve()
 

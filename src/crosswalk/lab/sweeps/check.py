@@ -66,7 +66,7 @@ def _check_values(
     sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value], place: str
 ) -> dict[str, Any]:
     try:
-        return check(compose([*sweep.command.overrides(values), *overrides]))
+        return check(compose([*sweep.command.overrides(values), *overrides])).config
     except ValueError as error:
         raise ValueError(f"{sweep.path}, {place}: {error}") from error
 
