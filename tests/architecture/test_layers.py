@@ -17,7 +17,17 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 # The rooms of the house, from the ground up: a room imports from rooms further down, never upward.
 STOREYS = (
-    ("types", "files", "distributed", "neighbours", "draws", "byte_pairs", "pages", "optim"),
+    (
+        "types",
+        "files",
+        "distributed",
+        "neighbours",
+        "draws",
+        "byte_pairs",
+        "pages",
+        "progress",
+        "optim",
+    ),
     ("cache_folder",),
     ("losses", "labels", "memory", "encoders", "metrics", "synthetic", "importers"),
     ("methods", "data", "config"),

@@ -1,20 +1,17 @@
-"""What the doctor of data sets found, as JSON and as text, and its progress."""
+"""What the doctor of data sets found, as JSON and as text."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from types import TracebackType
 from typing import Literal
 
 from crosswalk.doctor.integrity import KINDS, ImageProblem
 
 SHOWN = 10  # ours: names per finding on the terminal; the JSON report has all
-SECONDS_BETWEEN_LINES = 10.0  # ours: progress where there is no terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,52 +322,3 @@ def print_report(report: Report) -> None:
             console.print(table)
         else:
             console.print(Text(block[1], style=block[0]))
-
-
-class CheckProgress:
-    """Shows how many images are checked: a bar on a terminal, else a line every ten seconds.
-
-    Example:
-        >>> with CheckProgress("RSTPReid") as progress:
-        ...     progress(10, 20)
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._started = self._spoken = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._bar = Progress(console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(f"Images of {name}", total=None)
-
-    def __enter__(self) -> CheckProgress:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` images are checked."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
-            return
-        now = time.monotonic()
-        if now - self._spoken >= SECONDS_BETWEEN_LINES:
-            self._spoken = now
-            left = (now - self._started) / done * (total - done)
-            print(
-                f"{self._name}: {done:,} of {total:,} images checked, about {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()

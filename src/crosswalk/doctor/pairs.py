@@ -28,7 +28,6 @@ from crosswalk.data.readers.records import (
     repeated_images,
 )
 from crosswalk.doctor.findings import (
-    CheckProgress,
     Finding,
     Report,
     found,
@@ -57,6 +56,7 @@ from crosswalk.doctor.integrity import (
     image_folder,
     missing_images,
 )
+from crosswalk.progress import Progress
 
 CONTEXT_LENGTH = 77  # CLIP: captions of more tokens lose their end
 
@@ -208,7 +208,7 @@ def run_check(root: str, dataset: str | None = None, json_path: str | None = Non
         return 1
     reports = []
     for key in keys:
-        with CheckProgress(SOURCES[key].name) as progress:
+        with Progress(f"Checking images of {SOURCES[key].name}") as progress:
             report = _check_one(start, key, None, progress)
         print_report(report)
         reports.append(report)

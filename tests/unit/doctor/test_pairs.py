@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.doctor.findings import CheckProgress, Finding, Report
+from crosswalk.doctor.findings import Finding, Report
 from crosswalk.doctor.pairs import check, detect, run_check
 from tests.unit.data.trees import (
     CUHK_ENTRIES,
@@ -446,22 +446,6 @@ def test_long_lists_are_cut_on_the_terminal_only() -> None:
     assert "image 10" not in text
     assert "... and 2 more (--json FILE lists all)" in text
     assert json.loads(report.to_json())["findings"][0]["items"] == list(items)
-
-
-def test_progress_is_a_line_every_ten_seconds_without_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    times = iter([0.0, 5.0, 10.0, 15.0, 21.0])
-    monkeypatch.setattr("crosswalk.doctor.findings.time.monotonic", lambda: next(times))
-
-    with CheckProgress("RSTPReid") as progress:
-        for done in (1_000, 2_000, 3_000, 4_000):
-            progress(done, 20_505)
-
-    assert capsys.readouterr().err.splitlines() == [
-        "RSTPReid: 2,000 of 20,505 images checked, about 93 s left",
-        "RSTPReid: 4,000 of 20,505 images checked, about 87 s left",
-    ]
 
 
 @pytest.mark.parametrize("num_findings", [0, 1])

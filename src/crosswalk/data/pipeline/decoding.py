@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
@@ -15,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]
+
+from crosswalk.progress import Progress
 
 TRANSFORM_VERSION = 1  # raise it when the pixels of `decode_image` change
 _JPEG_START = b"\xff\xd8"
@@ -179,7 +177,7 @@ def on_all_cores(
     Args:
         work: Gets a place; its FileNotFoundError and ValueError are what went wrong.
         paths: The files.
-        title: What progress is called, once it takes more than two seconds.
+        title: What progress is called.
 
     Example:
         >>> paths = [Path("one.jpg"), Path("two.jpg")]
@@ -202,52 +200,11 @@ def on_all_cores(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     executor = ThreadPoolExecutor(cores or 1)
     try:
-        with _Announced(title, len(paths)) as progress:
+        with Progress(title) as progress:
             tasks = [executor.submit(work_on, start) for start in range(0, len(paths), _CHUNK)]
-            for task in as_completed(tasks):
+            for number, task in enumerate(as_completed(tasks), start=1):
                 broken.update(task.result())
-                progress.advance(_CHUNK)
+                progress(min(number * _CHUNK, len(paths)), len(paths))
     finally:
         executor.shutdown(cancel_futures=True)
     return dict(sorted(broken.items()))
-
-
-class _Announced:
-    """Progress of something long: a bar on a terminal, plain lines elsewhere, both after 2 s."""
-
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = title, total
-        self.console = Console(stderr=True)
-        self.done = 0
-        self.started = time.monotonic()
-        self.next_line = self.started + 2
-        self.bar: Progress | None = None
-
-    def __enter__(self) -> _Announced:
-        return self
-
-    def advance(self, count: int) -> None:
-        """Count what is done, and show it if it is time."""
-        self.done = min(self.done + count, self.total)
-        now = time.monotonic()
-        if self.console.is_terminal:
-            if self.bar is None and now > self.next_line:
-                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-                self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
-                self.bar.start()
-                self.bar.add_task(self.title, total=self.total)
-            if self.bar is not None:
-                self.bar.update(self.bar.task_ids[0], completed=self.done)
-        elif now > self.next_line:
-            left = (now - self.started) / self.done * (self.total - self.done)
-            self.console.print(f"{self.title}: {self.done:,} of {self.total:,}, {left:.0f} s left")
-            self.next_line = now + 10
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.bar is not None:
-            self.bar.stop()

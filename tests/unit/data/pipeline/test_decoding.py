@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from crosswalk.data.pipeline import decoding
 from crosswalk.data.pipeline.decoding import (
     decode_image,
     decode_pixels,
@@ -181,18 +180,3 @@ def test_missing_and_empty_files_are_errors(tmp_path: Path) -> None:
         decode_image(tmp_path / "zero.jpg", SIZE)
     with pytest.raises(ValueError, match="cannot be opened"):
         decode_image(tmp_path, SIZE)
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_appears_when_a_build_takes_long(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
-) -> None:
-    clock = iter(range(0, 100))
-    monkeypatch.setattr(decoding.time, "monotonic", lambda: next(clock))
-
-    with decoding._Announced("Decoding", 100) as progress:
-        progress.console = decoding.Console(stderr=True, force_terminal=terminal)
-        for _ in range(5):
-            progress.advance(20)
-
-    assert "Decoding" in capsys.readouterr().err

@@ -1,0 +1,44 @@
+import pytest
+
+from crosswalk import progress as module
+from crosswalk.progress import Progress
+
+
+def test_without_a_terminal_a_line_comes_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.0, 1.0, 10.0, 15.0, 21.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(times))
+
+    with Progress("Checking images of RSTPReid") as progress:
+        for done in (1_000, 2_000, 3_000, 4_000):
+            progress(done, 20_505)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "Checking images of RSTPReid: 2,000 of 20,505, about 93 s left",
+        "Checking images of RSTPReid: 4,000 of 20,505, about 87 s left",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.1, False), (1.0, True)])
+def test_a_terminal_shows_a_bar_of_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seconds: float,
+    shown: bool,
+) -> None:
+    now = 0.0
+
+    def monotonic() -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(module.time, "monotonic", monotonic)
+
+    with Progress("Decoding") as progress:
+        for done in range(20, 120, 20):
+            progress(done, 100)
+
+    assert ("Decoding" in capsys.readouterr().err) == shown
