@@ -101,7 +101,7 @@ def test_further_definitions_of_map_have_columns_that_name_them(measured_by: lis
     table = printed(results, monitor=None, directions=["image_to_image"])
 
     words = " ".join(table.replace("┃", " ").split())
-    assert all(word in words for word in ("mAP (trapezoidal,", "MMCL's", "(first-hit", "MAR's"))
+    assert all(word in words for word in ("(trapezoidal)", "(first-hit"))
     assert table.count("31.25") == table.count("68.75") == len(measured_by)
     for line in table.splitlines():
         assert "53.00" not in line or "31.25" in line or line.split("│")[-2].strip() == "-"
