@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from crosswalk.data.readers import dukemtmc, market1501, msmt17, own_images
@@ -17,7 +18,7 @@ from crosswalk.data.readers.image_folders import MARKET_FOLDERS
 from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record, count
 from crosswalk.data.readers.tables import read_table_text
 from crosswalk.doctor.findings import Finding, counted, found, shared_identities
-from crosswalk.doctor.integrity import same_pictures
+from crosswalk.doctor.integrity import AnySplits, same_pictures
 
 ALL_SPLITS = (*IMAGE_SPLITS, "val_query", "val_gallery")
 EVALUATED = {"test": ("query", "gallery"), "val": ("val_query", "val_gallery")}
@@ -31,12 +32,28 @@ FOLDER_NAMES = {"market": "market1501", "duke": "dukemtmc", "msmt17": "msmt17"}
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSource:
-    """A kind of image set: how to find and to read it."""
+class Source:
+    """A kind of data set that can be checked: how to find and to read it."""
 
     name: str
-    read: Callable[[Path], ImageSplits]
+    read: Callable[[Path], AnySplits]
     find: Callable[[Path], Layout | None]
+
+
+def published(name: str, reader: ModuleType, read: Callable[[Path], AnySplits]) -> Source:
+    """Return a published data set, which lies where its reader looks for it.
+
+    Example:
+        >>> published("MSMT17", msmt17, msmt17.read_msmt17).find(Path("/nowhere"))
+    """
+
+    def find(root: Path) -> Layout | None:
+        try:
+            return find_layout(root, name, reader.FOLDERS, reader.FORMS, "")
+        except FileNotFoundError:
+            return None
+
+    return Source(name, read, find)
 
 
 class CamStyle(NamedTuple):
@@ -51,14 +68,6 @@ class CamStyle(NamedTuple):
     records: tuple[Record, ...] = ()
     notices: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
-
-
-def _find(key: str, root: Path) -> Layout | None:
-    reader = {"market1501": market1501, "dukemtmc": dukemtmc, "msmt17": msmt17}[key]
-    try:
-        return find_layout(root, key, reader.FOLDERS, reader.FORMS, "", what="images")
-    except FileNotFoundError:
-        return None
 
 
 def table_columns(path: Path) -> set[str]:
@@ -95,12 +104,10 @@ def _find_own_images(root: Path) -> Layout | None:
 
 
 IMAGE_SOURCES = {
-    "market1501": ImageSource(
-        "Market-1501", market1501.read_market1501, partial(_find, "market1501")
-    ),
-    "dukemtmc": ImageSource("DukeMTMC-reID", dukemtmc.read_dukemtmc, partial(_find, "dukemtmc")),
-    "msmt17": ImageSource("MSMT17", msmt17.read_msmt17, partial(_find, "msmt17")),
-    "own_images": ImageSource(
+    "market1501": published("Market-1501", market1501, market1501.read_market1501),
+    "dukemtmc": published("DukeMTMC-reID", dukemtmc, dukemtmc.read_dukemtmc),
+    "msmt17": published("MSMT17", msmt17, msmt17.read_msmt17),
+    "own_images": Source(
         "own images", partial(own_images.read_own_images, check_files=False), _find_own_images
     ),
 }
@@ -116,7 +123,7 @@ def detect_images(root: Path) -> list[str]:
         >>> detect_images(Path("/nowhere"))
         []
     """
-    found = {key: _find(key, root) for key in ("market1501", "dukemtmc", "msmt17")}
+    found = {key: source.find(root) for key, source in IMAGE_SOURCES.items() if key != "own_images"}
     layouts = {key: layout for key, layout in found.items() if layout is not None}
     of_folder: dict[Path, list[str]] = {}
     for key, layout in layouts.items():

@@ -12,13 +12,12 @@ import shlex
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from crosswalk.config.search import default_method
 from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_pairs, rstp_reid
-from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout, find_layout
+from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout
 from crosswalk.data.readers.records import (
     SPLITS,
     ImageSplits,
@@ -37,12 +36,13 @@ from crosswalk.doctor.findings import (
 from crosswalk.doctor.images import (
     IMAGE_SOURCES,
     CamStyle,
-    ImageSource,
+    Source,
     camera_style_images,
     detect_images,
     image_counts,
     image_set_findings,
     images_by_camera,
+    published,
     set_notices,
     table_columns,
 )
@@ -63,49 +63,16 @@ CONTEXT_LENGTH = 77  # CLIP: captions of more tokens lose their end
 TokenLengths = Callable[[Sequence[str]], Iterable[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A kind of data set with captions that can be checked: how to find and to read it."""
-
-    name: str
-    read: Callable[[Path], Splits]
-    find: Callable[[Path], Layout | None]
-
-
-def _finder(
-    name: str, folders: Sequence[str], forms: Mapping[str, Sequence[str]]
-) -> Callable[[Path], Layout | None]:
-    def find(root: Path) -> Layout | None:
-        try:
-            return find_layout(root, name, folders, forms, "")
-        except FileNotFoundError:
-            return None
-
-    return find
-
-
 def _find_pairs(path: Path) -> Layout | None:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     found = [file for file in files if file.suffix.lower() in own_pairs.SUFFIXES and file.is_file()]
     return Layout(found[0].parent, (found[0],), "", found[0].name) if len(found) == 1 else None
 
 
-SOURCES: dict[str, Source | ImageSource] = {
-    "cuhk_pedes": Source(
-        "CUHK-PEDES",
-        cuhk_pedes.read_cuhk_pedes,
-        _finder("CUHK-PEDES", cuhk_pedes.FOLDERS, cuhk_pedes.FORMS),
-    ),
-    "icfg_pedes": Source(
-        "ICFG-PEDES",
-        icfg_pedes.read_icfg_pedes,
-        _finder("ICFG-PEDES", icfg_pedes.FOLDERS, icfg_pedes.FORMS),
-    ),
-    "rstp_reid": Source(
-        "RSTPReid",
-        rstp_reid.read_rstp_reid,
-        _finder("RSTPReid", rstp_reid.FOLDERS, rstp_reid.FORMS),
-    ),
+SOURCES: dict[str, Source] = {
+    "cuhk_pedes": published("CUHK-PEDES", cuhk_pedes, cuhk_pedes.read_cuhk_pedes),
+    "icfg_pedes": published("ICFG-PEDES", icfg_pedes, icfg_pedes.read_icfg_pedes),
+    "rstp_reid": published("RSTPReid", rstp_reid, rstp_reid.read_rstp_reid),
     "own_pairs": Source("own pairs", own_pairs.read_own_pairs, _find_pairs),
     **IMAGE_SOURCES,
 }
