@@ -12,6 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from crosswalk.config.build import Run, build
+from crosswalk.config.check import check
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.run.callbacks.run_record import RunRecord
 from crosswalk.run.run_folder import RunFolder
@@ -60,9 +61,8 @@ def fit(
     devices: int,
     *,
     stop: int | None = None,
-    float64: bool = True,
 ) -> dict[str, Any]:
-    """Train, from the folder's checkpoint if there is one; return all state and all metrics.
+    """Train in float64, from the folder's checkpoint if there is one; return all that it leaves.
 
     Args:
         config: From `composed`.
@@ -70,22 +70,36 @@ def fit(
         folder: Of the run.
         devices: Number of processes.
         stop: Before which step the run ends by raising `Stopped`.
-        float64: Whether to train in double precision.
     """
     torch.set_num_threads(1)
     os.environ["CROSSWALK_CACHE"] = str(cache)
     L.seed_everything(1, verbose=False)
-    run = build({**config, "trainer": {**config["trainer"], "devices": devices}})
-    if float64:
-        in_float64(run)
+    run = build(check({**config, "trainer": {**config["trainer"], "devices": devices}}))
+    in_float64(run)
     run_folder = RunFolder(folder)
     trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))
     if stop is not None:
         trainer.callbacks.append(StopBefore(stop))
     trainer.fit(run.method, datamodule=run.data, ckpt_path=run_folder.resume_checkpoint)
     return {
+        "steps": trainer.global_step,
         "state": run.method.state_dict(),
+        "optimizer": _by_name(trainer.optimizers[0].state_dict()["state"]),
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+        "lines": [
+            {name: value for name, value in line.items() if name != "time"}
+            for line in (run_folder.metrics() if trainer.is_global_zero else [])
+        ],
+    }
+
+
+def _by_name(state: dict[int, dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Return what an optimizer keeps, one level deep; momenta that have not begun are None."""
+    return {
+        f"{parameter}.{name}": torch.as_tensor(value)
+        for parameter, kept in state.items()
+        for name, value in kept.items()
+        if value is not None
     }
 
 
@@ -100,17 +114,29 @@ def fit_in_parts(
 
 def assert_equal_to_one_process(alone: dict[str, Any], outcome: dict[str, Any]) -> None:
     """Check what `fit` returned: integers are equal, other numbers to 1e-7 of their tensor."""
-    assert outcome["state"].keys() == alone["state"].keys()
-    for name, expected in alone["state"].items():
-        size = float(expected.abs().nan_to_num().max()) if expected.is_floating_point() else 0.0
-        assert_close(
-            outcome["state"][name],
-            expected,
-            rtol=0,
-            atol=1e-7 * size,
-            equal_nan=True,
-            msg=lambda text, name=name: f"{name}: {text}",
-        )
-    assert outcome["metrics"].keys() == alone["metrics"].keys()
-    for name, expected in alone["metrics"].items():
-        assert outcome["metrics"][name] == pytest.approx(expected, rel=1e-5, abs=1e-7), name
+    assert outcome["steps"] == alone["steps"]
+    for part in ("state", "optimizer"):
+        assert outcome[part].keys() == alone[part].keys()
+        for name, expected in alone[part].items():
+            size = float(expected.abs().nan_to_num().max()) if expected.is_floating_point() else 0.0
+            assert_close(
+                outcome[part][name],
+                expected,
+                rtol=0,
+                # momenta of gradients that are 0 hold the rounding of their sum
+                atol=1e-7 * size + (1e-11 if part == "optimizer" else 0),
+                equal_nan=True,
+                msg=lambda text, name=f"{part}, {name}": f"{name}: {text}",
+            )
+    assert_same_numbers(outcome["metrics"], alone["metrics"])
+    if outcome["lines"]:  # the first process writes them
+        assert len(outcome["lines"]) == len(alone["lines"])
+        for found, expected in zip(outcome["lines"], alone["lines"], strict=True):
+            assert_same_numbers(found, expected)
+
+
+def assert_same_numbers(found: dict[str, float], expected: dict[str, float]) -> None:
+    """Check that metrics are equal up to the rounding of sums."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-7, nan_ok=True), name

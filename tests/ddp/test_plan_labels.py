@@ -22,12 +22,7 @@ from crosswalk.run.train import make_trainer
 from crosswalk.types import DataSpec, ImageBatch, Needs, PairBatch, TextBatch
 from tests.ddp.processes import run_on_processes
 from tests.ddp.small_fits import assert_equal_to_one_process, composed, fit, fit_in_parts
-from tests.end_to_end.small_runs import (
-    small_image_overrides,
-    small_pair_overrides,
-    tiny_images,
-    tiny_pairs,
-)
+from tests.end_to_end.small_runs import small_run
 from tests.end_to_end.toy_run import assert_same
 
 EPOCHS, PEOPLE, SAMPLES_EACH = 2, 4, 2
@@ -89,11 +84,8 @@ def toy_run(kind: str, folder: Path, *more: str) -> tuple[dict[str, Any], Path]:
         *more,
         f"data.batch_size={PEOPLE * SAMPLES_EACH}",
     ]
-    if kind == "images":
-        tiny_images(folder)
-        config = composed(small_image_overrides("mmcl", folder, "protocol=official", *overrides))
-    else:
-        config = composed(small_pair_overrides("cmmt", tiny_pairs(folder), *overrides))
+    method = {"images": "mmcl", "pairs": "cmmt"}[kind]
+    config = composed(small_run(method, "protocol=official", *overrides))
     config["optim"]["rules"] = []  # for parts of an encoder
     config["diagnostics"] = [{"_target_": "crosswalk.diagnostics.clusters.Clusters"}]
     config["method"] = {"_target_": "tests.ddp.test_plan_labels.Labelling"}
@@ -103,7 +95,7 @@ def toy_run(kind: str, folder: Path, *more: str) -> tuple[dict[str, Any], Path]:
 def trained(outcome: dict[str, Any]) -> dict[str, Any]:
     """Return what `fit` returned without the evaluation, where the toy has ties."""
     metrics = {name: v for name, v in outcome["metrics"].items() if name.startswith("train/")}
-    return {**outcome, "metrics": metrics}
+    return {**outcome, "metrics": metrics, "lines": []}
 
 
 @pytest.fixture(scope="module", params=["images", "pairs"])
@@ -192,11 +184,11 @@ class Batches(L.Callback):
 
 
 def test_cmmt_takes_batches_of_its_own_clusters(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
     more = (f"data.plan._target_={PLAN}", "data.batch_size=16")
-    run = build(check(compose(small_pair_overrides("cmmt", tiny_pairs(folder / "pairs"), *more))))
+    run = build(check(compose(small_run("cmmt", *more))))
     seen = Batches()
     run_folder = RunFolder(tmp_path / "run")
     trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from crosswalk.run.run_folder import RunFolder
-from tests.end_to_end.small_runs import run_small, small_image_overrides, tiny_images
+from tests.end_to_end.small_runs import run_small, small_run
 
 ROOT = Path(__file__).parents[2]
 SLOW = """
@@ -38,10 +38,9 @@ def free_port() -> int:
 def test_the_configured_weights_are_evaluated_and_again_by_two_processes_that_start_from_them(
     tmp_path: Path,
 ) -> None:
-    data = tiny_images(tmp_path / "data")
-    overrides = small_image_overrides("mmcl", data, "trainer.max_epochs=0")
+    overrides, cache = small_run("mmcl", "trainer.max_epochs=0"), tmp_path / "cache"
 
-    code, alone = run_small(overrides, tmp_path / "alone", data / "cache")
+    code, alone = run_small(overrides, tmp_path / "alone", cache)
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
     words = [*overrides, f"checkpoint={alone.start_weights}", "trainer.devices=2", "name=it"]
@@ -50,7 +49,7 @@ def test_the_configured_weights_are_evaluated_and_again_by_two_processes_that_st
         [sys.executable, "-m", *torchrun, str(script), "train", f"output_dir={tmp_path}", *words],
         env={
             **os.environ,
-            "CROSSWALK_CACHE": str(data / "cache"),
+            "CROSSWALK_CACHE": str(cache),
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
         },
         check=True,

@@ -1,99 +1,58 @@
-"""Runs of real configurations, cut down to seconds: tiny data, tiny encoder, two epochs."""
+"""Runs of every method's configuration, cut down to seconds by `small:` of its file."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 
 from crosswalk.cli import main
 from crosswalk.config.compose import compose
 from crosswalk.config.constructors import locate
+from crosswalk.config.search import group_values, small_overrides
+from crosswalk.files import lock
 from crosswalk.methods.base import Method
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluate
 from crosswalk.synthetic.generate import synthesize_pairs
-from crosswalk.synthetic.images import synthesize_images
 from tests.end_to_end.toy_run import assert_same, exit_code_of, traces
 
-SMALL = (
-    "trainer=cpu",
-    "trainer.max_epochs=2",
-    "logger=csv",
-    "data.batch_size=18",  # 122 pairs: six batches of 18 and one of 14
-    "data.eval_batch_size=16",
-    "encoder=clip_tiny",
-    "encoder.clip.pretrained=null",
-    "encoder.clip.vision_width=32",
-    "encoder.clip.vision_layers=2",
-    "encoder.clip.vision_heads=2",
-    "encoder.clip.text_width=16",
-    "encoder.clip.text_layers=2",
-    "encoder.clip.embed_dim=16",
-    "encoder.embedding_size=24",
-)
-BATCHES_PER_EPOCH = 7
-
-SMALL_IMAGES = (
-    "trainer=cpu",
-    "trainer.max_epochs=2",
-    "logger=csv",
-    "stage=null",
-    "data.image_size=[64,32]",
-    "data.eval_batch_size=16",
-)
-IMAGE_METHODS = {
-    # identity batches need as many images of a person as they take
-    "supervised": ("method=supervised", "data.batch_size=16", "+optim.optimizer.eps=1e-3"),
-    # labels are predicted in the second epoch, from a bank of a few dozen rows
-    "mmcl": ("method=mmcl", "data.batch_size=16", "method.mplp_start_epoch=1", "optim.lr=0.01"),
-    "mmcl_transfer": (
-        *("method=mmcl", "data=synthetic_transfer", "data.batch_size=12"),
-        *("method.mplp_start_epoch=1", "optim.lr=0.01"),
+METHODS = tuple(group_values("method"))
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "mmcl, two sets": (
+        *("data=synthetic_transfer", "data.batch_size=12"),
+        *("data.source.synthetic.size=tiny", "data.target.synthetic.size=tiny"),
     ),
-    # a tenth of the pairs of 12 images are similar
-    "mar": ("method=mar", "data.batch_size=12", "method.mining_ratio=0.1"),
-}
-"""Overrides of a run of seconds for each kind of image run."""
-
-SMALL_PAIRS = (
-    "experiment=null",  # its numbers are tuned for other sizes
-    "trainer=cpu",
-    "trainer.max_epochs=2",
-    "logger=csv",
-    "data.image_size=[64,32]",
-    "data.eval_batch_size=16",
-    "encoder.embedding_size=24",
-    "encoder.text.hidden_size=8",
-    "optim.lr=1e-3",
-)
-PAIR_METHODS = {
-    # 6 steps of 5 people with 4 pairs each; keys wrap around in the queues, also within a batch
-    "cm_moco": (
-        *("method=cm_moco", "encoder=clip_resnet_tiny", "text=gru_clip_words_tiny"),
-        *("data.batch_size=20", "method.queue_size=33", "method.momentum=0.9"),
-    ),
-    # 122 pairs: six batches of 18 and one of 14; clusters of the 61 images, some of them outliers
-    "cmmt": (
-        *("method=cmmt", "encoder=resnet_tiny_normed", "text=lstm_learned_words_tiny"),
-        *("data.batch_size=18", "encoder.text.vectors.size=8", "encoder.text.vectors.start=null"),
-        *("method.clustering.k1=6", "method.clustering.k2=2", "method.clustering.min_samples=3"),
-        # the bias in front of a batch normalisation has gradients that are rounding errors, which
-        # a smaller one turns into steps
-        "+optim.optimizer.eps=1e-3",
+    "cmmt, pairs and centroids": (
+        "method.memory._target_=crosswalk.memory.cluster_memory.ClusterMemory",
+        *("method.recluster_from=encoder", "method.text_slot=caption"),
+        *("method.relation=pairs", "method.directions=both"),
     ),
 }
-"""Overrides of a run of seconds for the two methods that train images with captions."""
+"""Overrides of further kinds of run, behind the name of their method and a comma."""
+
+KINDS = (*METHODS, *VARIANTS)
+"""What every guarantee is tested on: a method that is added is among them by its file."""
 
 
-def small_overrides(data_root: Path, *more: str) -> list[str]:
-    """Return overrides that turn the default run into one of a few seconds."""
-    return [*SMALL, f"data.root={data_root}", *more]
+def small_run(kind: str, *more: str) -> list[str]:
+    """Return the overrides of a run of seconds; ``kind`` is one of `KINDS`."""
+    method, variant = kind.partition(",")[0], VARIANTS.get(kind, ())
+    small = small_overrides(method)
+    assert small, f"configs/method/{method}.yaml has no `small:`"
+    if any(override.startswith("data=") for override in variant):
+        small = [override for override in small if not override.startswith("data.synthetic.")]
+    return [f"method={method}", *small, "trainer=cpu", "logger=csv", *variant, *more]
 
 
 def tiny_pairs(folder: Path) -> Path:
@@ -101,62 +60,101 @@ def tiny_pairs(folder: Path) -> Path:
     return synthesize_pairs(folder / "tiny-pairs", size="tiny", seed=3, progress=False)
 
 
-def tiny_images(folder: Path) -> Path:
-    """Return the folder of two tiny synthetic image sets, a source and a target."""
-    for layout in ("msmt17", "market1501"):
-        synthesize_images(folder / layout, layout=layout, size="tiny", seed=3, progress=False)
-    return folder
+def rename_training_people(cache: Path) -> int:
+    """Name the people of generated training sets anew, except a source's; return how many sets.
+
+    The order of images and pairs stays.
+    """
+    sets = 0
+    for path in (cache / "synthetic").glob("pairs-*/CUHK-PEDES/reid_raw.json"):
+        random = np.random.default_rng(5)
+        entries = json.loads(path.read_text())
+        for entry in entries:
+            if entry["split"] == "train":
+                entry["id"] = 20_000 + int(random.integers(7))
+        path.write_text(json.dumps(entries))
+        sets += 1
+    for folder in (cache / "synthetic").glob("images-market1501-*/*/bounding_box_train"):
+        for number, path in enumerate(sorted(folder.iterdir())):
+            path.rename(folder / f"{number + 1:04}_{path.name.split('_', 1)[1]}")
+        sets += 1
+    return sets
 
 
-def small_image_overrides(kind: str, folder: Path, *more: str) -> list[str]:
-    """Return overrides of a run of seconds; ``kind`` is one of `IMAGE_METHODS`."""
-    target = folder / "market1501"
-    roots = [f"data.root={target}"]
-    if kind in ("mar", "mmcl_transfer"):
-        roots = [f"data.source.root={folder / 'msmt17'}", f"data.target.root={target}"]
-    return [*IMAGE_METHODS[kind], *SMALL_IMAGES, *roots, *more]
+MOMENTS = "moments.json"
 
 
-def small_pair_overrides(kind: str, root: Path, *more: str) -> list[str]:
-    """Return overrides of a run of seconds; ``kind`` is one of `PAIR_METHODS`."""
-    return [*PAIR_METHODS[kind], *SMALL_PAIRS, f"data.root={root}", *more]
+class Moment(NamedTuple):
+    """A place in a run: the ``number``-th (from 1) event of its kind in an epoch.
+
+    Events: ``step`` (a training step begins), ``sweep`` (a batch of the pass over the training
+    set begins), ``evaluation`` (a batch of an evaluation begins).
+    """
+
+    event: str
+    epoch: int
+    number: int
 
 
-class _Count:
-    """Kills this process when something has happened often enough."""
+HOOKS = {
+    **{"training_step": "step", "sweep_step": "sweep"},
+    **{"validation_step": "evaluation", "test_step": "evaluation"},
+}
 
-    def __init__(self, limit: int) -> None:
-        self.left = limit
 
-    def __call__(self) -> None:
-        self.left -= 1
-        if self.left < 0:
+class _Events:
+    """Counts what happens in this process, and kills it at a moment."""
+
+    def __init__(self, kill_at: Moment | None) -> None:
+        self.kill_at = kill_at
+        self.counts: Counter[tuple[str, int]] = Counter()
+
+    def __call__(self, event: str, epoch: int) -> None:
+        self.counts[event, epoch] += 1
+        if self.kill_at == (event, epoch, self.counts[event, epoch]):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self, method: type[Method]) -> None:
+        events = self
+        for hook, event in HOOKS.items():
+            original = getattr(method, hook)
+
+            def counting(
+                self: Method, *args: object, original: Callable = original, event: str = event
+            ) -> object:
+                events(event, self.trainer.current_epoch)
+                return original(self, *args)
+
+            setattr(method, hook, counting)
+
+    def moments(self) -> list[Moment]:
+        """Return the last event of each kind in each epoch, in the order of their first."""
+        return [Moment(*key, number) for key, number in self.counts.items()]
 
 
 def train_and_be_killed(
-    overrides: list[str], event: str | None = None, count: int = 0, environment: dict | None = None
+    overrides: list[str],
+    kill_at: Moment | None = None,
+    environment: dict[str, str] | None = None,
+    moments: Path | None = None,
 ) -> None:
-    """Run ``crosswalk train``; SIGKILL this process at the event after ``count`` of its kind.
+    """Run ``crosswalk train``; SIGKILL this process at a moment.
 
-    Events: ``step`` (a training step begins), ``sweep`` (a batch of the division pass begins),
-    ``evaluation`` (a batch of an evaluation begins).
+    Args:
+        overrides: Of the run.
+        kill_at: The moment, if any.
+        environment: Variables that are set before.
+        moments: Where the last event of each kind in each epoch is written, if the run ends.
     """
     torch.set_num_threads(1)
     os.environ |= environment or {}
-    if event is not None:
-        method = locate(compose(overrides).method._target_, "method")
-        name = {"step": "training_step", "sweep": "sweep_step", "evaluation": "embed"}[event]
-        original, tick = getattr(method, name), _Count(count)
-
-        def ticking(self: Method, *args: object) -> object:
-            tick()
-            return original(self, *args)
-
-        setattr(method, name, ticking)
+    events = _Events(kill_at)
+    events.watch(locate(compose(overrides).method._target_, "method"))
     L.seed_everything(0, verbose=False)
     if status := main(["train", *overrides]):
         raise RuntimeError(f"the run ended with status {status}")
+    if moments is not None:
+        moments.write_text(json.dumps(events.moments()))
 
 
 def evaluate_again(folder: Path, cache: str, overrides: Sequence[str] = ()) -> None:
@@ -168,7 +166,7 @@ def evaluate_again(folder: Path, cache: str, overrides: Sequence[str] = ()) -> N
 
 
 def run_small(
-    overrides: list[str], runs: Path, cache: Path, event: str | None = None, count: int = 0
+    overrides: list[str], runs: Path, cache: Path, kill_at: Moment | None = None
 ) -> tuple[int | None, RunFolder]:
     """Run `train_and_be_killed` in a process of its own; return its exit code and its folder.
 
@@ -176,27 +174,42 @@ def run_small(
         overrides: Of the run; name and output folder are added.
         runs: Where its folder is made; it should hold no other.
         cache: The cache folder.
-        event: When to kill it.
-        count: Likewise.
+        kill_at: When to kill it.
     """
     overrides = [f"output_dir={runs}", "name=it", *overrides]
     environment = {"CROSSWALK_CACHE": str(cache)}
-    code = exit_code_of(train_and_be_killed, overrides, event, count, environment)
+    code = exit_code_of(train_and_be_killed, overrides, kill_at, environment, runs / MOMENTS)
     (folder,) = runs.glob("*-it")
     return code, RunFolder(folder)
 
 
-class WholeRuns(dict[str, RunFolder]):
-    """Uninterrupted runs by kind, each made when it is first asked for."""
+def moments_of(run: RunFolder) -> list[Moment]:
+    """Return the last event of each kind in each epoch of a run that was not killed."""
+    return [Moment(*each) for each in json.loads((run.path.parent / MOMENTS).read_text())]
 
-    def __init__(self, make: Callable[[str], tuple[int | None, RunFolder]]) -> None:
-        super().__init__()
-        self.make = make
 
-    def __missing__(self, kind: str) -> RunFolder:
-        code, self[kind] = self.make(kind)
-        assert code == 0
-        return self[kind]
+def run_kind(
+    kind: str, runs: Path, cache: Path, *more: str, kill_at: Moment | None = None
+) -> tuple[int | None, RunFolder]:
+    """Run one of `KINDS` as `run_small` does, with a checkpoint every other step."""
+    return run_small(small_run(kind, "checkpoint_every_n_steps=2", *more), runs, cache, kill_at)
+
+
+class WholeRuns:
+    """Uninterrupted runs by kind, each made when any process first asks for it."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder, self.cache = folder, cache
+
+    def __getitem__(self, kind: str) -> RunFolder:
+        runs = self.folder / re.sub(r"\W+", "-", kind)
+        with lock(Path(f"{runs}.lock")):
+            if not (runs / MOMENTS).exists():
+                runs.mkdir()
+                code, _ = run_kind(kind, runs, self.cache)
+                assert code == 0
+            (folder,) = runs.glob("*-it")
+        return RunFolder(folder)
 
 
 def assert_same_run(found: RunFolder, expected: RunFolder) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from crosswalk.run.run_folder import RunFolder
-from tests.end_to_end.small_runs import SMALL, assert_same_run, tiny_pairs
+from tests.end_to_end.small_runs import assert_same_run, small_run, tiny_pairs
 from tests.unit.lab import fake_slurm
 
 ROWS = (
@@ -38,7 +38,11 @@ class Table:
             "title": "A tiny table",
             "source": {"paper": "none", "table": 1, "verified": False},
             "base": ["method=rde", "data=cuhk_pedes"],
-            "synthetic": [*SMALL, "trainer.max_epochs=1", "checkpoint_every_n_steps=2"],
+            "synthetic": [
+                *small_run("rde")[1:],
+                "trainer.max_epochs=1",
+                "checkpoint_every_n_steps=2",
+            ],
             "metrics": ["rank1", "map"],
             "seeds": [1],
             "rows": list(rows),

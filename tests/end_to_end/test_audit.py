@@ -16,7 +16,7 @@ from crosswalk.diagnostics.token_selection import read_token_selection, token_se
 from crosswalk.files import read_arrays
 from crosswalk.lab.report.report import diagnostic_sections
 from crosswalk.run.run_folder import RunFolder
-from tests.end_to_end.small_runs import evaluated_copy, run_small, small_overrides, tiny_pairs
+from tests.end_to_end.small_runs import evaluated_copy, run_small, small_run, tiny_pairs
 
 NOISE = 0.3
 
@@ -28,7 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def noisy_run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    overrides = small_overrides(root, f"data.noise_rate={NOISE}")
+    overrides = small_run("rde", f"data.root={root}", f"data.noise_rate={NOISE}")
     code, folder = run_small(overrides, tmp_path_factory.mktemp("runs"), root.parent / "cache")
     assert code == 0
     return folder

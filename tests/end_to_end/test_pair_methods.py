@@ -1,10 +1,8 @@
-"""Whole runs of CM-MoCo and CMMT: results, re-ranking, resumption, what must not matter."""
+"""Whole runs of CM-MoCo and CMMT: queues, clusters, re-ranking, official weights, comparison."""
 
 import json
 import re
 import shutil
-import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +18,8 @@ from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluate
 from crosswalk.run.weights import load_start, run_import
 from tests.end_to_end.browser import measure
-from tests.end_to_end.small_runs import (
-    PAIR_METHODS,
-    WholeRuns,
-    assert_same_run,
-    evaluated_copy,
-    run_small,
-    small_pair_overrides,
-    tiny_pairs,
-)
-from tests.end_to_end.toy_run import assert_same
+from tests.end_to_end.small_runs import WholeRuns, run_small, small_run, tiny_pairs
 from tests.golden.harness import DATA
-
-VARIANTS: dict[str, Sequence[str]] = {
-    "cmmt, centroids of all embeddings": (
-        "method.memory._target_=crosswalk.memory.cluster_memory.ClusterMemory",
-        *("method.recluster_from=encoder", "method.text_slot=caption"),
-    ),
-    "cmmt, pairs": ("method.relation=pairs", "method.directions=both"),
-}
-"""Overrides of further kinds of run."""
 
 ROW = re.compile(r"│ (\w+) \((\d)\) │ (\w+) +│ (\w+ → \w+)(, re-ranked)? +│(.*)│")
 
@@ -49,21 +29,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_pairs(tmp_path_factory.mktemp("data"))
 
 
-def run(
-    kind: str, root: Path, runs: Path, *more: str, event: str | None = None, count: int = 0
-) -> tuple[int | None, RunFolder]:
-    variant = VARIANTS.get(kind, ())
-    overrides = small_pair_overrides(
-        kind.partition(",")[0], root, "checkpoint_every_n_steps=2", *variant, *more
-    )
-    return run_small(overrides, runs, root.parent / "cache", event, count)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
-    return WholeRuns(lambda kind: run(kind, root, tmp_path_factory.mktemp("runs")))
-
-
 def state_of(folder: RunFolder) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(folder.last_checkpoint, weights_only=True)[
         "state_dict"
@@ -71,40 +36,8 @@ def state_of(folder: RunFolder) -> dict[str, torch.Tensor]:
     return state
 
 
-def queries_of(folder: Path) -> dict[str, np.ndarray]:
-    """Return all arrays of all per-query files, by file and name."""
-    arrays = {}
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as file:
-            arrays |= {f"{path.stem}/{name}": file[name] for name in file.files}
-    return arrays
-
-
-@pytest.mark.parametrize("kind", PAIR_METHODS)
-def test_a_run_leaves_everything_the_readme_names(kind: str, uninterrupted: WholeRuns) -> None:
-    folder = uninterrupted[kind]
-    results = folder.results()
-    queries = queries_of(folder.path / "queries")
-
-    names = {path.name for path in folder.path.iterdir()}
-    assert names >= {"config.yaml", "run.json", "metrics.jsonl", "metrics.csv", "results.json"}
-    assert names >= {"last.ckpt", "best.ckpt", "queries", "vocabulary.json"}
-    assert folder.record()["status"] == "finished"
-    assert set(results) == {"best", "last"}
-    assert results["last"]["epoch"] == 2
-    for tag, metrics in results.items():
-        for split, num_captions, num_images in (("val", 40, 20), ("test", 62, 31)):
-            hits = queries[f"{split}-{tag}/text_to_image_first_hit"]
-            assert len(hits) == num_captions
-            assert metrics[f"{split}/rank1"] == pytest.approx(np.mean(hits == 1))
-            assert metrics[f"{split}/rank10"] == pytest.approx(np.mean(hits <= 10))
-            hits = queries[f"{split}-{tag}/image_to_text_first_hit"]
-            assert len(hits) == num_images
-            assert metrics[f"{split}/image_to_text/rank1"] == pytest.approx(np.mean(hits == 1))
-
-
-def test_the_queues_hold_the_newest_keys_of_a_run(uninterrupted: WholeRuns) -> None:
-    state = state_of(uninterrupted["cm_moco"])
+def test_the_queues_hold_the_newest_keys_of_a_run(whole: WholeRuns) -> None:
+    state = state_of(whole["cm_moco"])
 
     # 12 steps of 20 keys, 33 places
     assert state["queue.pointer"] == 12 * 20 % 33
@@ -115,9 +48,9 @@ def test_the_queues_hold_the_newest_keys_of_a_run(uninterrupted: WholeRuns) -> N
 
 
 def test_every_epoch_of_cmmt_has_clusters_outliers_and_refined_labels(
-    uninterrupted: WholeRuns,
+    whole: WholeRuns,
 ) -> None:
-    folder = uninterrupted["cmmt"]
+    folder = whole["cmmt"]
     state = state_of(folder)
     epochs = [line for line in folder.metrics() if "train/image_clusters" in line]
 
@@ -139,22 +72,6 @@ def test_every_epoch_of_cmmt_has_clusters_outliers_and_refined_labels(
 
 def outliers_of(line: dict[str, float], modality: str) -> float:
     return line[f"train/{modality}_refined_outliers"]
-
-
-@pytest.mark.parametrize("kind", PAIR_METHODS)
-def test_an_evaluation_of_a_run_repeats_its_results(
-    kind: str, uninterrupted: WholeRuns, root: Path, tmp_path: Path
-) -> None:
-    whole = uninterrupted[kind]
-
-    copy = evaluated_copy(whole, tmp_path, root.parent / "cache")
-
-    assert copy.results_file.read_text() == whole.results_file.read_text()
-    expected = queries_of(whole.path / "queries")
-    found = queries_of(copy.path / "queries")
-    assert found.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
 def table_of(text: str) -> dict[tuple[str, ...], list[str]]:
@@ -180,14 +97,14 @@ def test_an_evaluation_measures_a_reranking_beside_the_plain_ranking(
     kind: str,
     reranking: list[str],
     changes: bool,
-    uninterrupted: WholeRuns,
-    root: Path,
+    whole: WholeRuns,
+    cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("CROSSWALK_CACHE", str(root.parent / "cache"))
-    folder = RunFolder(shutil.copytree(uninterrupted[kind].path, tmp_path / "copy"))
+    monkeypatch.setenv("CROSSWALK_CACHE", str(cache))
+    folder = RunFolder(shutil.copytree(whole[kind].path, tmp_path / "copy"))
     results = folder.results()
 
     assert evaluate(folder.path, reranking) == 0
@@ -204,73 +121,6 @@ def test_an_evaluation_measures_a_reranking_beside_the_plain_ranking(
         assert cells == expected
     assert (reranked != plain) == changes
     assert folder.results() == results
-
-
-@pytest.mark.parametrize(
-    ("kind", "event", "count"),
-    [
-        ("cm_moco", "step", 9),
-        ("cm_moco", "evaluation", 2),
-        ("cmmt", "sweep", 3),
-        ("cmmt", "step", 5),
-        ("cmmt", "step", 11),
-        ("cmmt", "evaluation", 2),
-        ("cmmt, centroids of all embeddings", "sweep", 10),
-    ],
-)
-def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
-    kind: str, event: str, count: int, root: Path, uninterrupted: WholeRuns, tmp_path: Path
-) -> None:
-    whole = uninterrupted[kind]
-    code, _ = run(kind, root, tmp_path, event=event, count=count)
-    assert code == -signal.SIGKILL
-
-    code, resumed = run(kind, root, tmp_path, "resume=true")
-
-    assert code == 0
-    assert_same_run(resumed, whole)
-
-
-@pytest.mark.parametrize("kind", PAIR_METHODS)
-def test_workers_and_the_cache_change_nothing(
-    kind: str, root: Path, uninterrupted: WholeRuns, tmp_path: Path
-) -> None:
-    code, changed = run(kind, root, tmp_path, "data.num_workers=2", "data.cache=off")
-
-    assert code == 0
-    assert_same_run(changed, uninterrupted[kind])
-
-
-@pytest.fixture(scope="module")
-def scrambled(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the data with random training identities; images and captions stay."""
-    folder = tmp_path_factory.mktemp("scrambled") / "CUHK-PEDES"
-    folder.mkdir()
-    (folder / "imgs").symlink_to(root / "CUHK-PEDES" / "imgs")
-    entries = json.loads((root / "CUHK-PEDES" / "reid_raw.json").read_text())
-    random = np.random.default_rng(5)
-    for entry in entries:
-        if entry["split"] == "train":
-            entry["id"] = 20_000 + int(random.integers(7))
-    (folder / "reid_raw.json").write_text(json.dumps(entries))
-    return folder.parent
-
-
-@pytest.mark.parametrize("kind", ["cmmt", "cmmt, pairs"])
-def test_identities_of_the_training_set_change_nothing_in_cmmt(
-    kind: str, scrambled: Path, root: Path, uninterrupted: WholeRuns, tmp_path: Path
-) -> None:
-    whole = uninterrupted[kind]
-
-    code, folder = run(kind, scrambled, tmp_path)
-
-    assert code == 0
-    assert folder.record()["data"]["counts"]["train"]["person_ids"] == 7
-    one, other = (torch.load(each.last_checkpoint, weights_only=True) for each in (folder, whole))
-    assert_same(one["state_dict"], other["state_dict"])
-    assert folder.results_file.read_text() == whole.results_file.read_text()
-    # the scores of the clusters, which are for the reader, do depend on them
-    assert (folder.path / "metrics.csv").read_text() != (whole.path / "metrics.csv").read_text()
 
 
 def official_files(root: Path, folder: Path) -> list[str]:
@@ -310,7 +160,7 @@ def test_a_run_starts_from_imported_official_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [
-        *small_pair_overrides("cm_moco", root),
+        *small_run("cm_moco", f"data.root={root}"),
         *official_files(root, tmp_path),
         f"checkpoint={tmp_path / 'ours.safetensors'}",
     ]
@@ -345,9 +195,9 @@ def test_a_run_starts_from_imported_official_weights(
 
 
 def test_two_methods_are_compared_query_by_query(
-    uninterrupted: WholeRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: WholeRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [uninterrupted[kind] for kind in ("cm_moco", "cmmt")]
+    runs = [whole[kind] for kind in ("cm_moco", "cmmt")]
     results = [run.results()["best"] for run in runs]
     out = tmp_path / "compare.html"
 
@@ -383,10 +233,8 @@ def test_two_methods_are_compared_query_by_query(
     assert '<img class="wrong"' in page
 
 
-def test_a_run_compared_with_itself_differs_by_nothing(
-    uninterrupted: WholeRuns, tmp_path: Path
-) -> None:
-    run = str(uninterrupted["cmmt"].path)
+def test_a_run_compared_with_itself_differs_by_nothing(whole: WholeRuns, tmp_path: Path) -> None:
+    run = str(whole["cmmt"].path)
     out = tmp_path / "compare.html"
 
     assert main(["compare", run, run, "--checkpoint", "last", "--out", str(out)]) == 0
@@ -400,8 +248,8 @@ def test_a_run_compared_with_itself_differs_by_nothing(
         assert direction["better"] == direction["worse"] == []
 
 
-def test_the_page_of_a_comparison_fits_its_window(uninterrupted: WholeRuns, tmp_path: Path) -> None:
-    runs = [str(uninterrupted[kind].path) for kind in ("cm_moco", "cmmt")]
+def test_the_page_of_a_comparison_fits_its_window(whole: WholeRuns, tmp_path: Path) -> None:
+    runs = [str(whole[kind].path) for kind in ("cm_moco", "cmmt")]
     page = tmp_path / "compare.html"
     assert main(["compare", *runs, "--out", str(page)]) == 0
 

@@ -1,7 +1,6 @@
 """Reports of whole runs: what they hold, and how they look in a browser."""
 
 import shutil
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,14 +11,7 @@ from crosswalk.cli import main
 from crosswalk.run.callbacks.ranking_lists import QUERY, RIGHT, WRONG
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.browser import measure, screenshot
-from tests.end_to_end.small_runs import (
-    WholeRuns,
-    run_small,
-    small_image_overrides,
-    small_overrides,
-    tiny_images,
-    tiny_pairs,
-)
+from tests.end_to_end.small_runs import WholeRuns, run_small, small_run, tiny_pairs
 
 SECTIONS = (
     *("summary", "results", "curves", "ranking-lists", "embedding-map"),
@@ -49,14 +41,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
-    made: dict[str, Callable[[], list[str]]] = {
-        "rde": lambda: small_overrides(tiny_pairs(data), "data.noise_rate=0.5"),
-        "mar": lambda: small_image_overrides("mar", tiny_images(data)),
-    }
-    return WholeRuns(
-        lambda kind: run_small(made[kind](), tmp_path_factory.mktemp(kind), data / "cache")
-    )
+def runs(
+    data: Path, whole: WholeRuns, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, RunFolder]:
+    """Return a run on data that a test moves away, and one that others look at, too."""
+    overrides = small_run("rde", f"data.root={tiny_pairs(data)}", "data.noise_rate=0.5")
+    code, rde = run_small(overrides, tmp_path_factory.mktemp("rde"), data / "cache")
+    assert code == 0
+    return {"rde": rde, "mar": whole["mar"]}
 
 
 def report_of(run: RunFolder) -> Path:
@@ -65,7 +57,7 @@ def report_of(run: RunFolder) -> Path:
 
 @pytest.mark.parametrize("kind", ["rde", "mar"])
 def test_every_run_leaves_a_report_of_one_file_that_fetches_nothing(
-    kind: str, runs: WholeRuns
+    kind: str, runs: dict[str, RunFolder]
 ) -> None:
     page = report_of(runs[kind]).read_text(encoding="utf-8")
     resources = Resources()
@@ -81,7 +73,7 @@ def test_every_run_leaves_a_report_of_one_file_that_fetches_nothing(
 @pytest.mark.parametrize("kind", ["rde", "mar"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_a_report_fits_the_window_and_shows_everything(
-    kind: str, width: int, runs: WholeRuns, tmp_path: Path
+    kind: str, width: int, runs: dict[str, RunFolder], tmp_path: Path
 ) -> None:
     measured = measure(report_of(runs[kind]), tmp_path, width=width)
 
@@ -103,7 +95,7 @@ def test_a_report_fits_the_window_and_shows_everything(
 
 @pytest.mark.parametrize("kind", ["rde", "mar"])
 def test_frames_have_their_colours_on_the_screen(
-    kind: str, runs: WholeRuns, tmp_path: Path
+    kind: str, runs: dict[str, RunFolder], tmp_path: Path
 ) -> None:
     page = report_of(runs[kind])
     pictures = [each for each in measure(page, tmp_path, width=1280)["pictures"] if each["frame"]]
@@ -126,7 +118,7 @@ def test_frames_have_their_colours_on_the_screen(
 
 
 def test_a_report_can_be_written_again_and_without_the_images(
-    runs: WholeRuns, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: dict[str, RunFolder], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CROSSWALK_CACHE", str(data / "cache"))
     copy = RunFolder(shutil.copytree(runs["rde"].path, tmp_path / runs["rde"].name))
@@ -145,9 +137,11 @@ def test_a_report_can_be_written_again_and_without_the_images(
     assert 'id="provenance"' in page
 
 
-def test_a_run_of_no_epochs_has_a_report(runs: WholeRuns, data: Path, tmp_path: Path) -> None:
+def test_a_run_of_no_epochs_has_a_report(
+    runs: dict[str, RunFolder], data: Path, tmp_path: Path
+) -> None:
     weights = runs["rde"].last_checkpoint
-    overrides = small_overrides(data / "tiny-pairs", f"checkpoint={weights}")
+    overrides = small_run("rde", f"data.root={data / 'tiny-pairs'}", f"checkpoint={weights}")
 
     code, run = run_small([*overrides, "trainer.max_epochs=0"], tmp_path, data / "cache")
 

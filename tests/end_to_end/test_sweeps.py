@@ -19,7 +19,7 @@ import yaml
 from crosswalk.cli import main
 from crosswalk.lab.sweeps.run_metrics import epoch_values
 from crosswalk.run.run_folder import RunFolder
-from tests.end_to_end.small_runs import small_overrides, tiny_pairs
+from tests.end_to_end.small_runs import small_run, tiny_pairs
 
 SWEEP = {
     "command": [
@@ -56,7 +56,11 @@ def root(place: Path) -> Path:
 
 def words_of(place: Path, root: Path, runs: str, trials: int, logger: str) -> list[str]:
     """Return the words behind ``crosswalk``."""
-    overrides = [each for each in small_overrides(root) if not each.startswith("logger=")]
+    overrides = [
+        each
+        for each in small_run("rde", f"data.root={root}")
+        if not each.startswith(("logger=", "method="))
+    ]
     return [
         *("sweep", str(place / "small.yaml"), "--local", "--seed", "3", "--trials", str(trials)),
         *("--output-dir", str(place / runs), *overrides, f"logger={logger}"),
