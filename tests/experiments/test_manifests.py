@@ -12,8 +12,8 @@ import torch
 
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, differences, to_plain
+from crosswalk.config.stage import stage_overrides
 from crosswalk.lab.tables.manifest import Manifest, Row, read_manifest, row_overrides
-from crosswalk.run.stages import stage_overrides
 from tests.end_to_end.small_runs import tiny_pairs
 from tests.experiments.one_step import (
     make_published_encoders_narrow,
