@@ -74,7 +74,7 @@ ablation: $(STAMP)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SE
 	  $(call options,SEEDS DATA JOBS DEVICES) $(call flags,SAVE) $(ARGS)
 
 tables: $(STAMP)  ## write the kept results of experiments/ into the README
-	@$(BIN)/python -m crosswalk.lab.tables.readme_tables
+	@$(BIN)/python docs/tools/readme_tables.py
 
 sweep: $(STAMP)  ## search hyper-parameters by SWEEP=<method>; LOCAL=1 needs no W&B; AGENTS, DEVICES, TRIALS
 	@test -n "$(SWEEP)" || { echo "usage: make sweep SWEEP=rde [LOCAL=1] [AGENTS=4] [DEVICES=0,1] [TRIALS=20] [ARGS=...]" >&2; exit 2; }

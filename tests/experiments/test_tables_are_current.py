@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.lab.tables.readme_tables import own_program, wanted_files
+from docs.tools.readme_tables import own_program, wanted_files
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.lab.tables.readme_tables import main, rewrite, wanted_files
+from docs.tools.readme_tables import main, rewrite, wanted_files
 from tests.unit.lab.small_tables import runs_with, small_manifest
 
 NUMBERS = {
