@@ -21,15 +21,18 @@ from statistics import mean, stdev
 import yaml
 
 from crosswalk.config.constructors import did_you_mean
-from crosswalk.lab.tables.kept_runs import Run, measured, runs_of
-from crosswalk.lab.tables.manifest import Manifest, Row, read_manifest
-from crosswalk.lab.tables.manifest_checks import checked_checkpoint, checked_metrics
-from crosswalk.lab.tables.metric_names import metric_label
-from crosswalk.lab.tables.table import KeptResults, read_results, render_markdown
-from crosswalk.lab.tables.table_document import CHECKPOINTS, commit_of
-from crosswalk.lab.tables.table_markdown import grid_in_markdown
-from crosswalk.lab.tables.table_text import Grid, percent, spread
+from crosswalk.lab.tables.document import CHECKPOINTS, grid_in_markdown, render_markdown
+from crosswalk.lab.tables.kept import KeptResults, Run, commit_of, measured, read_results, runs_of
+from crosswalk.lab.tables.manifest import (
+    Manifest,
+    Row,
+    checked_checkpoint,
+    checked_metrics,
+    metric_label,
+    read_manifest,
+)
 from crosswalk.lab.tables.verdict import judge
+from crosswalk.lab.tables.words import Grid, percent, spread
 
 DOCUMENTS = ("README.md", "experiments/README.md")
 BLOCK = re.compile(
@@ -220,7 +223,7 @@ def kept_table(experiments: Path, name: str) -> tuple[Manifest, KeptResults]:
     if data:
         manifest = manifest.with_data(data)
     kept = read_results(experiments / method / "results" / f"{stem}.json")
-    return replace(manifest, base=(*manifest.base, *kept.overrides)), kept
+    return manifest.with_overrides(kept.overrides), kept
 
 
 def rewrite(text: str, experiments: Path, *, place: str) -> str:
@@ -281,7 +284,7 @@ def wanted_files(root: Path) -> dict[Path, str]:
         target = path.with_suffix(".md")
         if not own_program(target).exists():
             manifest, kept = kept_table(experiments, f"{path.parents[1].name}/{path.stem}")
-            verdict = judge(manifest, kept.runs, kept.queries, overrides=kept.overrides)
+            verdict = judge(manifest, kept.runs, kept.queries)
             files[target] = render_markdown(verdict)
     for name in DOCUMENTS:
         path = root / name

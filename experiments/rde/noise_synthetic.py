@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from crosswalk.lab.tables.kept import read_results
 from crosswalk.lab.tables.manifest import read_manifest
-from crosswalk.lab.tables.table import read_results
 
 TABLE = Path(__file__).parent / "noise_synthetic.yaml"
 NOISE = (0, 20, 50, 80)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from crosswalk.cli import main
-from crosswalk.lab.sweeps.run_metrics import epoch_values
+from crosswalk.lab.sweeps.trials import epoch_values
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import small_run, tiny_pairs
 
@@ -109,7 +109,7 @@ def test_a_sweep_of_real_runs_finds_its_best_and_groups_them_in_wandb(
 
 
 def test_a_sweep_killed_in_the_middle_of_a_trial_goes_on_and_ends_the_same(
-    place: Path, root: Path, whole: tuple[Path, str]
+    place: Path, root: Path, whole: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = place / "killed" / "sweeps" / "small"
     first = RunFolder(folder / "rde-synthetic_pairs-trial-000")
@@ -127,9 +127,9 @@ def test_a_sweep_killed_in_the_middle_of_a_trial_goes_on_and_ends_the_same(
     sweep.communicate()
     assert not first.is_finished
 
-    said = said_by(words)
+    said_by(words)
 
-    assert "trial 0 goes on" in said
+    assert "running: trial 0 (goes on, " in capsys.readouterr().err
     assert len(first.record()["sessions"]) == 2
     assert trials_of(folder) == trials_of(whole[0])[:1]
     ours, theirs = (path / first.name / "results.json" for path in (folder, whole[0]))

@@ -1,130 +1,162 @@
-"""Who makes a run, how it is begun, and what is said when it fails.
-
-A run belongs to whoever holds its lock. What another ablation runs is left to it, and taken over
-if that one is killed; what is finished is never run again; what was begun goes on.
-"""
+"""Who makes a run: what one process has, on this machine or on another, is left to it."""
 
 from __future__ import annotations
 
-import signal
-from dataclasses import dataclass, field
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crosswalk.lab.plan import LOGGER, Plan, PlannedRun
-from crosswalk.lab.pool import is_whole, remove_half_made
+from crosswalk.files import lock, write_text
+from crosswalk.lab.pool import PlannedRun, remove_half_made
 from crosswalk.lab.progress import DONE, ELSEWHERE
 
 OURS = "ours"
 
-LAST_LINES = 12
-"""Lines of a failed run's log that are shown."""
+INTERVAL = 10.0
+"""Seconds between two signs of life."""
+
+PATIENCE = 180.0
+"""Seconds without a sign of life after which a process on another machine counts as gone.
+
+Far more than the minute for which it may wait for the end of a run that it stops early."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A run that ended without results, why, and the end of its log."""
-
-    run: PlannedRun
-    reason: str
-    log: Path
-    lines: tuple[str, ...] = ()
-
-    def details(self) -> list[str]:
-        """Return what stands below it where it is shown."""
-        return [f"  its log: {self.log}", *(f"  | {line}" for line in self.lines)]
+def this_machine() -> str:
+    """Return a name of this machine since it was started, the same in all of its containers."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return boot.read_text(encoding="ascii").strip() if boot.exists() else platform.node()
 
 
-@dataclass
 class Claims:
-    """The runs that are ours to make; the lock of each goes with this process, however it ends."""
+    """Takes runs for one process, so that no other takes them.
 
-    plan: Plan
-    _locks: dict[str, FileLock] = field(default_factory=dict)
-
-    def take(self, run: PlannedRun) -> str:
-        """Return `OURS`, `DONE` if it is finished, or `ELSEWHERE` if another process makes it.
-
-        Raises:
-            ValueError: If the folder holds what is no run of this code and cannot go on.
-        """
-        lock = self.plan.pool.lock(run.folder)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return ELSEWHERE
-        taken = False
-        try:
-            if self.plan.finished(run) is not None:
-                return DONE
-            if run.folder.is_in_use():  # what is left of an ablation that was killed
-                return ELSEWHERE
-            if is_whole(run.folder):
-                raise ValueError(
-                    f"{run.folder.path} was finished by other code "
-                    f"({run.folder.record().get('code')}) than its name says. Move or delete it "
-                    "and start again."
-                )
-            remove_half_made(run.folder)
-            self._locks[run.folder.name] = lock
-            taken = True
-            return OURS
-        finally:
-            if not taken:
-                lock.release()
-
-    def release(self, run: PlannedRun) -> None:
-        """Give a run up, finished or not."""
-        lock = self._locks.pop(run.folder.name, None)
-        if lock is not None:
-            lock.release()
-
-
-def arguments(plan: Plan, run: PlannedRun) -> list[str]:
-    """Return the overrides of `crosswalk train` that begin a run, or go on with it."""
-    pool = plan.pool
-    place = [f"output_dir={pool.path}", f"name={pool.run_name(run.config)}"]
-    if not run.folder.config_file.exists():
-        return [LOGGER, *run.overrides, *place]
-    return [LOGGER, *run.overrides, *place, "resume=true"]
-
-
-def reason_of(status: int) -> str:
-    """Return in words how a process ended that left no results.
-
-    Example:
-        >>> reason_of(2), reason_of(-15)
-        ('it ended with status 2', 'it was stopped by SIGTERM')
-        >>> reason_of(-9)
-        'it was killed by SIGKILL, as systems do when memory runs out'
-    """
-    if status == -signal.SIGKILL:
-        return "it was killed by SIGKILL, as systems do when memory runs out"
-    if status < 0:
-        return f"it was stopped by {signal.Signals(-status).name}"
-    return f"it ended with status {status}"
-
-
-def last_lines(log: Path, *, start: int = 0, count: int = LAST_LINES) -> tuple[str, ...]:
-    """Return the last lines of a log that say something.
+    A claim is a locked file, which the system lets go when the process is gone, however it ended.
+    Since not every network file system locks across machines, a claim also holds the machine and
+    a number that grows: a run of another machine is only taken when that number has stood still
+    for ``patience``, by the clock of this one.
 
     Args:
-        log: The file; it need not exist.
-        start: Where the output of this attempt begins, in bytes.
-        count: How many lines; >= 1.
+        folder: Folder of the claims; the same for all processes.
+        machine: Name of this machine.
+        interval: Seconds between two signs of life.
+        patience: Seconds without one after which a process elsewhere counts as gone.
 
     Example:
         >>> import tempfile
-        >>> log = Path(tempfile.mkdtemp()) / "log"
-        >>> _ = log.write_text("before" + chr(10) + "10 %" + chr(13) + "99 %" + chr(10) * 2 + "end")
-        >>> last_lines(log, start=7)
-        ('99 %', 'end')
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> ours, theirs = Claims(folder), Claims(folder)
+        >>> ours.take("it"), theirs.take("it")
+        (True, False)
+        >>> ours.release("it")
+        >>> theirs.take("it")
+        True
     """
-    if not log.exists():
-        return ()
-    with log.open("rb") as file:
-        file.seek(start)
-        text = file.read().decode(errors="replace")
-    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
-    return tuple([line for line in lines if line][-count:])
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        machine: str = "",
+        interval: float = INTERVAL,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.folder = folder
+        self.machine = machine or this_machine()
+        self.interval = interval
+        self.patience = patience
+        self._held: dict[str, FileLock] = {}
+        self._seen: dict[str, tuple[object, float]] = {}
+        self._beat = 0
+        self._beaten = time.monotonic()
+
+    def take_run(
+        self,
+        run: PlannedRun,
+        *,
+        is_done: Callable[[PlannedRun], bool],
+        goes_on: bool = False,
+    ) -> str:
+        """Return `OURS`, `DONE` if a run is finished, or `ELSEWHERE` if another process makes it.
+
+        Args:
+            run: The run.
+            is_done: Whether it is finished.
+            goes_on: Whether what runs in its folder, if anything does, was started for us.
+
+        Raises:
+            ValueError: If the folder holds what is no run and cannot go on.
+        """
+        name = run.folder.name
+        if not self.take(name):
+            return ELSEWHERE
+        answer = ""
+        try:
+            if is_done(run):
+                answer = DONE
+            elif not goes_on and run.folder.is_in_use():  # what is left of a process that is gone
+                answer = ELSEWHERE
+            else:
+                if not goes_on:
+                    remove_half_made(run.folder)
+                answer = OURS
+            return answer
+        finally:
+            if answer != OURS:
+                self.release(name)
+
+    def take(self, name: str) -> bool:
+        """Return whether the run of this name is ours now; False where another one has it."""
+        held = lock(self.folder / f"{name}.lock")
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            return False
+        if not self._is_abandoned(name):
+            held.release()
+            return False
+        self._held[name] = held
+        self._write(name)
+        return True
+
+    def holds(self, name: str) -> bool:
+        """Return whether the run is ours."""
+        return name in self._held
+
+    def release(self, name: str) -> None:
+        """Let others take the run, if it is still to be made."""
+        self._file(name).unlink(missing_ok=True)
+        self._held.pop(name).release()
+
+    def beat(self) -> None:
+        """Give a sign of life, every ``interval`` at most. Call it as often as you like."""
+        if time.monotonic() - self._beaten < self.interval:
+            return
+        self._beaten = time.monotonic()
+        self._beat += 1
+        for name in self._held:
+            self._write(name)
+
+    def _is_abandoned(self, name: str) -> bool:
+        try:
+            claim = json.loads(self._file(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return True
+        if claim["machine"] == self.machine:
+            return True  # its lock would have held
+        seen, since = self._seen.get(name, (None, 0.0))
+        if seen != claim:
+            self._seen[name] = (claim, time.monotonic())
+            return False
+        return time.monotonic() - since >= self.patience
+
+    def _write(self, name: str) -> None:
+        claim = {"machine": self.machine, "process": os.getpid(), "beat": self._beat}
+        write_text(self._file(name), json.dumps(claim))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.json"

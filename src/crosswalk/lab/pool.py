@@ -1,5 +1,6 @@
-"""All runs of all tables in one folder, each under a name made of its configuration and its code.
+"""Runs of tables and sweeps: what one is, where it lies, and what state its folder is in.
 
+All runs of all tables lie in one folder, each under a name made of its configuration and its code.
 Tables share rows: the full method stands in nearly every one. A run therefore belongs to no table;
 a finished folder of the same configuration and code is the run.
 """
@@ -8,18 +9,71 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from crosswalk.config.keys import compared
-from crosswalk.files import UNFINISHED, lock
+from crosswalk.files import UNFINISHED
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """One training that a table or a sweep wants.
+
+    Attributes:
+        title: The run in words.
+        overrides: Of `crosswalk train`, what repeats it anywhere.
+        config: The resolved configuration, plain.
+        folder: Where it lies, or will lie.
+        place: Further overrides, which put it there.
+        defaults: Overrides that are weaker than its own.
+        note: What is said when it starts.
+    """
+
+    title: str
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    folder: RunFolder
+    place: tuple[str, ...]
+    defaults: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def command(self) -> str:
+        """What repeats the run alone."""
+        return command_of(self.overrides)
+
+    @property
+    def kind(self) -> str:
+        """What it has in common with runs that take as long."""
+        return self.folder.name
+
+    @property
+    def log(self) -> Path:
+        """The file that its output goes to."""
+        return self.folder.path.parent / "logs" / f"{self.folder.name}.log"
+
+    def arguments(self) -> list[str]:
+        """Return the overrides that begin the run, or go on with it."""
+        goes_on = ["resume=true"] if self.folder.config_file.exists() else []
+        return [*self.defaults, *self.overrides, *self.place, *goes_on]
+
+
+def command_of(overrides: Iterable[str]) -> str:
+    """Return the command of a run as one types it.
+
+    Example:
+        >>> command_of(["method=rde", "tags=[a b]"])
+        "crosswalk train method=rde 'tags=[a b]'"
+    """
+    return shlex.join(["crosswalk", "train", *overrides])
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -71,15 +125,7 @@ class Pool:
 
     def folder(self, config: Mapping[str, Any]) -> RunFolder:
         """Return where the run of a configuration lies, or will lie."""
-        return RunFolder(self.path / f"{_stem(config)}-{self.run_name(config)}")
-
-    def log(self, folder: RunFolder) -> Path:
-        """Return the file that a run's output goes to."""
-        return self.path / "logs" / f"{folder.name}.log"
-
-    def lock(self, folder: RunFolder) -> FileLock:
-        """Return the lock of whoever runs what belongs into ``folder``."""
-        return lock(self.path / ".locks" / f"{folder.name}.lock")
+        return RunFolder(self.path / f"{stem(config)}-{self.run_name(config)}")
 
     def is_done(self, config: Mapping[str, Any]) -> bool:
         """Return whether the run of a configuration is finished, by this code."""
@@ -99,12 +145,12 @@ class Pool:
 
     def of_any_code(self, config: Mapping[str, Any]) -> list[RunFolder]:
         """Return the finished runs of a configuration, whatever code made them, newest first."""
-        paths = self.path.glob(f"{_stem(config)}-{config_digest(config)}-*")
+        paths = self.path.glob(f"{stem(config)}-{config_digest(config)}-*")
         return newest_first(RunFolder(path) for path in paths)
 
     def of_method_and_data(self, config: Mapping[str, Any]) -> list[RunFolder]:
         """Return all finished runs of the same method and data, newest first."""
-        pattern = f"{_stem(config)}-{'[0-9a-f]' * 8}-*"
+        pattern = f"{stem(config)}-{'[0-9a-f]' * 8}-*"
         return newest_first(RunFolder(path) for path in self.path.glob(pattern))
 
 
@@ -136,7 +182,38 @@ def remove_half_made(folder: RunFolder) -> None:
     shutil.rmtree(folder.path)
 
 
-def _stem(config: Mapping[str, Any]) -> str:
+def seconds_of(folder: RunFolder) -> float:
+    """Return how long a run in a folder has run in all its sessions."""
+    sessions = folder.record().get("sessions", ())
+    return total_seconds(sessions, [line["time"] for line in folder.metrics()])
+
+
+def total_seconds(sessions: Sequence[Mapping[str, Any]], logged: Sequence[float] = ()) -> float:
+    """Return the duration of all sessions of a run; a killed one lasted until it last logged.
+
+    Args:
+        sessions: ``started`` and ``ended`` as ISO times; ``ended`` is None after a kill.
+        logged: When something was logged, in seconds since 1970.
+
+    Example:
+        >>> begin, end = "2026-01-01T10:00:00+00:00", "2026-01-01T10:02:00+00:00"
+        >>> total_seconds([{"started": begin, "ended": end}])
+        120.0
+    """
+    total = 0.0
+    starts = [datetime.fromisoformat(session["started"]).timestamp() for session in sessions]
+    for number, (session, start) in enumerate(zip(sessions, starts, strict=True)):
+        if session.get("ended") is not None:
+            total += datetime.fromisoformat(session["ended"]).timestamp() - start
+            continue
+        following = starts[number + 1] if number + 1 < len(starts) else float("inf")
+        within = [time for time in logged if start <= time <= following]
+        total += max(within, default=start) - start
+    return total
+
+
+def stem(config: Mapping[str, Any]) -> str:
+    """Return what the names of run folders begin with: method and data."""
     choices = config["choices"]
     # a data set in a subfolder of configs/data would have a slash in its name
     return f"{choices['method']}-{choices['data']}"

@@ -1,13 +1,15 @@
-"""One view of all runs of a table: what runs, how far it is, what is left."""
+"""One view of all runs of a table or a sweep: what runs, how far it is, how long is left."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean
 from types import TracebackType
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,9 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crosswalk.lab.estimate import Estimates, epochs_of, in_words
-from crosswalk.lab.plan import PlannedRun
-from crosswalk.lab.position import Position, position
+from crosswalk.lab.pool import PlannedRun
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.stages import stage_folder
 
@@ -39,14 +39,128 @@ class Entry:
     note: str = ""
 
 
-class Board:
-    """Shows all runs of a table: a live view in a terminal, now and then a line elsewhere.
+UNKNOWN = "no run of this method and data has ended yet"
+
+
+class Position(NamedTuple):
+    """How far a run is: epochs that ended, of how many, and the last step that was logged."""
+
+    epoch: int
+    epochs: int
+    step: int | None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the epochs that is done, in [0, 1]."""
+        return min(1.0, self.epoch / self.epochs)
+
+
+def position(folder: RunFolder, epochs: int) -> Position:
+    """Return how far a run is, from the last line of its metrics.
 
     Args:
-        title: Of the table.
-        runs: All that are wanted, the finished ones too.
+        folder: The run.
+        epochs: Epochs it trains; >= 1.
+
+    Example:
+        >>> import tempfile
+        >>> folder = RunFolder(Path(tempfile.mkdtemp()))
+        >>> position(folder, 3)
+        Position(epoch=0, epochs=3, step=None)
+        >>> _ = folder.metrics_file.write_text('{"step": 9, "epoch": 1}' + chr(10) + '{"st')
+        >>> position(folder, 3)
+        Position(epoch=1, epochs=3, step=9)
+    """
+    line = folder.latest_metrics()
+    if line is None:
+        return Position(0, epochs, None)
+    ended = any(name.startswith("val/") for name in line)  # logged when its epoch has ended
+    return Position(int(line.get("epoch") or 0) + ended, epochs, line.get("step"))
+
+
+def epochs_of(config: Mapping[str, Any]) -> int:
+    """Return how many epochs a run trains, at least 1: an evaluation takes time as well.
+
+    Example:
+        >>> epochs_of({"trainer": {"max_epochs": 0}}), epochs_of({"trainer": {"max_epochs": 60}})
+        (1, 60)
+    """
+    return max(1, config["trainer"].get("max_epochs") or 1)
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    Example:
+        >>> [in_words(seconds) for seconds in (40, 160, 7260, 180000)]
+        ['40 s', '3 min', '2 h 1 min', '2 d 2 h']
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+@dataclass
+class Estimates:
+    """Seconds that runs take, from the best source that knows any.
+
+    Args:
+        sources: What each is called, and what it knows of a run: seconds of some like it.
+    """
+
+    sources: Sequence[tuple[str, Callable[[PlannedRun], Sequence[float]]]]
+    _known: dict[str, tuple[float | None, str]] = field(default_factory=dict)
+
+    def seconds(self, run: PlannedRun) -> tuple[float | None, str]:
+        """Return how long a run takes and where that is known from; None where it is not."""
+        if run.kind not in self._known:
+            found = ((mean(some), source) for source, of in self.sources if (some := of(run)))
+            self._known[run.kind] = next(found, (None, UNKNOWN))
+        return self._known[run.kind]
+
+    def forget(self) -> None:
+        """Look again: a run has ended."""
+        self._known = {}
+
+    def total_in_words(self, runs: Iterable[PlannedRun], at_a_time: int) -> str:
+        """Return how long some runs take together, and where that is known from, as a sentence.
+
+        Args:
+            runs: Runs to make.
+            at_a_time: Runs side by side.
+        """
+        known = [self.seconds(run) for run in runs]
+        if not known:
+            return "Nothing is left to run."
+        seconds = [value for value, _ in known if value is not None]
+        if not seconds:
+            return f"How long that takes is not known yet: {UNKNOWN}."
+        sources = [source for value, source in known if value is not None]
+        if len(seconds) < len(known):
+            seconds += [mean(seconds)] * (len(known) - len(seconds))
+        longest = max(sum(seconds) / at_a_time, max(seconds))
+        return (
+            f"That takes about {in_words(longest)}, {at_a_time} at a time (from "
+            f"{' and '.join(dict.fromkeys(sources))})."
+        )
+
+
+class Board:
+    """Shows all runs: a live view in a terminal, now and then a line elsewhere.
+
+    Args:
+        title: Of the table or sweep.
+        runs: Those that are to be made, as far as they are known.
         estimates: How long they take.
         at_a_time: How many run side by side.
+        already: How many were finished before.
+        planned: How many are to be made, where not all of them are known yet.
         console: Where to show it; standard error by default, as the table itself goes to standard
             output.
         clock: Seconds.
@@ -59,12 +173,15 @@ class Board:
         estimates: Estimates,
         *,
         at_a_time: int,
+        already: int = 0,
+        planned: int = 0,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.title = title
         self.estimates = estimates
         self.at_a_time = at_a_time
+        self.already, self.planned = already, planned
         self.console = console or Console(stderr=True)
         self.clock = clock
         self.entries = {run.folder.name: Entry(run) for run in runs}
@@ -91,23 +208,19 @@ class Board:
             self._live.stop()
             self._live = None
 
-    def already(self, run: PlannedRun) -> None:
-        """Note that a run was finished before."""
-        self.entries[run.folder.name] = Entry(run, DONE)
-
     def count(self, state: str) -> int:
         """Return how many runs are in a state."""
         return sum(entry.state == state for entry in self.entries.values())
 
     def move(self, run: PlannedRun, state: str, note: str = "") -> None:
-        """Note that a run changed its state, and say so.
+        """Note that a run changed its state, or came to be known, and say so.
 
         Args:
             run: The run.
             state: One of `STATES`.
             note: What else is to be said: its result, or why it failed.
         """
-        entry = self.entries[run.folder.name]
+        entry = self.entries.setdefault(run.folder.name, Entry(run))
         if (entry.state, entry.note) == (state, note):
             return
         if state == DONE:
@@ -117,17 +230,18 @@ class Board:
         took = f" after {in_words(since - entry.since)}" if entry.state == RUNNING else ""
         self.entries[run.folder.name] = Entry(run, state, since, note)
         if state != WAITING:
-            ended = self.count(DONE) + self.count(FAILED)
-            said = f"[{ended}/{len(self.entries)}] {state}{took}: {run.title}"
+            ended = self.already + self.count(DONE) + self.count(FAILED)
+            total = self.already + len(self.entries) + self._unknown()
+            said = f"[{ended}/{total}] {state}{took}: {run.title}"
             self._say(f"{said}{f' ({note})' if note else ''}")
         if self._live is not None:
             self._live.update(self.picture(), refresh=True)
 
-    def fail(self, run: PlannedRun, reason: str, details: Sequence[str]) -> None:
+    def fail(self, run: PlannedRun, reason: str, log: Path, lines: Sequence[str]) -> None:
         """Note that a run failed, why, and the end of what it said."""
         self.move(run, FAILED, reason)
-        for line in details:
-            self.say(line)
+        for line in (f"its log: {log}", *(f"| {line}" for line in lines)):
+            self.say(f"  {line}")
 
     def say(self, text: str) -> None:
         """Show a line above the view."""
@@ -151,6 +265,8 @@ class Board:
     def summary(self) -> str:
         """Return the counts and the remaining time in one line."""
         counts = Counter(entry.state for entry in self.entries.values())
+        counts[DONE] += self.already
+        counts[WAITING] += self._unknown()
         parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
         remaining = self.remaining()
         if counts[WAITING] + counts[RUNNING]:
@@ -172,8 +288,10 @@ class Board:
                 left.append(total)
             else:
                 left.append(max(0.0, total - (self.clock() - entry.since)))
-        if unknown:
+        further = self._unknown()
+        if unknown or (further and not totals):
             return None
+        left += [mean(totals)] * further if further else []
         return max(sum(left) / self.at_a_time, max(left, default=0.0))
 
     def position(self, entry: Entry) -> Position:
@@ -215,6 +333,10 @@ class Board:
                 style = "red" if entry.state == FAILED else "dim"
                 table.add_row(Text(entry.run.title), Text(entry.state, style=style))
         return Group(Text(self.title, style="bold"), Text(self.summary()), table)
+
+    def _unknown(self) -> int:
+        """Return how many runs are to be made of which nothing else is known yet."""
+        return max(0, self.planned - len(self.entries))
 
     def _total(self, entry: Entry) -> float | None:
         """Return the seconds of a whole run, by what is known of such runs or by itself."""

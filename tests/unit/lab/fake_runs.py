@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from crosswalk.lab.plan import Plan, PlannedRun
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.tables.manifest import Manifest, Row, read_manifest
+from crosswalk.lab.tables.plan import Plan, planned
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.run.run_folder import RunFolder
 from tests.unit.lab.fake_train import config_of
@@ -67,7 +67,7 @@ def fake_plan(
             config = fake_config(seed, do=do, row=number)
             config["trainer"] |= trainer or {}
             row = Row(f"row {number}", overrides[:3], None)
-            runs.append(PlannedRun((row,), seed, overrides, config, pool.folder(config)))
+            runs.append(planned(pool, row, seed, overrides, config))
     return Plan(manifest, pool, tuple(runs), tuple(runs), any_code)
 
 

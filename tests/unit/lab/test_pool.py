@@ -1,6 +1,5 @@
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ from crosswalk.lab.pool import (
     Pool,
     config_digest,
     remove_half_made,
+    total_seconds,
 )
-from crosswalk.lab.run_results import run_result, total_seconds
+from crosswalk.lab.tables.collect import entry_of
 from tests.unit.lab.fake_runs import CODE, fake_config, finish
 
 
@@ -138,16 +138,17 @@ def test_a_result_has_all_it_takes_to_repeat_it_and_no_place_or_name_of_a_machin
 ) -> None:
     folder = finish(pool.folder(fake_config()))
 
-    result = run_result(folder, row="full", seed=1, overrides=("seed=1",), command="crosswalk")
+    result = entry_of(folder, "full", 1, ("seed=1",))
 
-    assert (result.row, result.seed, result.overrides) == ("full", 1, ["seed=1"])
-    assert (result.config, result.code) == (config_digest(fake_config()), CODE)
-    assert result.seconds == 100
-    assert result.last_epoch == {"train/loss": 1.0}
-    assert result.results["best"]["test/rank1"] == 0.5
-    assert result.hardware == {"cpus": 2}
-    assert result.data == {"dataset": "toy", "source": {"n": 1}}
-    json.dumps(asdict(result))
+    assert [result[name] for name in ("row", "seed", "overrides")] == ["full", 1, ["seed=1"]]
+    assert result["command"] == "crosswalk train seed=1"
+    assert (result["config"], result["code"]) == (config_digest(fake_config()), CODE)
+    assert result["seconds"] == 100
+    assert result["last_epoch"] == {"train/loss": 1.0}
+    assert result["results"]["best"]["test/rank1"] == 0.5
+    assert result["hardware"] == {"cpus": 2}
+    assert result["data"] == {"dataset": "toy", "source": {"n": 1}}
+    json.dumps(result)
 
 
 def test_a_killed_session_lasted_until_it_last_logged() -> None:

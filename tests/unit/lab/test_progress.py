@@ -5,9 +5,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from crosswalk.lab.estimate import Estimates
-from crosswalk.lab.plan import Plan
-from crosswalk.lab.position import position
 from crosswalk.lab.progress import (
     DONE,
     ELSEWHERE,
@@ -15,7 +12,10 @@ from crosswalk.lab.progress import (
     LINE_INTERVAL,
     RUNNING,
     Board,
+    Estimates,
+    position,
 )
+from crosswalk.lab.tables.plan import Plan, estimates_of
 from crosswalk.run.run_folder import RunFolder
 from tests.unit.lab.fake_runs import fake_config, fake_plan, finish
 
@@ -30,13 +30,16 @@ class Clock:
 class Shown:
     """A view of a plan, the clock it goes by and what it showed."""
 
-    def __init__(self, plan: Plan, *, terminal: bool = False, at_a_time: int = 1) -> None:
+    def __init__(
+        self, plan: Plan, *, terminal: bool = False, at_a_time: int = 1, already: int = 0
+    ) -> None:
         self.clock, self.file = Clock(), io.StringIO()
         self.board = Board(
             "A table",
-            plan.wanted,
-            Estimates(plan),
+            plan.wanted[already:],
+            estimates_of(plan),
             at_a_time=at_a_time,
+            already=already,
             console=Console(file=self.file, width=150, force_terminal=terminal),
             clock=self.clock,
         )
@@ -90,17 +93,16 @@ def test_a_long_log_is_read_from_its_end(tmp_path: Path) -> None:
 
 def test_without_a_terminal_every_start_and_end_is_a_line(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "a", "b", "c")
-    shown = Shown(plan)
-    first, second, third = plan.runs
+    shown = Shown(plan, already=1)
+    _, second, third = plan.runs
 
     with shown.board as board:
-        board.already(first)
         board.move(second, RUNNING)
         shown.clock.now += 150
         board.move(second, DONE, "test rank1 61.20")
         board.move(third, ELSEWHERE)
         board.move(third, ELSEWHERE)
-        board.fail(third, "it ended with status 2", ["  its log: here", "  | no images"])
+        board.fail(third, "it ended with status 2", Path("here"), ["no images"])
 
     assert shown.text.splitlines() == [
         "[1/3] running: row 1, seed 1",
@@ -177,3 +179,20 @@ def test_the_first_run_tells_how_long_the_others_take_before_it_has_ended(tmp_pa
     log(plan.runs[0].folder, step=9, epoch=0, **{"val/rank1": 0.5})  # half of it
 
     assert shown.board.remaining() == pytest.approx(60 + 120)
+
+
+def test_runs_that_are_not_known_yet_count_as_waiting_and_take_as_long_as_others(
+    tmp_path: Path,
+) -> None:
+    plan, file = fake_plan(tmp_path, "a", "b"), io.StringIO()
+    estimates = Estimates([("a source", lambda run: [60.0, 100.0])])
+    console = Console(file=file, width=150)
+    board = Board("A sweep", [], estimates, at_a_time=1, already=2, planned=5, console=console)
+    assert board.remaining() is None
+
+    board.move(plan.runs[0], RUNNING)
+    board.move(plan.runs[1], RUNNING)
+    board.move(plan.runs[1], DONE)
+
+    assert board.summary() == "1 running, 3 waiting, 3 done, about 5 min left"
+    assert file.getvalue().splitlines()[-1] == "[3/7] done after 0 s: row 1, seed 1"

@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from crosswalk.lab.claims import Failure
-from crosswalk.lab.estimate import Estimates
-from crosswalk.lab.executor import job_shape, make_executor, parse_parameters
-from crosswalk.lab.plan import Plan
 from crosswalk.lab.progress import DONE, FAILED, Board
-from crosswalk.lab.slurm import run_on_slurm
-from crosswalk.lab.training_job import TrainingJob
+from crosswalk.lab.slurm import (
+    TrainingJob,
+    job_shape,
+    make_executor,
+    parse_parameters,
+    run_on_slurm,
+)
+from crosswalk.lab.tables.plan import Plan, estimates_of
+from crosswalk.lab.tables.runs import Failure, TableRuns
 from crosswalk.run.code_digest import code_digest
 from tests.unit.lab import fake_slurm
 from tests.unit.lab.fake_runs import TRAIN, calls, fake_config, fake_plan, finish
-from tests.unit.lab.test_launch import PATH, ROOT, wait_until
+from tests.unit.lab.test_local import PATH, ROOT, wait_until
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'crosswalk[slurm]'")
 ASKED = {"timeout_min": 3, "partition": "gpu"}
@@ -40,18 +43,19 @@ def submit(
 ) -> tuple[list[Failure], Board, str]:
     said = io.StringIO()
     console = Console(file=said, width=200)
-    board = Board("A table", plan.wanted, Estimates(plan), at_a_time=1, console=console)
-    failures = run_on_slurm(
-        plan,
-        board,
-        on_done=lambda run: "",
+    board = Board("A table", plan.wanted, estimates_of(plan), at_a_time=1, console=console)
+    runs = TableRuns(plan, board, on_done=lambda run: "")
+    run_on_slurm(
+        runs,
+        plan.pool.path / "slurm",
+        first=runs.waiting,
         parameters={**ASKED, **asked},
         at_a_time=at_a_time,
         cluster=cluster,
         train=TRAIN,
         interval=0.05,
     )
-    return failures, board, said.getvalue()
+    return runs.failures, board, said.getvalue()
 
 
 @pytest.fixture
@@ -115,10 +119,11 @@ def test_what_slurm_does_not_know_is_refused_before_anything_is_submitted(
 ) -> None:
     parameters = {key: value for key, value in {**ASKED, **asked}.items() if value is not None}
     plan = plan_of(tmp_path, "finish")
-    board = Board("", plan.wanted, Estimates(plan), at_a_time=1)
+    board = Board("", plan.wanted, estimates_of(plan), at_a_time=1)
+    runs = TableRuns(plan, board, on_done=lambda run: "")
 
     with pytest.raises(ValueError, match=message):
-        run_on_slurm(plan, board, on_done=lambda run: "", parameters=parameters)
+        run_on_slurm(runs, tmp_path, first=runs.waiting, parameters=parameters)
 
     assert list(slurm.iterdir()) == []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from argparse import Namespace
 from dataclasses import replace
 from typing import Any
@@ -12,14 +11,19 @@ from typing import Any
 import yaml
 
 from crosswalk.files import lock, write_text
+from crosswalk.lab.local import run_locally
+from crosswalk.lab.pool import command_of
 from crosswalk.lab.sweeps.check import check_sweep
-from crosswalk.lab.sweeps.local_sweep import LocalSweep
 from crosswalk.lab.sweeps.search import JOURNAL, preview
 from crosswalk.lab.sweeps.summary import as_text, summarize
 from crosswalk.lab.sweeps.summary_page import write_summary
-from crosswalk.lab.sweeps.sweep_file import SweepFile, find_sweep_file, read_sweep_file
-from crosswalk.lab.sweeps.trial_command import with_overrides
-from crosswalk.lab.sweeps.trials import Worker
+from crosswalk.lab.sweeps.sweep_file import (
+    SweepFile,
+    find_sweep_file,
+    read_sweep_file,
+    with_overrides,
+)
+from crosswalk.lab.sweeps.trials import LocalSweep, Trials
 from crosswalk.run.processes import devices_per_run, make_slots
 
 NUM_TRIALS = 20
@@ -74,8 +78,10 @@ def run_sweep(options: Namespace) -> int:
     sweep = begin(sweep, options.seed)
     print(plan(sweep, len(slots)).split("\n\n")[0], flush=True)
     status = 0
+    trials = Trials(sweep, at_a_time=len(slots))
     try:
-        Worker(sweep, slots, say=lambda line: print(line, flush=True)).run()
+        with trials.board:
+            run_locally(trials, slots, train=sweep.train)
     except ChildProcessError as error:
         print(f"crosswalk: {error}", flush=True)
         status = 1
@@ -167,8 +173,8 @@ def plan(sweep: LocalSweep, at_a_time: int) -> str:
         lines.append("  note: trials are compared on test, so the best test result is too good")
     lines += ["", "First trials:"]
     for number, values in enumerate(preview(file, seed=sweep.seed, count=SHOWN)):
-        words = sweep.command(number, values, resume=False)[len(sweep.program) :]
-        lines.append(f"  {shlex.join(['crosswalk', 'train', *words])}")
+        words = [*sweep.trial_overrides(values), *sweep.place(number)]
+        lines.append(f"  {command_of(words)}")
     return "\n".join(lines)
 
 

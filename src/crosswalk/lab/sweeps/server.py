@@ -1,14 +1,20 @@
-"""A sweep on W&B's server: the file is registered there, and agents here run its trials."""
+"""A sweep on W&B's server: the file is registered there, and agents here run its trials.
+
+As a program (``-m crosswalk.lab.sweeps.server``) it is W&B's agent as a process that ends with the
+command that started it, and its trials with it: the agent puts every trial into a process group of
+its own, where no signal to the agent arrives.
+"""
 
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crosswalk.run.processes import Running, Slot, Task, run_tasks
+from crosswalk.run.processes import PARENT_VARIABLE, Running, Slot, Task, end_with_parent, run_tasks
 
 NO_LOGIN = (
     "no W&B login was found, and a sweep on W&B's server needs one: `wandb login`, or set "
@@ -60,7 +66,7 @@ def agent_task(sweep_path: str, number: int, logs: Path) -> Task:
     binaries = str(Path(sys.executable).parent)
     path = os.pathsep.join(part for part in (binaries, os.environ.get("PATH", "")) if part)
     return Task(
-        [sys.executable, "-m", "crosswalk.lab.sweeps.agent", "agent", sweep_path],
+        [sys.executable, "-m", "crosswalk.lab.sweeps.server", "agent", sweep_path],
         logs / f"agent-{number}.log",
         about=number,
         environment={"PATH": path},
@@ -100,3 +106,9 @@ def run_agents(
     say(f"More of them, here or on other machines: wandb agent {sweep_path}")
     run_tasks(next_task, slots, on_end=on_end)
     return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    os.environ[PARENT_VARIABLE] = str(os.getpid())  # trials are started by this process
+    runpy.run_module("wandb", run_name="__main__")

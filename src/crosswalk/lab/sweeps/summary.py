@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from crosswalk.lab.sweeps.local_sweep import LocalSweep
+from crosswalk.lab.pool import command_of
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.search import open_study, values_of
+from crosswalk.lab.sweeps.trials import LocalSweep
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -100,7 +100,7 @@ def importances(study: Study) -> dict[str, float]:
 
 def best_command(sweep: LocalSweep, best: TrialResult) -> str:
     """Return the command that repeats a trial as a run of its own."""
-    return shlex.join(["crosswalk", "train", *sweep.trial_overrides(best.values)])
+    return command_of(sweep.trial_overrides(best.values))
 
 
 def as_text(sweep: LocalSweep, summary: SweepSummary) -> str:

@@ -10,7 +10,6 @@ import yaml
 from markupsafe import Markup
 
 from crosswalk.files import write_text
-from crosswalk.lab.sweeps.local_sweep import LocalSweep
 from crosswalk.lab.sweeps.parallel_coordinates import parallel_coordinates
 from crosswalk.lab.sweeps.summary import (
     SweepSummary,
@@ -21,6 +20,7 @@ from crosswalk.lab.sweeps.summary import (
     percent,
     short,
 )
+from crosswalk.lab.sweeps.trials import LocalSweep
 from crosswalk.pages import Section, figure_tag, render_page, table_tag
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.lab.plan import Plan, PlannedRun, command_of
-from crosswalk.lab.run_results import RunResult, run_result
+from crosswalk.lab.pool import command_of, seconds_of
+from crosswalk.lab.tables.kept import Run
 from crosswalk.lab.tables.manifest import Row, metric_key, row_overrides
+from crosswalk.lab.tables.plan import Plan, TableRun
 from crosswalk.run.run_folder import RunFolder
 
 INDEX = "sample_index"
@@ -28,10 +29,10 @@ class Collector:
     """
 
     plan: Plan
-    _results: dict[tuple[str, str], RunResult] = field(default_factory=dict)
+    _results: dict[tuple[str, str], Run] = field(default_factory=dict)
     _measures: dict[tuple[str, str], Measures] = field(default_factory=dict)
 
-    def results(self) -> list[RunResult]:
+    def results(self) -> list[Run]:
         """Return an entry for every row with a run of its own and every finished seed."""
         return [
             self._result(folder, row, run.seed)
@@ -54,7 +55,7 @@ class Collector:
                     found[row.name, run.seed] = self._measured(folder, row)
         return aligned(found)
 
-    def headline(self, run: PlannedRun) -> str:
+    def headline(self, run: TableRun) -> str:
         """Return the first number of a finished run in percent, for a line of progress."""
         folder, row = self.plan.finished(run), run.rows[0]
         metric = self.plan.manifest.metrics[0]
@@ -63,21 +64,15 @@ class Collector:
         value = folder.results().get(row.checkpoint, {}).get(metric_key(row, metric))
         return "" if value is None else f"test {metric} {100 * value:.2f}"
 
-    def _finished(self) -> list[tuple[PlannedRun, RunFolder]]:
+    def _finished(self) -> list[tuple[TableRun, RunFolder]]:
         folders = [(run, self.plan.finished(run)) for run in self.plan.runs]
         return [(run, folder) for run, folder in folders if folder is not None]
 
-    def _result(self, folder: RunFolder, row: Row, seed: int) -> RunResult:
+    def _result(self, folder: RunFolder, row: Row, seed: int) -> Run:
         key = (row.name, folder.name)
         if key not in self._results:
             overrides = row_overrides(self.plan.manifest, row, seed)
-            self._results[key] = run_result(
-                folder,
-                row=row.name,
-                seed=seed,
-                overrides=overrides,
-                command=command_of(overrides),
-            )
+            self._results[key] = entry_of(folder, row.name, seed, overrides)
         return self._results[key]
 
     def _measured(self, folder: RunFolder, row: Row) -> Measures:
@@ -85,6 +80,56 @@ class Collector:
         if key not in self._measures:
             self._measures[key] = measures_of(folder, row)
         return self._measures[key]
+
+
+def entry_of(folder: RunFolder, row: str, seed: int, overrides: Sequence[str]) -> Run:
+    """Return what a finished run gave for a row, with all that it takes to repeat it.
+
+    Without names of machines and places of files; ``config`` and ``code`` are digests of the
+    resolved configuration and of the code that the numbers depend on, ``results`` are metrics as
+    fractions by checkpoint, ``last_epoch`` has the last value of every ``train/`` metric.
+
+    Args:
+        folder: The run.
+        row: Name of the row that it is read for.
+        seed: Its seed.
+        overrides: Of the run.
+    """
+    record = folder.record()
+    return {
+        "row": row,
+        "seed": seed,
+        "overrides": list(overrides),
+        "command": command_of(overrides),
+        "config": folder.name.split("-")[-2],
+        "code": record["code"],
+        "commit": record["commit"],
+        "dirty": record.get("dirty"),
+        "versions": record["versions"],
+        "hardware": without(record["hardware"], "host"),
+        "data": without(record.get("data"), "root", "notices"),
+        "sessions": record["sessions"],
+        "seconds": round(seconds_of(folder)),
+        "results": folder.results(),
+        "last_epoch": {
+            name: value
+            for line in folder.metrics()
+            for name, value in line.items()
+            if name.startswith("train/")
+        },
+    }
+
+
+def without(content: Any, *keys: str) -> Any:  # noqa: ANN401
+    """Return nested mappings without some keys, wherever they are.
+
+    Example:
+        >>> without({"source": {"root": "/datasets", "dataset": "toy"}}, "root")
+        {'source': {'dataset': 'toy'}}
+    """
+    if not isinstance(content, Mapping):
+        return content
+    return {name: without(each, *keys) for name, each in content.items() if name not in keys}
 
 
 def measures_of(folder: RunFolder, row: Row) -> Measures:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import file_beside_configs, group_values
-from crosswalk.lab.claims import Failure
-from crosswalk.lab.estimate import Estimates, total_in_words
-from crosswalk.lab.executor import parse_parameters
-from crosswalk.lab.launch import CodeChanged, run_locally
-from crosswalk.lab.plan import Plan, PlannedRun, make_plan
+from crosswalk.lab.local import run_locally
 from crosswalk.lab.pool import Pool
-from crosswalk.lab.progress import Board
-from crosswalk.lab.slurm import run_on_slurm
+from crosswalk.lab.progress import Board, Estimates
+from crosswalk.lab.slurm import parse_parameters, run_on_slurm
 from crosswalk.lab.tables.collect import Collector
+from crosswalk.lab.tables.files import TableFiles
+from crosswalk.lab.tables.kept import read_results
 from crosswalk.lab.tables.manifest import Manifest, read_manifest
-from crosswalk.lab.tables.table import read_results, render_terminal
-from crosswalk.lab.tables.table_files import judged, save_table, with_overrides, write_table
-from crosswalk.lab.tables.verdict import Verdict, judge
+from crosswalk.lab.tables.plan import Plan, TableRun, estimates_of, make_plan
+from crosswalk.lab.tables.runs import CodeChanged, TableRuns
+from crosswalk.lab.tables.terminal import render_terminal
+from crosswalk.lab.tables.verdict import judge
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.processes import Slot, devices_per_run, make_slots
 
@@ -46,11 +43,11 @@ def run_ablation(options: Namespace) -> int:
         seeds=parse_seeds(options.seeds, manifest),
         any_code=options.any_code,
     )
-    table = _Table(plan, tuple(options.overrides))
+    table = TableFiles(Collector(plan))
     if options.show:
-        table.show()
+        _show(table)
         return 0
-    estimates, missing = Estimates(plan), plan.missing()
+    estimates, missing = estimates_of(plan), plan.missing()
     at_a_time, slots = _places(options, missing)
     _announce(plan, missing, estimates, at_a_time)
     if options.dry_run:
@@ -59,27 +56,28 @@ def run_ablation(options: Namespace) -> int:
         return 0
     if missing:
         check_data(missing[0])
-    failures: list[Failure] = []
-    changed = False
-    board = Board(manifest.title, plan.wanted, estimates, at_a_time=at_a_time)
-    for run in plan.wanted:
-        if run not in missing:
-            board.already(run)
+    board = Board(
+        manifest.title,
+        missing,
+        estimates,
+        at_a_time=at_a_time,
+        already=len(plan.wanted) - len(missing),
+    )
+    runs, changed = TableRuns(plan, board, on_done=_writer(table), code_now=code_digest), False
     if missing:
-        with board:
-            try:
-                failures = _run(options, plan, board, slots, table)
-            except CodeChanged as error:
-                print(f"crosswalk: {error}", file=sys.stderr)
-                changed = True
-    verdict = table.write()
-    render_terminal(verdict)
+        try:
+            with board:
+                _run(options, runs, slots)
+        except CodeChanged as error:
+            print(f"crosswalk: {error}", file=sys.stderr)
+            changed = True
+    render_terminal(table.write())
     print(f"Table: {table.path.with_suffix('.html')}, .md and .json beside it")
     if options.save:
-        print("Kept: " + ", ".join(map(str, table.save(verdict))))
-    for failure in failures:
+        print("Kept: " + ", ".join(map(str, table.save())))
+    for failure in runs.failures:
         print(f"failed: {failure.run.title}: {failure.reason}; see {failure.log}", file=sys.stderr)
-    return 1 if failures or changed else 0
+    return 1 if runs.failures or changed else 0
 
 
 def parse_seeds(text: str, manifest: Manifest) -> tuple[int, ...]:
@@ -107,10 +105,10 @@ def _manifest(options: Namespace) -> Manifest:
                 f"are: {', '.join(values)}."
             )
         manifest = manifest.with_data(options.data)
-    return with_overrides(manifest, options.overrides)
+    return manifest.with_overrides(options.overrides)
 
 
-def check_data(run: PlannedRun) -> None:
+def check_data(run: TableRun) -> None:
     """Refuse before the first run what every run would refuse: all rows have the same data.
 
     Raises:
@@ -127,7 +125,7 @@ def check_data(run: PlannedRun) -> None:
         )
 
 
-def _places(options: Namespace, missing: Sequence[PlannedRun]) -> tuple[int, list[Slot]]:
+def _places(options: Namespace, missing: Sequence[TableRun]) -> tuple[int, list[Slot]]:
     """Return how many runs there are at a time, and the slots of this machine."""
     if options.jobs < 0:
         raise ValueError(f"--jobs {options.jobs}: write how many runs are made side by side.")
@@ -153,7 +151,7 @@ def _places(options: Namespace, missing: Sequence[PlannedRun]) -> tuple[int, lis
 
 
 def _announce(
-    plan: Plan, missing: Sequence[PlannedRun], estimates: Estimates, at_a_time: int
+    plan: Plan, missing: Sequence[TableRun], estimates: Estimates, at_a_time: int
 ) -> None:
     print(plan.manifest.title)
     print(
@@ -165,70 +163,44 @@ def _announce(
     other = sum(bool(plan.pool.of_any_code(run.config)) for run in missing)
     if other:
         print(f"Of those left, {other} were finished by other code; --any-code takes them as done.")
-    print(total_in_words(missing, estimates, at_a_time), flush=True)
+    print(estimates.total_in_words(missing, at_a_time), flush=True)
 
 
-def _run(
-    options: Namespace, plan: Plan, board: Board, slots: Sequence[Slot], table: _Table
-) -> list[Failure]:
-    def on_done(run: PlannedRun) -> str:
+def _writer(table: TableFiles) -> Callable[[TableRun], str]:
+    def on_done(run: TableRun) -> str:
         table.write()
         return table.collector.headline(run)
 
+    return on_done
+
+
+def _run(options: Namespace, runs: TableRuns, slots: Sequence[Slot]) -> None:
     on_slurm = options.launcher == "slurm"
     try:
-        if not on_slurm:
-            return run_locally(plan, slots, board, on_done=on_done, code_now=code_digest)
-        return run_on_slurm(
-            plan,
-            board,
-            on_done=on_done,
-            parameters=parse_parameters(options.slurm),
-            at_a_time=options.jobs,
-        )
+        if on_slurm:
+            run_on_slurm(
+                runs,
+                runs.plan.pool.path / "slurm",
+                first=runs.waiting,
+                parameters=parse_parameters(options.slurm),
+                at_a_time=options.jobs,
+            )
+        else:
+            run_locally(runs, slots)
     except KeyboardInterrupt:
         jobs = "Jobs that were submitted go on, and the" if on_slurm else "The"
-        board.say(f"{jobs} same command goes on where this one was stopped.")
+        runs.board.say(f"{jobs} same command goes on where this one was stopped.")
         raise
 
 
-class _Table:
-    """The table of a plan as it stands."""
-
-    def __init__(self, plan: Plan, overrides: tuple[str, ...]) -> None:
-        self.plan, self.overrides = plan, overrides
-        self.collector = Collector(plan)
-        self.path = plan.pool.path / "tables" / f"{plan.manifest.name}.json"
-
-    def write(self) -> Verdict:
-        verdict = judged(self.collector, self.overrides)
-        write_table(self.path, self.collector, verdict, overrides=self.overrides)
-        return verdict
-
-    def save(self, verdict: Verdict) -> list[Path]:
-        if not verdict.runs:
-            raise ValueError(
-                "--save: no run of this table is finished, so there is nothing to keep"
-            )
-        return save_table(self.collector, verdict, overrides=self.overrides)
-
-    def show(self) -> None:
-        """Print the table from the runs that are there, or else from the kept results."""
-        manifest = self.plan.manifest
-        verdict = judged(self.collector, self.overrides)
-        if not verdict.runs and manifest.committed_path.is_file():
-            kept = read_results(manifest.committed_path)
-            # as they were kept: with the overrides of then, such as where the data were
-            own = manifest.base[: len(manifest.base) - len(self.overrides)]
-            manifest = replace(manifest, base=(*own, *kept.overrides))
-            verdict = judge(
-                manifest,
-                kept.runs,
-                kept.queries,
-                code=self.plan.codes(),
-                overrides=kept.overrides,
-            )
-            print(
-                f"No run of this code is here; these are the results in {manifest.committed_path}."
-            )
-        render_terminal(verdict)
+def _show(table: TableFiles) -> None:
+    """Print the table from the runs that are there, or else from the kept results."""
+    plan, verdict = table.collector.plan, table.judged()
+    path = plan.manifest.committed_path
+    if not verdict.runs and path.is_file():
+        kept = read_results(path)
+        # as they were kept: with the overrides of then, such as where the data were
+        manifest = plan.manifest.with_overrides(kept.overrides)
+        verdict = judge(manifest, kept.runs, kept.queries, code=plan.codes())
+        print(f"No run of this code is here; these are the results in {path}.")
+    render_terminal(verdict)

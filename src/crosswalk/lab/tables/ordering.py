@@ -10,8 +10,7 @@ from statistics import mean, stdev
 
 from scipy.stats import kendalltau
 
-from crosswalk.lab.tables.query_noise import QueryNoise
-from crosswalk.lab.tables.seed_noise import mean_interval
+from crosswalk.lab.tables.noise import QueryNoise, mean_interval
 from crosswalk.metrics.paired import Difference
 
 SEPARATED_RULE = (

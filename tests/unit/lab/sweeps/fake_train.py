@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from crosswalk.files import write_text
 from crosswalk.run.processes import end_with_parent
@@ -22,20 +24,29 @@ from crosswalk.run.run_folder import (
     find_run_to_resume,
 )
 
+NOW = "2026-01-01T10:00:00+00:00"
+
+
+def config_of(words: Iterable[str]) -> dict[str, Any]:
+    """Return the configuration of a run with these overrides."""
+    given = dict(word.lstrip("+-").split("=", 1) for word in words)
+    return {**given, "choices": {"method": "fake", "data": "toy", "logger": "csv"}}
+
 
 def main(words: list[str]) -> int:
     end_with_parent()
     given = dict(word.lstrip("+-").split("=", 1) for word in words)
-    config = {key: value for key, value in given.items() if key != "resume"}
+    config = config_of(word for word in words if not word.startswith("resume="))
     opens = find_run_to_resume if given.get("resume") == "true" else create_run_folder
     folder = opens(Path(given["output_dir"]), "fake", "toy", name=given["name"], config=config)
     if given.get("fail") == "at once" or float(given.get("quality", 0)) < 0:
         print("no such loss", file=sys.stderr)
         return 1
-    sessions = [*folder.record().get("sessions", []), {"started": "now"}]
+    sessions = [*folder.record().get("sessions", []), {"started": NOW, "ended": NOW}]
     record = {"status": "running", "code": "c0de", "sessions": sessions}
     write_text(folder.record_file, json.dumps(record))
     train(folder, given)
+    write_text(folder.results_file, "{}")
     write_text(folder.record_file, json.dumps({**record, "status": "finished"}))
     return 0
 

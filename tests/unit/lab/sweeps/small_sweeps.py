@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
 
 from crosswalk.files import write_text
-from crosswalk.lab.sweeps.claims import Claims
-from crosswalk.lab.sweeps.local_sweep import LocalSweep
+from crosswalk.lab.claims import Claims
+from crosswalk.lab.local import run_locally
 from crosswalk.lab.sweeps.search import open_study
 from crosswalk.lab.sweeps.sweep_file import SweepFile, read_sweep_file
-from crosswalk.lab.sweeps.trials import Worker
+from crosswalk.lab.sweeps.trials import LocalSweep, Trials
 from crosswalk.run.processes import make_slots
+from tests.unit.lab.sweeps.fake_train import config_of
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 COMMAND = ["${env}", "${interpreter}", "-m", "crosswalk", "train", "${args_no_hyphens}"]
@@ -51,7 +54,8 @@ def local_sweep(
         seed,
         trials,
         uses_wandb=False,
-        program=FAKE,
+        train=FAKE,
+        configure=config_of,
     )
 
 
@@ -59,10 +63,13 @@ def work(
     sweep: LocalSweep, *, agents: int = 1, claims: Claims | None = None, interval: float = 0.02
 ) -> list[str]:
     """Run a worker to its end; return what it said."""
-    said: list[str] = []
-    slots = make_slots(agents)
-    Worker(sweep, slots, say=said.append, claims=claims, interval=interval).run()
-    return said
+    said = io.StringIO()
+    trials = Trials(sweep, at_a_time=agents, claims=claims, console=Console(file=said, width=200))
+    try:
+        run_locally(trials, make_slots(agents), train=sweep.train, interval=interval)
+    finally:
+        lines = said.getvalue().splitlines()
+    return lines
 
 
 def outcome(sweep: LocalSweep) -> list[tuple[int, str, float | None, dict[str, Any]]]:

@@ -9,6 +9,7 @@ import yaml
 from crosswalk.cli import parse
 from crosswalk.lab.sweeps import command
 from crosswalk.lab.sweeps.command import begin, num_trials, run_sweep
+from tests.unit.lab.sweeps.fake_train import config_of
 from tests.unit.lab.sweeps.small_sweeps import FAKE, local_sweep, sweep_file
 
 
@@ -18,7 +19,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     original = command.LocalSweep
 
     def fake_sweep(*arguments: Any) -> Any:  # noqa: ANN401
-        return replace(original(*arguments), program=FAKE)
+        return replace(original(*arguments), train=FAKE, configure=config_of)
 
     monkeypatch.setattr(command, "LocalSweep", fake_sweep)
     monkeypatch.setattr(
@@ -52,14 +53,14 @@ def test_the_same_command_goes_on_and_more_trials_may_be_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep(tmp_path, "--seed", "5")
-    before = capsys.readouterr().out
+    before = capsys.readouterr().err
 
     sweep(tmp_path, "--trials", "3")  # the seed is that of the folder
 
-    after = capsys.readouterr().out
-    assert "trial 0 starts" in before
-    assert "trial 0 starts" not in after
-    assert "trial 2 starts" in after
+    after = capsys.readouterr().err
+    assert "running: trial 0" in before
+    assert "running: trial 0" not in after
+    assert "[2/3] running: trial 2" in after
     assert sweep(tmp_path, "--show") == 0
     assert "3 trials: 3 ended." in capsys.readouterr().out
 
@@ -173,14 +174,7 @@ def test_every_trial_has_the_devices_that_it_asks_for(
     monkeypatch.setattr(command, "check_sweep", lambda *_: config)
     made: list[Any] = []
 
-    class Idle:
-        def __init__(self, sweep: Any, slots: list[Any], **_: object) -> None:  # noqa: ANN401
-            made.extend(slots)
-
-        def run(self) -> None:
-            pass
-
-    monkeypatch.setattr(command, "Worker", Idle)
+    monkeypatch.setattr(command, "run_locally", lambda trials, slots, **_: made.extend(slots))
     monkeypatch.setattr(command, "_show", lambda sweep: 0)
     sweep(tmp_path, f"--agents={agents}", "--devices", "0,1,2,3")
 

@@ -117,7 +117,7 @@ def test_the_agent_of_wandb_takes_these_words() -> None:
 
     words = server.agent_task("e/p/id", 0, Path("logs")).command
 
-    assert list(words[1:3]) == ["-m", "crosswalk.lab.sweeps.agent"]
+    assert list(words[1:3]) == ["-m", "crosswalk.lab.sweeps.server"]
     outcome = CliRunner().invoke(cli, [*words[3:], "--help"])
     assert outcome.exit_code == 0
 

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from crosswalk.lab.sweeps.local_sweep import LocalSweep
 from crosswalk.lab.sweeps.parallel_coordinates import position, ticks
 from crosswalk.lab.sweeps.parameters import Choice, Constant, Range
 from crosswalk.lab.sweeps.search import ask, open_study
 from crosswalk.lab.sweeps.summary import SweepSummary, as_text, summarize
 from crosswalk.lab.sweeps.summary_page import as_page, write_summary
+from crosswalk.lab.sweeps.trials import LocalSweep
 from tests.unit.lab.sweeps.small_sweeps import local_sweep
 
 PARAMETERS = {

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from crosswalk.lab.sweeps.trial_command import read_command
+from crosswalk.lab.sweeps.sweep_file import read_command
 
 START = ["${env}", "${interpreter}", "-m", "crosswalk", "train"]
 

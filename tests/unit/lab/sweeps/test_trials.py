@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import Trial
 
-from crosswalk.lab.sweeps.claims import Claims
-from crosswalk.lab.sweeps.local_sweep import LocalSweep
-from crosswalk.lab.sweeps.run_metrics import epoch_values
+from crosswalk.lab.claims import Claims
 from crosswalk.lab.sweeps.search import ask, open_study
+from crosswalk.lab.sweeps.trials import LocalSweep, epoch_values
 from crosswalk.run.run_folder import RunFolder
 from tests.unit.lab.sweeps.small_sweeps import local_sweep, outcome, work
 
@@ -49,10 +49,12 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -
         time.sleep(0.02)
 
 
+def run_folder(sweep: LocalSweep, number: int) -> RunFolder:
+    return RunFolder(sweep.folder / f"fake-toy-trial-{number:03}")
+
+
 def sessions_of(sweep: LocalSweep, number: int) -> int:
-    folder = sweep.run_folder(number)
-    assert folder is not None
-    return len(folder.record()["sessions"])
+    return len(run_folder(sweep, number).record()["sessions"])
 
 
 def test_a_grid_is_run_to_its_end_and_valued_by_the_best_epoch(tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_a_grid_is_run_to_its_end_and_valued_by_the_best_epoch(tmp_path: Path) -
     found = {params["quality"]: (state, value) for _, state, value, params in outcome(sweep)}
     expected = {0.2: 0.1875, 0.4: 0.375, 0.8: 0.75}  # after four epochs 15/16 of the quality
     assert found == {key: ("COMPLETE", pytest.approx(value)) for key, value in expected.items()}
-    assert said[-1].endswith("3 of 3 done")
+    assert re.match(r"\[3/3\] done after \d+ s: trial 2 \(val/rank1 \d+\.\d\d after", said[-1])
     assert work(sweep) == []  # nothing is left to do
 
 
@@ -75,13 +77,14 @@ def test_a_trial_may_be_best_before_its_last_epoch(tmp_path: Path) -> None:
     folder.path.mkdir()
     folder.save_config({})
     folder.record_file.write_text(json.dumps({"status": "finished"}))
+    folder.results_file.write_text("{}")
     lines = [
-        {"step": 0, "epoch": 0, "val/rank1": 0.25},
-        {"step": 1, "epoch": 1, "val/rank1": 0.5},
-        {"step": 1, "epoch": 1, "train/loss": 3.0},
-        {"step": 2, "epoch": 2, "val/rank1": 0.5},
-        {"step": 3, "epoch": 3, "val/rank1": "nan"},
-        {"step": 4, "epoch": 4, "val/rank1": 0.375},
+        {"step": 0, "epoch": 0, "time": 0, "val/rank1": 0.25},
+        {"step": 1, "epoch": 1, "time": 0, "val/rank1": 0.5},
+        {"step": 1, "epoch": 1, "time": 0, "train/loss": 3.0},
+        {"step": 2, "epoch": 2, "time": 0, "val/rank1": 0.5},
+        {"step": 3, "epoch": 3, "time": 0, "val/rank1": "nan"},
+        {"step": 4, "epoch": 4, "time": 0, "val/rank1": 0.375},
     ]
     folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -107,7 +110,7 @@ def test_bad_trials_are_stopped_and_good_ones_go_on(tmp_path: Path) -> None:
     assert [value for _, _, value, _ in results[3:]] == [
         pytest.approx(quality / 2) for quality in qualities[3:]
     ]
-    assert said[-1].endswith("after epoch 1, others were better")
+    assert said[-1].endswith("after epoch 1, others were better)")
 
 
 def test_a_trial_that_ended_before_it_was_looked_at_is_judged_all_the_same(
@@ -146,10 +149,12 @@ def test_a_failed_trial_is_noted_with_the_end_of_its_log_and_others_go_on(
 
     states = {params["quality"]: state for _, state, _, params in outcome(sweep)}
     assert states == {0.2: "COMPLETE", -1.0: "FAIL", 0.8: "COMPLETE"}
-    failed = next(line for line in said if "failed" in line)
-    assert failed.endswith("no such loss")
+    place = next(place for place, line in enumerate(said) if "failed" in line)
+    assert said[place].endswith("(it ended with status 1)")
+    assert said[place + 2] == "  | no such loss"
     study = open_study(sweep.folder, sweep.file)
-    assert [trial.user_attrs.get("error") for trial in study.trials].count("no such loss") == 1
+    errors = [trial.user_attrs.get("error") for trial in study.trials]
+    assert errors.count("it ended with status 1\nno such loss") == 1
 
 
 def test_three_failed_trials_in_a_row_end_the_sweep(tmp_path: Path) -> None:
@@ -196,8 +201,7 @@ def test_a_sweep_that_is_killed_and_started_again_ends_as_if_it_had_never_stoppe
     )
 
     def first_epoch_is_over() -> bool:
-        folder = killed.run_folder(0)
-        return folder is not None and len(epoch_values(folder, "val/rank1")) == 1
+        return len(epoch_values(run_folder(killed, 0), "val/rank1")) == 1
 
     wait_until(first_epoch_is_over, worker)
     worker.kill()
@@ -207,7 +211,7 @@ def test_a_sweep_that_is_killed_and_started_again_ends_as_if_it_had_never_stoppe
     said = work(killed)
 
     assert outcome(killed) == outcome(whole)
-    assert said[0].startswith(("trial 0 goes on", "Waiting"))
+    assert said[0].startswith(("[0/5] running: trial 0 (goes on, quality=", "Waiting"))
     assert sessions_of(killed, 0) == 2
 
 
@@ -218,8 +222,7 @@ def test_a_worker_that_gets_sigterm_ends_its_trials_and_leaves_them_for_the_next
     worker = start_worker(tmp_path, 2, *sweep.overrides)
 
     def runs() -> bool:
-        folder = sweep.run_folder(0)
-        return folder is not None and folder.metrics_file.exists()
+        return run_folder(sweep, 0).metrics_file.exists()
 
     wait_until(runs, worker)
     worker.terminate()
@@ -238,8 +241,7 @@ def test_a_trial_that_something_else_ended_goes_on(tmp_path: Path) -> None:
 
     def end_it() -> None:
         while not ended.is_set():
-            folder = sweep.run_folder(0)
-            if folder is not None and folder.metrics_file.exists():
+            if run_folder(sweep, 0).metrics_file.exists():
                 (claim,) = (sweep.folder / "claims").glob("*.json")
                 worker = json.loads(claim.read_text())["process"]
                 children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
@@ -306,8 +308,8 @@ def test_the_trial_of_a_machine_that_is_gone_is_continued(tmp_path: Path) -> Non
     sweep = local_sweep(tmp_path, trials=1)
     gone = Claims(sweep.folder / "claims", machine="there")
     ask(open_study(sweep.folder, sweep.file), sweep.file, seed=sweep.seed)
-    gone.take(0)
-    gone._held[0].release()  # network file systems need not lock across machines
+    gone.take("fake-toy-trial-000")
+    gone._held["fake-toy-trial-000"].release()  # network file systems need not lock across machines
 
     said = work(sweep, claims=Claims(sweep.folder / "claims", machine="here", patience=0.2))
 

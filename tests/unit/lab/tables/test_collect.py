@@ -1,15 +1,15 @@
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from crosswalk.lab.plan import Plan, PlannedRun
 from crosswalk.lab.tables.collect import Collector, measures_of
-from crosswalk.lab.tables.manifest import Row
-from crosswalk.lab.tables.table import read_results
-from crosswalk.lab.tables.table_files import judged, save_table, with_overrides, write_table
+from crosswalk.lab.tables.files import TableFiles
+from crosswalk.lab.tables.kept import read_results
+from crosswalk.lab.tables.manifest import Row, row_overrides
+from crosswalk.lab.tables.plan import Plan
 from tests.unit.lab.fake_runs import (
     fake_manifest,
     fake_plan,
@@ -24,16 +24,7 @@ def plan(tmp_path: Path) -> Plan:
     fake = fake_plan(tmp_path, "full", "off", seeds=(1, 2))
     manifest = fake.manifest
     rows = {"full": manifest.rows[0], "off": manifest.rows[2]}
-    runs = [
-        PlannedRun(
-            (rows[run.config["do"]],),
-            run.seed,
-            (*manifest.base, *rows[run.config["do"]].overrides, f"seed={run.seed}"),
-            run.config,
-            run.folder,
-        )
-        for run in fake.runs
-    ]
+    runs = [replace(run, rows=(rows[run.config["do"]],)) for run in fake.runs]
     for run in runs[:3]:
         results = {"epoch": 2, "test/rank1": 0.5, "test/map": 0.75}
         results |= {"test/view/global/rank1": 0.0, "test/view/global/map": 5 / 12}
@@ -45,13 +36,13 @@ def plan(tmp_path: Path) -> Plan:
 def test_there_is_one_entry_for_each_trained_row_and_finished_seed(plan: Plan) -> None:
     results = Collector(plan).results()
 
-    assert [(each.row, each.seed) for each in results] == [
+    assert [(each["row"], each["seed"]) for each in results] == [
         *(("full", 1), ("no division", 1), ("full", 2)),
     ]
-    assert results[1].command == (
+    assert results[1]["command"] == (
         "crosswalk train method=rde data=synthetic_pairs division=off seed=1"
     )
-    assert json.loads(json.dumps(asdict(results[0])))["results"]["best"]["test/rank1"] == 0.5
+    assert json.loads(json.dumps(results[0]))["results"]["best"]["test/rank1"] == 0.5
 
 
 def test_queries_of_all_rows_have_one_order_and_gaps_where_a_row_lacks_one(plan: Plan) -> None:
@@ -92,36 +83,34 @@ def test_the_first_number_of_a_run_is_said_when_it_ends(plan: Plan) -> None:
     assert collector.headline(plan.runs[3]) == ""
 
 
-def test_the_files_of_a_table_can_be_read_back(plan: Plan, tmp_path: Path) -> None:
-    collector, path = Collector(plan), tmp_path / "tables" / "rde-two.json"
+def test_the_files_of_a_table_can_be_read_back(plan: Plan) -> None:
+    table = TableFiles(Collector(plan))
 
-    write_table(path, collector, judged(collector), overrides=["trainer.max_epochs=2"])
+    table.write()
 
+    path = plan.pool.path / "tables" / "rde-two.json"
     kept = read_results(path)
     assert (kept.data, len(kept.runs)) == ("synthetic_pairs", 3)
     assert kept.queries is not None
-    assert set(kept.queries) == set(collector.queries())
+    assert set(kept.queries) == set(table.collector.queries())
     content = json.loads(path.read_text())
-    assert content["overrides"] == ["trainer.max_epochs=2"]
+    assert content["overrides"] == []
     assert (content["manifest"], content["code"]) == ("rde/two", plan.codes())
     assert "no division" in path.with_suffix(".md").read_text()
     assert "<html" in path.with_suffix(".html").read_text()
 
 
-def test_a_table_without_runs_says_that_nothing_ran(plan: Plan, tmp_path: Path) -> None:
+def test_a_table_without_runs_says_that_nothing_ran(plan: Plan) -> None:
     empty = Plan(plan.manifest, plan.pool, plan.runs[3:], plan.runs[3:])
-    collector, path = Collector(empty), tmp_path / "tables" / "rde-two.json"
+    TableFiles(Collector(empty)).write()
 
-    write_table(path, collector, judged(collector))
-
+    path = plan.pool.path / "tables" / "rde-two.json"
     assert read_results(path).runs == ()
     assert "not run" in path.with_suffix(".md").read_text()
 
 
 def test_a_table_is_kept_beside_its_manifest_without_a_page(plan: Plan) -> None:
-    collector = Collector(plan)
-
-    paths = save_table(collector, judged(collector))
+    paths = TableFiles(Collector(plan)).save()
 
     results = plan.manifest.path.parent / "results"
     assert sorted(paths) == sorted(results.iterdir())
@@ -131,11 +120,15 @@ def test_a_table_is_kept_beside_its_manifest_without_a_page(plan: Plan) -> None:
 def test_overrides_of_all_rows_stand_in_front_of_those_of_a_row_and_are_said(
     tmp_path: Path, plan: Plan
 ) -> None:
-    manifest = with_overrides(fake_manifest(tmp_path), ["trainer.max_epochs=2"])
+    manifest = fake_manifest(tmp_path).with_overrides(["trainer.max_epochs=2"])
 
-    assert manifest.base[-1] == "trainer.max_epochs=2"
-    notes = judged(Collector(plan), ["trainer.max_epochs=2"]).notes
-    assert notes[0] == "All rows were run with trainer.max_epochs=2."
+    table = TableFiles(Collector(replace(plan, manifest=manifest)))
+    table.write()
+
+    words = row_overrides(manifest, manifest.row("no division"), 1)
+    assert words[-3:] == ["trainer.max_epochs=2", "division=off", "seed=1"]
+    assert table.judged().notes[0] == "All rows were run with trainer.max_epochs=2."
+    assert read_results(table.path).overrides == ("trainer.max_epochs=2",)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +144,4 @@ def test_overrides_of_what_distinguishes_runs_are_refused(
     tmp_path: Path, override: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        with_overrides(fake_manifest(tmp_path), [override])
+        fake_manifest(tmp_path).with_overrides([override])

@@ -5,14 +5,12 @@ from pathlib import Path
 import pytest
 
 from crosswalk.cli import main, parse
-from crosswalk.lab.claims import Failure
-from crosswalk.lab.launch import CodeChanged
-from crosswalk.lab.plan import Plan, make_plan
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.tables import command
 from crosswalk.lab.tables.command import check_data, run_ablation
 from crosswalk.lab.tables.manifest import read_manifest
-from crosswalk.lab.tables.table_files import with_overrides
+from crosswalk.lab.tables.plan import make_plan
+from crosswalk.lab.tables.runs import CodeChanged, Failure, TableRuns
 from tests.unit.lab.fake_runs import (
     CODE,
     MANIFEST,
@@ -42,16 +40,15 @@ def ablate(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Abla
     """Return the command on a table of ours; its runs are finished folders at once."""
     monkeypatch.setattr(command, "code_digest", lambda config: CODE)
 
-    def run_at_once(
-        plan: Plan, slots: object, board: object, *, on_done: Callable, **_: object
-    ) -> list[Failure]:
-        for run in plan.missing():
+    def run_at_once(runs: TableRuns, slots: object) -> None:
+        for run in runs.waiting:
             if run.rows[0].name == "bad":
-                return [Failure(run, "it ended with status 2", Path("log"), ("no images",))]
+                failure = Failure(run, "it ended with status 2", Path("log"), ("no images",))
+                runs.failures.append(failure)
+                return
             finish(run.folder, config=dict(run.config), results=RESULTS)
             write_fake_queries(run.folder, [2, 0, 1], index=[7, 5, 3])
-            on_done(run)
-        return []
+            runs.on_done(run)
 
     monkeypatch.setattr(command, "run_locally", run_at_once)
     return lambda *words: main(
@@ -167,7 +164,7 @@ def test_a_failed_run_gives_status_1_and_the_rest_of_the_table(
 def test_code_that_was_changed_meanwhile_gives_status_1(
     ablate: Ablate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def changed(*_: object, **__: object) -> list[Failure]:
+    def changed(*_: object) -> None:
         raise CodeChanged("the code was changed")
 
     monkeypatch.setattr(command, "run_locally", changed)
@@ -255,7 +252,7 @@ def test_a_table_with_data_may_start(
     tmp_path: Path, table: str, data: str, overrides: tuple[str, ...]
 ) -> None:
     manifest = read_manifest(EXPERIMENTS / f"{table}.yaml")
-    manifest = with_overrides(manifest.with_data(data) if data else manifest, overrides)
+    manifest = (manifest.with_data(data) if data else manifest).with_overrides(overrides)
     plan = make_plan(manifest, Pool(tmp_path, code=lambda config: CODE), seeds=[1])
 
     check_data(plan.wanted[0])

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crosswalk.lab.tables.document import render_markdown
+from crosswalk.lab.tables.kept import read_results
 from crosswalk.lab.tables.manifest import Manifest
-from crosswalk.lab.tables.table import (
-    read_results,
-    render_html,
-    render_markdown,
-    render_terminal,
-    verdict_json,
-)
+from crosswalk.lab.tables.page import render_html
+from crosswalk.lab.tables.terminal import render_terminal, verdict_json
 from crosswalk.lab.tables.verdict import Verdict, judge
 from tests.unit.lab.small_tables import runs_with, small_manifest, spread_over_queries
 

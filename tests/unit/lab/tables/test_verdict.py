@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.lab.tables.seed_noise import mean_interval, prediction_interval
+from crosswalk.lab.tables.noise import mean_interval, prediction_interval
 from crosswalk.lab.tables.verdict import Verdict, judge
 from tests.unit.lab.small_tables import runs_with, small_manifest, spread_over_queries
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from crosswalk.lab.claims import OURS, Claims, arguments
-from crosswalk.lab.estimate import Estimates
-from crosswalk.lab.launch import CodeChanged, run_locally
-from crosswalk.lab.plan import Plan, PlannedRun
-from crosswalk.lab.pool import Pool
+from crosswalk.lab.claims import OURS, Claims
+from crosswalk.lab.local import run_locally
+from crosswalk.lab.pool import PlannedRun, Pool
 from crosswalk.lab.progress import DONE, ELSEWHERE, FAILED, Board
+from crosswalk.lab.tables.plan import Plan, estimates_of
+from crosswalk.lab.tables.runs import CodeChanged, Failure, TableRuns
 from crosswalk.run.processes import make_slots
 from tests.unit.lab.fake_runs import CODE, TRAIN, calls, fake_config, fake_plan, finish
 
@@ -26,20 +26,20 @@ ABLATION = """
 import sys
 from pathlib import Path
 from tests.unit.lab.fake_runs import fake_plan
-from tests.unit.lab.test_launch import launch
+from tests.unit.lab.test_local import launch
 launch(fake_plan(Path(sys.argv[1]), *sys.argv[2:]))
 """
 
 
 def launch(
     plan: Plan, *, jobs: int = 1, devices: tuple[str, ...] = (), code: str = CODE
-) -> tuple[list, Board, list[PlannedRun], str]:
+) -> tuple[list[Failure], Board, list[PlannedRun], str]:
     """Run a plan with `fake_train.py`; return failures, view, finished runs and what was said."""
     said, done = io.StringIO(), []
     board = Board(
         "A table",
         plan.wanted,
-        Estimates(plan),
+        estimates_of(plan),
         at_a_time=jobs,
         console=Console(file=said, width=200),
     )
@@ -48,16 +48,18 @@ def launch(
         done.append(run)
         return "test rank1 50.00"
 
-    failures = run_locally(
-        plan,
-        make_slots(jobs, devices, num_cores=4),
-        board,
-        on_done=on_done,
-        code_now=lambda config: code,
-        train=TRAIN,
-        interval=0.01,
-    )
-    return failures, board, done, said.getvalue()
+    runs = TableRuns(plan, board, on_done=on_done, code_now=lambda config: code)
+    slots = make_slots(jobs, devices, num_cores=4)
+    run_locally(runs, slots, train=TRAIN, interval=0.01)
+    return runs.failures, board, done, said.getvalue()
+
+
+def claims_of(plan: Plan) -> Claims:
+    return Claims(plan.pool.path / "claims")
+
+
+def take(plan: Plan, run: PlannedRun) -> str:
+    return claims_of(plan).take_run(run, is_done=lambda run: plan.pool.is_done(run.config))
 
 
 def wait_until(condition: Callable[[], object], patience: float = 600.0) -> None:
@@ -140,16 +142,15 @@ def test_a_table_that_cannot_be_written_stops_no_run(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "finish", "finish", "finish")
     said = io.StringIO()
     console = Console(file=said, width=200)
-    board = Board("A table", plan.wanted, Estimates(plan), at_a_time=1, console=console)
+    board = Board("A table", plan.wanted, estimates_of(plan), at_a_time=1, console=console)
 
     def disk_is_full(run: PlannedRun) -> str:
         raise OSError("no space left")
 
-    failures = run_locally(
-        plan, make_slots(1, num_cores=1), board, on_done=disk_is_full, train=TRAIN, interval=0.01
-    )
+    runs = TableRuns(plan, board, on_done=disk_is_full)
+    run_locally(runs, make_slots(1, num_cores=1), train=TRAIN, interval=0.01)
 
-    assert failures == []
+    assert runs.failures == []
     assert all(plan.pool.is_done(run.config) for run in plan.wanted)
     assert said.getvalue().count("the table was not written: no space left") == 3
 
@@ -205,7 +206,7 @@ def test_no_run_is_started_after_the_code_was_changed(tmp_path: Path) -> None:
         launch(plan, code="ffffff112233")
 
     assert calls(plan) == []
-    assert Claims(plan).take(plan.runs[0]) == OURS  # nothing is left locked
+    assert take(plan, plan.runs[0]) == OURS  # nothing is left locked
 
 
 def test_a_killed_table_takes_its_runs_along_and_goes_on_later(tmp_path: Path) -> None:
@@ -220,8 +221,7 @@ def test_a_killed_table_takes_its_runs_along_and_goes_on_later(tmp_path: Path) -
     if sys.platform.startswith("linux"):
         wait_until(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child))
     assert [plan.finished(run) is not None for run in plan.runs] == [True, False, False]
-    claims = Claims(plan)
-    assert [claims.take(run) for run in plan.runs] == [DONE, OURS, OURS]
+    assert [take(plan, run) for run in plan.runs] == [DONE, OURS, OURS]
 
 
 def is_zombie(pid: int) -> bool:
@@ -238,32 +238,33 @@ def test_two_tables_at_a_time_do_not_make_the_same_run_and_the_second_takes_over
     first = start_ablation(tmp_path, "hang")
     wait_until(lambda: len(calls(plan)) == 1)
 
-    assert Claims(plan).take(plan.runs[0]) == ELSEWHERE
-    assert Claims(plan).take(plan.runs[1]) == OURS
+    assert take(plan, plan.runs[0]) == ELSEWHERE
+    assert take(plan, plan.runs[1]) == OURS
     first.kill()
     first.wait()
-    wait_until(lambda: Claims(plan).take(plan.runs[0]) == OURS)
+    wait_until(lambda: take(plan, plan.runs[0]) == OURS)
 
 
 def test_a_run_that_is_finished_elsewhere_in_the_meantime_counts(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "finish", "hang")
-    other = Claims(plan)
-    assert other.take(plan.runs[1]) == OURS  # another ablation has it
+    other, second = claims_of(plan), plan.runs[1]
+    assert other.take(second.folder.name)  # another ablation has it
     done: list[PlannedRun] = []
 
     def on_done(run: PlannedRun) -> str:
         done.append(run)
-        finish(plan.runs[1].folder)
-        other.release(plan.runs[1])
+        finish(second.folder)
+        if other.holds(second.folder.name):
+            other.release(second.folder.name)
         return ""
 
     said = io.StringIO()
-    board = Board(
-        "", plan.wanted, Estimates(plan), at_a_time=1, console=Console(file=said, width=200)
-    )
-    failures = run_locally(plan, make_slots(1), board, on_done=on_done, train=TRAIN, interval=0.01)
+    console = Console(file=said, width=200)
+    board = Board("", plan.wanted, estimates_of(plan), at_a_time=1, console=console)
+    runs = TableRuns(plan, board, on_done=on_done)
+    run_locally(runs, make_slots(1), train=TRAIN, interval=0.01)
 
-    assert failures == []
+    assert runs.failures == []
     assert [run.config["row"] for run in done] == [0, 1]
     assert len(calls(plan)) == 1
 
@@ -272,7 +273,7 @@ def test_a_run_begins_with_its_overrides_its_place_and_its_name(tmp_path: Path) 
     plan = fake_plan(tmp_path, "finish")
     name = plan.pool.run_name(plan.runs[0].config)
 
-    assert arguments(plan, plan.runs[0]) == [
+    assert plan.runs[0].arguments() == [
         *("logger=csv", "+do=finish", "+row=0", f"+code={CODE}", "seed=1"),
         *(f"output_dir={plan.pool.path}", f"name={name}"),
     ]
@@ -281,10 +282,10 @@ def test_a_run_begins_with_its_overrides_its_place_and_its_name(tmp_path: Path) 
 def test_a_run_that_was_begun_goes_on_by_the_same_words(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "finish")
     run = plan.runs[0]
-    begins = arguments(plan, run)
+    begins = run.arguments()
     run.folder.save_config(run.config)
 
-    assert arguments(plan, run) == [*begins, "resume=true"]
+    assert run.arguments() == [*begins, "resume=true"]
 
 
 @pytest.mark.parametrize("fault", [OSError, SyntaxError, ValueError])
@@ -297,19 +298,11 @@ def test_code_in_the_middle_of_a_change_is_other_code(
     def code_now(config: Mapping[str, Any]) -> str:
         raise fault("half of a module")
 
-    board = Board(
-        "", plan.wanted, Estimates(plan), at_a_time=1, console=Console(file=io.StringIO())
-    )
+    console = Console(file=io.StringIO())
+    board = Board("", plan.wanted, estimates_of(plan), at_a_time=1, console=console)
+    runs = TableRuns(plan, board, on_done=lambda run: "", code_now=code_now)
     with pytest.raises(CodeChanged):
-        run_locally(
-            plan,
-            make_slots(1),
-            board,
-            on_done=lambda run: "",
-            code_now=code_now,
-            train=TRAIN,
-            interval=0.01,
-        )
+        run_locally(runs, make_slots(1), train=TRAIN, interval=0.01)
     assert calls(plan) == []
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from crosswalk.config.compose import compose, to_plain
-from crosswalk.lab import plan as planning
-from crosswalk.lab.estimate import UNKNOWN, Estimates, total_in_words
-from crosswalk.lab.plan import make_plan
 from crosswalk.lab.pool import Pool
+from crosswalk.lab.progress import UNKNOWN
+from crosswalk.lab.tables import plan as planning
 from crosswalk.lab.tables.manifest import Manifest, read_manifest
+from crosswalk.lab.tables.plan import estimates_of, make_plan
 from tests.unit.lab.fake_runs import (
     CODE,
     MANIFEST,
@@ -162,11 +162,11 @@ def test_only_the_rows_that_are_wanted_need_to_be_right(
 
 def test_nothing_is_known_of_the_time_before_a_run_has_ended(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "finish")
-    estimates = Estimates(plan)
+    estimates = estimates_of(plan)
 
     assert estimates.seconds(plan.runs[0]) == (None, UNKNOWN)
-    assert "is not known yet" in total_in_words(plan.runs, estimates, 1)
-    assert total_in_words([], estimates, 1) == "Nothing is left to run."
+    assert "is not known yet" in estimates.total_in_words(plan.runs, 1)
+    assert estimates.total_in_words([], 1) == "Nothing is left to run."
 
 
 def test_time_is_estimated_from_other_runs_by_their_epochs(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_time_is_estimated_from_other_runs_by_their_epochs(tmp_path: Path) -> No
     other = fake_config(trainer={"max_epochs": 5})
     finish(plan.pool.folder(other), config=other)
 
-    seconds, source = Estimates(plan).seconds(plan.runs[0])
+    seconds, source = estimates_of(plan).seconds(plan.runs[0])
 
     assert seconds == pytest.approx(100 / 5 * 2)
     assert source == "other runs of the same method and data"
@@ -192,7 +192,7 @@ def test_time_is_estimated_better_from_the_kept_results_of_the_table(tmp_path: P
         {"overrides": [*second, "+more=1"], "seconds": 7000},
     ]
     path.write_text(json.dumps(kept))
-    estimates = Estimates(plan)
+    estimates = estimates_of(plan)
 
     assert estimates.seconds(plan.runs[0]) == (170, "the committed results of the table")
     assert estimates.seconds(plan.runs[1]) == (None, UNKNOWN)
@@ -206,10 +206,10 @@ def test_time_is_estimated_best_from_runs_of_the_row_whatever_seed_and_code(
         Pool(plan.pool.path, code=lambda config: "ffffff0").folder(plan.runs[2].config),
         code="ffffff0",
     )
-    estimates = Estimates(plan)
+    estimates = estimates_of(plan)
 
     assert estimates.seconds(plan.runs[0]) == (100, "finished runs of the same rows")
-    assert total_in_words(plan.runs, estimates, 2) == (
+    assert estimates.total_in_words(plan.runs, 2) == (
         "That takes about 2 min, 2 at a time (from finished runs of the same rows)."
     )
-    assert "about 5 min, 1 at a time" in total_in_words(plan.runs, estimates, 1)
+    assert "about 5 min, 1 at a time" in estimates.total_in_words(plan.runs, 1)

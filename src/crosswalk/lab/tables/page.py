@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from crosswalk.lab.tables.metric_names import metric_label
+from crosswalk.lab.tables.document import document
+from crosswalk.lab.tables.manifest import metric_label
 from crosswalk.lab.tables.ordering import Ordering
-from crosswalk.lab.tables.table_document import document
-from crosswalk.lab.tables.table_text import heading, other_code
 from crosswalk.lab.tables.verdict import Verdict
+from crosswalk.lab.tables.words import heading, other_code
 from crosswalk.pages import Section, figure_tag, render, render_page
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from crosswalk.lab.tables.metric_names import metric_label
+from crosswalk.lab.tables.manifest import metric_label
 from crosswalk.lab.tables.ordering import Ordering
-from crosswalk.lab.tables.row_verdict import Cell, RowVerdict
-from crosswalk.lab.tables.verdict import Verdict
+from crosswalk.lab.tables.verdict import Cell, RowVerdict, Verdict
 
 MAIN_METRICS = ("rank1", "map")
 """Metrics that are shown where there is no room for all."""

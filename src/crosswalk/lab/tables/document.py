@@ -1,18 +1,19 @@
-"""A table with its verdict as parts of a document, the same for Markdown and HTML."""
+"""A table with its verdict as the parts of a document, for Markdown and HTML, and in Markdown."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 
-from crosswalk.lab.tables.kept_runs import Run, code_of
-from crosswalk.lab.tables.metric_names import metric_label
+from crosswalk.lab.tables.kept import code_of, commit_of
+from crosswalk.lab.tables.manifest import metric_label
 from crosswalk.lab.tables.ordering import SEPARATED_RULE, Ordering, Pair
-from crosswalk.lab.tables.row_verdict import NOT_RUN, NOTHING_PUBLISHED, SEED_RULE
-from crosswalk.lab.tables.table_text import (
+from crosswalk.lab.tables.verdict import NOT_RUN, NOTHING_PUBLISHED, SEED_RULE, Verdict
+from crosswalk.lab.tables.words import (
     Grid,
     Part,
     conclusions,
+    heading,
     main_metrics,
     obtained,
     percent,
@@ -21,7 +22,6 @@ from crosswalk.lab.tables.table_text import (
     spread,
     tau_text,
 )
-from crosswalk.lab.tables.verdict import Verdict
 
 SAY_NOTHING = (NOTHING_PUBLISHED, NOT_RUN)
 """Verdicts that need no column, because the numbers show them."""
@@ -40,14 +40,43 @@ def document(verdict: Verdict) -> list[Part]:
     return parts
 
 
-def commit_of(run: Run) -> str:
-    """Return the commit that a run was made at, in short.
+def render_markdown(verdict: Verdict) -> str:
+    """Return the whole document in Markdown.
+
+    It depends on manifest and results alone, not on the code that is installed, so that a
+    committed file stays what its results render to.
+    """
+    lines = [f"# {heading(verdict)}", ""]
+    for number, part in enumerate(document(verdict)):
+        if number:
+            lines += [f"## {part.title}", ""]
+        for paragraph in part.paragraphs:
+            lines += [paragraph, ""]
+        for grid in part.grids:
+            lines += [grid_in_markdown(grid), ""]
+    return "\n".join(lines)
+
+
+def grid_in_markdown(grid: Grid) -> str:
+    r"""Return a table.
 
     Example:
-        >>> commit_of({"commit": "3b5fe8e0081f", "dirty": True}), commit_of({"commit": None})
-        ('3b5fe8e with changes', 'unknown')
+        >>> print(grid_in_markdown(Grid(("row", "R@1"), (("a|b", "1.00"),), frozenset({1}))))
+        | row | R@1 |
+        |---|---:|
+        | a\|b | 1.00 |
     """
-    return (run.get("commit") or "unknown")[:7] + (" with changes" if run.get("dirty") else "")
+    places = range(len(grid.header))
+    rule = "".join("---:|" if place in grid.numbers else "---|" for place in places)
+    rows = [
+        [
+            f"`{cell}`" if place in grid.code else cell.replace("|", r"\|")
+            for place, cell in enumerate(row)
+        ]
+        for row in grid.rows
+    ]
+    head, *body = (f"| {' | '.join(row)} |" for row in (grid.header, *rows))
+    return "\n".join([head, f"|{rule}", *body])
 
 
 def _introduction(verdict: Verdict) -> list[str]:

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crosswalk.lab.sweeps.distributions import read_parameter
-from crosswalk.lab.sweeps.parameters import Choice, Constant, Parameter, Range
+from crosswalk.lab.sweeps.parameters import Choice, Constant, Parameter, Range, read_parameter
 
 
 @pytest.mark.parametrize(

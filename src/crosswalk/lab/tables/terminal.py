@@ -1,23 +1,18 @@
-"""Results of a table: read from files, printed in the terminal, as JSON, Markdown and a page."""
+"""A table with its verdict in the terminal, and as JSON."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from crosswalk.lab.tables.kept_runs import Queries, Run
-from crosswalk.lab.tables.metric_names import metric_label
-from crosswalk.lab.tables.table_markdown import render_markdown as render_markdown
-from crosswalk.lab.tables.table_page import render_html as render_html
-from crosswalk.lab.tables.table_text import (
+from crosswalk.lab.tables.manifest import metric_label
+from crosswalk.lab.tables.verdict import Verdict
+from crosswalk.lab.tables.words import (
     conclusions,
     heading,
     main_metrics,
@@ -27,58 +22,6 @@ from crosswalk.lab.tables.table_text import (
     runs_of_row,
     source_line,
 )
-from crosswalk.lab.tables.verdict import Verdict
-
-
-class KeptResults(NamedTuple):
-    """What is kept of a table.
-
-    Attributes:
-        data: The data set of the runs; None in files that do not say so: the table's own.
-        overrides: Of all rows, behind those that the table has.
-        runs: One entry per trained row and seed.
-        queries: Per-query measures as fractions by ``"<row>|<seed>|<measure>"``; None if they were
-            not kept.
-    """
-
-    data: str | None
-    overrides: tuple[str, ...]
-    runs: tuple[Run, ...]
-    queries: Queries | None
-
-
-def read_results(path: Path) -> KeptResults:
-    """Return what is kept in ``path`` and in the ``.queries.npz`` beside it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no results.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "table2.json"
-        >>> _ = path.write_text('{"title": "T", "manifest": "rde/table2", "data": "d", "runs": []}')
-        >>> read_results(path)
-        KeptResults(data='d', overrides=(), runs=(), queries=None)
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: nothing of this table was kept. Run `crosswalk ablate` on its "
-            "manifest; --save keeps the results beside it."
-        )
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(content, list):  # tables run before results said what data they are from
-        content = {"data": None, "runs": content}
-    runs = content.get("runs") if isinstance(content, dict) else None
-    if not isinstance(runs, list):
-        raise ValueError(f"{path} holds no list of runs; it was not written by `crosswalk ablate`.")
-    kept = path.with_suffix(".queries.npz")
-    queries = None
-    if kept.is_file():
-        with np.load(kept, allow_pickle=False) as arrays:
-            queries = {name: arrays[name] for name in arrays}
-    overrides = tuple(content.get("overrides", ()))
-    return KeptResults(content["data"], overrides, tuple(runs), queries)
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.constructors import did_you_mean
-from crosswalk.lab.pool import Pool
+from crosswalk.lab.pool import PlannedRun, Pool, seconds_of, total_seconds
+from crosswalk.lab.progress import Estimates, epochs_of
 from crosswalk.lab.tables.manifest import Manifest, Row, row_overrides
 from crosswalk.run.run_folder import RunFolder
 
@@ -18,34 +20,27 @@ LOGGER = "logger=csv"
 """Rows log to files; ``logger=wandb`` among the overrides of a table wins."""
 
 
-@dataclass(frozen=True, eq=False)
-class PlannedRun:
-    """One training, and the rows that are read from it.
+OTHERS = 5
+"""Runs of the same method and data whose time is looked at where a row itself never ran."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TableRun(PlannedRun):
+    """One run of a table, and the rows that are read from it.
 
     Attributes:
         rows: Rows with this very configuration, the first of which names it; those that are only
             measured on the run of another row are not among them.
         seed: Its seed.
-        overrides: As the table says them.
-        config: The resolved configuration, plain.
-        folder: Where it lies, or will lie.
     """
 
     rows: tuple[Row, ...]
     seed: int
-    overrides: tuple[str, ...]
-    config: Mapping[str, Any]
-    folder: RunFolder
 
     @property
-    def title(self) -> str:
-        """The run in words."""
-        return f"{self.rows[0].name}, seed {self.seed}"
-
-    @property
-    def command(self) -> str:
-        """What repeats the run alone."""
-        return command_of(self.overrides)
+    def kind(self) -> str:
+        """The row that names it: its seed does not change how long it takes."""
+        return self.rows[0].name
 
 
 @dataclass(frozen=True)
@@ -62,15 +57,15 @@ class Plan:
 
     manifest: Manifest
     pool: Pool
-    runs: tuple[PlannedRun, ...]
-    wanted: tuple[PlannedRun, ...]
+    runs: tuple[TableRun, ...]
+    wanted: tuple[TableRun, ...]
     any_code: bool = False
 
-    def finished(self, run: PlannedRun) -> RunFolder | None:
+    def finished(self, run: TableRun) -> RunFolder | None:
         """Return the finished folder of a run; None if there is none."""
         return self.pool.finished(run.config, any_code=self.any_code)
 
-    def missing(self) -> list[PlannedRun]:
+    def missing(self) -> list[TableRun]:
         """Return the wanted runs that are not finished."""
         return [run for run in self.wanted if self.finished(run) is None]
 
@@ -87,16 +82,6 @@ class Plan:
     def skipped(self) -> dict[str, str]:
         """Why rows have no place on these data, by name."""
         return {row.name: row.skipped for row in self.manifest.rows if row.skipped is not None}
-
-
-def command_of(overrides: Iterable[str]) -> str:
-    """Return the command of a run as one types it.
-
-    Example:
-        >>> command_of(["method=rde", "tags=[a b]"])
-        "crosswalk train method=rde 'tags=[a b]'"
-    """
-    return shlex.join(["crosswalk", "train", *overrides])
 
 
 def make_plan(
@@ -125,25 +110,93 @@ def make_plan(
     wanted_seeds = tuple(seeds) or manifest.seeds
     all_seeds = (*manifest.seeds, *(seed for seed in wanted_seeds if seed not in manifest.seeds))
     composed = _compose_rows(manifest, checked=names)
-    runs: dict[str, PlannedRun] = {}
+    runs: dict[str, TableRun] = {}
     for seed in all_seeds:
         for row, config in composed:
             config.seed = seed
-            plain = to_plain(config)
-            folder = pool.folder(plain)
-            known = runs.get(folder.name)
-            overrides = tuple(row_overrides(manifest, row, seed))
-            runs[folder.name] = (
-                PlannedRun((row,), seed, overrides, plain, folder)
-                if known is None
-                else PlannedRun((*known.rows, row), seed, known.overrides, known.config, folder)
-            )
+            run = planned(pool, row, seed, row_overrides(manifest, row, seed), to_plain(config))
+            known = runs.setdefault(run.folder.name, run)
+            if known is not run:
+                runs[run.folder.name] = replace(known, rows=(*known.rows, row))
     wanted = tuple(
         run
         for run in runs.values()
         if run.seed in wanted_seeds and any(row.name in names for row in run.rows)
     )
     return Plan(manifest, pool, tuple(runs.values()), wanted, any_code)
+
+
+def planned(
+    pool: Pool, row: Row, seed: int, overrides: Iterable[str], config: Mapping[str, Any]
+) -> TableRun:
+    """Return the run of a row and seed.
+
+    Args:
+        pool: Where it lies.
+        row: The row.
+        seed: Its seed.
+        overrides: As the table says them.
+        config: The resolved configuration, plain.
+    """
+    return TableRun(
+        title=f"{row.name}, seed {seed}",
+        overrides=tuple(overrides),
+        config=config,
+        folder=pool.folder(config),
+        place=(f"output_dir={pool.path}", f"name={pool.run_name(config)}"),
+        defaults=(LOGGER,),
+        rows=(row,),
+        seed=seed,
+    )
+
+
+def estimates_of(plan: Plan) -> Estimates:
+    """Return how long the runs of a table take, as far as that is known.
+
+    The best source counts: finished runs of the row with any seed and code, the committed results
+    of the table, other runs of the same method and data by their epochs.
+    """
+    pool, committed = plan.pool, committed_runs(plan.manifest.committed_path)
+
+    def of_the_row(run: PlannedRun) -> list[float]:
+        same = [each for each in plan.runs if each.kind == run.kind]
+        return [seconds_of(folder) for each in same for folder in pool.of_any_code(each.config)]
+
+    def kept(run: PlannedRun) -> list[float]:
+        wanted = _without_seed(run.overrides)
+        return [
+            float(entry["seconds"]) if "seconds" in entry else total_seconds(entry["sessions"])
+            for entry in committed
+            if _without_seed(entry["overrides"]) == wanted
+        ]
+
+    def others(run: PlannedRun) -> list[float]:
+        return [
+            seconds_of(folder) / epochs_of(folder.config()) * epochs_of(run.config)
+            for folder in pool.of_method_and_data(run.config)[:OTHERS]
+        ]
+
+    return Estimates(
+        [
+            ("finished runs of the same rows", of_the_row),
+            ("the committed results of the table", kept),
+            ("other runs of the same method and data", others),
+        ]
+    )
+
+
+def committed_runs(path: Path) -> list[Mapping[str, Any]]:
+    """Return the runs in the committed results of a table, none where there is no such file.
+
+    Example:
+        >>> committed_runs(Path("experiments/nowhere.json"))
+        []
+    """
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    runs: list[Mapping[str, Any]] = content if isinstance(content, list) else content["runs"]
+    return runs
 
 
 def _trained_rows(manifest: Manifest, rows: Iterable[str]) -> set[str]:
@@ -181,3 +234,7 @@ def _compose_rows(manifest: Manifest, *, checked: Iterable[str]) -> list[tuple[R
             raise ValueError(f"row '{row.name}': {error}") from error
         composed.append((row, config))
     return composed
+
+
+def _without_seed(overrides: Iterable[str]) -> list[str]:
+    return [each for each in overrides if not each.startswith("seed=")]
