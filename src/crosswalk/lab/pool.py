@@ -111,6 +111,7 @@ class Pool:
     path: Path
     code: Callable[[Mapping[str, Any]], str] = code_digest
     _codes: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _digests: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def code_of(self, config: Mapping[str, Any]) -> str:
         """Return the digest of the code that the run of a configuration is made with."""
@@ -144,14 +145,25 @@ class Pool:
         return next(iter(self.of_any_code(config)), None) if any_code else None
 
     def of_any_code(self, config: Mapping[str, Any]) -> list[RunFolder]:
-        """Return the finished runs of a configuration, whatever code made them, newest first."""
-        paths = self.path.glob(f"{stem(config)}-{config_digest(config)}-*")
-        return newest_first(RunFolder(path) for path in paths)
+        """Return the finished runs of a configuration, whatever code made them, newest first.
+
+        What stands in a folder counts, not its name: releases before named classes otherwise.
+        """
+        digest = config_digest(config)
+        return newest_first(each for each in self._alike(config) if self._digest(each) == digest)
 
     def of_method_and_data(self, config: Mapping[str, Any]) -> list[RunFolder]:
         """Return all finished runs of the same method and data, newest first."""
+        return newest_first(self._alike(config))
+
+    def _alike(self, config: Mapping[str, Any]) -> list[RunFolder]:
         pattern = f"{stem(config)}-{'[0-9a-f]' * 8}-*"
-        return newest_first(RunFolder(path) for path in self.path.glob(pattern))
+        return [RunFolder(path) for path in self.path.glob(pattern)]
+
+    def _digest(self, folder: RunFolder) -> str | None:
+        if folder.name not in self._digests and folder.config_file.exists():
+            self._digests[folder.name] = config_digest(folder.config())
+        return self._digests.get(folder.name)
 
 
 def newest_first(folders: Iterable[RunFolder]) -> list[RunFolder]:

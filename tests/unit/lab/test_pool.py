@@ -78,6 +78,18 @@ def test_of_several_codes_the_newest_run_is_taken(pool: Pool) -> None:
     assert found.record()["code"] == "bbbbbb0"
 
 
+def test_a_run_of_a_release_that_named_classes_otherwise_is_of_any_code(pool: Pool) -> None:
+    data = {"plan": {"_target_": "crosswalk.data.pipeline.plans.identity_plan"}}
+    before = {"plan": {"_target_": "crosswalk.data.plans.identity_plan"}}
+    folder = finish(
+        pool.folder(fake_config(data=before)), config=fake_config(data=before), code="ffffff112233"
+    )
+
+    assert pool.folder(fake_config(data=data)) != folder
+    assert pool.finished(fake_config(data=data)) is None
+    assert pool.finished(fake_config(data=data), any_code=True) == folder
+
+
 @pytest.mark.parametrize("missing", ["run.json", "results.json"])
 def test_a_run_that_was_killed_is_not_finished(pool: Pool, missing: str) -> None:
     folder = finish(pool.folder(fake_config()))

@@ -202,9 +202,11 @@ def test_time_is_estimated_best_from_runs_of_the_row_whatever_seed_and_code(
     tmp_path: Path,
 ) -> None:
     plan = fake_plan(tmp_path, "finish", seeds=(1, 2, 3))
+    config = dict(plan.runs[2].config)
     finish(
-        Pool(plan.pool.path, code=lambda config: "ffffff0").folder(plan.runs[2].config),
+        Pool(plan.pool.path, code=lambda config: "ffffff0").folder(config),
         code="ffffff0",
+        config=config,
     )
     estimates = estimates_of(plan)
 
