@@ -29,6 +29,17 @@ def configure(parser: ArgumentParser) -> None:
     add("--seeds", default="", metavar="1,2,3", help="default: the table's")
     add("--data", default="", metavar="NAME", help="other data than the table's: synthetic_pairs")
     add("--jobs", type=int, default=0, metavar="N", help="runs side by side (1, or one a device)")
+    add_launcher(parser)
+    add("--dry-run", action="store_true", help="say what would be run and how long, run nothing")
+    add("--show", action="store_true", help="print the table as it stands, run nothing")
+    add("--save", action="store_true", help="also keep the results beside the table's file")
+    add("--any-code", action="store_true", help="take runs of other code as finished, too")
+    add("--output-dir", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+
+
+def add_launcher(parser: ArgumentParser) -> None:
+    """Add the words that say where many runs are made."""
+    add = parser.add_argument
     add(
         "--devices",
         type=device_names,
@@ -36,10 +47,6 @@ def configure(parser: ArgumentParser) -> None:
         metavar="0,1,2",
         help="GPUs to divide among the runs",
     )
-    add("--dry-run", action="store_true", help="say what would be run and how long, run nothing")
-    add("--show", action="store_true", help="print the table as it stands, run nothing")
-    add("--save", action="store_true", help="also keep the results beside the table's file")
-    add("--any-code", action="store_true", help="take runs of other code as finished, too")
     add("--launcher", choices=("local", "slurm"), default="local", help="where runs are started")
     add(
         "--slurm",
@@ -48,7 +55,6 @@ def configure(parser: ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="what Slurm is asked for, in submitit's names: partition, timeout_min; repeatable",
     )
-    add("--output-dir", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
 
 
 def run(options: Namespace) -> int:

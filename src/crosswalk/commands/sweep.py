@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.run.processes import device_names
+from crosswalk.commands.ablate import add_launcher
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -19,6 +19,7 @@ def configure(parser: ArgumentParser) -> None:
         "Examples:\n"
         "  crosswalk sweep rde --local --dry-run\n"
         "  crosswalk sweep rde --local --trials 20 --agents 2 --devices 0,1\n"
+        "  crosswalk sweep rde --local --launcher slurm --slurm timeout_min=600 --agents 4\n"
         "  crosswalk sweep rde data=cuhk_pedes data.root=/datasets data.noise_rate=0.5\n"
         "  crosswalk sweep mine.yaml --local --name second trainer.max_epochs=20\n"
     )
@@ -26,7 +27,7 @@ def configure(parser: ArgumentParser) -> None:
     add("sweep", metavar="SWEEP", help="a file, or its name in configs/sweep")
     add("--local", action="store_true", help="search here, not on W&B's server")
     add("--agents", type=int, default=0, help="trials at a time (default: one for each device)")
-    add("--devices", type=device_names, default=[], help="GPUs to use, such as 0,1")
+    add_launcher(parser)
     add("--trials", type=int, help="at most so many (default: the file's run_cap, the grid, or 20)")
     add("--seed", type=int, help="of the search (default: 1, or that of the sweep that goes on)")
     add("--name", help="of the sweep (default: that of the file)")

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from crosswalk.files import lock, write_text
-from crosswalk.lab.local import run_locally
-from crosswalk.lab.pool import command_of
+from crosswalk.lab.launch import launcher
+from crosswalk.lab.pool import PlannedRun, command_of
 from crosswalk.lab.sweeps.check import check_sweep
 from crosswalk.lab.sweeps.search import JOURNAL, preview
 from crosswalk.lab.sweeps.summary import as_text, summarize
@@ -24,7 +24,7 @@ from crosswalk.lab.sweeps.sweep_file import (
     with_overrides,
 )
 from crosswalk.lab.sweeps.trials import LocalSweep, Trials
-from crosswalk.run.processes import devices_per_run, make_slots
+from crosswalk.run.run_folder import RunFolder
 
 NUM_TRIALS = 20
 """Trials of a search that has no end of its own, unless the user says how many."""
@@ -52,19 +52,21 @@ def run_sweep(options: Namespace) -> int:
     if not re.fullmatch(r"[\w.+=-]+", name):
         raise ValueError(f"--name {name!r} may contain letters, digits and . _ + = - only.")
     overrides = tuple(options.overrides)
-    folder = options.output_dir / "sweeps" / name
+    on_slurm = options.launcher == "slurm"
+    if on_slurm and not options.local:
+        raise ValueError("--launcher slurm is for searches here: add --local.")
+    output_dir = options.output_dir.resolve() if on_slurm else options.output_dir
+    folder = output_dir / "sweeps" / name
     seed = 1 if options.seed is None else options.seed
     sweep = LocalSweep(file, folder, overrides, seed, num_trials(file, options.trials))
     if options.show:
         return _show(sweep)
     config = check_sweep(file, overrides)
-    per_trial = devices_per_run(
-        config["trainer"].get("devices", "auto"), len(options.devices), at_a_time=options.agents
-    )
-    slots = make_slots(options.agents, options.devices, devices_per_job=per_trial)
+    at_a_time = options.agents or int(on_slurm)  # all at once would propose without looking
+    where = launcher(options, [config], at_a_time=at_a_time)
     sweep = replace(sweep, uses_wandb=config["logger"]["wandb"] is not None)
     if options.dry_run:
-        print(plan(sweep, len(slots)))
+        print(plan(sweep, where.at_a_time))
         return 0
     if not options.local:
         from crosswalk.lab.sweeps.server import register, run_agents
@@ -74,14 +76,15 @@ def run_sweep(options: Namespace) -> int:
             project=(config["logger"]["wandb"] or {}).get("project", "crosswalk"),
             num_trials=options.trials,
         )
-        return run_agents(path, slots, folder / "logs")
+        return run_agents(path, where.slots, folder / "logs")
     sweep = begin(sweep, options.seed)
-    print(plan(sweep, len(slots)).split("\n\n")[0], flush=True)
+    print(plan(sweep, where.at_a_time).split("\n\n")[0], flush=True)
     status = 0
-    trials = Trials(sweep, at_a_time=len(slots))
+    trials = Trials(sweep, at_a_time=where.at_a_time)
+    like_all = PlannedRun("a trial", overrides, config, RunFolder(folder / "trial"), ())
     try:
         with trials.board:
-            run_locally(trials, slots, train=sweep.train)
+            where.make(trials, folder / "slurm", first=[like_all], train=sweep.train)
     except ChildProcessError as error:
         print(f"crosswalk: {error}", flush=True)
         status = 1

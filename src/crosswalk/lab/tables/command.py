@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import file_beside_configs, group_values
-from crosswalk.lab.local import run_locally
+from crosswalk.lab.launch import Launcher, launcher
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.progress import Board, Estimates
-from crosswalk.lab.slurm import parse_parameters, run_on_slurm
 from crosswalk.lab.tables.collect import Collector
 from crosswalk.lab.tables.files import TableFiles
 from crosswalk.lab.tables.kept import read_results
@@ -21,7 +20,6 @@ from crosswalk.lab.tables.runs import CodeChanged, TableRuns
 from crosswalk.lab.tables.terminal import render_terminal
 from crosswalk.lab.tables.verdict import judge
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.processes import Slot, devices_per_run, make_slots
 
 
 def run_ablation(options: Namespace) -> int:
@@ -48,7 +46,8 @@ def run_ablation(options: Namespace) -> int:
         _show(table)
         return 0
     estimates, missing = estimates_of(plan), plan.missing()
-    at_a_time, slots = _places(options, missing)
+    where = launcher(options, [run.config for run in missing], at_a_time=options.jobs)
+    at_a_time = where.at_a_time or max(1, len(missing))
     _announce(plan, missing, estimates, at_a_time)
     if options.dry_run:
         for run in missing:
@@ -67,7 +66,7 @@ def run_ablation(options: Namespace) -> int:
     if missing:
         try:
             with board:
-                _run(options, runs, slots)
+                _run(where, runs)
         except CodeChanged as error:
             print(f"crosswalk: {error}", file=sys.stderr)
             changed = True
@@ -125,31 +124,6 @@ def check_data(run: TableRun) -> None:
         )
 
 
-def _places(options: Namespace, missing: Sequence[TableRun]) -> tuple[int, list[Slot]]:
-    """Return how many runs there are at a time, and the slots of this machine."""
-    if options.jobs < 0:
-        raise ValueError(f"--jobs {options.jobs}: write how many runs are made side by side.")
-    if options.launcher == "slurm":
-        if options.devices:
-            raise ValueError("--devices is about this machine; Slurm is told with --slurm.")
-        return options.jobs or max(1, len(missing)), []
-    if options.slurm:
-        raise ValueError("--slurm says what Slurm is asked for: add --launcher slurm.")
-    devices = options.devices
-    shapes = [run.config["trainer"] for run in missing]
-    if any(int(trainer.get("num_nodes", 1) or 1) > 1 for trainer in shapes):
-        raise ValueError("trainer.num_nodes is more than 1: start the table with --launcher slurm.")
-    per_job = max(
-        (
-            devices_per_run(each.get("devices", "auto"), len(devices), at_a_time=options.jobs)
-            for each in shapes
-        ),
-        default=1,
-    )
-    slots = make_slots(options.jobs, devices, devices_per_job=per_job)
-    return len(slots), slots
-
-
 def _announce(
     plan: Plan, missing: Sequence[TableRun], estimates: Estimates, at_a_time: int
 ) -> None:
@@ -174,21 +148,11 @@ def _writer(table: TableFiles) -> Callable[[TableRun], str]:
     return on_done
 
 
-def _run(options: Namespace, runs: TableRuns, slots: Sequence[Slot]) -> None:
-    on_slurm = options.launcher == "slurm"
+def _run(where: Launcher, runs: TableRuns) -> None:
     try:
-        if on_slurm:
-            run_on_slurm(
-                runs,
-                runs.plan.pool.path / "slurm",
-                first=runs.waiting,
-                parameters=parse_parameters(options.slurm),
-                at_a_time=options.jobs,
-            )
-        else:
-            run_locally(runs, slots)
+        where.make(runs, runs.plan.pool.path / "slurm", first=runs.waiting)
     except KeyboardInterrupt:
-        jobs = "Jobs that were submitted go on, and the" if on_slurm else "The"
+        jobs = "The" if where.slurm is None else "Jobs that were submitted go on, and the"
         runs.board.say(f"{jobs} same command goes on where this one was stopped.")
         raise
 

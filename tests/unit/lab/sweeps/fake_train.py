@@ -30,7 +30,8 @@ NOW = "2026-01-01T10:00:00+00:00"
 def config_of(words: Iterable[str]) -> dict[str, Any]:
     """Return the configuration of a run with these overrides."""
     given = dict(word.lstrip("+-").split("=", 1) for word in words)
-    return {**given, "choices": {"method": "fake", "data": "toy", "logger": "csv"}}
+    choices = {"method": "fake", "data": "toy", "logger": "csv"}
+    return {**given, "choices": choices, "trainer": {"max_epochs": 2, "devices": 1}}
 
 
 def main(words: list[str]) -> int:

@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from crosswalk.cli import parse
+from crosswalk.lab import launch
 from crosswalk.lab.sweeps import command
 from crosswalk.lab.sweeps.command import begin, num_trials, run_sweep
+from tests.unit.lab import fake_slurm
 from tests.unit.lab.sweeps.fake_train import config_of
 from tests.unit.lab.sweeps.small_sweeps import FAKE, local_sweep, sweep_file
 
@@ -46,6 +48,32 @@ def test_a_local_sweep_ends_with_its_best_trial_and_a_page(
     assert re.search(r"Repeat the best:\n  crosswalk train quality=0\.\d+ epochs=2\n", said)
     assert said.rstrip().endswith(f"Page: {folder / 'summary.html'}")
     assert (folder / "summary.html").exists()
+
+
+@pytest.mark.usefixtures("fake")
+def test_trials_may_be_jobs_of_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    for name, value in fake_slurm.install(tmp_path / "slurm").items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValueError, match="timeout_min=<minutes> is missing"):
+        sweep(tmp_path, "--launcher=slurm", "epochs=2")
+    status = sweep(tmp_path, "--launcher=slurm", "--slurm=timeout_min=3", "--agents=2", "epochs=2")
+
+    said = capsys.readouterr()
+    assert status == 0
+    assert "2 trials: 2 ended." in said.out
+    assert "submitted as job 2: trial 1" in said.err
+    assert len(list((tmp_path / "slurm" / "jobs").glob("*.json"))) == 2
+
+
+def test_slurm_is_for_searches_here(tmp_path: Path) -> None:
+    words = ["sweep", str(sweep_file(tmp_path).path), "--launcher", "slurm"]
+
+    with pytest.raises(ValueError, match="add --local"):
+        run_sweep(parse(words))
 
 
 @pytest.mark.usefixtures("fake")
@@ -147,6 +175,8 @@ def test_the_number_of_trials_is_the_users_the_files_or_the_grids(
         (["--trials", "0"], "--trials 0 must be at least 1"),
         (["--name=a/b"], "--name 'a/b' may contain letters"),
         (["--agents", "3", "--devices=0,1"], "3 runs at a time"),
+        (["--agents", "-1"], "-1 runs side by side"),
+        (["--slurm", "partition=gpu"], "add --launcher slurm"),
         (["--show"], "holds no local sweep"),
     ],
 )
@@ -174,7 +204,7 @@ def test_every_trial_has_the_devices_that_it_asks_for(
     monkeypatch.setattr(command, "check_sweep", lambda *_: config)
     made: list[Any] = []
 
-    monkeypatch.setattr(command, "run_locally", lambda trials, slots, **_: made.extend(slots))
+    monkeypatch.setattr(launch, "run_locally", lambda trials, slots, **_: made.extend(slots))
     monkeypatch.setattr(command, "_show", lambda sweep: 0)
     sweep(tmp_path, f"--agents={agents}", "--devices", "0,1,2,3")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from crosswalk.cli import main, parse
+from crosswalk.lab import launch
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.tables import command
 from crosswalk.lab.tables.command import check_data, run_ablation
@@ -40,7 +41,7 @@ def ablate(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Abla
     """Return the command on a table of ours; its runs are finished folders at once."""
     monkeypatch.setattr(command, "code_digest", lambda config: CODE)
 
-    def run_at_once(runs: TableRuns, slots: object) -> None:
+    def run_at_once(runs: TableRuns, slots: object, **_: object) -> None:
         for run in runs.waiting:
             if run.rows[0].name == "bad":
                 failure = Failure(run, "it ended with status 2", Path("log"), ("no images",))
@@ -50,7 +51,7 @@ def ablate(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Abla
             write_fake_queries(run.folder, [2, 0, 1], index=[7, 5, 3])
             runs.on_done(run)
 
-    monkeypatch.setattr(command, "run_locally", run_at_once)
+    monkeypatch.setattr(launch, "run_locally", run_at_once)
     return lambda *words: main(
         ["ablate", str(table), "--output-dir", str(tmp_path / "runs"), *words]
     )
@@ -164,10 +165,10 @@ def test_a_failed_run_gives_status_1_and_the_rest_of_the_table(
 def test_code_that_was_changed_meanwhile_gives_status_1(
     ablate: Ablate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def changed(*_: object) -> None:
+    def changed(*_: object, **__: object) -> None:
         raise CodeChanged("the code was changed")
 
-    monkeypatch.setattr(command, "run_locally", changed)
+    monkeypatch.setattr(launch, "run_locally", changed)
 
     assert ablate() == 1
     assert "crosswalk: the code was changed" in capsys.readouterr().err
@@ -184,12 +185,12 @@ def test_code_that_was_changed_meanwhile_gives_status_1(
         (["--seeds", "2,2"], "write different whole numbers"),
         (["--data", "cuhk"], "--data cuhk does not exist. Did you mean cuhk_pedes"),
         (["data=cuhk_pedes"], "choose the data with --data"),
-        (["--jobs", "-1"], "--jobs -1"),
+        (["--jobs", "-1"], "-1 runs side by side"),
         (["--jobs", "3", "--devices", "0,1"], "3 runs at a time with 1 devices each"),
         (["--devices", "0,1,2", "--jobs", "2", "trainer.devices=2"], "2 runs at a time with 2"),
         (["--slurm", "partition=gpu"], "add --launcher slurm"),
         (["--launcher", "slurm", "--devices", "0"], "--devices is about this machine"),
-        (["trainer.num_nodes=2", "trainer.devices=1"], "start the table with --launcher slurm"),
+        (["trainer.num_nodes=2", "trainer.devices=1"], "is more than 1: add --launcher slurm"),
         (["trainer.max_epoch=1"], "row 'full': trainer.max_epoch=1: Lightning's Trainer has no"),
     ],
 )
