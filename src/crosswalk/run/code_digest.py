@@ -23,7 +23,8 @@ from crosswalk.config.keys import compared, has_effect
 from crosswalk.config.stage import stage_config
 
 PACKAGE = Path(__file__).parents[1]
-TRAINING = "crosswalk.run.train"
+TRAINING = ("crosswalk.run.train", "crosswalk.config.trainer_arguments")
+"""Where every training begins; the second is reached through the check alone."""
 LOOKS_ONLY = (
     *("lab", "diagnostics", "doctor", "importers", "cli", "pages"),
     *("files", "cache_folder"),
@@ -83,7 +84,7 @@ def modules_of(config: Mapping[str, Any], *, package: Path = PACKAGE) -> dict[st
     if not any(_generates(each) for each in configs):
         left_out.append("crosswalk.synthetic")
     found: dict[str, Path] = {}
-    waiting = {TRAINING, *targets}
+    waiting = {*TRAINING, *targets}
     seen: set[str] = set()
     while waiting:
         seen.add(wanted := waiting.pop())

@@ -150,9 +150,12 @@ def test_what_no_number_of_a_run_depends_on_leaves_it_finished(
         ("metrics/ranking.py", CODE),
         ("optim.py", CODE),
         ("run/train.py", CODE),
+        ("config/build.py", CODE),
+        ("config/trainer_arguments.py", CODE),
         ("run/callbacks/checkpoints.py", CODE),
         ("synthetic/render.py", CODE),
         ("synthetic/captions.py", CODE),
+        ("synthetic/looks.yaml", added("\n")),
         ("assets/tiny_clip.safetensors", added(" ")),
     ],
 )
