@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,8 @@ def test_trials_live_while_their_agent_lives_and_end_with_it(tmp_path: Path) -> 
         "sys.exit(trial.wait())\n"
     )
     words = server.agent_task("e/p/id", 0, tmp_path).command
-    task = server.Task(words, tmp_path / "log", environment={"PYTHONPATH": str(tmp_path)})
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    task = server.Task(words, tmp_path / "log", environment={"PYTHONPATH": path})
     log = tmp_path / "log"
 
     agent = start(task, make_slots(1)[0])
