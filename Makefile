@@ -98,7 +98,7 @@ lint: $(STAMP)  ## ruff: rules and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 
-types: $(STAMP)  ## mypy --strict on src
+types: $(STAMP)  ## mypy --strict on src and docs/tools
 	@$(BIN)/mypy
 
 format: $(STAMP)  ## rewrite files as ruff wants them

@@ -26,7 +26,12 @@ def configure(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("sweep", metavar="SWEEP", help="a file, or its name in configs/sweep")
     add("--local", action="store_true", help="search here, not on W&B's server")
-    add("--agents", type=int, default=0, help="trials at a time (default: one for each device)")
+    add(
+        "--agents",
+        type=int,
+        default=0,
+        help="trials at a time (default: one for each device, 1 by Slurm)",
+    )
     add_launcher(parser)
     add("--trials", type=int, help="at most so many (default: the file's run_cap, the grid, or 20)")
     add("--seed", type=int, help="of the search (default: 1, or that of the sweep that goes on)")

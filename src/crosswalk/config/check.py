@@ -202,7 +202,10 @@ def methods_without_identities(batches: Iterable[type]) -> list[str]:
     found = []
     for name in group_values("method"):
         node = read_group_file("method", name).get("method", {})
-        needs = needs_of(locate(node["_target_"], "method"), node)
+        try:
+            needs = needs_of(locate(node["_target_"], "method"), node)
+        except (KeyError, ValueError):  # made of another file, or of a package that is not here
+            continue
         if not needs.identities and set(batches) <= set(needs.batches):
             found.append(name)
     return found

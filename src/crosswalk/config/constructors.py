@@ -154,7 +154,7 @@ def _check_call(node: Mapping[str, Any], key: str, given: frozenset[str]) -> Non
             )
         expected = hints.get(name, Any)
         if isinstance(value, dict) and "_target_" in value:
-            made = _made_by(value, prefix + name)
+            made = _made_by(value)
             if not _may_be(made, expected):
                 kind = "a partial function" if made is functools.partial else _readable(made)
                 raise ValueError(
@@ -198,9 +198,15 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-def _made_by(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
-    """Return the type of what a node describes, Any where its function does not say."""
-    target = locate(node["_target_"], key)
+def _made_by(node: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return the type of what a node describes; Any where its function does not say.
+
+    Any, too, where there is no such function, which is said with its key when its turn comes.
+    """
+    try:
+        target = locate(node["_target_"], "")
+    except ValueError:
+        return Any
     if node.get("_partial_", False):
         return functools.partial
     return target if inspect.isclass(target) else _annotations(target).get("return", Any)
@@ -228,7 +234,7 @@ def _may_be(made: Any, expected: Any) -> bool:  # noqa: ANN401
     wanted = origin or expected
     if made is Any or not isinstance(made, type) or not isinstance(wanted, type):
         return True
-    if getattr(wanted, "_is_protocol", False):
+    if any(getattr(each, "_is_protocol", False) for each in (made, wanted)):
         return True
     return issubclass(made, wanted) or issubclass(wanted, made)
 
@@ -247,7 +253,7 @@ def _fits(value: Any, expected: Any) -> bool:  # noqa: ANN401
     if value is None:
         return expected is None or expected is type(None)
     if isinstance(value, dict) and "_target_" in value:
-        return _may_be(_made_by(value, ""), expected)
+        return _may_be(_made_by(value), expected)
     plain = origin or expected
     if isinstance(value, list):
         return _list_fits(value, plain, inner)

@@ -314,14 +314,14 @@ def _training_command(root: Path, key: str, splits: AnySplits) -> str:
     from crosswalk.config.check import methods_without_identities
     from crosswalk.types import ImageBatch, PairBatch
 
-    method, arguments = default_method(), f"data.root={shlex.quote(str(root))}"
+    methods, arguments = [default_method()], f"data.root={shlex.quote(str(root))}"
     if isinstance(splits, ImageSplits):
-        method = methods_without_identities([ImageBatch])[0]
+        methods = methods_without_identities([ImageBatch])
     elif not splits.train_is_labelled:
-        method = methods_without_identities([PairBatch])[0]
+        methods = methods_without_identities([PairBatch])
         if not splits.val:  # nobody can be held out of training
             arguments += " protocol=official"
-    return f'make train METHOD={method} DATA={key} ARGS="{arguments}"'
+    return f'make train METHOD={methods[0]} DATA={key} ARGS="{arguments}"' if methods else ""
 
 
 def _image_findings(

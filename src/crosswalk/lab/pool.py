@@ -150,7 +150,8 @@ class Pool:
         What stands in a folder counts, not its name: releases before named classes otherwise.
         """
         digest = config_digest(config)
-        return newest_first(each for each in self._alike(config) if self._digest(each) == digest)
+        whole = newest_first(self._alike(config))
+        return [each for each in whole if self._digest(each) == digest]
 
     def of_method_and_data(self, config: Mapping[str, Any]) -> list[RunFolder]:
         """Return all finished runs of the same method and data, newest first."""
@@ -161,9 +162,12 @@ class Pool:
         return [RunFolder(path) for path in self.path.glob(pattern)]
 
     def _digest(self, folder: RunFolder) -> str | None:
-        if folder.name not in self._digests and folder.config_file.exists():
-            self._digests[folder.name] = config_digest(folder.config())
-        return self._digests.get(folder.name)
+        if folder.name not in self._digests:
+            try:
+                self._digests[folder.name] = config_digest(folder.config())
+            except (FileNotFoundError, ValueError):  # no run that could be taken
+                return None
+        return self._digests[folder.name]
 
 
 def newest_first(folders: Iterable[RunFolder]) -> list[RunFolder]:

@@ -36,6 +36,9 @@ GRACE = 60.0
 ACTIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "RESIZING")
 """What Slurm says of a job that goes on."""
 
+ENDED_BY_SLURM = ("CANCELLED", "NODE_FAIL", "PREEMPTED", "TIMEOUT")
+"""What Slurm says of a job that could go on in another one."""
+
 GENERIC = (
     *("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node"),
     *("tasks_per_node", "stderr_to_stdout"),
@@ -86,6 +89,7 @@ def run_on_slurm(
             if run is None:
                 break
             jobs.begin(run)
+            work.look()  # submitting many takes longer than claims live without a sign
         if not jobs.active and not work.is_left():
             return
         time.sleep(interval)
@@ -151,7 +155,7 @@ class _Jobs(Generic[Run]):
             self._note(run).unlink(missing_ok=True)
             log = job.task(0).paths.stdout
             reason = f"its job {job.job_id} ended without results"
-            self.work.ended(run, End(None, reason, log, said_by_the_run(log)))
+            self.work.ended(run, End(status_of(job), reason, log, said_by_the_run(log)))
 
     def _note(self, run: PlannedRun) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -331,6 +335,17 @@ def said_by_the_run(log: Path) -> tuple[str, ...]:
     before = lines[: errors[-1]] if errors else ()
     own = [line for line in before if not line.startswith("submitit")]
     return tuple(own[-LAST_LINES:]) or lines[-LAST_LINES:]
+
+
+def status_of(job: Any) -> int | None:  # noqa: ANN401
+    """Return -SIGTERM for a job that Slurm or somebody else ended, None for one that ended itself.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> [status_of(SimpleNamespace(state=state)) for state in ("FAILED", "CANCELLED by 0")]
+        [None, -15]
+    """
+    return -int(signal.SIGTERM) if str(job.state).upper().startswith(ENDED_BY_SLURM) else None
 
 
 def is_active(job: Any) -> bool:  # noqa: ANN401

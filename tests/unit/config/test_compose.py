@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from crosswalk.config.build import build, instantiate
-from crosswalk.config.check import check, check_together, check_types
+from crosswalk.config.check import check, check_together, check_types, methods_without_identities
 from crosswalk.config.compose import compose, differences, read_yaml, restore, to_plain, to_yaml
 from crosswalk.config.search import config_folder, default_method, group_values
 from crosswalk.data.text.word_tokenizer import WordTokenizer
@@ -542,3 +542,16 @@ def test_pairs_without_identities_are_refused_where_they_are_needed(tmp_path: Pa
     with pytest.raises(ValueError, match=r"method=cmmt learns .*have none\. Leave method\.\*"):
         build(check(compose([*cmmt, "method.relation=identities"])))
     assert build(check(compose(cmmt))).data.spec.num_samples == 4
+
+
+def test_a_method_made_of_another_file_or_of_a_package_that_is_not_here_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = methods_without_identities([PairBatch])
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "a_rde_of_mine.yaml").write_text("defaults: [rde]\n")
+    (tmp_path / "method" / "b_elsewhere.yaml").write_text("method: {_target_: nowhere.Method}\n")
+    monkeypatch.setenv("CROSSWALK_CONFIG_PATH", str(tmp_path))
+
+    assert "b_elsewhere" in group_values("method")
+    assert methods_without_identities([PairBatch]) == known == ["cmmt"]

@@ -28,6 +28,7 @@ def example(
     loss: Loss | None = None,
     make: Callable[[int], int] | None = None,
     part: Fraction | None = None,
+    rules: Sequence[Fraction] = (),
     anything: Any = None,  # noqa: ANN401
     elsewhere: Unknown = None,  # type: ignore[name-defined] # noqa: F821
 ) -> dict[str, Any]:
@@ -104,6 +105,8 @@ def test_a_value_of_the_annotated_type_passes(arguments: dict[str, Any]) -> None
             r"x\.part=.* gives a partial function; .* fractions",
         ),
         ({"make": HALF}, r"x\.make=fractions\.Fraction gives Fraction; .* takes Callable"),
+        ({"anything": [{"_target_": "nowhere.Rule"}]}, r"x\.anything\.0\._target_=nowhere\.Rule"),
+        ({"rules": [{"_target_": "nowhere.Rule"}]}, r"x\.rules\.0\._target_=nowhere\.Rule"),
         ({"nummber": 3}, r"x\.nummber is not an argument of .* Did you mean x\.number\?"),
         ({"anything": node(share="x")}, r"x\.anything\.share='x'"),
         ({"anything": [node(share="x")]}, r"x\.anything\.0\.share='x'"),

@@ -99,6 +99,17 @@ def test_a_run_that_was_killed_is_not_finished(pool: Pool, missing: str) -> None
     assert pool.finished(fake_config(), any_code=True) is None
 
 
+def test_a_damaged_folder_hides_no_other_run(pool: Pool) -> None:
+    damaged, whole = (Pool(pool.path, code=lambda _, code=code: code) for code in "ab")
+    for each in (damaged, whole):
+        finish(each.folder(fake_config()), code=each.code_of(fake_config()))
+    damaged.folder(fake_config()).config_file.write_text("seed: [1")
+
+    found = pool.finished(fake_config(), any_code=True)
+
+    assert found == whole.folder(fake_config())
+
+
 def test_a_run_whose_record_names_other_code_than_its_folder_is_not_finished(pool: Pool) -> None:
     finish(pool.folder(fake_config()), code="ffffff112233")
 

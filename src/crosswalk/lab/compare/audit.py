@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from crosswalk.config.search import default_method
 from crosswalk.diagnostics.division import DivisionRecord, division_file, read_division
 from crosswalk.files import write_text
 from crosswalk.lab.report.evaluation_data import evaluation_data
@@ -175,7 +176,7 @@ def division_of(run_folder: RunFolder, which: str) -> DivisionRecord:
     if "division" not in config["method"]:
         raise ValueError(
             f"{run_folder.path} is a run of {name}, which judges no training pairs. Audit a run of "
-            "a method with division=, such as the default one."
+            f"a method with division=: crosswalk train method={default_method()}."
         )
     if config["method"]["division"] is None:
         raise ValueError(

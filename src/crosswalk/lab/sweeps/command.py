@@ -63,7 +63,7 @@ def run_sweep(options: Namespace) -> int:
         return _show(sweep)
     config = check_sweep(file, overrides)
     at_a_time = options.agents or int(on_slurm)  # all at once would propose without looking
-    where = launcher(options, [config], at_a_time=at_a_time)
+    where = launcher(options, [config], at_a_time=at_a_time, option="--agents")
     sweep = replace(sweep, uses_wandb=config["logger"]["wandb"] is not None)
     if options.dry_run:
         print(plan(sweep, where.at_a_time))
@@ -89,7 +89,8 @@ def run_sweep(options: Namespace) -> int:
         print(f"crosswalk: {error}", flush=True)
         status = 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on with the sweep.", flush=True)
+        jobs = " Jobs that were submitted go on." if on_slurm else ""
+        print(f"\nInterrupted.{jobs} The same command goes on with the sweep.", flush=True)
         status = 130
     _show(sweep)
     return status

@@ -138,6 +138,7 @@ class Trials(Work[TrialRun]):
         self._stopped: set[int] = set()
         self._sizes: dict[int, int] = {}
         self._has_waited = False
+        self._log: Path | None = None
         estimates = Estimates([("trials of this sweep", self._seconds)])
         board = Board(f"Sweep {sweep.name}", [], estimates, at_a_time=at_a_time, console=console)
         super().__init__(board, claims or Claims(sweep.folder / "claims"))
@@ -159,9 +160,13 @@ class Trials(Work[TrialRun]):
                     self._tell_failure(trial.number, str(error))
                     self.board.say(f"trial {trial.number} failed: {error}")
                     continue
-                if answer == OURS:
+                if self._trials()[trial.number].state.is_finished():
+                    # its worker told the study and let it go since we asked which are running
+                    if answer == OURS:
+                        self.claims.release(run.folder.name)
+                elif answer == OURS:
                     return run
-                if answer == DONE:  # its worker was killed before it was noted
+                elif answer == DONE:  # its worker was killed before it was noted
                     self._finish(run, None)
         return None
 
@@ -189,10 +194,10 @@ class Trials(Work[TrialRun]):
             ChildProcessError: If `FAILURES` trials failed one after the other.
         """
         if self.failures >= FAILURES:
+            where = "" if self._log is None else f" The last one said it in {self._log}."
             raise ChildProcessError(
-                f"{FAILURES} trials failed one after the other. The reason is likely the same: "
-                f"see the end of {self.sweep.folder / 'logs'}/*.log. Later trials were not "
-                "started; the same command goes on with them."
+                f"{FAILURES} trials failed one after the other, likely for the same reason.{where} "
+                "Later trials were not started; the same command goes on with them."
             )
         is_left = bool(self._trials("RUNNING")) and not self._is_over()
         if is_left and not self._has_waited:
@@ -309,8 +314,9 @@ class Trials(Work[TrialRun]):
             reason = missing_metric(folder, metric)
             if end is not None and not is_whole(folder):
                 reason, said = end.reason, end.lines
+            self._log = run.log if end is None else end.log
             self._tell_failure(number, "\n".join([reason, *said]))
-            self.board.fail(run, reason, run.log, said)
+            self.board.fail(run, reason, self._log, said)
             return
         self.failures = 0
 

@@ -175,7 +175,7 @@ def test_the_number_of_trials_is_the_users_the_files_or_the_grids(
         (["--trials", "0"], "--trials 0 must be at least 1"),
         (["--name=a/b"], "--name 'a/b' may contain letters"),
         (["--agents", "3", "--devices=0,1"], "3 runs at a time"),
-        (["--agents", "-1"], "-1 runs side by side"),
+        (["--agents", "-1"], "--agents -1: write how many"),
         (["--slurm", "partition=gpu"], "add --launcher slurm"),
         (["--show"], "holds no local sweep"),
     ],

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from crosswalk.lab.claims import Claims
 from crosswalk.lab.sweeps.search import ask, open_study
@@ -315,6 +317,34 @@ def test_the_trial_of_a_machine_that_is_gone_is_continued(tmp_path: Path) -> Non
 
     assert said[0].startswith("Waiting for trials of other workers")
     assert [state for _, state, _, _ in outcome(sweep)] == ["COMPLETE"]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_trial_that_its_worker_ends_while_another_looks_at_it_is_left_alone(
+    tmp_path: Path, is_whole: bool
+) -> None:
+    sweep = local_sweep(tmp_path, trials=1)
+    study = open_study(sweep.folder, sweep.file)
+    ask(study, sweep.file, seed=sweep.seed)
+    folder = run_folder(sweep, 0)
+
+    def configure(overrides: Sequence[str]) -> Mapping[str, Any]:
+        if is_whole:
+            folder.path.mkdir()
+            folder.save_config({})
+            folder.record_file.write_text(json.dumps({"status": "finished"}))
+            folder.results_file.write_text("{}")
+            study.tell(0, 0.5)
+        else:
+            study.tell(0, state=TrialState.FAIL)
+        return sweep.configure(overrides)
+
+    said = work(replace(sweep, configure=configure))
+
+    assert said == []
+    state = "COMPLETE" if is_whole else "FAIL"
+    assert [result[1] for result in outcome(sweep)] == [state]
+    assert folder.path.exists() == is_whole
 
 
 def test_a_run_folder_without_a_configuration_is_begun_again(tmp_path: Path) -> None:
