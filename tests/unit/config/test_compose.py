@@ -554,4 +554,4 @@ def test_a_method_made_of_another_file_or_of_a_package_that_is_not_here_is_passe
     monkeypatch.setenv("CROSSWALK_CONFIG_PATH", str(tmp_path))
 
     assert "b_elsewhere" in group_values("method")
-    assert methods_without_identities([PairBatch]) == known == ["cmmt"]
+    assert methods_without_identities([PairBatch]) == known == ["cmmt", "rde"]
