@@ -85,9 +85,10 @@ def fit(
         "steps": trainer.global_step,
         "state": run.method.state_dict(),
         "optimizer": _by_name(trainer.optimizers[0].state_dict()["state"]),
-        "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+        # in an order of their own: that of Lightning is the order in which they were first logged
+        "metrics": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
         "lines": [
-            {name: value for name, value in line.items() if name != "time"}
+            {name: value for name, value in sorted(line.items()) if name != "time"}
             for line in (run_folder.metrics() if trainer.is_global_zero else [])
         ],
     }

@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, RunFolder]:
         pairs = write_pairs(root, folder / name, labelled=labelled)
         overrides = [*SMALL, f"data.root={pairs}", f"output_dir={output}", f"name={name}"]
         environment = {"CROSSWALK_CACHE": str(folder / "cache")}
-        assert exit_code_of(train_and_be_killed, overrides, None, 0, environment) == 0
+        assert exit_code_of(train_and_be_killed, overrides, None, environment) == 0
         found[labelled] = RunFolder(output / f"cmmt-own_pairs-{name}")
     return found
 

@@ -28,7 +28,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     runs = tmp_path_factory.mktemp("runs")
     overrides = [*SMALL_WORDS, f"data.root={root}", f"output_dir={runs}", "name=it"]
     environment = {"CROSSWALK_CACHE": str(root.parent / "cache")}
-    assert exit_code_of(train_and_be_killed, overrides, None, 0, environment) == 0
+    assert exit_code_of(train_and_be_killed, overrides, None, environment) == 0
     return RunFolder(runs / "cm_moco-synthetic_pairs-it")
 
 
