@@ -19,7 +19,13 @@ COMMANDS = ("sbatch", "srun", "sacct", "squeue")
 
 
 def install(folder: Path) -> dict[str, str]:
-    """Return the environment in which the commands are found."""
+    """Return the environment in which the commands are found.
+
+    submitit remembers how a job of a number ended, for a process as a whole; here numbers begin
+    again with each folder.
+    """
+    if (submitit := sys.modules.get("submitit")) is not None:
+        submitit.SlurmJob.watcher.clear()
     (folder / "bin").mkdir(parents=True)
     for name in COMMANDS:
         path = folder / "bin" / name

@@ -164,6 +164,17 @@ def test_a_second_command_submits_only_what_failed(tmp_path: Path) -> None:
     assert [(call["row"], call["resumes"]) for call in calls(plan)[2:]] == [(1, True)]
 
 
+def test_jobs_of_an_earlier_stand_in_are_forgotten(tmp_path: Path, slurm: Path) -> None:
+    import submitit
+
+    first = submit(plan_of(tmp_path / "first", "finish"))[0]
+    second = fake_slurm.install(tmp_path / "second")
+
+    assert first == []
+    assert Path(second["FAKE_SLURM"]) != slurm
+    assert submitit.SlurmJob.watcher.get_info("1", mode="cache") == {}
+
+
 def test_a_run_of_several_nodes_is_one_job_with_a_task_for_each_process(
     tmp_path: Path, slurm: Path
 ) -> None:
