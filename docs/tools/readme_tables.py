@@ -203,7 +203,8 @@ def _caption(
         moved = f"; published numbers are for {manifest.published_data} and are not comparable"
     return (
         f"*Test on {manifest.data}, percent{moved}; {', '.join(weights)}; mean ± standard "
-        f"deviation over {number}, commit {', '.join(made) or 'none: not run'}.*"
+        f"deviation over {number}, commit {', '.join(made) or 'none: not run'}."
+        f"{' ' + manifest.note if manifest.note else ''}*"
     )
 
 

@@ -92,3 +92,12 @@ def test_every_number_of_a_configuration_has_a_source(path: Path) -> None:
         value = re.match(r"\s*(?:- )?\w+:\s+(\[?-?[\d.]+.*)", line)
         if value is not None:
             assert "#" in line, f"{path}:{number}: {line.strip()} says no source"
+
+
+@pytest.mark.parametrize("more", [[], ["data=msmt17_to_market1501"], ["data=synthetic_transfer"]])
+def test_mar_and_its_stage_resize_as_the_released_preparation_of_its_data(more: list[str]) -> None:
+    trained = compose(["method=mar", *more])
+    stage = compose(["experiment=supervised/mar_stage"])
+
+    assert trained.data.interpolation == stage.data.interpolation == "bicubic"
+    assert trained.data.eval_interpolation is None  # as in training

@@ -20,7 +20,10 @@ CHECKPOINTS = ("start", "best", "last")
 MANIFEST_KEYS = {
     **dict.fromkeys(("title", "source", "base", "metrics", "seeds", "rows"), True),
     **dict.fromkeys(
-        ("checkpoint", "synthetic", "synthetic_checkpoint", "order", "references", "not_offered"),
+        (
+            *("checkpoint", "synthetic", "synthetic_checkpoint", "order", "references"),
+            *("not_offered", "note"),
+        ),
         False,
     ),
 }
@@ -112,6 +115,7 @@ class Manifest:
         synthetic: Overrides behind ``base`` on synthetic data.
         synthetic_checkpoint: Weights that rows about the best epoch are about on synthetic data.
         published_data: The data set that the published numbers are about.
+        note: A sentence for the reader of the table; such as that kept runs had another default.
         overrides: Of all rows, behind ``base``; the table itself does not have them.
     """
 
@@ -128,6 +132,7 @@ class Manifest:
     synthetic: tuple[str, ...]
     synthetic_checkpoint: str
     published_data: str
+    note: str | None = None
     overrides: tuple[str, ...] = ()
 
     @property
@@ -287,6 +292,7 @@ def read_manifest(path: Path) -> Manifest:
             content.get("synthetic_checkpoint", "best"), f"{place}, synthetic_checkpoint"
         ),
         published_data=_data_of(base),
+        note=checked_text(content["note"], f"{place}: note") if "note" in content else None,
     )
     _check_names(manifest)
     return manifest

@@ -224,7 +224,7 @@ def _notes(
     rows: Sequence[RowVerdict],
     orderings: Sequence[Ordering],
 ) -> list[str]:
-    notes = []
+    notes = [manifest.note] if manifest.note else []
     if manifest.overrides:
         notes.append(f"All rows were run with {' '.join(manifest.overrides)}.")
     if not any(row.published for row in manifest.rows):

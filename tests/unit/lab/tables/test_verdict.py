@@ -302,6 +302,16 @@ def test_runs_of_other_overrides_do_not_count(tmp_path: Path) -> None:
     assert any("left out" in note and ": 1 (A)" in note for note in verdict.notes)
 
 
+def test_what_the_manifest_says_of_its_kept_runs_comes_first(tmp_path: Path) -> None:
+    manifest = small_manifest(tmp_path, [{"name": "A"}], note="These were made by hand.")
+
+    verdict = judge(manifest, runs_with(manifest, {"A": {1: (50.0, 60.0)}}))
+
+    assert verdict.notes[0] == "These were made by hand."
+    with pytest.raises(ValueError, match="note"):
+        small_manifest(tmp_path, [{"name": "A"}], note=3)
+
+
 def test_runs_of_different_code_are_marked(tmp_path: Path) -> None:
     manifest = small_manifest(tmp_path, [{"name": "A"}, {"name": "B"}])
     runs = runs_with(manifest, {"A": {1: (50.0, 60.0), 2: (51.0, 61.0)}})
