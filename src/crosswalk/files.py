@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".unfinished"
 """Ends the name of a file that is being written; after a kill it stays, and may be deleted."""
+
+FORMULA = re.compile(r"(^|[;\t\r\n])(?=[\s\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+"""Before what a spreadsheet runs: at the start of a cell, or behind what some of them split at."""
 
 
 @contextmanager
@@ -67,6 +73,34 @@ def write_text(path: Path, text: str) -> None:
     """
     with whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV that a spreadsheet shows and does not run.
+
+    Captions and file names come from others: a text that begins like a formula gets an apostrophe,
+    which spreadsheets take for "this is text". Numbers stay, those that are written as text too;
+    None is an empty cell.
+
+    Example:
+        >>> print(csv_text(["image", "loss"], [["=1+1.jpg", -0.5], ["a, b.jpg", None]]), end="")
+        image,loss
+        '=1+1.jpg,-0.5
+        "a, b.jpg",
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_inert(cell) for cell in row] for row in [header, *rows])
+    return text.getvalue()
+
+
+def _inert(cell: object) -> str:
+    text = "" if cell is None else str(cell)
+    try:
+        float(text)
+    except ValueError:
+        return FORMULA.sub(r"\1'", text)
+    return text
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import os
 import signal
 import sys
@@ -9,7 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.files import is_locked, lock, read_arrays, whole, write_arrays, write_text
+from crosswalk.files import (
+    csv_text,
+    is_locked,
+    lock,
+    read_arrays,
+    whole,
+    write_arrays,
+    write_text,
+)
 
 
 def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -96,3 +106,25 @@ def test_two_locks_of_one_process_exclude_each_other(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "a" / ".lock")
     assert not is_locked(tmp_path / "never" / ".lock")
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [
+        *((sign, f"'{sign}") for sign in ("=", "+", "-", "@", "\uff1d", " =", "\0+")),
+        ("a;=", "a;'="),
+        ("\t=", "'\t'="),
+        ("\r\n@", "'\r'\n'@"),
+    ],
+)
+def test_no_cell_of_a_table_is_run_by_a_spreadsheet(start: str, shown: str) -> None:
+    rest = 'HYPERLINK("http://x.example", "a, b")'
+
+    header, row = csv.reader(io.StringIO(csv_text([start + rest], [[start + rest]]), newline=""))
+
+    assert header == row == [shown + rest]
+
+
+@pytest.mark.parametrize("value", [-0.5, "-0.5", "-inf", np.float32(-1.1), -3, "+7"])
+def test_numbers_of_a_table_stay_numbers(value: object) -> None:
+    assert csv_text(["loss"], [[value]]) == "loss\n" + str(value) + "\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import netrc
 import os
@@ -18,7 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from crosswalk.files import write_text
+from crosswalk.files import csv_text, write_text
 from crosswalk.run.run_folder import RunFolder
 
 ALWAYS = ("step", "epoch", "time")
@@ -105,11 +103,9 @@ class RunLogger(Logger):
             line.pop("time", None)
             rows.setdefault(line["step"], {}).update(line)
         names = sorted({name for row in rows.values() for name in row} - {"step", "epoch"})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row for _, row in sorted(rows.items()))
-        write_text(self.folder.metrics_file.with_suffix(".csv"), text.getvalue())
+        header = ["step", "epoch", *names]
+        table = [[row.get(name) for name in header] for _, row in sorted(rows.items())]
+        write_text(self.folder.metrics_file.with_suffix(".csv"), csv_text(header, table))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 
 from crosswalk.config.search import default_method
 from crosswalk.diagnostics.division import DivisionRecord, division_file, read_division
-from crosswalk.files import write_text
+from crosswalk.files import csv_text, write_text
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.pages import Section, picture_tag, render, render_page
 from crosswalk.run.run_folder import RunFolder
@@ -311,28 +309,24 @@ def to_csv(listed: Sequence[Suspect], views: Sequence[str]) -> str:
         sample_index,image,caption,person_id,probability,probability_global,loss_global,kept,true_pair
         4,a.jpg,"a coat, red",7,0.25,0.25,1.5,false,
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
+    header = [
+        *("sample_index", "image", "caption", "person_id", "probability"),
+        *(f"probability_{view}" for view in views),
+        *(f"loss_{view}" for view in views),
+        *("kept", "true_pair"),
+    ]
+    rows = [
         [
-            *("sample_index", "image", "caption", "person_id", "probability"),
-            *(f"probability_{view}" for view in views),
-            *(f"loss_{view}" for view in views),
-            *("kept", "true_pair"),
+            *(each.sample_index, each.pair.image, each.pair.caption, each.pair.person_id),
+            each.probability,
+            *(each.probabilities[view] for view in views),
+            *(each.losses[view] for view in views),
+            str(each.kept).lower(),
+            None if each.true_pair is None else str(each.true_pair).lower(),
         ]
-    )
-    for each in listed:
-        writer.writerow(
-            [
-                *(each.sample_index, each.pair.image, each.pair.caption, each.pair.person_id),
-                each.probability,
-                *(str(each.probabilities[view]) for view in views),
-                *(str(each.losses[view]) for view in views),
-                str(each.kept).lower(),
-                "" if each.true_pair is None else str(each.true_pair).lower(),
-            ]
-        )
-    return text.getvalue()
+        for each in listed
+    ]
+    return csv_text(header, rows)
 
 
 def _scaled(losses: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -177,6 +177,15 @@ def test_the_table_gives_probabilities_and_losses_in_full() -> None:
             assert np.float32(row[f"loss_{view}"]) == record.losses[number, sample]
 
 
+def test_captions_and_file_names_of_the_table_are_no_formulas() -> None:
+    pair = TrainingPair(Path("=cmd.jpg"), '=HYPERLINK("http://x.example")', 3)
+    listed = suspects(record_of([[0.1]]), [pair], threshold=0.5)
+
+    row = next(csv.DictReader(to_csv(listed, ["global"]).splitlines()))
+
+    assert (row["image"], row["caption"]) == ("'=cmd.jpg", f"'{pair.caption}")
+
+
 # Which runs can be audited
 
 
