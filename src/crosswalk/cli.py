@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
+import io
 import os
 import re
 import sys
@@ -47,6 +49,8 @@ overrides:
   +new.key=value     a key that no file has; ~key removes one; --key=value is understood too
 `crosswalk config show` with the same overrides prints the result and runs nothing.
 """
+PLAIN_SIGNS = {"→": "->", "±": "+-", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}  # noqa: RUF001
+"""What stands for a sign where the encoding of a terminal or a log lacks it."""
 HELP = """usage: crosswalk <command> ...
 
 Text-based person search and person re-identification.
@@ -71,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["config", "show", "methd=rde"])
         2
     """
+    _print_anywhere()
     common = argparse.ArgumentParser(prog="crosswalk", add_help=False, allow_abbrev=False)
     common.add_argument("--debug", action="store_true")
     common.add_argument("--config-dir", action="append", type=os.path.abspath, default=[])
@@ -171,6 +176,21 @@ def _split(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[
             positionals -= not word.startswith("-")
             rest.append(word)
     return rest, overrides
+
+
+def _print_anywhere() -> None:
+    """Let output replace the signs that its encoding lacks: no run ends for want of an arrow."""
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        lacking = error.object[error.start : error.end]
+        escaped = [sign.encode("ascii", "backslashreplace").decode() for sign in lacking]
+        return "".join(map(PLAIN_SIGNS.get, lacking, escaped)), error.end
+
+    codecs.register_error("crosswalk.plain", replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="crosswalk.plain")
 
 
 def _group(words: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -66,6 +67,31 @@ def test_a_wheel_carries_code_configurations_and_tables(wheel: Path) -> None:
     assert "crosswalk/assets/noun_phrases.json" in names
     assert "crosswalk/py.typed" in names
     assert not any(name.startswith(("tests/", "configs/")) for name in names)
+
+
+def test_the_name_on_the_package_index_is_our_own_and_the_command_stays(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (folder,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+        metadata = archive.read(f"{folder}/METADATA").decode().splitlines()
+        commands = archive.read(f"{folder}/entry_points.txt").decode()
+
+    assert "Name: crosswalk-reid" in metadata
+    assert {"Provides-Extra: slurm", "Provides-Extra: phrases"} <= set(metadata)
+    assert "crosswalk = crosswalk.cli:main" in commands
+
+
+def test_nothing_advises_to_install_somebody_elses_package() -> None:
+    places = ("README.md", "CONTRIBUTING.md", "docs", "examples", "experiments", "src", "configs")
+    texts = [
+        path
+        for place in places
+        for path in ([ROOT / place] if (ROOT / place).is_file() else (ROOT / place).rglob("*"))
+        if path.suffix in {".md", ".py", ".yaml", ".toml"}
+    ]
+
+    strangers = re.compile(r"pip install\s+[\"']?crosswalk(\[|\s|[`\"'])")
+    assert [path.name for path in texts if strangers.search(path.read_text())] == []
+    assert len(texts) > 100
 
 
 def test_an_installed_wheel_composes_outside_the_clone(wheel: Path, tmp_path: Path) -> None:

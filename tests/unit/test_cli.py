@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from crosswalk.cli import COMMANDS, main, parse
+from crosswalk.run.results import MEASURES, print_results
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +53,23 @@ def test_help_and_config_import_nothing_heavy(words: list[str]) -> None:
     )
 
     assert output.stdout.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_that_lacks_a_sign_gets_another(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    main(["--version"])
+    measures = {f"test/{name}": 0.5 for name in MEASURES}
+    print_results({"last": {"epoch": 1, **measures}}, monitor=None, directions=["text_to_image"])
+    print("a red coat 中 → caf\udce9.jpg", flush=True)
+
+    shown = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert "text -> image" in shown
+    assert shown.splitlines()[-1] == "a red coat \\u4e2d -> caf\\udce9.jpg"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

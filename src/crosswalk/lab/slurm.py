@@ -276,8 +276,8 @@ def make_executor(folder: Path, cluster: str) -> Any:  # noqa: ANN401
         import submitit
     except ModuleNotFoundError as error:
         raise ValueError(
-            "--launcher slurm needs submitit: pip install 'crosswalk[slurm]', or pip install "
-            "submitit."
+            "--launcher slurm needs submitit: pip install submitit, or "
+            'pip install "<folder or URL of crosswalk>[slurm]".'
         ) from error
     try:
         return submitit.AutoExecutor(folder, cluster=cluster)

@@ -284,6 +284,21 @@ def test_children_do_not_outlive_a_scheduler_that_is_stopped(
     assert not (tmp_path / "pid0").exists()
 
 
+def test_tests_hear_signals_that_the_shell_which_started_them_ignores() -> None:
+    text = (
+        "import runpy, signal; numbers = signal.SIGINT, signal.SIGTERM; "
+        "[signal.signal(number, signal.SIG_IGN) for number in numbers]; "
+        "runpy.run_path('tests/conftest.py'); "
+        "print(*[signal.getsignal(number) in (signal.SIG_IGN, None) for number in numbers])"
+    )
+
+    answer = subprocess.run(
+        python(text), cwd=Path(__file__).parents[3], capture_output=True, text=True
+    )
+
+    assert answer.stdout == "False False\n"
+
+
 @on_linux
 def test_a_process_whose_parent_is_gone_before_it_can_ask_ends(tmp_path: Path) -> None:
     environment = {**os.environ, PARENT_VARIABLE: str(2**30)}

@@ -200,7 +200,8 @@ def _textblob_parser() -> Callable[[str], list[list[list[str]]]]:
     if importlib.util.find_spec("textblob") is None:
         raise ModuleNotFoundError(
             "backend=textblob of the noun phrases needs TextBlob, which is not installed: "
-            "pip install crosswalk[phrases], or choose backend=rules."
+            'pip install "<folder or URL of crosswalk>[phrases]", or choose '
+            "data.phrases.backend=rules."
         )
     from textblob.en import parse  # late: it imports NLTK, for a second
 
@@ -245,7 +246,7 @@ class NounPhrases:
         unit: What captions are compared by; see `units_of`. The paper's reading notes say words.
         synonyms: Whether words with one meaning count as one.
         backend: ``rules`` (`phrases_by_rules`), or ``textblob`` (`phrases_by_textblob`), which
-            needs ``pip install crosswalk[phrases]``.
+            needs the extra ``phrases`` of the installation.
 
     Example:
         >>> phrases = NounPhrases()

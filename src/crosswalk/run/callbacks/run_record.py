@@ -20,12 +20,12 @@ import lightning.pytorch as L
 import torch
 from filelock import Timeout
 
+from crosswalk import __version__
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder, rank_and_launch
 
 PACKAGES = (
-    "crosswalk",
     "torch",
     "torchvision",
     "lightning",
@@ -96,7 +96,7 @@ def package_versions() -> dict[str, str]:
         >>> package_versions()["torch"] == importlib.metadata.version("torch")
         True
     """
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "crosswalk": __version__}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

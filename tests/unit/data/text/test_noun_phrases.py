@@ -176,7 +176,7 @@ def test_a_missing_tagger_is_named_with_its_installation(monkeypatch: pytest.Mon
     noun_phrases._textblob_parser.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
-    with pytest.raises(ModuleNotFoundError, match=re.escape("pip install crosswalk[phrases]")):
+    with pytest.raises(ModuleNotFoundError, match=re.escape("of crosswalk>[phrases]")):
         NounPhrases(backend="textblob")
 
 
