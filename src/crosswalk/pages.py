@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 
+from crosswalk.image_files import open_image
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -87,7 +89,7 @@ def small_picture(picture: Path | Image.Image, largest: tuple[int, int]) -> Imag
         (64, 192)
     """
     if isinstance(picture, Path):
-        with Image.open(picture) as file:
+        with open_image(picture) as file:
             # a large JPEG is decoded at a fraction of its size
             file.draft(None, (2 * largest[0], 2 * largest[1]))
             picture = ImageOps.exif_transpose(file)

@@ -36,9 +36,11 @@ class Progress:
         return self
 
     def __call__(self, done: int, total: int) -> None:
-        """Say that ``done`` of ``total`` are done."""
+        """Say that ``done`` of ``total`` are done; 0 that the work starts now, not before."""
         now = time.monotonic()
-        if self._bar is None and now > self._next:
+        if done == 0:
+            self._started, self._next = now, now + FIRST
+        if done and self._bar is None and now > self._next:
             self._next = now + BETWEEN
             if sys.stderr.isatty():
                 self._bar = _bar(self._title)

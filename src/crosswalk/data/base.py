@@ -304,6 +304,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
             name=f"{self.splits.dataset} {name}",
             interpolation=self.interpolation,
             cached=self.cache,
+            own=self.splits.own,
         )
 
     # Records, images, loaders.

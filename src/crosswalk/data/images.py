@@ -217,6 +217,7 @@ class ImageToImageData(RecordedData[ImageSplits]):
             interpolation=self.interpolation if trains else self.eval_interpolation,
             crop=self.crop if trains else None,
             cached=self.cache,
+            own=self.splits.own,
         )
 
     @cached_property

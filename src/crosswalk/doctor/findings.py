@@ -248,14 +248,15 @@ def _blocks(report: Report) -> Iterable[_Table | _Line]:
             ),
         )
     if len(report.sources) > 1 or report.images:
+        kinds = [kind for kind in KINDS if any(kind in row for row in report.sources.values())]
         yield _Table(
-            ("source", "images", "usable", *KINDS),
+            ("source", "images", "usable", *kinds),
             tuple(
                 (
                     name,
                     f"{row['images']:,}",
-                    f"{row['images'] - sum(row[kind] for kind in KINDS):,}",
-                    *(f"{row[kind]:,}" for kind in KINDS),
+                    f"{row['images'] - sum(row.get(kind, 0) for kind in kinds):,}",
+                    *(f"{row.get(kind, 0):,}" for kind in kinds),
                 )
                 for name, row in report.sources.items()
             ),

@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from crosswalk.config.search import default_method
@@ -56,6 +56,7 @@ from crosswalk.doctor.integrity import (
     image_folder,
     missing_images,
 )
+from crosswalk.image_files import MAX_PIXELS, TRAITS
 from crosswalk.progress import Progress
 
 CONTEXT_LENGTH = 77  # CLIP: captions of more tokens lose their end
@@ -263,9 +264,20 @@ def _check_one(
         if progress is not None:
             progress(done, total)
 
-    problems += damaged_images(present, progress=advance)
+    traits_of: dict[Path, tuple[str, ...]] = {}
+    problems += damaged_images(
+        present,
+        own=splits.own,
+        traits_of=traits_of,
+        progress=advance,
+        ready=lambda: advance(0),
+    )
     sources = by_source(splits, problems, more=(record.image_path for record in styled.records))
-    findings = [*_image_findings(splits, problems, sources), *_count_findings(splits)]
+    findings = [
+        *_image_findings(splits, problems, sources),
+        *_trait_findings(splits, traits_of),
+        *_count_findings(splits),
+    ]
     notices = list(splits.notices)
     if isinstance(splits, ImageSplits):
         findings += [*image_set_findings(splits, key), *styled.findings]
@@ -332,6 +344,8 @@ def _image_findings(
         "empty": "Copy or unpack these files again.",
         "truncated": "The copy was cut off: copy or unpack these files again.",
         "corrupt": "Fetch these files again, or ask the authors of the data set about them.",
+        "refused": f"Put plain image files there, of at most {MAX_PIXELS:,} pixels, or leave these "
+        "images out.",
     }
     findings = []
     for kind in KINDS:
@@ -344,10 +358,40 @@ def _image_findings(
             )
         elif kind == "missing" and len(whole) == len(sources):
             step = f"No image is there: unpack the images into {image_folder(splits)}."
-        what = "without content (zero bytes)" if kind == "empty" else kind
-        names = (f"{p.path} ({p.origin}): {p.detail}" for p in problems if p.kind == kind)
+        of_kind = [problem for problem in problems if problem.kind == kind]
+        if kind == "missing" and all("did you mean" in problem.detail for problem in of_kind):
+            step = "Write these names as the disk has them, or rename the files."
+        told = {"empty": "without content (zero bytes)", "refused": "no plain file, or too large"}
+        what = told.get(kind, kind)
+        names = (f"{problem.path} ({problem.origin}): {problem.detail}" for problem in of_kind)
         findings += found("error", kind, "image", f"{what}.", step, names)
     return findings
+
+
+def _trait_findings(splits: AnySplits, traits_of: Mapping[Path, tuple[str, ...]]) -> list[Finding]:
+    """Return what is unusual about how images are stored, and how they are read."""
+    steps = {
+        "turned": ("They are turned upright.", "They are read unturned."),
+        "transparent": ("White shows through.", "Their hidden colours are used."),
+        "deep": ("16 bits are scaled to 8.", "Values above 255 become white."),
+        "animated": ("Remove them if they are no pictures of people.",) * 2,
+    }
+    as_published = (
+        " Published data sets are read as the published codes read them; own ones "
+        "(data=own_pairs, data=own_images) as people see them."
+    )
+    return [
+        finding
+        for trait, told in TRAITS.items()
+        for finding in found(
+            "warning",
+            f"{trait}_image",
+            "image",
+            f"{told}.",
+            steps[trait][not splits.own] + as_published * (not splits.own),
+            [path for path, traits in traits_of.items() if trait in traits],
+        )
+    ]
 
 
 def _repeated_image_findings(splits: Splits) -> list[Finding]:

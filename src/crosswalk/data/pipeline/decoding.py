@@ -16,10 +16,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]
 
+from crosswalk.image_files import (
+    MissingHints,
+    RefusedImageError,
+    as_seen,
+    open_image,
+    orientation,
+)
 from crosswalk.progress import Progress
 
 TRANSFORM_VERSION = 1  # raise it when the pixels of `decode_image` change
-_JPEG_START = b"\xff\xd8"
+OWN_VERSION = 1  # raise it when those of one's own images change, see `decode_pixels`
 _CHUNK = 32  # images per task of a thread
 
 Size = tuple[int, int]
@@ -37,8 +44,12 @@ class BrokenImagesError(ValueError):
 
     def __init__(self, problems: Mapping[Path, str], total: int, root: Path | None = None) -> None:
         self.problems = dict(problems)
-        shown = list(self.problems.items())[:10]
-        listed = "".join(f"\n  {path}: {problem}" for path, problem in shown)
+        shown, hints = list(self.problems.items())[:10], MissingHints()
+        listed = "".join(
+            f"\n  {path}: {hint if 'did you mean' in hint else problem}"
+            for path, problem in shown
+            for hint in [f"missing; {hints.of(path)}" if problem == "missing" else ""]
+        )
         more = len(self.problems) - len(shown)
         rest = f"\n  ... and {more:,} more" if more else ""
         super().__init__(
@@ -55,7 +66,7 @@ def decode_image(
 
     The pixels are those of Pillow, ``Image.open(path).convert("RGB").resize(...)`` with
     antialiasing, as in the published pipelines: JPEG is decoded by torchvision, which gives the
-    same values in less time; other formats are Pillow's. EXIF orientation is ignored.
+    same values in less time; other formats are Pillow's. See `decode_pixels` for one's own images.
 
     Args:
         path: The file.
@@ -77,8 +88,13 @@ def decode_image(
     return resize(pixels, pixels.shape[:2] if size is None else size, interpolation)
 
 
-def decode_pixels(path: Path) -> NDArray[np.uint8]:
+def decode_pixels(path: Path, *, own: bool = False) -> NDArray[np.uint8]:
     """Return what `decode_image` does as ``[H, W, 3]``, at the file's own size.
+
+    Args:
+        path: The file.
+        own: Whether it is one's own and read as people see it (`crosswalk.image_files.as_seen`).
+            Published data sets are read as the published codes do: EXIF orientation is ignored.
 
     Example:
         >>> import tempfile
@@ -88,16 +104,15 @@ def decode_pixels(path: Path) -> NDArray[np.uint8]:
         [[[255, 0, 7]], [[255, 0, 7]]]
     """
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be opened: {error.strerror or error}") from error
-    if not data:
-        raise ValueError(f"{path} is empty (0 bytes)")
-    try:
-        pixels = _jpeg_pixels(data) if data.startswith(_JPEG_START) else None
-        return _pixels_by_pillow(path) if pixels is None else pixels
+        with open_image(path) as image:
+            pixels = None
+            if image.format in ("JPEG", "MPO") and not (own and orientation(image) != 1):
+                pixels = _jpeg_pixels(path.read_bytes())
+            if pixels is None:  # an array of its own: torch wants to be able to write
+                pixels = np.array(as_seen(image) if own else image.convert("RGB"))
+            return pixels
+    except (FileNotFoundError, RefusedImageError):
+        raise
     except Exception as error:  # damaged files raise almost anything in decoders
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ValueError(f"{path} is cut off or not an image: {reason[0]}") from error
@@ -141,7 +156,7 @@ def stated_size(path: Path) -> Size:
         ((4, 2), (0, 0))
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.height, image.width
     except Exception:  # damaged files raise almost anything; decoding them says what is wrong
         return 0, 0
@@ -160,11 +175,6 @@ def _jpeg_pixels(data: bytes) -> NDArray[np.uint8] | None:
         return None
     pixels: NDArray[np.uint8] = decoded.permute(1, 2, 0).contiguous().numpy()
     return pixels
-
-
-def _pixels_by_pillow(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.array(image.convert("RGB"))  # torch wants to be able to write
 
 
 def on_all_cores(

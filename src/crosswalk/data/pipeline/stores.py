@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,16 +16,18 @@ from torch import Tensor
 
 from crosswalk.data.pipeline.cache import file_entry, read_broken, write_index
 from crosswalk.data.pipeline.decoding import (
+    OWN_VERSION,
     TRANSFORM_VERSION,
     Interpolation,
     Size,
-    decode_image,
     decode_pixels,
     on_all_cores,
     resize,
     stated_size,
 )
 from crosswalk.data.pipeline.plans import Index
+
+Decode = Callable[[Path], NDArray[np.uint8]]
 
 
 class ImageStore(Protocol):
@@ -112,12 +115,13 @@ class FilePixels:
     """Pixels decoded from the files each time: ``data.cache=off``."""
 
     paths: Sequence[Path]
+    decode: Decode
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, place: int) -> NDArray[np.uint8]:
-        return decode_pixels(self.paths[place])
+        return self.decode(self.paths[place])
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ def open_images(
     interpolation: Interpolation = "bilinear",
     crop: Crop | None = None,
     cached: bool = True,
+    own: bool = False,
     folder: Path | None = None,
 ) -> CachedImages | ResizedImages:
     """Return the images, all of which are decoded once: into the cache, or to see that they can be.
@@ -182,6 +187,7 @@ def open_images(
         interpolation: Of the resizing.
         crop: Draws what is read of each image; None reads all of it.
         cached: False decodes the files anew at each reading. The pixels are the same.
+        own: Whether they are read as people see them, see `decode_pixels`.
         folder: The cache folder; default `crosswalk.cache_folder.cache_root`.
 
     Raises:
@@ -199,6 +205,9 @@ def open_images(
         (torch.Size([3, 3, 4, 2]), {1: 'empty (0 bytes)'})
     """
     settings: dict[str, Any] = {"version": TRANSFORM_VERSION}
+    decode: Decode = decode_pixels
+    if own:  # entries of published data sets stay valid
+        decode, settings["own"] = partial(decode_pixels, own=True), OWN_VERSION
     if cached and crop is None:
         shape = f"{size[0]}x{size[1]}"
         settings |= {"size": list(size), "kind": "images"}
@@ -206,17 +215,17 @@ def open_images(
             shape, settings = f"{shape}-{interpolation}", {**settings, "resize": interpolation}
 
         def write_resized(entry: Path) -> None:
-            _write_images(entry, paths, size, interpolation, name)
+            _write_images(entry, paths, size, interpolation, name, decode)
 
         return CachedImages(file_entry(paths, settings, name, shape, folder, write_resized))
     kind = "originals" if cached else "verified" if crop is None else "sizes"
 
     def write(entry: Path) -> None:
-        (_write_originals if cached else _write_sizes)(entry, paths, name)
+        (_write_originals if cached else _write_sizes)(entry, paths, name, decode)
 
     entry = file_entry(paths, {**settings, "kind": kind}, name, kind, folder, write)
     return ResizedImages(
-        CachedPixels(entry) if cached else FilePixels(tuple(paths)),
+        CachedPixels(entry) if cached else FilePixels(tuple(paths), decode),
         size,
         interpolation,
         read_broken(entry),
@@ -236,7 +245,12 @@ def _check_room(entry: Path, needed: int, name: str) -> None:
 
 
 def _write_images(
-    entry: Path, paths: Sequence[Path], size: Size, interpolation: Interpolation, name: str
+    entry: Path,
+    paths: Sequence[Path],
+    size: Size,
+    interpolation: Interpolation,
+    name: str,
+    decode: Decode,
 ) -> None:
     _check_room(entry, len(paths) * 3 * size[0] * size[1], name)
     images = np.lib.format.open_memmap(
@@ -244,14 +258,14 @@ def _write_images(
     )
 
     def store(place: int) -> None:
-        images[place] = decode_image(paths[place], size, interpolation).numpy()
+        images[place] = resize(decode(paths[place]), size, interpolation).numpy()
 
     broken = on_all_cores(store, paths, f"Decoding images of {name}")
     images.flush()
     write_index(entry, broken, files=[str(path) for path in paths], size=list(size))
 
 
-def _write_originals(entry: Path, paths: Sequence[Path], name: str) -> None:
+def _write_originals(entry: Path, paths: Sequence[Path], name: str, decode: Decode) -> None:
     sizes = np.zeros((len(paths), 2), dtype=np.int64)
 
     def measure(place: int) -> None:
@@ -266,9 +280,10 @@ def _write_originals(entry: Path, paths: Sequence[Path], name: str) -> None:
     )
 
     def store(place: int) -> None:
-        decoded = decode_pixels(paths[place])
-        if decoded.shape[:2] != tuple(sizes[place]):
+        decoded = decode(paths[place])
+        if decoded.size != 3 * sizes[place].prod():
             raise ValueError(f"{paths[place]} is not as large as its header states")
+        sizes[place] = decoded.shape[:2]  # turned by EXIF: height and width change places
         pixels[ends[place] - decoded.size : ends[place]] = decoded.reshape(-1)
 
     broken = on_all_cores(store, paths, f"Decoding images of {name}")
@@ -279,11 +294,11 @@ def _write_originals(entry: Path, paths: Sequence[Path], name: str) -> None:
     np.save(entry / "ends.npy", ends)
 
 
-def _write_sizes(entry: Path, paths: Sequence[Path], name: str) -> None:
+def _write_sizes(entry: Path, paths: Sequence[Path], name: str, decode: Decode) -> None:
     sizes = np.zeros((len(paths), 2), dtype=np.int64)
 
     def measure(place: int) -> None:
-        sizes[place] = decode_pixels(paths[place]).shape[:2]
+        sizes[place] = decode(paths[place]).shape[:2]
 
     write_index(entry, on_all_cores(measure, paths, f"Verifying images of {name}"))
     np.save(entry / "sizes.npy", sizes)

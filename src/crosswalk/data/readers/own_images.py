@@ -322,6 +322,7 @@ def _splits(
             notices=tuple(notices),
             annotation_files=annotation_files,
             train_is_labelled=train_is_labelled,
+            own=True,
         )
     )
 

@@ -221,6 +221,7 @@ def _splits(path: Path, by_image: dict[str, list[tuple[int, Row]]], ignored: set
         image_folder=path.parent,
         annotation_files=(path,),
         train_is_labelled=train_is_labelled,
+        own=True,
     )
     return replace(with_notices(splits), notices=(*notices, *with_notices(splits).notices))
 

@@ -50,6 +50,8 @@ class Splits:
         annotation_files: The annotation files that were read.
         train_is_labelled: Whether the identities of the training images are known. Where not,
             each of them has a person id of its own, which means nothing.
+        own: Whether these are somebody's own pictures, which are read as people see them. Those
+            of published data sets are read as the published codes read them.
     """
 
     dataset: str
@@ -64,6 +66,7 @@ class Splits:
     image_folder: Path = field(default_factory=Path)
     annotation_files: tuple[Path, ...] = ()
     train_is_labelled: bool = True
+    own: bool = False
 
     def split(self, name: str) -> tuple[Record, ...]:
         """Return the records of the split called ``name``.
@@ -109,6 +112,8 @@ class ImageSplits:
         annotation_files: Lists that were read; empty where the file names say everything.
         train_is_labelled: Whether the identities of the training images are known. Where not,
             each of them has a person id of its own, which means nothing.
+        own: Whether these are somebody's own pictures, which are read as people see them. Those
+            of published data sets are read as the published codes read them.
     """
 
     dataset: str
@@ -124,6 +129,7 @@ class ImageSplits:
     published: Counts | None = None
     annotation_files: tuple[Path, ...] = ()
     train_is_labelled: bool = True
+    own: bool = False
 
     def split(self, name: str) -> tuple[Record, ...]:
         """Return the records of the split called ``name``.

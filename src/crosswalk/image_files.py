@@ -1,0 +1,229 @@
+"""Image files that may come from anybody: opened if they are files of a size that people have.
+
+Training, the doctor and the pages of reports open images here, so that their limits are the same.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 89_478_485  # Pillow's: it warns of "decompression bombs" from here on
+MAX_BYTES = 1 << 30  # ours: more than so many pixels of three bytes take
+
+ORIENTATION = 0x0112  # the tag of EXIF
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its orientation as EXIF numbers them."""
+
+TRAITS = {
+    "turned": "with an orientation other than that of their pixels (EXIF)",
+    "transparent": "with transparency",
+    "deep": "with 16 or more bits per channel",
+    "animated": "with several frames, of which the first one is read",
+}
+"""What an image may have that is read differently by different programs."""
+
+# stated above; without this, Pillow would print it besides
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class RefusedImageError(ValueError):
+    """An image that is not opened: not a plain file, empty or too large."""
+
+
+def check_plain_file(path: Path) -> None:
+    """Raise an error unless ``path`` is a file, or leads to one, that can be read at once.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        RefusedImageError: If it is something else (a folder, a pipe, a device, an endless link),
+            empty or of more than `MAX_BYTES`.
+
+    Example:
+        >>> check_plain_file(Path("/dev/null"))
+        Traceback (most recent call last):
+        crosswalk.image_files.RefusedImageError: /dev/null cannot be opened: it is a device, not a file
+    """  # noqa: E501 - the message is the example
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise RefusedImageError(f"{path} cannot be opened: {reason}") from error
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+        raise RefusedImageError(f"{path} cannot be opened: it is {kind}, not a file")
+    if status.st_size == 0:
+        raise RefusedImageError(f"{path} is empty (0 bytes)")
+    if status.st_size > MAX_BYTES:
+        raise RefusedImageError(
+            f"{path} is too large: it has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read"
+        )
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Hand out an image of which only the header has been read.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        RefusedImageError: See `check_plain_file`; and if it states more than `MAX_PIXELS`.
+        OSError: If it is not an image; damaged ones raise almost anything, here or when decoded.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     Image.new("RGB", (2, 4)).save(file.name)
+        ...     with open_image(Path(file.name)) as image:
+        ...         image.size
+        (2, 4)
+    """
+    check_plain_file(path)
+    limit = f"at most {MAX_PIXELS:,} pixels are read"
+    try:
+        image = Image.open(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RefusedImageError(
+            f"{path} is too large: it states more than {2 * MAX_PIXELS:,} pixels; {limit}"
+        ) from None
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            stated = f"it states {image.width:,} x {image.height:,} pixels"
+            raise RefusedImageError(f"{path} is too large: {stated}; {limit}")
+        if image.format == "EPS":  # decoding it would run Ghostscript on it
+            raise RefusedImageError(f"{path} is a PostScript program, not an image")
+        yield image
+
+
+class MissingHints:
+    """Says what may have been meant by a missing file; remembers the folders it has listed."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, dict[str, str]] = {}
+
+    def of(self, path: Path) -> str:
+        """Return what is there instead, for people.
+
+        Example:
+            >>> MissingHints().of(Path("/nowhere/a.jpg"))
+            'there is no folder /nowhere'
+        """
+        folder = path.parent
+        slashed = folder / path.name.replace("\\", "/")
+        if slashed != path and slashed.exists():
+            return f"did you mean {slashed.relative_to(folder)}? Folders are separated by /"
+        if not folder.is_dir():
+            while not folder.parent.is_dir():
+                folder = folder.parent
+            other = self._names_in(folder.parent).get(_plain(folder.name))
+            if not other:
+                return f"there is no folder {folder}"
+            meant = f"there is no folder {folder}, but {folder.parent / other}; did you mean it?"
+            return meant + _other_form(folder.name, other)
+        names = self._names_in(folder)
+        other = names.get(_plain(path.name)) or names.get(_plain(path.stem) + ".*")
+        if other == path.name:
+            return "is a folder, or a link to something that is gone"
+        if not other:
+            return "no such file in its folder"
+        return f"did you mean {other}?" + _other_form(path.name, other)
+
+    def _names_in(self, folder: Path) -> dict[str, str]:
+        if folder not in self._names:
+            try:
+                found = sorted(child.name for child in os.scandir(folder))
+            except OSError:  # may not be listed
+                found = []
+            self._names[folder] = {_plain(Path(name).stem) + ".*": name for name in found}
+            self._names[folder] |= {_plain(name): name for name in found}
+        return self._names[folder]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def _other_form(name: str, other: str) -> str:
+    same = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
+    return " The letters are the same in another Unicode form (NFC, NFD)" if same else ""
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the orientation that EXIF states, 1..8; 1 is upright.
+
+    Decode all but JPEG before: looking into a PNG decodes it, and damage would go unnoticed here.
+
+    Example:
+        >>> orientation(Image.new("RGB", (2, 4)))
+        1
+    """
+    try:
+        stated = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises almost anything, and spoils no pixel
+        return 1
+    return stated if stated in UPRIGHT else 1
+
+
+def traits(image: Image.Image) -> tuple[str, ...]:
+    """Return which of `TRAITS` a decoded image has.
+
+    Example:
+        >>> traits(Image.new("RGBA", (2, 4))), traits(Image.new("I;16", (2, 4)))
+        (('transparent',), ('deep',))
+    """
+    has = {
+        "turned": orientation(image) != 1,
+        "transparent": image.has_transparency_data,
+        "deep": image.mode.startswith(("I", "F")),
+        "animated": bool(getattr(image, "is_animated", False)),
+    }
+    return tuple(name for name in TRAITS if has[name])
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """Return what people see: upright, what shows through white, 16 bits scaled to 8.
+
+    Published data sets are read as the published codes read them instead, by ``convert("RGB")``.
+
+    Raises:
+        ValueError: If a pixel is a number of 32 bits, of which nobody knows what white is.
+
+    Example:
+        >>> clear = Image.new("RGBA", (1, 1), (255, 0, 0, 0))
+        >>> as_seen(clear).getpixel((0, 0))
+        (255, 255, 255)
+        >>> grey = Image.fromarray(np.array([[128 * 257]], dtype=np.uint16))
+        >>> as_seen(grey).getpixel((0, 0))
+        (128, 128, 128)
+    """
+    image.load()
+    turn = UPRIGHT.get(orientation(image))  # after decoding: Pillow turns TIFF by itself
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            "has pixels of 32 bits, of which black and white are unknown; save it with 8 or 16 bits"
+        )
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
