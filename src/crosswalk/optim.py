@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
+from annotated_types import Len
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from crosswalk.ranges import Epoch, NotNegative, OpenShare, Positive
 
 Groups = list[dict[str, Any]]
 
@@ -33,9 +36,9 @@ class GroupRule:
     """
 
     contains: Sequence[str]
-    lr: float | None = None
-    lr_factor: float | None = None
-    weight_decay: float | None = None
+    lr: NotNegative | None = None
+    lr_factor: NotNegative | None = None
+    weight_decay: NotNegative | None = None
     optional: bool = False
 
     def __post_init__(self) -> None:
@@ -113,7 +116,12 @@ def _can_be_fused(groups: Groups) -> bool:
     )
 
 
-def adam(groups: Groups, *, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8) -> Optimizer:
+def adam(
+    groups: Groups,
+    *,
+    betas: Annotated[Sequence[OpenShare], Len(2, 2)] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+) -> Optimizer:
     """Return Adam with coupled weight decay (added to the gradient), fused where possible.
 
     Example:
@@ -124,7 +132,12 @@ def adam(groups: Groups, *, betas: Sequence[float] = (0.9, 0.999), eps: float = 
     return torch.optim.Adam(groups, betas=(beta1, beta2), eps=eps, fused=_can_be_fused(groups))
 
 
-def adamw(groups: Groups, *, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8) -> Optimizer:
+def adamw(
+    groups: Groups,
+    *,
+    betas: Annotated[Sequence[OpenShare], Len(2, 2)] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+) -> Optimizer:
     """Return AdamW (weight decay beside the gradient), fused where possible.
 
     Example:
@@ -135,7 +148,7 @@ def adamw(groups: Groups, *, betas: Sequence[float] = (0.9, 0.999), eps: float =
     return torch.optim.AdamW(groups, betas=(beta1, beta2), eps=eps, fused=_can_be_fused(groups))
 
 
-def sgd(groups: Groups, *, momentum: float = 0.0, nesterov: bool = False) -> Optimizer:
+def sgd(groups: Groups, *, momentum: OpenShare = 0.0, nesterov: bool = False) -> Optimizer:
     """Return stochastic gradient descent, fused where possible.
 
     Example:
@@ -164,7 +177,7 @@ class CosineDecay:
         0.5
     """
 
-    target_lr: float = 0.0
+    target_lr: NotNegative = 0.0
 
     def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
         """Return the rate at ``progress``."""
@@ -181,8 +194,8 @@ class StepDecay:
         [1.0, 0.5]
     """
 
-    milestones: Sequence[int]
-    gamma: float = 0.1
+    milestones: Sequence[Epoch]
+    gamma: Positive = 0.1
 
     def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
         """Return the rate of ``epoch``."""
@@ -199,7 +212,7 @@ class ExponentialDecay:
         0.5
     """
 
-    power: float
+    power: Positive
 
     def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
         """Return the rate at ``progress``."""
@@ -231,8 +244,8 @@ class PolynomialDecay:
         0.5
     """
 
-    power: float
-    target_lr: float = 0.0
+    power: Positive
+    target_lr: NotNegative = 0.0
 
     def __call__(self, base_lr: float, *, epoch: int, progress: float) -> float:
         """Return the rate at ``progress``."""
@@ -262,10 +275,10 @@ class WarmupSchedule:
         [0.1, 0.55, 1.0, 0.75, 0.5, 0.25]
     """
 
-    num_epochs: int
+    num_epochs: Epoch
     decay: Decay
-    warmup_epochs: int = 0
-    warmup_factor: float = 0.1
+    warmup_epochs: Epoch = 0
+    warmup_factor: NotNegative = 0.1
     warmup: Literal["linear", "constant"] = "linear"
     decay_in_warmup: bool = False
 
@@ -321,8 +334,8 @@ class OptimBuilder:
     """
 
     optimizer: Callable[[Groups], Optimizer]
-    lr: float
-    weight_decay: float = 0.0
+    lr: NotNegative
+    weight_decay: NotNegative = 0.0
     rules: Sequence[GroupRule] = ()
     schedule: Callable[[float, int], float] | None = None
     interval: Literal["epoch", "step"] = "epoch"

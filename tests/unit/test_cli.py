@@ -38,6 +38,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[.
         ["config", "diff", "data=cuhk_pedes", "data=rstp_reid"],
         ["train", "methd=rde"],
         ["train", "trainer.max_epoch=3"],
+        ["train", "trainer.devices=0", "seed=-1"],
+        ["train", "method=mmcl", "data.batch_size=much"],
     ],
 )
 def test_help_and_config_import_nothing_heavy(words: list[str]) -> None:
@@ -202,12 +204,12 @@ def test_train_hands_over_the_composed_configuration(monkeypatch: pytest.MonkeyP
 
     stand_in(monkeypatch, "crosswalk.run.train", train=train)
 
-    status = main(["train", "method=rde", "--seed=4", "--data.noise_rate=0.5", "+method.new=1"])
+    status = main(["train", "method=rde", "--seed=4", "--data.noise_rate=0.5", "+new=1"])
 
     assert status == 0
     assert seen[0].seed == 4
     assert seen[0].data.noise_rate == 0.5
-    assert seen[0].method.new == 1
+    assert seen[0].new == 1
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -24,9 +24,11 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.config.check import check_early
     from crosswalk.config.compose import compose
 
-    config = compose(options.overrides)  # what is wrong with it is said before the slow imports
+    config = compose(options.overrides)
+    check_early(config)  # what is wrong is said before the slow imports
     from crosswalk.run.train import train
 
     trained = train(config)

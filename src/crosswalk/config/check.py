@@ -13,10 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.compose import nested, to_plain
-from crosswalk.config.constructors import check_node, locate
+from crosswalk.config.compose import compose, nested, to_plain
+from crosswalk.config.constructors import (
+    Describe,
+    check_call,
+    check_node,
+    locate,
+    made_by,
+    may_be,
+    optional_arguments,
+    signature_of,
+)
+from crosswalk.config.keys import NEEDED, TOP
 from crosswalk.config.search import group_values, read_group_file
-from crosswalk.config.trainer_arguments import num_processes, trainer_settings
+from crosswalk.config.sources import read_signature
+from crosswalk.config.stage import stage_command
+from crosswalk.config.trainer_arguments import check_trainer, num_processes, trainer_settings
 
 if TYPE_CHECKING:
     from crosswalk.types import Needs
@@ -64,12 +76,50 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Che
         ValueError: A value that its constructor does not take, or that does not go with the
             others; the message names the key.
     """
+    _check_groups(config)
     method_class: Any = locate(config["method"]["_target_"], "method")
     needs = needs_of(method_class, config["method"])
     if trains:  # first: a method may ask for keys that only its own kind of data has
         _check_batches(needs, locate(config["data"]["_target_"], "data"), config["choices"])
+    _check_encoders(config)
     plain = to_plain(config)
-    trainer = trainer_settings(plain["trainer"])  # before the others, which take over its numbers
+    _check_values(plain)
+    check_together(plain, whole_batch=needs.whole_batch)
+    if trains:
+        _check_plan(needs, method_class, plain)
+        if plain.get("stage") is not None and plain.get("checkpoint") is None:
+            _check_stage(plain)
+    return Checked(plain, method_class, needs, trainer_settings(plain["trainer"]), trains)
+
+
+def check_early(config: DictConfig | Mapping[str, Any]) -> None:
+    """Refuse wrong types, choices and ranges without importing what the configuration names.
+
+    So they are said at once; `check` says them too, and what only the constructors tell.
+
+    Raises:
+        ValueError: As `check`.
+    """
+    _check_groups(config)
+    try:
+        plain = to_plain(config)
+    except ValueError:  # said by `check`, once it knows that the data are of the method's kind
+        return
+    _check_values(plain, read_signature)
+
+
+def _check_groups(config: Mapping[str, Any]) -> None:
+    for group in NEEDED:
+        if config.get(group) is None:
+            values = ", ".join(f"{group}={value}" for value in group_values(group))
+            raise ValueError(f"a run needs {group}=. Choose one of {values}.")
+
+
+def _check_values(plain: Mapping[str, Any], describe: Describe | None = None) -> None:
+    """Compare every value with what takes it: type, choice and range."""
+    top = {key: plain[key] for key in TOP if key in plain}
+    check_call(top, "", optional_arguments(TOP), "a run")
+    check_trainer(plain["trainer"], describe)  # before the others, which take over its numbers
     encoders = [name for name in ENCODERS if plain.get(name) is not None]
     wandb = (plain.get("logger") or {}).get("wandb")
     nodes: list[tuple[str, Any, tuple[str, ...]]] = [
@@ -83,11 +133,37 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Che
     ]
     for key, node, given in nodes:
         if node is not None:
-            check_types(node, key=key, given=given)
-    check_together(plain, whole_batch=needs.whole_batch)
-    if trains:
-        _check_plan(needs, method_class, plain)
-    return Checked(plain, method_class, needs, trainer, trains)
+            check_node(node, key, frozenset(given), describe)
+
+
+def _check_encoders(config: Mapping[str, Any]) -> None:
+    """Refuse encoders of another kind than the method's."""
+    takes = signature_of(config["method"]["_target_"], "method")
+    for name in ENCODERS:
+        expected = takes.annotations.get(name, Any) if takes is not None else Any
+        node = config.get(name)
+        if node is None or may_be(made_by(node), expected):
+            continue
+        files = [(value, read_group_file(name, value)) for value in group_values(name)]
+        right = [
+            f"{name}={value}"
+            for value, file in files
+            if "_target_" in file and may_be(made_by(file), expected)
+        ]
+        choices = config["choices"]
+        raise ValueError(
+            f"{name}={choices.get(name)} does not go with method={choices.get('method')}: "
+            f"{node['_target_']} is no {getattr(expected, '__name__', expected)}. Choose one of "
+            f"{', '.join(right)}."
+        )
+
+
+def _check_stage(plain: Mapping[str, Any]) -> None:
+    """Look at the stage of a run before it is trained."""
+    try:
+        check(compose(stage_command(plain)))
+    except ValueError as error:
+        raise ValueError(f"stage (its keys are below stage.overrides): {error}") from error
 
 
 def needs_of(method_class: Any, arguments: Mapping[str, Any]) -> Needs:  # noqa: ANN401

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.constructors import did_you_mean, fits
+from crosswalk.config.keys import NEEDED, TOP
 from crosswalk.config.search import (
     config_folder,
     config_folders,
@@ -24,6 +26,7 @@ from crosswalk.config.search import (
     group_values,
     groups,
 )
+from crosswalk.config.sources import read_signature
 from crosswalk.config.trainer_arguments import trainer_keys
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 Config = DictConfig  # for annotations elsewhere: only this module imports OmegaConf
 
+
+OPEN = ("stage.choices.", "stage.overrides.")
+"""Parts that may get any key: `crosswalk.config.check` composes the stage of them."""
 
 OF_THE_MODEL = (
     *("image_size", "interpolation", "tokenizer", "context_length"),
@@ -279,7 +285,7 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
         if override.is_sweep_override():
             raise ValueError(
                 f"{line!r} has several values. A list is written key=[1,2], a value with a comma "
-                "'key=\"a,b\"'; for a sweep start one run per value."
+                "'key=\"a,b\"'. `crosswalk sweep <file>` starts a run for each of several values."
             )
         parsed.append(override)
     return parsed
@@ -304,12 +310,16 @@ def _is_choice(override: Override, groups: Sequence[str]) -> bool:
 def _check_choice(choice: Override) -> None:
     group, value = choice.key_or_group, choice.value()
     values = group_values(group)
-    if value is None or value in values:
+    if value in values or (value is None and group not in NEEDED):
         return
-    raise ValueError(
-        f"{group}={value} does not exist.{did_you_mean(str(value), values)} "
-        f"There are: {', '.join(values)}."
-    )
+    advice = f"There are: {', '.join(values)}."
+    if value is None:
+        raise ValueError(f"{choice.input_line}: a run needs {group}=. {advice}")
+    if group == "encoder":
+        advice += (
+            f" A model of timm, for image methods: encoder=timm encoder.backbone.name={value}."
+        )
+    raise ValueError(f"{group}={value} does not exist.{did_you_mean(str(value), values)} {advice}")
 
 
 def _choice_line(choice: Override) -> str | None:
@@ -370,8 +380,9 @@ def _above(value: float, limit: float, then: Any, otherwise: Any) -> Any:  # noq
 def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> None:
     """Change the configuration by one override, or say which key was meant."""
     key, line = override.key_or_group, override.input_line or ""
+    _check_settable(override, config)
     known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
-    adds = override.is_add() or override.is_force_add()
+    adds = override.is_add() or override.is_force_add() or key.startswith(OPEN)
     if key.startswith("trainer.") and key not in known:
         _check_trainer_key(key, line)
         adds = not override.is_delete()
@@ -382,11 +393,59 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
     if override.is_delete():
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(config, parent) if parent else config
+        if not isinstance(node, DictConfig):
+            raise ValueError(f"{line}: {key} is part of a list. Set the whole: {parent}=[…].")
         OmegaConf.set_struct(config, False)
         del node[name]
         OmegaConf.set_struct(config, True)
     else:
-        OmegaConf.update(config, key, override.value(), merge=True, force_add=adds)
+        value = _as_typed(override, config)
+        try:
+            OmegaConf.update(config, key, value, merge=True, force_add=adds)
+        except (OmegaConfBaseException, AssertionError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{line}: what is above {key} is a single value. `crosswalk config show` says "
+                f"which ({_first_line(error)})."
+            ) from error
+
+
+def _check_settable(override: Override, config: DictConfig) -> None:
+    """Refuse what an override cannot change: notes of choices, and keys that a run needs."""
+    key = override.key_or_group
+    if key == "choices" or key.startswith("choices."):
+        group = key.partition(".")[2]
+        wanted = f"{group}=<file>" if group else "method=<file>"
+        raise ValueError(
+            f"{key} only says which files were chosen. Choose another one with {wanted}."
+        )
+    needed = key in (*TOP, *NEEDED) and key not in ("source", "diagnostics")
+    if override.is_delete() and needed and key in config:
+        raise ValueError(f"~{key}: a run needs {key}. Set it: {key}=<value>.")
+
+
+def _as_typed(override: Override, config: DictConfig) -> Any:  # noqa: ANN401
+    """Return the value of an override, as text where its place takes text: ``name=1e3``."""
+    value = override.value()
+    words = (override.input_line or "").partition("=")[2]
+    expected = _expected(override.key_or_group, config)
+    if isinstance(value, list):
+        simple = re.fullmatch(r"\[([^\[\]{}'\"]*)\]", words)
+        texts: Any = [word.strip() for word in simple.group(1).split(",")] if simple else value
+    else:
+        texts = value if value is None else words
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return texts if not fits(plain, expected) and fits(texts, expected) else value
+
+
+def _expected(key: str, config: DictConfig) -> Any:  # noqa: ANN401
+    """Return what the place of a key takes, as far as no import is needed; Any elsewhere."""
+    parent, _, name = key.rpartition(".")
+    if not parent:
+        return TOP.get(name, Any)
+    node = OmegaConf.select(config, parent, throw_on_resolution_failure=False)
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    takes = read_signature(target) if isinstance(target, str) else None
+    return Any if takes is None else takes.annotations.get(name, Any)
 
 
 def _check_trainer_key(key: str, line: str) -> None:

@@ -12,13 +12,17 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Any, Literal, Union
+from typing import Any, Literal, NamedTuple, Union
+
+from crosswalk.ranges import allows, in_words
 
 PLAIN_TYPES = (bool, int, float, str)
 
@@ -100,13 +104,37 @@ def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in node.items() if not re.fullmatch(r"_\w+_", name)}
 
 
-def check_node(node: Mapping[str, Any], key: str, given: frozenset[str] = frozenset()) -> None:
+class Signature(NamedTuple):
+    """Arguments of a constructor, and their annotations."""
+
+    parameters: Mapping[str, inspect.Parameter]
+    annotations: Mapping[str, Any]
+
+
+def optional_arguments(annotations: Mapping[str, Any]) -> Signature:
+    """Return the signature of keyword arguments that may all be left out."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = {name: inspect.Parameter(name, kind, default=None) for name in annotations}
+    return Signature(parameters, annotations)
+
+
+Describe = Callable[[str, str], Signature | None]
+"""From a target and its key to its signature; None for a target that is not looked at."""
+
+
+def check_node(
+    node: Mapping[str, Any],
+    key: str,
+    given: frozenset[str] = frozenset(),
+    describe: Describe | None = None,
+) -> None:
     """Compare a node, and all nodes inside, with the constructors they name.
 
     Args:
         node: A mapping, with or without ``_target_``.
         key: Its dotted key, for messages.
         given: Arguments of this node that will be handed over later.
+        describe: Says what a constructor takes; it is imported by default.
 
     Raises:
         ValueError: An argument that the constructor does not have or that is handed over, a value
@@ -119,67 +147,140 @@ def check_node(node: Mapping[str, Any], key: str, given: frozenset[str] = frozen
         ValueError: share.numerater is not an argument of fractions.Fraction. Did you mean \
         share.numerator?
     """
-    if "_target_" in node:
-        _check_call(node, key, given)
+    target: Any = node.get("_target_")
+    takes = (describe or signature_of)(target, key) if "_target_" in node else None
+    if takes is not None:
+        check_call(node, key, takes, target, given=given, imports=describe is None)
     for name, value in node.items():
         inner = f"{key}.{name}" if key else str(name)
         if isinstance(value, dict):
-            check_node(value, inner)
+            check_node(value, inner, describe=describe)
         elif isinstance(value, list):
             for position, item in enumerate(value):
                 if isinstance(item, dict):
-                    check_node(item, f"{inner}.{position}")
+                    check_node(item, f"{inner}.{position}", describe=describe)
 
 
-def _check_call(node: Mapping[str, Any], key: str, given: frozenset[str]) -> None:
-    target = locate(node["_target_"], key)
+def signature_of(target: str, key: str) -> Signature | None:
+    """Return what a constructor takes; None for some built-ins, which have no signature."""
+    constructor = locate(target, key)
     try:
-        parameters = inspect.signature(target).parameters
-    except ValueError:  # some built-ins have no signature
-        return
-    kinds = {parameter.kind for parameter in parameters.values()}
+        parameters = inspect.signature(constructor).parameters
+    except ValueError:
+        return None
+    return Signature(parameters, _annotations(constructor))
+
+
+def check_call(
+    node: Mapping[str, Any],
+    key: str,
+    takes: Signature,
+    who: str,
+    *,
+    given: frozenset[str] = frozenset(),
+    imports: bool = False,
+) -> None:
+    """Compare the arguments of a node with what its constructor takes.
+
+    Args:
+        node: Arguments by name.
+        key: Its dotted key, for messages.
+        takes: What the constructor takes.
+        who: Its name, for messages.
+        given: Arguments that will be handed over later.
+        imports: Whether to look what nodes in it make.
+
+    Raises:
+        ValueError: As `check_node`.
+    """
+    kinds = {parameter.kind for parameter in takes.parameters.values()}
     takes_all = inspect.Parameter.VAR_KEYWORD in kinds
-    hints = _annotations(target)
     prefix = f"{key}." if key else ""
     for name, value in _arguments(node).items():
-        if name not in parameters:
+        if name not in takes.parameters:
             if takes_all:
                 continue
-            near = did_you_mean(prefix + name, [prefix + known for known in parameters])
-            raise ValueError(f"{prefix}{name} is not an argument of {node['_target_']}.{near}")
+            near = did_you_mean(prefix + name, [prefix + known for known in takes.parameters])
+            raise ValueError(f"{prefix}{name} is not an argument of {who}.{near}")
         if name in given:
             raise ValueError(
-                f"{prefix}{name} is nothing to configure: {node['_target_']} is given it when the "
+                f"{prefix}{name} is nothing to configure: {who} is given it when the "
                 f"run is built. Leave {prefix}{name} out."
             )
-        expected = hints.get(name, Any)
+        expected = takes.annotations.get(name, Any)
         if isinstance(value, dict) and "_target_" in value:
-            made = _made_by(value)
-            if not _may_be(made, expected):
+            made = made_by(value) if imports else Any
+            if not may_be(made, expected):
                 kind = "a partial function" if made is functools.partial else _readable(made)
                 raise ValueError(
                     f"{prefix}{name}={value['_target_']} gives {kind}; "
-                    f"{node['_target_']} takes {_readable(expected)}."
+                    f"{who} takes {_readable(expected)}."
                 )
-        elif not _fits(value, expected):
-            choices = _choices(expected)
-            kind = "no choice" if choices else f"of type {type(value).__name__}"
-            takes = ", ".join(choices) or _readable(expected)
-            raise ValueError(
-                f"{prefix}{name}={value!r} is {kind}; {node['_target_']} takes {takes}."
-            )
+        else:
+            check_value(value, expected, f"{prefix}{name}", who)
     if node.get("_partial_", False):
         return
-    for name, parameter in parameters.items():
+    for name, parameter in takes.parameters.items():
         optional = parameter.default is not inspect.Parameter.empty or parameter.kind in (
             inspect.Parameter.VAR_KEYWORD,
             inspect.Parameter.VAR_POSITIONAL,
         )
         if not optional and name not in node and name not in given:
             raise ValueError(
-                f"{prefix}{name} has no value and {node['_target_']} has no default for it. "
+                f"{prefix}{name} has no value and {who} has no default for it. "
                 f"Add it with +{prefix}{name}=<value>."
             )
+
+
+def check_value(value: Any, expected: Any, key: str, who: str) -> None:  # noqa: ANN401
+    """Compare a value with an annotation: type, choice and range.
+
+    Raises:
+        ValueError: With key, value and what ``who`` takes.
+
+    Example:
+        >>> from crosswalk.ranges import Workers
+        >>> check_value(-1, Workers, "data.num_workers", "the loader")
+        Traceback (most recent call last):
+            ...
+        ValueError: data.num_workers=-1 is out of range; the loader takes int >= 0 and <= 1024.
+    """
+    if fits(value, expected):
+        return
+    choices = _choices(expected)
+    if choices:
+        kind = "no choice"
+    elif isinstance(value, float) and not math.isfinite(value):
+        kind = "no finite number"
+    elif fits(value, _without_ranges(expected)):
+        kind = "not allowed" if isinstance(value, str) else "out of range"
+    else:
+        kind = f"of type {type(value).__name__}"
+    takes = ", ".join(choices) or _readable(expected)
+    if isinstance(value, str) and fits([value], expected):
+        takes += f": write {key}=[{value}]"
+    elif isinstance(value, float) and value.is_integer() and fits(int(value), expected):
+        takes += f": write {key}={int(value)}"
+    shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:80]}…"
+    raise ValueError(f"{key}={shown} is {kind}; {who} takes {takes}.")
+
+
+def _without_ranges(expected: Any) -> Any:  # noqa: ANN401
+    """Return an annotation without what `crosswalk.ranges` adds to types."""
+    inner = typing.get_args(expected)
+    if typing.get_origin(expected) is typing.Annotated:
+        return _without_ranges(inner[0])
+    if typing.get_origin(expected) in (Union, types.UnionType):
+        return Union[tuple(map(_without_ranges, inner))]  # noqa: UP007
+    if not any(_is_ranged(each) for each in inner):
+        return expected
+    return typing.get_origin(expected)[tuple(map(_without_ranges, inner))]
+
+
+def _is_ranged(expected: Any) -> bool:  # noqa: ANN401
+    if typing.get_origin(expected) is typing.Annotated:
+        return True
+    return any(map(_is_ranged, typing.get_args(expected)))
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
@@ -187,18 +288,23 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     function: Any = target.__init__ if inspect.isclass(target) else target
     function = inspect.unwrap(function)
     names = dict(getattr(function, "__globals__", {}))
-    hints: dict[str, Any] = {}
-    for name, annotation in getattr(function, "__annotations__", {}).items():
-        if isinstance(annotation, str):
-            try:
-                annotation = eval(annotation, names)  # the project's own source, not input
-            except (NameError, AttributeError, TypeError, SyntaxError):
-                annotation = Any
-        hints[name] = annotation
-    return hints
+    return {
+        name: evaluated(annotation, names)
+        for name, annotation in getattr(function, "__annotations__", {}).items()
+    }
 
 
-def _made_by(node: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return what an annotation of a source file means; Any where it cannot be told."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, dict(names))  # the project's own source, not input
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return Any
+
+
+def made_by(node: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Return the type of what a node describes; Any where its function does not say.
 
     Any, too, where there is no such function, which is said with its key when its turn comes.
@@ -216,51 +322,75 @@ def _is_open(expected: Any) -> bool:  # noqa: ANN401
     return expected is Any or expected is object or isinstance(expected, (str, typing.TypeVar))
 
 
-def _may_be(made: Any, expected: Any) -> bool:  # noqa: ANN401
+def may_be(made: Any, expected: Any) -> bool:  # noqa: ANN401
     """Return whether an object of the type ``made`` can be an argument with this annotation.
 
-    What a protocol asks for is not looked at beyond its being no plain value.
+    Of a protocol's methods is looked at whether they exist and take as many arguments.
     """
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
     if _is_open(expected):
         return True
     if origin in (Union, types.UnionType):
-        return any(_may_be(made, option) for option in inner)
+        return any(may_be(made, option) for option in inner)
     if origin is typing.Annotated:
-        return _may_be(made, inner[0])
+        return may_be(made, inner[0])
     if expected is None or origin is Literal or expected in (*PLAIN_TYPES, types.NoneType):
         return made is expected
     made = typing.get_origin(made) or made
     wanted = origin or expected
     if made is Any or not isinstance(made, type) or not isinstance(wanted, type):
         return True
-    if any(getattr(each, "_is_protocol", False) for each in (made, wanted)):
+    if getattr(wanted, "_is_protocol", False):
+        return _answers(made, wanted)
+    if getattr(made, "_is_protocol", False):
         return True
     return issubclass(made, wanted) or issubclass(wanted, made)
 
 
-def _fits(value: Any, expected: Any) -> bool:  # noqa: ANN401
+def _answers(made: type, protocol: type) -> bool:
+    for name, asked in vars(protocol).items():
+        if not inspect.isfunction(asked) or (name.startswith("_") and name != "__call__"):
+            continue
+        if name == "__call__":  # a torch module is called through its forward, if it has one
+            forward = getattr(made, "forward", None)
+            if getattr(forward, "__module__", "").startswith("torch.nn."):
+                return False
+            continue
+        by_name = {
+            name: None
+            for name, parameter in inspect.signature(asked).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        positional = [None] * (len(inspect.signature(asked).parameters) - len(by_name))
+        try:
+            inspect.signature(getattr(made, name)).bind(*positional, **by_name)
+        except (AttributeError, TypeError, ValueError):
+            return False
+    return True
+
+
+def fits(value: Any, expected: Any) -> bool:  # noqa: ANN401
     """Return whether a value of a YAML file can be an argument with this annotation."""
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
     if _is_open(expected):
         return True
     if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in inner)
-    if origin is typing.Annotated or origin in (typing.Final, typing.ClassVar):
-        return _fits(value, inner[0])
+        return any(fits(value, option) for option in inner)
+    if origin is typing.Annotated:
+        return fits(value, inner[0]) and all(allows(limit, value) for limit in inner[1:])
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in inner)
     if value is None:
         return expected is None or expected is type(None)
     if isinstance(value, dict) and "_target_" in value:
-        return _may_be(_made_by(value), expected)
+        return may_be(made_by(value), expected)
     plain = origin or expected
     if isinstance(value, list):
         return _list_fits(value, plain, inner)
     if isinstance(value, dict):
         if plain not in (dict, collections.abc.Mapping, collections.abc.MutableMapping):
             return False
-        return len(inner) != 2 or all(_fits(item, inner[1]) for item in value.values())
+        return len(inner) != 2 or all(fits(item, inner[1]) for item in value.values())
     return _scalar_fits(value, plain)
 
 
@@ -270,15 +400,15 @@ def _list_fits(value: list[Any], plain: Any, inner: tuple[Any, ...]) -> bool:  #
     if issubclass(plain, (str, collections.abc.Mapping)):
         return False
     if plain is tuple and inner and inner[-1] is not Ellipsis:
-        return len(value) == len(inner) and all(map(_fits, value, inner))
-    return not inner or all(_fits(item, inner[0]) for item in value)
+        return len(value) == len(inner) and all(map(fits, value, inner))
+    return not inner or all(fits(item, inner[0]) for item in value)
 
 
 def _scalar_fits(value: Any, plain: Any) -> bool:  # noqa: ANN401
     if isinstance(value, bool):
         return plain is bool
     if plain is float:
-        return isinstance(value, (int, float))
+        return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max  # not NaN
     if plain in (int, str):
         return isinstance(value, plain)
     return isinstance(value, str) and plain in (Path, PurePath, os.PathLike)
@@ -288,7 +418,7 @@ def _choices(expected: Any) -> list[str]:  # noqa: ANN401
     """Return the values of an annotation that lists them all; none for any other."""
     inner = typing.get_args(expected)
     if typing.get_origin(expected) is Literal:
-        return [str(option) for option in inner]
+        return list(dict.fromkeys(map(str, inner)))
     if typing.get_origin(expected) not in (Union, types.UnionType):
         return []
     words = {bool: ["true", "false"], types.NoneType: ["null"]}
@@ -297,6 +427,20 @@ def _choices(expected: Any) -> list[str]:  # noqa: ANN401
 
 
 def _readable(expected: Any) -> str:  # noqa: ANN401
-    if isinstance(expected, type) and not typing.get_args(expected):
+    origin, inner = typing.get_origin(expected), typing.get_args(expected)
+    if origin is typing.Annotated:
+        words = " and ".join(filter(None, map(in_words, inner[1:])))
+        return " ".join(filter(None, [_readable(inner[0]), words]))
+    if origin is Literal:
+        return " | ".join(dict.fromkeys(map(str, inner)))
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(_readable, inner))
+    if expected is types.NoneType:
+        return "null"
+    if getattr(expected, "_is_protocol", False):
+        return f"{expected.__name__} (a node with _target_)"
+    if isinstance(expected, type) and not inner:
         return expected.__name__
+    if isinstance(origin, type) and _is_ranged(expected):
+        return f"{origin.__name__}[{', '.join(map(_readable, inner))}]"
     return re.sub(r"\b(typing|collections\.abc|pathlib)\.", "", str(expected))

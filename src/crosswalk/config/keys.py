@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import yaml
+
+from crosswalk.ranges import Count, Matching, Seed, WholeNumber
+
+Name = Annotated[
+    str, Matching(r"[\w.+=-]{1,150}", "letters, digits and . _ + = - only, at most 150 of them")
+]
+Words = Annotated[str, Matching(r"(?s).*\S.*", "at least one letter")]
+Tag = Annotated[str, Matching(r"(?s).{1,64}", "1 to 64 characters")]  # W&B refuses longer ones
+TOP: dict[str, Any] = {
+    "seed": Seed,
+    "output_dir": Words,
+    "name": Name | None,
+    "resume": bool | Words,
+    "checkpoint": Words | None,
+    "stage": Mapping[str, Any] | None,
+    "checkpoint_every_n_steps": WholeNumber,
+    "compile": bool,
+    "bn_group_size": Count | None,
+    "protocol": Literal["val", "official", "last"],
+    "tags": Sequence[Tag],
+    "diagnostics": Sequence[Any] | None,
+    "source": str | None,
+}
+"""What the keys that belong to no group may be."""
+
+NEEDED = ("method", "data", "optim", "trainer")
+"""Groups that a run cannot be without."""
 
 WITHOUT_EFFECT = (
     *("name", "output_dir", "resume"),  # where a run lies, and how it begins

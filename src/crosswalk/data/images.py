@@ -20,6 +20,7 @@ from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles, camstyle_files, find_camstyle
 from crosswalk.data.readers.records import ImageSplits, Record, count
 from crosswalk.data.readers.val_split import carve_val_images
+from crosswalk.ranges import Count, ImageSize, Seed, Workers
 from crosswalk.types import ImageBatch
 
 Reader = Callable[[Path], ImageSplits]
@@ -73,20 +74,20 @@ class ImageToImageData(RecordedData[ImageSplits]):
         reader: Reader,
         *,
         root: str | Path | None = None,
-        image_size: Sequence[int] = (256, 128),
+        image_size: ImageSize = (256, 128),
         transform: ImageTransform | None = None,
         crop: RectangularCrop | None = None,
         interpolation: Interpolation = "bilinear",
         eval_interpolation: Interpolation | None = None,
         plan: PlanFactory = shuffled_plan,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        num_workers: int = 0,
-        seed: int = 1,
+        batch_size: Count = 64,
+        eval_batch_size: Count = 256,
+        num_workers: Workers = 0,
+        seed: Seed = 1,
         cache: Switch = True,
         allow_missing: bool = False,
         protocol: Literal["last", "val", "official"] = "last",
-        val_person_ids: int | None = None,
+        val_person_ids: Count | None = None,
         camera_rule: bool = True,
         extra_map: Sequence[str] = (),
         camstyle: Switch | Literal["auto"] = "auto",

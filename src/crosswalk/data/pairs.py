@@ -22,6 +22,7 @@ from crosswalk.data.pipeline.plans import Index, shuffled_plan
 from crosswalk.data.pipeline.transforms import AnyBatch, PairTransform
 from crosswalk.data.readers.icfg_pedes import carve_val
 from crosswalk.data.readers.records import SPLITS, Record, Splits, count
+from crosswalk.ranges import Count, ImageSize, Seed, Share, TokenCount, Workers
 from crosswalk.types import DataSpec, PairBatch
 
 Transform = Callable[[Any], Any]
@@ -107,22 +108,22 @@ class TextToImageData(RecordedData[Splits]):
         tokenizer: Callable[..., Tokenizer],
         *,
         root: str | Path | None = None,
-        image_size: Sequence[int] = (384, 128),
+        image_size: ImageSize = (384, 128),
         interpolation: Interpolation = "bilinear",
-        context_length: int = 77,
+        context_length: TokenCount = 77,
         phrases: Callable[[], PhraseExtractor] | None = None,
         transform: Transform | None = None,
         plan: PlanFactory = shuffled_plan,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        num_workers: int = 0,
-        seed: int = 1,
+        batch_size: Count = 64,
+        eval_batch_size: Count = 256,
+        num_workers: Workers = 0,
+        seed: Seed = 1,
         cache: Switch = True,
         allow_missing: bool = False,
         protocol: Literal["val", "official"] = "val",
-        val_person_ids: int | None = None,
-        noise_rate: float = 0.0,
-        noise_seed: int = 1,
+        val_person_ids: Count | None = None,
+        noise_rate: Share = 0.0,
+        noise_seed: Seed = 1,
         noise_index: str | Path | None = None,
         sweep: Literal["training", "clean"] = "training",
         synthetic: Mapping[str, Any] | None = None,

@@ -19,6 +19,7 @@ from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
 from crosswalk.data.pipeline.plans import shuffled_plan
 from crosswalk.data.readers.records import ImageSplits, Record
+from crosswalk.ranges import Count, ImageSize, Seed, Workers
 from crosswalk.types import DataSpec, ImageBatch, SourceTargetBatch
 
 DataFactory = Callable[..., ImageToImageData]
@@ -130,21 +131,21 @@ class SourceTargetData(L.LightningDataModule):
         target: DataFactory,
         *,
         root: str | Path | None = None,
-        image_size: Sequence[int] = (256, 128),
+        image_size: ImageSize = (256, 128),
         transform: ImageTransform | None = None,
         crop: RectangularCrop | None = None,
         interpolation: Interpolation = "bilinear",
         eval_interpolation: Interpolation | None = None,
         normalization: Literal["given", "dataset"] = "given",
         plan: PlanFactory | None = None,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        num_workers: int = 0,
-        seed: int = 1,
+        batch_size: Count = 64,
+        eval_batch_size: Count = 256,
+        num_workers: Workers = 0,
+        seed: Seed = 1,
         cache: Switch = True,
         allow_missing: bool = False,
         protocol: Literal["last", "val", "official"] = "last",
-        val_person_ids: int | None = None,
+        val_person_ids: Count | None = None,
         camera_rule: bool = True,
         extra_map: Sequence[str] = (),
         camstyle: Switch | Literal["auto"] = "off",

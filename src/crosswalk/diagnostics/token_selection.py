@@ -18,6 +18,7 @@ from crosswalk.diagnostics.base import Diagnostic, record_file
 from crosswalk.files import read_arrays, write_arrays
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.pages import Section, picture_tag, render, small_picture
+from crosswalk.ranges import Seed, WholeNumber
 from crosswalk.run.callbacks.ranking_lists import choose_queries
 from crosswalk.run.callbacks.retrieval import metrics_of
 from crosswalk.run.callbacks.sweep import evaluating
@@ -232,7 +233,9 @@ class TokenSelection(Diagnostic):
 
     at_test = True
 
-    def __init__(self, *, num_drawn: int = 6, num_found: int = 3, seed: int = 0) -> None:
+    def __init__(
+        self, *, num_drawn: WholeNumber = 6, num_found: WholeNumber = 3, seed: Seed = 0
+    ) -> None:
         self.num_drawn = num_drawn
         self.num_found = num_found
         self.seed = seed

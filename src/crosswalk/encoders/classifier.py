@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosswalk.encoders.image import norm_scale
+from crosswalk.ranges import Count, Positive, Width
 
 
 class AgentClassifier(nn.Module):
@@ -27,7 +28,7 @@ class AgentClassifier(nn.Module):
         tensor([[24.]], grad_fn=<...>)
     """
 
-    def __init__(self, in_features: int, out_features: int, *, scale: float) -> None:
+    def __init__(self, in_features: Width, out_features: Count, *, scale: Positive) -> None:
         super().__init__()
         bound = in_features**-0.5  # as torch.nn.Linear
         self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))

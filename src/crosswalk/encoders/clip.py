@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosswalk.encoders.clip_weights import fit_weights, pretrained_file, read_weights
+from crosswalk.ranges import Count, Depth, Pixels, Positive, TokenCount, Width
 
 
 class ClipTokens(NamedTuple):
@@ -73,20 +74,20 @@ class ClipDualEncoder(nn.Module):
     def __init__(
         self,
         *,
-        image_size: tuple[int, int],
-        patch_size: int,
-        vision_width: int,
-        vision_layers: int,
-        vision_heads: int,
-        text_width: int,
-        text_layers: int,
-        text_heads: int,
-        embed_dim: int,
-        context_length: int,
-        vocabulary_size: int,
-        stride: int | None = None,
+        image_size: tuple[Pixels, Pixels],
+        patch_size: Pixels,
+        vision_width: Width,
+        vision_layers: Depth,
+        vision_heads: Depth,
+        text_width: Width,
+        text_layers: Depth,
+        text_heads: Depth,
+        embed_dim: Width,
+        context_length: TokenCount,
+        vocabulary_size: Count,
+        stride: Pixels | None = None,
         quick_gelu: bool = True,
-        vision_mlp_ratio: float = 4.0,
+        vision_mlp_ratio: Positive = 4.0,
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
@@ -156,9 +157,9 @@ class ClipDualEncoder(nn.Module):
 def open_clip_vit(
     name: str,
     *,
-    image_size: tuple[int, int] | None = None,
-    context_length: int | None = None,
-    stride: int | None = None,
+    image_size: tuple[Pixels, Pixels] | None = None,
+    context_length: TokenCount | None = None,
+    stride: Pixels | None = None,
     pretrained: str | None = None,
 ) -> ClipDualEncoder:
     """Return the `ClipDualEncoder` that open_clip lists under ``name``.

@@ -16,6 +16,7 @@ from crosswalk.encoders.clip_weights import (
     pretrained_file,
     read_weights,
 )
+from crosswalk.ranges import Count, Pixels
 
 _SIZES: dict[str, dict[str, Any]] = {
     # ours: for images of 96x32 on a CPU, below 2 ms each, forward and backward, on one core
@@ -56,9 +57,9 @@ class ClipResNet(nn.Module):
         width: int,
         output_dim: int,
         heads: int,
-        image_size: tuple[int, int],
+        image_size: tuple[Pixels, Pixels],
         last_stride: Literal[1, 2] = 1,
-        group_size: int | None = None,
+        group_size: Count | None = None,
     ) -> None:
         super().__init__()
         height, across = image_size
@@ -177,9 +178,9 @@ class AttentionPool(nn.Module):
 def clip_resnet(
     name: str,
     *,
-    image_size: tuple[int, int],
+    image_size: tuple[Pixels, Pixels],
     last_stride: Literal[1, 2] = 1,
-    group_size: int | None = None,
+    group_size: Count | None = None,
     pretrained: str | None = None,
 ) -> ClipResNet:
     """Return the `ClipResNet` that open_clip lists under ``name``.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from crosswalk.encoders.clip import Transformer, quick_gelu_activation
 from crosswalk.encoders.clip_weights import fit_weights, pretrained_file, read_weights
 from crosswalk.encoders.heads import no_features
+from crosswalk.ranges import TokenCount
 
 _SETTING = "encoder.text.pretrained"
 
@@ -141,7 +142,7 @@ def open_clip_text(
     *,
     name: str,
     pretrained: str | None,
-    context_length: int | None = None,
+    context_length: TokenCount | None = None,
     frozen: bool = False,
     setting: str = _SETTING,
 ) -> ClipText:

@@ -22,6 +22,7 @@ from crosswalk.encoders.token_selection import (
     num_selected,
     text_token_scores,
 )
+from crosswalk.ranges import Count, Share, Width
 
 
 class DualEmbedding(nn.Module):
@@ -59,10 +60,10 @@ class DualEmbedding(nn.Module):
         self,
         clip: ClipDualEncoder,
         *,
-        select_ratio: float,
-        embedding_size: int = 1024,
+        select_ratio: Share,
+        embedding_size: Width = 1024,
         statistics: BatchStatistics = "frozen",
-        group_size: int | None = None,
+        group_size: Count | None = None,
         token_mlp: Callable[..., nn.Module] = TokenMlp,
         pool: Pool = max_pool,
     ) -> None:

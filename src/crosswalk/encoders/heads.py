@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm
+from crosswalk.ranges import Count, Width
 
 
 def num_features_of(stream: nn.Module) -> int:
@@ -32,7 +33,7 @@ def no_features(stream: nn.Module) -> Tensor:
     return sum(rest, first).expand(0, num_features_of(stream))
 
 
-def embed_layer(in_features: int, embedding_size: int) -> nn.Linear:
+def embed_layer(in_features: Width, embedding_size: Width) -> nn.Linear:
     """Return one linear layer, initialised for a ReLU behind it although there is none.
 
     Weights are normal with variance 2 / embedding_size, the bias is 0.
@@ -53,7 +54,7 @@ def embed_layer(in_features: int, embedding_size: int) -> nn.Linear:
     return layer
 
 
-def mlp_head(in_features: int, embedding_size: int) -> nn.Sequential:
+def mlp_head(in_features: Width, embedding_size: Width) -> nn.Sequential:
     """Return two linear layers with a ReLU between them, as wide inside as behind.
 
     Initialised as `embed_layer`.
@@ -77,7 +78,7 @@ def mlp_head(in_features: int, embedding_size: int) -> nn.Sequential:
 
 
 def normed_projection(
-    in_features: int, embedding_size: int, *, group_size: int | None = None
+    in_features: Width, embedding_size: Width, *, group_size: Count | None = None
 ) -> nn.Sequential:
     """Return a linear layer and a batch normalisation; nothing between them.
 
@@ -103,7 +104,7 @@ def normed_projection(
 
 
 def normed(
-    in_features: int, embedding_size: int, *, group_size: int | None = None
+    in_features: Width, embedding_size: Width, *, group_size: Count | None = None
 ) -> GroupBatchNorm:
     """Return a batch normalisation for features that have the embeddings' size already.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm
 from crosswalk.encoders.heads import averaged, num_features_of
+from crosswalk.ranges import Count
 from crosswalk.types import ImageFeatures
 
 
@@ -43,7 +44,7 @@ class ImageEncoder(nn.Module):
         *,
         neck: Literal["batch_norm", "none"] = "batch_norm",
         neck_bias: bool = True,
-        group_size: int | None = None,
+        group_size: Count | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from torchvision.models.resnet import (  # type: ignore[import-untyped]
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
 from crosswalk.encoders.clip_weights import load_backbone, local_file, read_weights
+from crosswalk.ranges import Count, Pixels
 
 BlockKind = Literal["basic", "bottleneck"]
 Stride = Literal[1, 2]
@@ -74,7 +75,7 @@ class ResNet(nn.Module):
         max_pool: bool = True,
         last_stride: Stride = 2,
         last_relu: bool = True,
-        group_size: int | None = None,
+        group_size: Count | None = None,
     ) -> None:
         super().__init__()
         if len(layers) != len(planes):
@@ -143,7 +144,7 @@ def resnet(
     last_stride: Stride = 2,
     last_relu: bool = True,
     max_pool: bool = True,
-    group_size: int | None = None,
+    group_size: Count | None = None,
     pretrained: str | None = None,
 ) -> ResNet:
     """Return the `ResNet` of this name.
@@ -190,8 +191,8 @@ def timm_backbone(
     name: str,
     *,
     pretrained: bool | str = True,
-    group_size: int | None = None,
-    image_size: tuple[int, int] | None = None,
+    group_size: Count | None = None,
+    image_size: tuple[Pixels, Pixels] | None = None,
 ) -> nn.Module:
     """Return a model of timm that gives one vector per image, pooled as timm does.
 

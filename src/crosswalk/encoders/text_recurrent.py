@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from crosswalk.encoders.heads import no_features, num_features_of
 from crosswalk.encoders.word_vectors import MakeVectors, Words
+from crosswalk.ranges import Depth, Width
 
 
 class BiGru(nn.Module):
@@ -39,7 +40,7 @@ class BiGru(nn.Module):
         words: Words | None = None,
         *,
         vectors: MakeVectors,
-        hidden_size: int = 512,
+        hidden_size: Width = 512,
         mask_padding: bool = False,
     ) -> None:
         super().__init__()
@@ -102,9 +103,9 @@ class BiLstm(nn.Module):
         words: Words | None = None,
         *,
         vectors: MakeVectors,
-        hidden_size: int = 512,
-        num_layers: int = 2,
-        output_size: int = 512,
+        hidden_size: Width = 512,
+        num_layers: Depth = 2,
+        output_size: Width = 512,
     ) -> None:
         super().__init__()
         self.vectors = vectors(words)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crosswalk.encoders.batch_norm import BatchStatistics, GroupBatchNorm
+from crosswalk.ranges import Count, Width
 
 Pool = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -148,11 +149,11 @@ class TokenMlp(nn.Module):
 
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: Width,
+        out_features: Width,
         *,
         statistics: BatchStatistics = "frozen",
-        group_size: int | None = None,
+        group_size: Count | None = None,
     ) -> None:
         super().__init__()
         hidden = out_features // 2

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crosswalk.encoders.heads import averaged, num_features_of
+from crosswalk.ranges import Width
 
 Head = Callable[[int, int], nn.Module]
 """Called ``head(in_features, embedding_size)``; gives ``[b, embedding_size]`` of ``[b, F]``."""
@@ -58,7 +59,7 @@ class TwoStream(nn.Module):
         *,
         image_head: Head,
         text_head: Head,
-        embedding_size: int,
+        embedding_size: Width,
         words: Sequence[str] | None = None,
         channels_last: bool = False,
     ) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crosswalk.ranges import Count, Width
+
 Words = Sequence[str]
 """The word of each token id."""
 
@@ -91,7 +93,7 @@ class ProjectedWords(nn.Module):
         (torch.Size([1, 3, 4]), 4)
     """
 
-    def __init__(self, words: Words | None, *, table: MakeTable, size: int) -> None:
+    def __init__(self, words: Words | None, *, table: MakeTable, size: Width) -> None:
         super().__init__()
         self.num_features = size
         self.frozen = WordTable(words, table=table)
@@ -130,8 +132,8 @@ class LearnedWords(nn.Module):
         self,
         words: Words | None = None,
         *,
-        size: int = 512,
-        num_words: int | None = None,
+        size: Width = 512,
+        num_words: Count | None = None,
         start: MakeTable | None = None,
     ) -> None:
         super().__init__()

@@ -8,10 +8,11 @@ the caller keeps it, NaN before the first call.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Gt, Lt
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.cluster import DBSCAN  # type: ignore[import-untyped,unused-ignore]
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from crosswalk.labels.mutual_refinement import outliers_as_singletons
 from crosswalk.neighbours import EXACT, k_reciprocal_jaccard
+from crosswalk.ranges import Count
 
 OUTLIER = -1
 
@@ -30,10 +32,10 @@ def dbscan_clusters(
     rows: Tensor,
     threshold: Tensor,
     *,
-    k1: int = 30,
-    k2: int = 6,
-    eps: float = 0.6,
-    min_samples: int = 4,
+    k1: Count = 30,
+    k2: Count = 6,
+    eps: Annotated[float, Gt(0), Lt(1)] = 0.6,
+    min_samples: Count = 4,
     index: str = EXACT,
 ) -> tuple[Tensor, Tensor]:
     """Return the DBSCAN clusters of the Jaccard distances, and the threshold as it came.
@@ -74,10 +76,10 @@ def self_paced_clusters(
     rows: Tensor,
     threshold: Tensor,
     *,
-    k1: int = 30,
-    k2: int = 6,
-    eps: float = 0.6,
-    min_samples: int = 4,
+    k1: Count = 30,
+    k2: Count = 6,
+    eps: Annotated[float, Gt(0), Lt(1)] = 0.6,
+    min_samples: Count = 4,
     eps_step: float = 0.02,
     index: str = EXACT,
 ) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ from sklearn.mixture import GaussianMixture  # type: ignore[import-untyped,unuse
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
+from crosswalk.ranges import Count, NotNegative, Positive, Seed, Share
+
 
 class Division(NamedTuple):
     """Outcome of a division of ``N`` pairs by ``views`` loss vectors.
@@ -149,7 +151,12 @@ def resolve_votes(votes: Tensor, toss: Tensor, *, num_views: int) -> Tensor:
 
 
 def divide(
-    *losses: Tensor, max_iter: int, tol: float, reg_covar: float, seed: int, threshold: float = 0.5
+    *losses: Tensor,
+    max_iter: Count,
+    tol: Positive,
+    reg_covar: NotNegative,
+    seed: Seed,
+    threshold: Share = 0.5,
 ) -> Division:
     """Return which training pairs are kept by the consensus of all views, and why.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crosswalk.ranges import Count, Similarity
+
 LEAST_TOLERANCE = 10
 """A neighbour may always rank the sample this far down its own list. MMCL, released code."""
 
@@ -33,7 +35,7 @@ def own_row(rows: Tensor, index: Tensor) -> Tensor:
     return index[:, None] == torch.arange(len(rows), device=index.device)
 
 
-def nearest_rows(rows: Tensor, index: Tensor, *, count: int) -> Tensor:
+def nearest_rows(rows: Tensor, index: Tensor, *, count: Count) -> Tensor:
     """Return ``[B, N]`` labels: the sample and the rows nearest to it.
 
     Args:
@@ -53,7 +55,7 @@ def nearest_rows(rows: Tensor, index: Tensor, *, count: int) -> Tensor:
     return labels.scatter(1, ranked[:, : min(count, len(rows) - 1)], True)
 
 
-def similar_rows(rows: Tensor, index: Tensor, *, threshold: float) -> Tensor:
+def similar_rows(rows: Tensor, index: Tensor, *, threshold: Similarity) -> Tensor:
     """Return ``[B, N]`` labels: the sample and every row more similar than a threshold.
 
     Args:
@@ -87,7 +89,7 @@ def same_person_rows(rows: Tensor, index: Tensor, *, person_id: Tensor) -> Tenso
     return person_id[index][:, None] == person_id
 
 
-def cycle_consistent_rows(rows: Tensor, index: Tensor, *, threshold: float) -> Tensor:
+def cycle_consistent_rows(rows: Tensor, index: Tensor, *, threshold: Similarity) -> Tensor:
     """Return ``[B, N]`` labels: similar rows, down to the first that does not return the favour.
 
     A similar row of another person usually has nearer neighbours of its own. So similar rows are
@@ -124,7 +126,7 @@ def cycle_consistent_rows(rows: Tensor, index: Tensor, *, threshold: float) -> T
     return _first(rows, index, similar, num_kept)
 
 
-def strictly_cycle_consistent_rows(rows: Tensor, index: Tensor, *, threshold: float) -> Tensor:
+def strictly_cycle_consistent_rows(rows: Tensor, index: Tensor, *, threshold: Similarity) -> Tensor:
     """Return ``[B, N]`` labels as `cycle_consistent_rows`, without its tolerances.
 
     The walk ends at the first similar row that does not have the sample among its first ``k``, with
@@ -150,7 +152,7 @@ def strictly_cycle_consistent_rows(rows: Tensor, index: Tensor, *, threshold: fl
     return _first(rows, index, similar, passed)
 
 
-def _similar_first(rows: Tensor, index: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def _similar_first(rows: Tensor, index: Tensor, threshold: Similarity) -> tuple[Tensor, Tensor]:
     """Return rows by falling similarity, as far as any is above the threshold, and how many are."""
     similarity = rows[index] @ rows.T
     num_similar = (similarity > threshold).sum(dim=1)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosswalk.ranges import Share
+
 
 class MinedPairs(NamedTuple):
     """The most similar pairs of a set, nearest first.
@@ -123,7 +125,7 @@ def agreeing_pairs(agreement: Tensor, threshold: Tensor) -> Tensor:
     return agreement > threshold
 
 
-def nearest_pairs(agreement: Tensor, threshold: Tensor, *, positive_share: float) -> Tensor:
+def nearest_pairs(agreement: Tensor, threshold: Tensor, *, positive_share: Share) -> Tensor:
     """Return which similar pairs are positive because they are the nearest, whatever their labels.
 
     MAR's feature-guided baseline, which shows what multilabels are good for. The paper does not

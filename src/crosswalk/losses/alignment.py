@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosswalk.ranges import Positive, Similarity
+
 
 def alignment_loss(
     similarity: Tensor,
     positive: Tensor,
     *,
-    alpha: float,
-    beta: float,
-    scale_pos: float,
-    scale_neg: float,
+    alpha: Similarity,
+    beta: Similarity,
+    scale_pos: Positive,
+    scale_neg: Positive,
 ) -> Tensor:
     """Return the alignment loss of every image with all captions; their mean is the batch's loss.
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosswalk.ranges import Count, Margin
+
 
 class HardSamples(NamedTuple):
     """The pool's entry that each anchor is drawn to, and the one it is driven from.
@@ -71,8 +73,8 @@ def hard_sample_loss(
     pool: Tensor,
     relation: Tensor,
     *,
-    num_nearest: int = 20,
-    margin: float = 0.0,
+    num_nearest: Count = 20,
+    margin: Margin = 0.0,
 ) -> Tensor:
     """Return how much nearer than its hard positive the hard negative of every anchor is.
 
@@ -113,8 +115,8 @@ def threshold_sample_loss(
     relation: Tensor,
     *,
     threshold: float,
-    num_nearest: int = 20,
-    margin: float = 0.0,
+    num_nearest: Count = 20,
+    margin: Margin = 0.0,
 ) -> Tensor:
     """Return how much nearer the hardest unrelated neighbour is than the hardest related one.
 

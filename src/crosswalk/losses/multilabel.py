@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosswalk.ranges import Positive, Share
+
 ClassReduction = Literal["sum", "mean", "balanced"]
 
 
-def mmcl_loss(logits: Tensor, labels: Tensor, *, delta: float, ratio: float) -> Tensor:
+def mmcl_loss(logits: Tensor, labels: Tensor, *, delta: Positive, ratio: Share) -> Tensor:
     """Return the memory-based multi-label classification loss of every sample.
 
     Draws the scores of the positive classes to 1 and those of the hardest negatives to -1 by
@@ -62,7 +64,7 @@ def mmcl_loss(logits: Tensor, labels: Tensor, *, delta: float, ratio: float) -> 
 
 
 def multilabel_classification_loss(
-    logits: Tensor, labels: Tensor, *, temperature: float, class_reduction: ClassReduction
+    logits: Tensor, labels: Tensor, *, temperature: Positive, class_reduction: ClassReduction
 ) -> Tensor:
     """Return the logistic loss of every sample over all classes (MCL, with temperature MCL-tau).
 
@@ -99,7 +101,7 @@ def multilabel_classification_loss(
     return {"sum": losses.sum, "mean": losses.mean}[class_reduction](dim=1)
 
 
-def memory_cross_entropy(logits: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
+def memory_cross_entropy(logits: Tensor, labels: Tensor, *, temperature: Positive) -> Tensor:
     """Return the softmax cross-entropy of every sample, averaged over its positive classes.
 
     With one positive class the usual instance discrimination.

@@ -18,6 +18,7 @@ from crosswalk.losses.info_nce import info_nce
 from crosswalk.losses.similarity_distribution import similarity_distribution_loss
 from crosswalk.losses.triplet_alignment import triplet_alignment_loss
 from crosswalk.losses.triplet_ranking import triplet_ranking_loss, triplet_ranking_sum_loss
+from crosswalk.ranges import Margin, Positive
 
 
 class PairLoss(NamedTuple):
@@ -70,7 +71,7 @@ def weighted_mean(losses: Tensor, weight: Tensor) -> Tensor:
     return (losses * weight).sum() / torch.where(total == 0, 1.0, total)
 
 
-def triplet_alignment_of_pairs(*, margin: float, temperature: float) -> PairLoss:
+def triplet_alignment_of_pairs(*, margin: Margin, temperature: Positive) -> PairLoss:
     """Return RDE's loss: `triplet_alignment_loss` of both directions, summed over the batch.
 
     Args:
@@ -86,7 +87,7 @@ def triplet_alignment_of_pairs(*, margin: float, temperature: float) -> PairLoss
     return PairLoss(loss, weighted_sum)
 
 
-def triplet_ranking_of_pairs(*, margin: float, temperature: float) -> PairLoss:
+def triplet_ranking_of_pairs(*, margin: Margin, temperature: Positive) -> PairLoss:
     """Return `triplet_ranking_loss` (hardest negative) of both directions, summed over the batch.
 
     Args:
@@ -102,7 +103,7 @@ def triplet_ranking_of_pairs(*, margin: float, temperature: float) -> PairLoss:
     return PairLoss(loss, weighted_sum)
 
 
-def triplet_ranking_sum_of_pairs(*, margin: float, temperature: float) -> PairLoss:
+def triplet_ranking_sum_of_pairs(*, margin: Margin, temperature: Positive) -> PairLoss:
     """Return `triplet_ranking_sum_loss` (all negatives) of both directions, summed over the batch.
 
     Args:
@@ -118,7 +119,7 @@ def triplet_ranking_sum_of_pairs(*, margin: float, temperature: float) -> PairLo
     return PairLoss(loss, weighted_sum)
 
 
-def info_nce_of_pairs(*, temperature: float) -> PairLoss:
+def info_nce_of_pairs(*, temperature: Positive) -> PairLoss:
     """Return the mean of `info_nce` of both directions, averaged over the pairs that are kept.
 
     Args:
@@ -131,7 +132,7 @@ def info_nce_of_pairs(*, temperature: float) -> PairLoss:
     return PairLoss(partial(info_nce, temperature=temperature), weighted_mean, scale=0.5)
 
 
-def similarity_distribution_of_pairs(*, temperature: float) -> PairLoss:
+def similarity_distribution_of_pairs(*, temperature: Positive) -> PairLoss:
     """Return the sum of `similarity_distribution_loss` both ways, averaged over the pairs kept.
 
     Args:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosswalk.memory.memory_bank import move_rows
+from crosswalk.ranges import Count, Width
 
 
 def class_means(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +63,7 @@ class HybridMemory(nn.Module):
     rows: Tensor
     labels: Tensor
 
-    def __init__(self, num_slots: int, embedding_size: int) -> None:
+    def __init__(self, num_slots: Count, embedding_size: Width) -> None:
         super().__init__()
         self.register_buffer("rows", torch.zeros(num_slots, embedding_size))
         self.register_buffer("labels", torch.arange(num_slots))

@@ -19,6 +19,7 @@ from crosswalk.losses.identity import identity_loss
 from crosswalk.losses.queue_contrast import mean_similarities, queue_contrast_loss
 from crosswalk.memory.feature_queue import FeatureQueue
 from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.ranges import NotNegative, Positive, Share, WholeNumber
 from crosswalk.types import DataSpec, ImageBatch, Needs, PairBatch, TextBatch
 
 
@@ -62,16 +63,16 @@ class CMMoCo(Method[PairBatch]):
         optim: OptimFactory,
         *,
         alignment: Callable[[Tensor, Tensor], Tensor],
-        queue_size: int = 2048,
-        momentum: float = 0.999,
-        temperature: float = 0.07,
-        label_smoothing: float = 0.1,
+        queue_size: WholeNumber = 2048,
+        momentum: Share = 0.999,
+        temperature: Positive = 0.07,
+        label_smoothing: Share = 0.1,
         projection: Callable[[int, int], nn.Module] | None = None,
         key_head: Literal["shared", "momentum"] = "shared",
         reinitialize: bool = True,
-        identity_weight: float = 1.0,
-        alignment_weight: float = 1.0,
-        contrast_weight: float = 1.0,
+        identity_weight: NotNegative = 1.0,
+        alignment_weight: NotNegative = 1.0,
+        contrast_weight: NotNegative = 1.0,
     ) -> None:
         super().__init__(optim)
         if queue_size < 0:

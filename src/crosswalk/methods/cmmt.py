@@ -18,6 +18,7 @@ from crosswalk.losses.hard_samples import hard_sample_loss
 from crosswalk.losses.projection_matching import soft_projection_matching_loss
 from crosswalk.memory.hybrid_memory import HybridMemory
 from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.ranges import Epoch, NotNegative, Positive, Share
 from crosswalk.types import DataSpec, ImageBatch, Needs, PairBatch, TextBatch
 
 Labels = tuple[Tensor, Tensor]
@@ -82,18 +83,18 @@ class CMMT(Method[PairBatch]):
         memory: Callable[[int, int], HybridMemory],
         refinement: Callable[..., Labels] | None,
         relation: Literal["pairs", "text_iou", "identities"] = "text_iou",
-        iou_power: float = 1.0,
+        iou_power: Positive = 1.0,
         directions: Literal["text_to_image", "both"] = "text_to_image",
         text_slot: Literal["image", "caption"] = "image",
         recluster_from: Literal["memory", "encoder"] = "memory",
-        start_epoch: int = 0,
-        temperature: float = 0.05,
-        momentum: float = 0.2,
+        start_epoch: Epoch = 0,
+        temperature: Positive = 0.05,
+        momentum: Share = 0.2,
         hard_samples: Callable[[Tensor, Tensor, Tensor], Tensor] = hard_sample_loss,
-        matching_weight: float = 1.0,
-        cluster_weight: float = 1.0,
-        cross_weight: float = 1.0,
-        intra_weight: float = 1.0,
+        matching_weight: NotNegative = 1.0,
+        cluster_weight: NotNegative = 1.0,
+        cross_weight: NotNegative = 1.0,
+        intra_weight: NotNegative = 1.0,
     ) -> None:
         super().__init__(optim)
         if iou_power <= 0:

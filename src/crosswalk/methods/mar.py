@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
 from crosswalk.distributed import all_gather_rows, on_rank_zero
@@ -27,6 +28,7 @@ from crosswalk.losses.soft_multilabel import (
 )
 from crosswalk.memory.multilabel_memory import MultilabelMemory
 from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.ranges import Count, Epoch, NotNegative, Positive, Share
 from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, Needs, SourceTargetBatch, TextBatch
 
 
@@ -81,16 +83,16 @@ class MAR(Method[SourceTargetBatch]):
         optim: OptimFactory,
         *,
         mining: Callable[[Tensor, Tensor], Tensor] = agreeing_pairs,
-        scale: float = 30.0,
-        margin: float = 1.0,
-        joint_weight: float = 0.2,
-        reference_weight: float = 50.0,
-        consistency_weight: float = 2e-4,
-        mining_ratio: float = 0.005,
-        mining_start_epoch: int = 1,
-        memory_momentum: float = 0.9,
-        threshold_momentum: float = 0.9,
-        center_images: int = 10_000,
+        scale: Positive = 30.0,
+        margin: NotNegative = 1.0,
+        joint_weight: NotNegative = 0.2,
+        reference_weight: NotNegative = 50.0,
+        consistency_weight: NotNegative = 2e-4,
+        mining_ratio: Annotated[float, Gt(0), Lt(1)] = 0.005,
+        mining_start_epoch: Epoch = 1,
+        memory_momentum: Share = 0.9,
+        threshold_momentum: Share = 0.9,
+        center_images: Count = 10_000,
         use_std: bool = True,
         source_negatives: bool = True,
         detach_agents: bool = True,

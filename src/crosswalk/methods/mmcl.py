@@ -14,6 +14,7 @@ from crosswalk.labels.positive_labels import own_row
 from crosswalk.losses.identity import identity_loss
 from crosswalk.memory.memory_bank import MemoryBank
 from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.ranges import Count, Epoch, NotNegative, Share
 from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, Needs, SourceTargetBatch, TextBatch
 
 
@@ -49,10 +50,10 @@ class MMCL(Method[ImageBatch | SourceTargetBatch]):
         *,
         loss: Callable[[Tensor, Tensor], Tensor],
         labels: Callable[[Tensor, Tensor], Tensor],
-        mplp_start_epoch: int = 6,
-        momentum_growth: float = 0.5,
-        momentum_epochs: int = 60,
-        source_weight: float = 1.0,
+        mplp_start_epoch: Epoch = 6,
+        momentum_growth: Share = 0.5,
+        momentum_epochs: Count = 60,
+        source_weight: NotNegative = 1.0,
         test_feature: Literal["pooled", "neck"] = "pooled",
     ) -> None:
         super().__init__(optim)

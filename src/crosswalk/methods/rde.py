@@ -11,6 +11,7 @@ from crosswalk.distributed import all_gather_rows, on_rank_zero
 from crosswalk.labels.consensus_division import Division
 from crosswalk.losses.pair_losses import PairLoss
 from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.ranges import Epoch, Seed
 from crosswalk.types import DataSpec, DualEncoder, ImageBatch, Needs, PairBatch, TextBatch
 
 
@@ -49,8 +50,8 @@ class RDE(Method[PairBatch]):
         *,
         loss: PairLoss,
         division: Callable[..., Division] | None,
-        warmup_epochs: int = 0,
-        seed: int = 1,
+        warmup_epochs: Epoch = 0,
+        seed: Seed = 1,
     ) -> None:
         super().__init__(optim)
         self.encoder = encoder

@@ -13,6 +13,7 @@ from crosswalk.distributed import all_gather_rows
 from crosswalk.losses.batch_hard_triplet import batch_hard_triplet_loss
 from crosswalk.losses.identity import identity_loss
 from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.ranges import NotNegative, Share
 from crosswalk.types import DataSpec, ImageBatch, ImageEncoder, Needs, TextBatch
 
 
@@ -43,9 +44,9 @@ class Supervised(Method[ImageBatch]):
         optim: OptimFactory,
         *,
         classifier: Callable[[int, int], nn.Module],
-        label_smoothing: float = 0.1,
-        triplet_weight: float = 1.0,
-        margin: float = 0.3,
+        label_smoothing: Share = 0.1,
+        triplet_weight: NotNegative = 1.0,
+        margin: NotNegative = 0.3,
         test_feature: Literal["neck", "pooled"] = "neck",
     ) -> None:
         super().__init__(optim)

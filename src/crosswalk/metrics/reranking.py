@@ -19,6 +19,7 @@ from crosswalk.neighbours import (
     memberships,
     nearest_and_farthest,
 )
+from crosswalk.ranges import Count, Share
 
 
 class Reranking(Protocol):
@@ -90,7 +91,9 @@ def overlaps(first: NDArray[np.int64], second: NDArray[np.int64]) -> sparse.csr_
     return shared
 
 
-def cross_modal(query: Tensor, gallery: Tensor, *, num_neighbours: int, weight: float) -> Rescoring:
+def cross_modal(
+    query: Tensor, gallery: Tensor, *, num_neighbours: Count, weight: Share
+) -> Rescoring:
     """Return the re-ranking that adds `cross_modal_bonus` to the similarities.
 
     Example:
@@ -104,7 +107,7 @@ def cross_modal(query: Tensor, gallery: Tensor, *, num_neighbours: int, weight: 
 
 
 def k_reciprocal(
-    query: Tensor, gallery: Tensor, *, k1: int, k2: int, distance_weight: float
+    query: Tensor, gallery: Tensor, *, k1: Count, k2: Count, distance_weight: Share
 ) -> Rescoring:
     """Return the k-reciprocal re-ranking: minus a mean of two distances.
 

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from crosswalk.config.trainer_arguments import num_processes, trainer_keys, trainer_settings
 
 
-def test_keys_read_from_the_source_are_those_of_the_constructor() -> None:
+def test_every_argument_of_lightnings_trainer_is_known() -> None:
     assert set(trainer_keys()) == set(inspect.signature(L.Trainer).parameters)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from crosswalk.data.pipeline.plans import Index
 from crosswalk.draws import keyed_uniform
+from crosswalk.ranges import Count, Range, Share
 
 CROP_STREAM = 8  # of the keyed draws; the operations of an `ImageTransform` have 2 to 7
 
@@ -79,9 +80,9 @@ class RectangularCrop:
         array([[  0,   0,   4, 100]])
     """
 
-    area: tuple[float, float] = (0.64, 1.0)
-    aspect: tuple[float, float] = (2.0, 3.0)
-    attempts: int = 10
+    area: tuple[Share, Share] = (0.64, 1.0)
+    aspect: Range = (2.0, 3.0)
+    attempts: Count = 10
 
     def __post_init__(self) -> None:
         if not 0 < self.area[0] <= self.area[1] <= 1:

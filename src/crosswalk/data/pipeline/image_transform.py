@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from crosswalk.data.pipeline.crops import rectangular_boxes
@@ -24,6 +25,7 @@ from crosswalk.data.pipeline.transforms import (
     pad_crop,
 )
 from crosswalk.draws import keyed_uniform
+from crosswalk.ranges import Colour, NotNegative, Padding, Positive, Range, Share
 from crosswalk.types import ImageBatch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -214,20 +216,20 @@ class ImageTransform:
         tensor([-2.1179, -2.0357, -1.8044])
     """
 
-    flip_probability: float = 0.0
-    padding: int = 0
-    rotation: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    camera_style: float = 0.0
-    erase_probability: float = 0.0
-    erase_area: tuple[float, float] = (0.02, 0.4)
-    erase_ratio: tuple[float, float] = (0.3, 3.33)
+    flip_probability: Share = 0.0
+    padding: Padding = 0
+    rotation: Annotated[float, Ge(0), Le(180)] = 0.0
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    camera_style: Share = 0.0
+    erase_probability: Share = 0.0
+    erase_area: tuple[Share, Share] = (0.02, 0.4)
+    erase_ratio: Range = (0.3, 3.33)
     erase_law: Literal["torchvision", "uniform"] = "torchvision"
-    erase_fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    erase_fill: Colour = (0.0, 0.0, 0.0)
+    mean: tuple[Share, Share, Share] = IMAGENET_MEAN
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     camera_statistics: Tensor | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

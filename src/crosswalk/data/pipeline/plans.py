@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.ranges import Count, Seed
+
 Index = NDArray[np.int64]
 
 
@@ -380,7 +382,7 @@ def _over_and_over(items: Index, count: int, random: np.random.Generator) -> Ind
 
 
 def shuffled_plan(
-    person_id: Index, *, batch_size: int, seed: int, drop_last: bool = False
+    person_id: Index, *, batch_size: Count, seed: Seed, drop_last: bool = False
 ) -> ShuffledBatches:
     """Return `ShuffledBatches` over the samples; a value for ``data.plan``.
 
@@ -396,9 +398,9 @@ def shuffled_plan(
 def identity_plan(
     person_id: Index,
     *,
-    batch_size: int,
-    seed: int,
-    samples_per_person: int = 4,
+    batch_size: Count,
+    seed: Seed,
+    samples_per_person: Count = 4,
     scarce: Literal["draw", "repeat"] = "draw",
     sort_batches: bool = False,
 ) -> IdentityBatches:

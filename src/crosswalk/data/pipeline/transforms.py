@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crosswalk.draws import keyed_uniform
+from crosswalk.ranges import Count, Padding, Positive, Range, Share
 from crosswalk.types import ImageBatch, PairBatch, TextBatch
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -314,14 +315,14 @@ class PairTransform:
 
     image_augmentation: bool = True
     text_augmentation: bool = True
-    flip_probability: float = 0.5
-    padding: int = 10
-    erase_probability: float = 0.5
-    erase_area: tuple[float, float] = (0.02, 0.4)
-    erase_ratio: tuple[float, float] = (0.3, 3.3)
-    mask_id: int = 49405
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
+    flip_probability: Share = 0.5
+    padding: Padding = 10
+    erase_probability: Share = 0.5
+    erase_area: tuple[Share, Share] = (0.02, 0.4)
+    erase_ratio: Range = (0.3, 3.3)
+    mask_id: Count = 49405
+    mean: tuple[Share, Share, Share] = CLIP_MEAN
+    std: tuple[Positive, Positive, Positive] = CLIP_STD
     pixel_format: PixelFormat = "rgb01"
 
     def __call__(self, batch: AnyBatch) -> AnyBatch:

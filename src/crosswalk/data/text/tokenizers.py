@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crosswalk.byte_pairs import open_clip_tokenizer
+from crosswalk.ranges import TokenCount
 
 _SPECIAL_IDS = {"<|mask|>": 49405, "<|startoftext|>": 49406, "<|endoftext|>": 49407}
 
@@ -40,7 +41,7 @@ class ClipTokenizer:
     end_id = _SPECIAL_IDS["<|endoftext|>"]
     mask_id = _SPECIAL_IDS["<|mask|>"]
 
-    def __init__(self, context_length: int = 77) -> None:
+    def __init__(self, context_length: TokenCount = 77) -> None:
         if context_length < 2:
             raise ValueError(
                 f"data.context_length={context_length} leaves no room for start and end token"

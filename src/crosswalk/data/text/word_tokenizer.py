@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crosswalk.ranges import Count, TokenCount
+
 PADDING = ""
 """What `WordTokenizer.words` has for an id that is padding only."""
 
@@ -135,11 +137,11 @@ class WordTokenizer:
 
     def __init__(
         self,
-        context_length: int,
+        context_length: TokenCount,
         *,
         lower_case: bool = True,
         count_splits: Sequence[str] | None = None,
-        min_count: int = 3,
+        min_count: Count = 3,
         order: Literal["appearance", "count"] = "appearance",
         unknown: Literal["always", "if_dropped"] = "if_dropped",
         end_token: bool = False,

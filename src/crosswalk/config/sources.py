@@ -1,0 +1,96 @@
+"""What constructors take, read from their source: importing them takes seconds."""
+
+from __future__ import annotations
+
+import ast
+import collections.abc
+import inspect
+import typing
+from functools import cache
+from pathlib import Path, PurePath
+
+from crosswalk import ranges
+from crosswalk.config.constructors import Signature, evaluated
+
+PACKAGE = Path(__file__).parents[1]
+NAMES = {
+    **{name: getattr(typing, name) for name in typing.__all__},
+    **{name: getattr(collections.abc, name) for name in collections.abc.__all__},
+    **vars(ranges),
+    "Path": Path,
+    "PurePath": PurePath,
+}
+"""What annotations may say; anything else counts as Any here."""
+
+
+def read_signature(target: str, key: str = "") -> Signature | None:
+    """Return what a constructor of this package takes; None where only an import tells.
+
+    Types of other modules count as Any.
+
+    Example:
+        >>> takes = read_signature("crosswalk.optim.adam")
+        >>> list(takes.parameters), takes.annotations["eps"] == ranges.Positive
+        (['groups', 'betas', 'eps'], True)
+        >>> read_signature("torch.nn.Linear") is None
+        True
+    """
+    package, _, rest = target.partition(".")
+    module, _, name = rest.rpartition(".")
+    path = PACKAGE / f"{module.replace('.', '/')}.py"
+    return _signatures(path).get(name) if package == "crosswalk" and path.is_file() else None
+
+
+@cache
+def _signatures(path: Path) -> dict[str, Signature]:
+    found = {}
+    for item in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(item, ast.FunctionDef):
+            found[item.name] = _of_function(item)
+        elif isinstance(item, ast.ClassDef):
+            makers = [each for each in item.body if isinstance(each, ast.FunctionDef)]
+            maker = next((each for each in makers if each.name == "__init__"), None)
+            if maker is not None:
+                found[item.name] = _of_function(maker, is_method=True)
+            elif any("dataclass" in ast.unparse(each) for each in item.decorator_list):
+                found[item.name] = _of_fields(item)
+    return found
+
+
+def _of_function(function: ast.FunctionDef, *, is_method: bool = False) -> Signature:
+    given = function.args
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    positional = [*given.posonlyargs, *given.args]
+    required = len(positional) - len(given.defaults)
+    rows: list[tuple[ast.arg, typing.Any, bool]]
+    rows = [(each, kind, place < required) for place, each in enumerate(positional)]
+    rows += [(each, inspect.Parameter.VAR_POSITIONAL, False) for each in [given.vararg] if each]
+    rows += [
+        (each, inspect.Parameter.KEYWORD_ONLY, default is None)
+        for each, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    ]
+    rows += [(each, inspect.Parameter.VAR_KEYWORD, False) for each in [given.kwarg] if each]
+    return _signature(
+        (each.arg, each.annotation, kind, needed) for each, kind, needed in rows[is_method:]
+    )
+
+
+def _of_fields(item: ast.ClassDef) -> Signature:
+    fields = [each for each in item.body if isinstance(each, ast.AnnAssign)]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return _signature(
+        (ast.unparse(each.target), each.annotation, kind, each.value is None) for each in fields
+    )
+
+
+def _signature(
+    rows: typing.Iterable[tuple[str, ast.expr | None, typing.Any, bool]],
+) -> Signature:
+    parameters, annotations = {}, {}
+    for name, annotation, kind, needed in rows:
+        is_one = kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        default = inspect.Parameter.empty if needed or not is_one else None
+        parameters[name] = inspect.Parameter(name, kind, default=default)
+        if annotation is not None:
+            annotations[name] = evaluated(ast.unparse(annotation), NAMES)
+    return Signature(parameters, annotations)

@@ -1,0 +1,261 @@
+"""Types, choices and ranges of every key, and that they are said before anything is imported."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from crosswalk.config.check import check, check_early
+from crosswalk.config.compose import compose
+from crosswalk.config.constructors import fits, signature_of
+from crosswalk.config.keys import TOP
+from crosswalk.config.search import config_folder, group_values
+from crosswalk.config.sources import read_signature
+from crosswalk.config.trainer_arguments import ARGUMENTS
+
+TARGETS = sorted(
+    {
+        target
+        for folder in (config_folder(), config_folder().parent / "experiments")
+        for path in folder.rglob("*.yaml")
+        for target in re.findall(r"_target_: *([\w.]+)", path.read_text(encoding="utf-8"))
+    }
+    | {f"crosswalk.optim.{name}" for name in ("adamw", "ExponentialDecay", "PolynomialDecay")}
+)
+NOT_OURS = {
+    "torch.nn.Linear": "its sizes are handed over",
+    "torch.nn.Identity": "takes anything",
+    "lightning.pytorch.strategies.DDPStrategy": "Lightning checks it",
+}
+WITHOUT_RANGE = {"erase_fill": "normalised colours have either sign"}
+NEGATIVE = {
+    **WITHOUT_RANGE,
+    "alpha": "a cosine",
+    "beta": "a cosine",
+    "threshold": "a cosine, for MMCL's labels",
+    "devices": "all GPUs, as Lightning says it",
+    "num_sanity_val_steps": "all, as Lightning says it",
+    "max_steps": "no limit, as Lightning says it",
+}
+
+
+def numeric(annotation: Any) -> bool:  # noqa: ANN401
+    """Return whether a number can be an argument with this annotation, alone or in a list."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal or "Callable" in str(origin):
+        return False
+    return annotation in (int, float) or any(map(numeric, inner))
+
+
+def arguments() -> Iterator[tuple[str, Any]]:
+    """Yield every numeric argument that a configuration can reach, with its annotation."""
+    for target in TARGETS:
+        takes = signature_of(target, "")
+        if target in NOT_OURS or takes is None:
+            continue
+        for name, annotation in takes.annotations.items():
+            if name in takes.parameters and numeric(annotation):
+                yield f"{target}.{name}", annotation
+    for name, annotation in [*TOP.items(), *ARGUMENTS.items()]:
+        if numeric(annotation):
+            yield name, annotation
+
+
+def lists_of(value: float, annotation: Any) -> list[Any]:  # noqa: ANN401
+    """Return a value, and lists of it, of which one has the right shape if the value is right."""
+    return [value, *([value] * length for length in (1, 2, 3))]
+
+
+@pytest.mark.parametrize(
+    "value", [-1, float("nan"), float("inf"), float("-inf"), 10**12, -(10**12)]
+)
+def test_no_number_of_a_configuration_takes_what_means_nothing(value: float) -> None:
+    taken = {
+        key
+        for key, annotation in arguments()
+        if any(fits(each, annotation) for each in lists_of(value, annotation))
+    }
+
+    names = {key: key.rpartition(".")[2] for key in taken}
+    if value == -1:
+        assert {key for key, name in names.items() if name not in NEGATIVE} == set()
+    elif value == 10**12:  # weights and rates have no upper end, whole numbers have
+        assert {
+            key for key, each in arguments() if key in taken and not takes_a_float(each)
+        } == set()
+    else:
+        assert {key for key, name in names.items() if name not in WITHOUT_RANGE} == set()
+
+
+def takes_a_float(annotation: Any) -> bool:  # noqa: ANN401
+    return annotation is float or any(map(takes_a_float, typing.get_args(annotation)))
+
+
+def test_most_numbers_were_looked_at() -> None:
+    found = dict(arguments())
+
+    assert len(found) > 150
+    assert "crosswalk.optim.OptimBuilder.lr" in found
+    assert "crosswalk.data.pairs.TextToImageData.image_size" in found
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name.startswith("crosswalk.")])
+def test_a_signature_is_read_from_the_source_as_it_is_imported(target: str) -> None:
+    read, imported = read_signature(target), signature_of(target, "")
+
+    assert imported is not None
+    if read is None:  # made by a constructor that is written elsewhere
+        assert imported.annotations == {} or not imported.parameters
+        return
+    assert list(read.parameters) == list(imported.parameters)
+    for name, parameter in imported.parameters.items():
+        empty = parameter.empty
+        assert (read.parameters[name].default is empty) == (parameter.default is empty)
+        known = read.annotations.get(name, Any)
+        assert known is Any or known == imported.annotations[name]
+
+
+@pytest.mark.parametrize("experiment", group_values("experiment"))
+def test_every_published_run_is_right(experiment: str) -> None:
+    config = compose([f"experiment={experiment}", "data.root=/nowhere"])
+
+    check_early(config)
+    check(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=-1", r"seed=-1 is out of range; a run takes int >= 0 and <= 4294967295\."),
+        ("seed=abc", r"seed='abc' is of type str; a run takes int >= 0"),
+        ("seed=null", r"seed=None is of type NoneType"),
+        ("output_dir=null", r"output_dir=None is of type NoneType; a run takes str"),
+        ("output_dir=", r"output_dir='' is not allowed; .* at least one letter"),
+        ("stage=foo", r"stage='foo' is of type str; a run takes Mapping"),
+        (f"name={'x' * 300}", r"name='x+… is not allowed; .* at most 150 of them"),
+        ("name=a/b", r"name='a/b' is not allowed; a run takes str of letters, digits and"),
+        ("tags=abc", r"tags='abc' is of type str; .*: write tags=\[abc\]\."),
+        ("compile=1", r"compile=1 is of type int; a run takes bool"),
+        ("bn_group_size=0", r"bn_group_size=0 is out of range"),
+        ("checkpoint_every_n_steps=-1", r"checkpoint_every_n_steps=-1 is out of range"),
+        ("protocol=foo", r"protocol='foo' is no choice; a run takes val, official, last\."),
+        ("data.num_workers=-1", r"data\.num_workers=-1 is out of range; .* int >= 0 and <= 1024"),
+        ("data.transform.padding=-3", r"data\.transform\.padding=-3 is out of range"),
+        ("data.image_size=[100000,100000]", r"data\.image_size=\[100000, 100000\] is out of range"),
+        ("data.image_size=[9]", r"data\.image_size=\[9\] is out of range; .* of 2 values"),
+        ("data.eval_batch_size=0", r"data\.eval_batch_size=0 is out of range"),
+        ("data.batch_size=1e3", r"data\.batch_size=1000\.0 is of type float; .*batch_size=1000\."),
+        ("data.noise_rate=1.5", r"data\.noise_rate=1\.5 is out of range; .* >= 0 and <= 1\."),
+        ("method.loss.temperature=0", r"method\.loss\.temperature=0 is out of range; .* > 0"),
+        ("optim.lr=-1", r"optim\.lr=-1 is out of range; crosswalk\.optim\.OptimBuilder takes"),
+        ("optim.lr=nan", r"optim\.lr=nan is no finite number"),
+        ("optim.optimizer.betas=[0.9,1.0]", r"optim\.optimizer\.betas=\[0\.9, 1\.0\] is out of"),
+        ("optim.schedule.warmup_epochs=-1", r"optim\.schedule\.warmup_epochs=-1 is out of range"),
+        ("trainer.devices=0", r"trainer\.devices=0 is out of range"),
+        ("trainer.devices=[]", r"trainer\.devices=\[\] is out of range"),
+        ("trainer.num_nodes=0", r"trainer\.num_nodes=0 is out of range"),
+        ("trainer.strategy=fsdp", r"trainer\.strategy='fsdp' is of type str; .* ddp_spawn"),
+        ("trainer.precision=12", r"trainer\.precision=12 is no choice"),
+        ("trainer.accelerator=tpu", r"trainer\.accelerator='tpu' is no choice"),
+        ("trainer.gradient_clip_val=nan", r"trainer\.gradient_clip_val=nan is no finite number"),
+        ("trainer.gradient_clip_val=-1", r"trainer\.gradient_clip_val=-1 is out of range"),
+        ("trainer.accumulate_grad_batches=0", r"trainer\.accumulate_grad_batches=0 is out of"),
+        ("trainer.check_val_every_n_epoch=0", r"trainer\.check_val_every_n_epoch=0 is out of"),
+        ("trainer.limit_train_batches=0", r"trainer\.limit_train_batches=0 is out of range"),
+        ("trainer.max_time=abc", r"trainer\.max_time='abc' is not allowed; .*days:hours"),
+        ("trainer.max_epochs=-1", r"trainer\.max_epochs=-1 is out of range"),
+        ("trainer.max_epochs=null", r"trainer\.max_epochs=None is of type NoneType"),
+        ("trainer.use_distributed_sampler=true", r"use_distributed_sampler=True is no choice"),
+        ("trainer.overfit_batches=1", r"trainer\.overfit_batches=1 cannot be set: .*limit_train"),
+        ("trainer.logger=false", r"trainer\.logger=False cannot be set: .*logger=csv"),
+        ("trainer.enable_checkpointing=false", r"cannot be set: .*checkpoint_every_n_steps"),
+        ("trainer.barebones=true", r"trainer\.barebones=True cannot be set"),
+        ("trainer.fast_dev_run=true", r"fast_dev_run=True cannot be set: .*trainer=debug"),
+        ("trainer.limit_val_batches=0", r"limit_val_batches=0 cannot be set"),
+        ("trainer.limit_test_batches=2", r"limit_test_batches=2 cannot be set"),
+        ("trainer.default_root_dir=x", r"default_root_dir=x cannot be set: .*output_dir"),
+        ("trainer.callbacks=[]", r"trainer\.callbacks=\[\] cannot be set"),
+    ],
+)
+def test_a_value_that_means_nothing_is_named_with_what_is_allowed(
+    override: str, message: str
+) -> None:
+    config = compose([override])
+
+    with pytest.raises(ValueError, match=message):
+        check_early(config)
+    with pytest.raises(ValueError, match=message):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("~method", r"~method: a run needs method=\. There are: .*rde"),
+        ("method=null", r"method=null: a run needs method="),
+        ("~optim", r"~optim: a run needs optim=\. There are: .*sgd_step"),
+        ("~trainer", r"~trainer: a run needs trainer="),
+        ("~seed", r"~seed: a run needs seed\. Set it: seed=<value>"),
+        ("~compile", r"~compile: a run needs compile"),
+        ("choices.method=mar", r"choices\.method only says .*method=<file>"),
+        ("encoder=vit_tiny", r"encoder=timm encoder\.backbone\.name=vit_tiny"),
+        ("optim.lr=1e-3,1e-4", r"has several values.*crosswalk sweep <file>"),
+        ("~data.image_size.0", r"part of a list"),
+    ],
+)
+def test_what_cannot_be_composed_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compose([override])
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("name=20261128", "name", "20261128"),
+        ("name=1e3", "name", "1e3"),
+        ("name=true", "name", "true"),
+        ("name=null", "name", None),
+        ("output_dir=2024", "output_dir", "2024"),
+        ("checkpoint=1", "checkpoint", "1"),
+        ("resume=true", "resume", True),
+        ("resume=2024", "resume", "2024"),
+        ("tags=[2026,b, 007]", "tags", ["2026", "b", "007"]),
+        ("data.root=2024", "data.root", "2024"),
+        ("data.noise_rate=1", "data.noise_rate", 1),
+        ("logger.wandb.project=2026", "logger.wandb.project", "2026"),
+    ],
+)
+def test_a_text_stays_the_text_that_was_typed(override: str, key: str, value: object) -> None:
+    config: Any = compose([override])
+    for name in key.split("."):
+        config = config[name]
+
+    assert config == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=rde", "encoder=timm"], "encoder=timm does not go with method=rde: .*clip_tiny"),
+        (["method=mmcl", "encoder=clip_tiny"], "Choose one of encoder=resnet50, encoder=resnet_"),
+        (["method=cmmt", "encoder=resnet50"], "does not go with method=cmmt: .*no TwoStream"),
+    ],
+)
+def test_an_encoder_of_another_kind_is_told_those_that_fit(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(compose(overrides))
+
+
+def test_a_stage_is_looked_at_before_it_is_trained() -> None:
+    overrides = ["method=mar", "data=synthetic_transfer"]
+    check(compose([*overrides, "stage.overrides.trainer.max_epochs=2"]))
+
+    for key, message in [("optim.lr=-1", "out of range"), ("trainer.max_epoch=1", "max_epochs?")]:
+        with pytest.raises(ValueError, match=rf"below stage\.overrides\): .*{re.escape(message)}"):
+            check(compose([*overrides, f"stage.overrides.{key}"]))
