@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,18 +20,26 @@ class Command(NamedTuple):
 
     summary: str
     takes_overrides: bool = False
+    opens_others: bool = False
+    """Whether it opens what may be somebody else's: a run, a table, a sweep file."""
 
 
 COMMANDS = {
-    "train": Command("train a method, evaluate its best epoch", takes_overrides=True),
-    "evaluate": Command("evaluate a finished run again", takes_overrides=True),
-    "report": Command("write the report of a run again"),
-    "compare": Command("compare two runs query by query"),
-    "audit": Command("list the training pairs that a run judged wrong"),
-    "ablate": Command(
-        "run the rows of a table and compare them with the published numbers", takes_overrides=True
+    "train": Command(
+        "train a method, evaluate its best epoch", takes_overrides=True, opens_others=True
     ),
-    "sweep": Command("search hyper-parameters as a W&B sweep file says", takes_overrides=True),
+    "evaluate": Command("evaluate a finished run again", takes_overrides=True, opens_others=True),
+    "report": Command("write the report of a run again", opens_others=True),
+    "compare": Command("compare two runs query by query", opens_others=True),
+    "audit": Command("list the training pairs that a run judged wrong", opens_others=True),
+    "ablate": Command(
+        "run the rows of a table and compare them with the published numbers",
+        takes_overrides=True,
+        opens_others=True,
+    ),
+    "sweep": Command(
+        "search hyper-parameters as a W&B sweep file says", takes_overrides=True, opens_others=True
+    ),
     "config show": Command(
         "print the configuration of a run, and run nothing", takes_overrides=True
     ),
@@ -39,7 +47,7 @@ COMMANDS = {
     "data check": Command("examine a data set and report what is wrong with it"),
     "data synthesize": Command("write a synthetic data set"),
     "import-weights": Command("turn an official checkpoint into ours"),
-    "export-weights": Command("write the encoder of a run as safetensors"),
+    "export-weights": Command("write the encoder of a run as safetensors", opens_others=True),
 }
 OVERRIDE = re.compile(r"(--)?(\+{1,2})?[A-Za-z_][\w./@]*=|~[A-Za-z_][\w.]*$", re.ASCII)
 OVERRIDES_HELP = """
@@ -51,6 +59,7 @@ overrides:
 """
 PLAIN_SIGNS = {"→": "->", "±": "+-", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}  # noqa: RUF001
 """What stands for a sign where the encoding of a terminal or a log lacks it."""
+TRUST_HELP = "build whatever the opened files name, even code that crosswalk does not know"
 HELP = """usage: crosswalk <command> ...
 
 Text-based person search and person re-identification.
@@ -127,7 +136,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), "")
     if not name:
         raise ValueError(_no_command(words))
-    summary, takes_overrides = COMMANDS[name]
+    summary, takes_overrides, opens_others = COMMANDS[name]
     file_name = re.sub(r"\W", "_", name)
     module = importlib.import_module(f"crosswalk.commands.{file_name}")
     parser = argparse.ArgumentParser(
@@ -137,6 +146,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     module.configure(parser)
+    if opens_others:
+        parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     words = words[len(name.split()) :]
     overrides: list[str] = []
     if takes_overrides:
@@ -147,7 +158,21 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         takes = "; overrides are written key=value" if takes_overrides else ""
         parser.error(f"not understood: {' '.join(strays)}{takes}")
     options.overrides, options.run = overrides, module.run
+    if getattr(options, "trust", False):
+        options.run = _trusting(module.run)
     return options
+
+
+def _trusting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return a command that builds whatever stored configurations name."""
+
+    def trusting_run(options: argparse.Namespace) -> int:
+        from crosswalk.config.stored import trusting
+
+        with trusting():
+            return int(run(options))
+
+    return trusting_run
 
 
 def _split(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,6 +6,8 @@ import csv
 import io
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,11 @@ from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+LARGEST_ARRAYS = 8 << 30
+"""Bytes of arrays that a file may unpack to."""
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 UNFINISHED = ".unfinished"
 """Ends the name of a file that is being written; after a kill it stays, and may be deleted."""
@@ -103,6 +110,39 @@ def _inert(cell: object) -> str:
     return text
 
 
+def read_text(path: Path, *, limit: int = 1 << 30) -> str:
+    r"""Return the text of a file.
+
+    Args:
+        path: The file.
+        limit: Most bytes that are read of any file of its kind.
+
+    Raises:
+        FileNotFoundError: If there is none; a folder, a pipe or a device counts as none.
+        ValueError: If it is larger, or is no text.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> _ = path.write_bytes(b"one\xff")
+        >>> read_text(path)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: .../note.txt is damaged: it is no text in UTF-8 (byte 4).
+    """
+    if not path.is_file():
+        kind = "is no file" if path.exists() else "is missing"
+        raise FileNotFoundError(f"{path} {kind}.")
+    if path.stat().st_size > limit:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {limit}.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is damaged: it is no text in UTF-8 (byte {error.start + 1})."
+        ) from error
+
+
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays of numbers and text to a compressed ``.npz``, whole or not at all.
 
@@ -124,11 +164,22 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds objects instead of numbers and text.
     """
     import numpy as np
 
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file}
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = sum(entry.file_size for entry in archive.infolist())
+        if content > LARGEST_ARRAYS:
+            raise ValueError(f"it would unpack to {content} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file}
+    except (ValueError, OSError, EOFError, KeyError, MemoryError, *_BROKEN) as error:
+        why = "objects in it" if "allow_pickle" in str(error) else str(error) or "cut off"
+        raise ValueError(f"{path} is damaged or is no file of arrays ({why}).") from error
 
 
 def lock(path: Path) -> FileLock:

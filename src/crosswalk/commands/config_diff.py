@@ -36,9 +36,11 @@ def run(options: Namespace) -> int:
 
 
 def _side(words: str) -> dict[str, Any]:
-    from crosswalk.config.compose import compose, read_yaml, to_plain
+    from crosswalk.config.compose import compose, to_plain
 
     folder = Path(words)
     if words and folder.is_dir():
-        return read_yaml(folder / "config.yaml")
+        from crosswalk.run.run_folder import RunFolder
+
+        return RunFolder(folder).config()
     return to_plain(compose(shlex.split(words)))

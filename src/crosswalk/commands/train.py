@@ -25,7 +25,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     from crosswalk.config.check import check_early
-    from crosswalk.config.compose import compose
+    from crosswalk.config.compose import compose, to_plain
+    from crosswalk.config.stored import targets_of, trusting
 
     config = compose(options.overrides)
     check_early(config)  # what is wrong is said before the slow imports
@@ -33,7 +34,8 @@ def run(options: Namespace) -> int:
 
     trained = train(config)
     if trained is not None:
-        _leave_report(trained.folder, trained.data)
+        with trusting(str(target) for _, target in targets_of(to_plain(config))):
+            _leave_report(trained.folder, trained.data)
     return 0
 
 

@@ -64,7 +64,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
         >>> compose(["method=rde", "seed=3"]).seed
         3
     """
-    parsed, known = _parse(overrides), groups()
+    parsed, known = parse_overrides(overrides), groups()
     choices = [override for override in parsed if _is_choice(override, known)]
     for choice in choices:
         _check_choice(choice)
@@ -103,7 +103,7 @@ def restore(
     """
     config = OmegaConf.create(dict(stored))
     known = groups()
-    parsed = _parse(overrides)
+    parsed = parse_overrides(overrides)
     choices = [override for override in parsed if _is_choice(override, known)]
     for choice in choices:
         method = stored.get("choices", {}).get("method") or default_method()
@@ -196,18 +196,6 @@ def to_yaml(config: DictConfig | Mapping[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return a stored ``config.yaml`` as plain dicts.
-
-    Example:
-        >>> read_yaml(config_folder() / "train.yaml")["seed"]
-        1
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: a run folder holds the config.yaml of its run")
-    return to_plain(typing.cast(DictConfig, OmegaConf.load(path)))
-
-
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return (dotted key, left value, right value) wherever two configurations differ.
 
@@ -264,7 +252,16 @@ def _check_model_kept(
 # Composition
 
 
-def _parse(overrides: Iterable[str]) -> list[Override]:
+def parse_overrides(overrides: Iterable[str]) -> list[Override]:
+    """Return overrides in Hydra's form.
+
+    Raises:
+        ValueError: One is not of the form ``key=value``, or has several values.
+
+    Example:
+        >>> [(each.key_or_group, each.value()) for each in parse_overrides(["--seed=3"])]
+        [('seed', 3)]
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

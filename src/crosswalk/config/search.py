@@ -59,15 +59,7 @@ def config_folders() -> tuple[Path, ...]:
 
 @cache
 def _config_folders(named: str, working_folder: Path) -> tuple[Path, ...]:
-    folders = [config_folder()]
-    for given in filter(None, named.split(os.pathsep)):
-        folder = Path(given).expanduser()
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder} does not exist: --config-dir and {PATH_VARIABLE} name folders with "
-                "groups in them, such as method/ and experiment/."
-            )
-        folders.append(folder)
+    folders = [config_folder(), *_given(named)]
     beside = working_folder / "configs"
     # with a train.yaml of its own it is a clone's, or another program's
     if beside.is_dir() and not (beside / PRIMARY).exists():
@@ -85,6 +77,31 @@ def _config_folders(named: str, working_folder: Path) -> tuple[Path, ...]:
                 )
             owners[name] = folder
     return different
+
+
+def named_folders() -> tuple[Path, ...]:
+    """Return the folders of configurations without ``configs/`` of the working folder.
+
+    That one may have come with what is opened there; nobody named it.
+
+    Example:
+        >>> named_folders()[0] == config_folder()
+        True
+    """
+    given = _given(os.environ.get(PATH_VARIABLE, ""))
+    installed = (_folder_of(entry) for entry in entry_points(group=ENTRY_POINTS))
+    return (config_folder(), *given, *installed)
+
+
+def _given(named: str) -> list[Path]:
+    folders = [Path(given).expanduser() for given in named.split(os.pathsep) if given]
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder} does not exist: --config-dir and {PATH_VARIABLE} name folders with "
+                "groups in them, such as method/ and experiment/."
+            )
+    return folders
 
 
 def _folder_of(entry: EntryPoint) -> Path:

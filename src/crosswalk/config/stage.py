@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ def stage_overrides(config: Mapping[str, Any]) -> list[str]:
         ['experiment=supervised/market1501', 'data.root=null']
     """
     stage = config["stage"]
+    for group, value in stage["choices"].items():
+        if not re.fullmatch(r"[\w/@]+=[\w/.-]+", f"{group}={value}"):
+            raise ValueError(f"stage.choices: {group}={value} chooses no file of a group.")
     choices = [f"{group}={value}" for group, value in stage["choices"].items()]
     values = flatten(stage["overrides"])
     return choices + [f"{key}={as_word(value)}" for key, value in values.items()]

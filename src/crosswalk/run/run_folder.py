@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,10 +20,28 @@ import yaml
 
 from crosswalk.config.keys import differing_keys
 from crosswalk.config.moved import modernised
-from crosswalk.files import is_locked, read_arrays, whole, write_arrays, write_text
+from crosswalk.config.stored import check_stored, read_yaml
+from crosswalk.files import (
+    UNFINISHED,
+    is_locked,
+    read_arrays,
+    read_text,
+    whole,
+    write_arrays,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from crosswalk.metrics.retrieval import QueryResults
+
+PARTS = ("choices", "data", "trainer", "method", "optim")
+"""Parts of a configuration that hold entries by name."""
+
+NEEDED = (*PARTS, "protocol", "checkpoint", "stage")
+"""What the configuration of every run has."""
+
+NO_NUMBERS = ("nan", "inf", "-inf")
+"""How JSON lines write numbers that JSON does not know."""
 
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
@@ -123,13 +142,41 @@ class RunFolder:
     # What it holds
 
     def config(self) -> dict[str, Any]:
-        """Return the saved config."""
-        if not self.config_file.exists():
+        """Return the saved config, to be read; `runnable_config` is to build something from."""
+        path = self.config_file
+        if not path.is_file():
             raise FileNotFoundError(
-                f"{self.config_file} is missing, so {self.path} is not the folder of a run. Pass "
-                "the folder that `crosswalk train` printed."
+                f"{path} is missing, so {self.path} is not the folder of a run, or of one that was "
+                "stopped before its first step. Pass the folder that `crosswalk train` printed."
             )
-        config: dict[str, Any] = modernised(_parsed(self.config_file, yaml.safe_load))
+        try:
+            config = modernised(read_yaml(path))
+            _check_entries(path, config, {"choices": str})
+            for key in PARTS:
+                if key in config and not isinstance(config[key], dict):
+                    raise ValueError(f"{path}: {key} is {_short(config[key])}, not entries by name")
+        except ValueError as error:
+            raise ValueError(f"{str(error).rstrip('.')}. {self._how_to_mend_config()}") from error
+        stored: dict[str, Any] = config
+        return stored
+
+    def runnable_config(self, needed: Iterable[str] = NEEDED) -> dict[str, Any]:
+        """Return the saved config, once it is known that building it runs no foreign code.
+
+        Args:
+            needed: Keys that have to be in it.
+
+        Raises:
+            ValueError: If it names other code and the user has not said ``--trust``, or if it
+                lacks what every run has.
+        """
+        config = self.config()
+        missing = [key for key in needed if key not in config]
+        if missing:
+            raise ValueError(
+                f"{self.config_file}: {missing[0]} is missing. {self._how_to_mend_config()}"
+            )
+        check_stored(config, self.config_file)
         return config
 
     def save_config(self, config: Mapping[str, Any]) -> None:
@@ -138,7 +185,27 @@ class RunFolder:
 
     def record(self) -> dict[str, Any]:
         """Return the run record; empty before the run has started."""
-        return _parsed(self.record_file, json.loads) if self.record_file.exists() else {}
+        mend = (
+            "Put back a copy, or delete it: resume=true behind the run's command then writes it "
+            "again."
+        )
+        record = _parsed(self.record_file, mend)
+        kinds = {"data": dict, "versions": dict, "hardware": dict, "seeds": dict, "sessions": list}
+        for key, kind in kinds.items():
+            value = record.get(key)
+            items = value if isinstance(value, list) else ()
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"{self.record_file}: {key} is {_short(value)}. {mend}")
+            if not all(isinstance(each, dict) for each in items):
+                raise ValueError(f"{self.record_file}: {key} is {_short(value)}. {mend}")
+        for number, session in enumerate(record.get("sessions") or ()):
+            for key in ("started", "ended"):
+                if not _is_time(session.get(key), needed=key == "started"):
+                    raise ValueError(
+                        f"{self.record_file}: sessions.{number}.{key} is "
+                        f"{_short(session.get(key))}, no time. {mend}"
+                    )
+        return record
 
     def save_record(self, record: Mapping[str, Any]) -> None:
         """Write the run record; what JSON does not know, as text."""
@@ -146,7 +213,21 @@ class RunFolder:
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Return by checkpoint the metrics as fractions and the epoch; none before evaluation."""
-        return _parsed(self.results_file, json.loads) if self.results_file.exists() else {}
+        mend = f"`crosswalk evaluate {self.path}` writes it again."
+        results = _parsed(self.results_file, mend)
+        for checkpoint, metrics in results.items():
+            if not isinstance(metrics, dict) or "epoch" not in metrics:
+                raise ValueError(
+                    f"{self.results_file}: {checkpoint} is {_short(metrics)}, not metrics with "
+                    f"their epoch. {mend}"
+                )
+            for name, value in metrics.items():
+                if not _is_number(value):
+                    raise ValueError(
+                        f"{self.results_file}: {checkpoint}.{name} is {_short(value)}, no number. "
+                        f"{mend}"
+                    )
+        return results
 
     def save_results(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Write what `results` returns."""
@@ -164,7 +245,7 @@ class RunFolder:
         """
         if not self.metrics_file.exists():
             return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = read_text(self.metrics_file, limit=1 << 32).split("\n")[:-1]
         return _parsed_lines(self.metrics_file, lines)
 
     def latest_metrics(self, size: int = 65536) -> dict[str, Any] | None:
@@ -188,7 +269,9 @@ class RunFolder:
             lines = file.read().split(b"\n")[:-1]  # what follows the last line end is not whole
         if end > size:
             lines = lines[1:]
-        rows = _parsed_lines(self.metrics_file, [line.decode() for line in lines[-1:]])
+        rows = _parsed_lines(
+            self.metrics_file, [line.decode(errors="replace") for line in lines[-1:]]
+        )
         return rows[0] if rows else None
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
@@ -212,9 +295,25 @@ class RunFolder:
         file = self.queries_file(split, checkpoint)
         if not file.exists():
             raise FileNotFoundError(self._missing_queries(file, split, checkpoint))
-        arrays = read_arrays(file)
+        mend = f"`crosswalk evaluate {self.path}` writes it again."
+        try:
+            arrays = read_arrays(file)
+        except ValueError as error:
+            raise ValueError(f"{error} {mend}") from error
         marker = "_sample_index"
         directions = [name.removesuffix(marker) for name in arrays if name.endswith(marker)]
+        if not directions:
+            raise ValueError(f"{file} holds no results of queries. {mend}")
+        for direction in directions:
+            number = len(arrays[f"{direction}{marker}"])
+            for field in QueryResults._fields:
+                name = f"{direction}_{field}"
+                array, ends = arrays.get(name), 2 if field.startswith("top_") else 1
+                if array is None or array.ndim != ends or array.dtype.kind not in "iuf":
+                    what = "missing" if array is None else f"{array.dtype} {list(array.shape)}"
+                    raise ValueError(f"{file}: {name} is {what}. {mend}")
+                if len(array) != number:
+                    raise ValueError(f"{file}: {name} has {len(array)} rows of {number}. {mend}")
         return {
             direction: QueryResults(
                 *(arrays[f"{direction}_{field}"] for field in QueryResults._fields)
@@ -232,7 +331,7 @@ class RunFolder:
             >>> import numpy as np
             >>> from crosswalk.metrics.retrieval import QueryResults
             >>> folder = RunFolder(Path(tempfile.mkdtemp()))
-            >>> one = QueryResults(*[np.zeros(1, np.int64)] * 9)
+            >>> one = QueryResults(*[np.zeros(1, np.int64)] * 6, *[np.zeros((1, 1), np.int64)] * 3)
             >>> folder.save_queries("test", "best", {"text_to_image": one})
             >>> list(folder.queries("test", "best"))
             ['text_to_image']
@@ -267,6 +366,17 @@ class RunFolder:
         file = self.wandb_id_file
         return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
+    def _how_to_mend_config(self) -> str:
+        """Return the command that writes ``config.yaml`` again, as far as run.json knows it."""
+        try:
+            words = shlex.split(str(self.record().get("command", "")))
+        except ValueError:
+            words = []
+        made = words[words.index("train") + 1 :] if "train" in words else ["<overrides of the run>"]
+        made = [word for word in made if not word.startswith("resume=")]
+        command = shlex.join(["crosswalk", "config", "show", *made])
+        return f"Put back a copy, or write it again: {command} > {self.config_file}"
+
     def _missing_queries(self, file: Path, split: str, checkpoint: str) -> str:
         others = [
             other.stem.removeprefix(f"{split}-")
@@ -286,36 +396,84 @@ class RunFolder:
         )
 
 
-def _parsed(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """Return what a file of a run holds: entries by name.
+def _parsed(path: Path, mend: str) -> dict[str, Any]:
+    """Return what a JSON file of a run holds, entries by name; nothing where there is none.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If it is damaged; the message says how to ``mend`` it.
     """
+    if not path.exists():
+        return {}
     try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(_damaged(path, str(error))) from error
-    if not isinstance(content, dict):
-        raise ValueError(_damaged(path, f"it holds {type(content).__name__}, not entries by name"))
-    return content
+        content = json.loads(read_text(path))
+        _check_entries(path, content, {})
+    except (ValueError, RecursionError) as error:
+        why = str(error) if str(path) in str(error) else f"{path} is damaged ({error})"
+        raise ValueError(f"{why.rstrip('.')}. {mend}") from error
+    entries: dict[str, Any] = content
+    return entries
+
+
+def _check_entries(path: Path, content: Any, kinds: Mapping[str, type]) -> None:  # noqa: ANN401
+    """Refuse anything but entries by name, at any depth, and other values of those in ``kinds``."""
+    waiting = [("", content)]
+    while waiting:
+        key, node = waiting.pop()
+        if not isinstance(node, dict):
+            if not key:
+                raise ValueError(
+                    f"{path} is damaged (it holds {_short(node)}, not entries by name)"
+                )
+            continue
+        for name, value in node.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{path}: {key}{name!r} is no name of an entry")
+            kind = kinds.get(key.rstrip("."))
+            if kind is not None and not isinstance(value, kind):
+                raise ValueError(f"{path}: {key}{name} is {_short(value)}")
+            if isinstance(value, dict):
+                waiting.append((f"{key}{name}.", value))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_time(value: object, *, needed: bool) -> bool:
+    if value is None and not needed:
+        return True
+    try:
+        datetime.fromisoformat(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def _parsed_lines(path: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        mend = "Delete that line, or put back a copy of the file."
         try:
-            rows += [json.loads(line)] if line else []
-        except ValueError as error:
-            raise ValueError(_damaged(path, f"line {number}: {error}")) from error
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged (line {number}: {error}). {mend}") from error
+        if not isinstance(row, dict) or "step" not in row:
+            raise ValueError(f"{path} is damaged (line {number} is {_short(row)}). {mend}")
+        for name, value in row.items():
+            if not (_is_number(value) or value in (None, *NO_NUMBERS)):
+                why = f"line {number}: {name} is {_short(value)}, no number"
+                raise ValueError(f"{path} is damaged ({why}). {mend}")
+        rows.append(row)
     return rows
-
-
-def _damaged(path: Path, why: str) -> str:
-    return (
-        f"{path} is damaged ({why}). Put back a copy of it, or run the command in run.json again "
-        "under another name=."
-    )
 
 
 def _explained(differing: Mapping[str, str], limit: int = 8) -> str:
@@ -350,16 +508,27 @@ def create_run_folder(
             path.mkdir(parents=True)
             break
         except FileExistsError:
+            if _holds_nothing(path):
+                break  # of a run that was killed before its configuration was in it
             if name is not None:
+                goes_on = (path / "config.yaml").is_file()
                 raise FileExistsError(
-                    f"{path} exists. Continue that run with resume=true, choose another name=, or "
-                    "delete the folder."
+                    f"{path} exists{'' if goes_on else ' and has no config.yaml'}. "
+                    f"{'Continue that run with resume=true, choose' if goes_on else 'Choose'} "
+                    "another name=, or delete the folder."
                 ) from None
             number += 1
             path = root / f"{stem}-{number}"
     folder = RunFolder(path)
     folder.save_config(config)
     return folder
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Return whether a folder has nothing in it but what a killed process had begun to write."""
+    return path.is_dir() and all(
+        each.name == ".lock" or each.name.endswith(UNFINISHED) for each in path.iterdir()
+    )
 
 
 def find_run_to_resume(
@@ -405,10 +574,11 @@ def find_run_to_resume(
 
 def _same_choice(path: Path, method: str, data: str, name: str | None) -> bool:
     rest = path.name.removeprefix(f"{method}-{data}-")
-    saved_name = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")).get("name")
     if name is not None:
         return rest == name
-    return saved_name is None and re.fullmatch(r"\d{8}-\d{6}(-\d+)?", rest) is not None
+    if re.fullmatch(r"\d{8}-\d{6}(-\d+)?", rest) is None:
+        return False
+    return RunFolder(path).config().get("name") is None
 
 
 def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:

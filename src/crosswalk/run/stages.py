@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosswalk.config.keys import compared, flatten
 from crosswalk.config.stage import as_word, stage_command, stage_config
+from crosswalk.config.stored import check_stored
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder
@@ -81,6 +82,7 @@ def _train(config: Mapping[str, Any], folder: RunFolder) -> None:
     if folder.path.exists():
         # a run only continues with the very configuration that it began with
         began = flatten(folder.config())
+        check_stored(began, folder.config_file)
         command += [f"{key}={as_word(began[key])}" for key in OF_HARDWARE if key in began]
         command.append("resume=true")
     print(

@@ -128,7 +128,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
     folder = RunFolder(run_folder)
     overrides = list(overrides)
     vocabulary = folder.vocabulary_file if folder.vocabulary_file.exists() else None
-    config = restore(folder.config(), overrides, vocabulary=vocabulary)
+    config = restore(folder.runnable_config(), overrides, vocabulary=vocabulary)
     run = build(check(config, trains=not overrides))
     if vocabulary is None and isinstance(getattr(run.data, "tokenizer", None), LearningTokenizer):
         raise FileNotFoundError(

@@ -10,8 +10,9 @@ from PIL import Image
 
 from crosswalk.config.build import build, instantiate
 from crosswalk.config.check import check, check_together, check_types, methods_without_identities
-from crosswalk.config.compose import compose, differences, read_yaml, restore, to_plain, to_yaml
+from crosswalk.config.compose import compose, differences, restore, to_plain, to_yaml
 from crosswalk.config.search import config_folder, default_method, group_values
+from crosswalk.config.stored import read_yaml
 from crosswalk.data.text.word_tokenizer import WordTokenizer
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.types import DataSpec, Needs, PairBatch

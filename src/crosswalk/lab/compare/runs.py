@@ -85,6 +85,7 @@ def _queries(run: RunFolder, checkpoint: str, split: str) -> Queries:
             f"{run.path} is no run folder: it has no {run.config_file.name}. Pass the folder that "
             "`crosswalk train` printed; `ls runs` shows yours."
         )
+    run.runnable_config(())  # its data may be made again from it
     return run.queries(split, checkpoint)
 
 

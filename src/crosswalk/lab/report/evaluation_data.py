@@ -24,7 +24,7 @@ def evaluation_data(run_folder: RunFolder) -> Any:  # noqa: ANN401
     from crosswalk.config.compose import restore
 
     vocabulary = run_folder.vocabulary_file if run_folder.vocabulary_file.exists() else None
-    config = restore(run_folder.config(), vocabulary=vocabulary)
+    config = restore(run_folder.runnable_config(["choices", "data"]), vocabulary=vocabulary)
     data = instantiate(config["data"])
     before = (run_folder.record().get("data") or {}).get("fingerprint")
     if before is not None and data.fingerprint != before:

@@ -62,7 +62,9 @@ def diagnostic_sections(folder: RunFolder) -> list[Section]:
 
     Needs neither the data set nor its images: what is shown was kept with the run.
     """
-    diagnostics = [instantiate(node) for node in diagnostics_of(folder.config())]
+    diagnostics = [
+        instantiate(node) for node in diagnostics_of(folder.runnable_config(["choices"]))
+    ]
     sections = [each.section(folder) for each in diagnostics]
     return [section for section in sections if section is not None]
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose
+from crosswalk.config.compose import compose, parse_overrides
+from crosswalk.config.stored import check_overrides
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.sweep_file import SweepFile
 
@@ -66,6 +67,7 @@ def _check_values(
     sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value], place: str
 ) -> dict[str, Any]:
     try:
+        check_overrides(parse_overrides(sweep.command.overrides(values)), sweep.path)
         return check(compose([*sweep.command.overrides(values), *overrides])).config
     except ValueError as error:
         raise ValueError(f"{sweep.path}, {place}: {error}") from error

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import group_folders, group_values
+from crosswalk.config.stored import read_yaml
 from crosswalk.lab.sweeps.parameters import (
     Choice,
     Constant,
@@ -177,10 +176,7 @@ def read_sweep_file(path: Path) -> SweepFile:
         >>> sweep.metric, sweep.command.fixed[0]
         ('val/rank1', 'method=rde')
     """
-    try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    contents = read_yaml(path)
     if not isinstance(contents, dict):
         raise ValueError(f"{path} is not a mapping of keys to values, as a W&B sweep file is.")
     try:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from crosswalk.config.compose import parse_overrides
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.stored import check_overrides, read_yaml
 from crosswalk.run.results import DIRECTIONS, EXTRA_MEASURES, MEASURES
 
 CHECKPOINTS = ("start", "best", "last")
@@ -259,10 +259,7 @@ def read_manifest(path: Path) -> Manifest:
         raise FileNotFoundError(
             f"{path} does not exist; the tables lie in experiments/<method>/<table>.yaml"
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     place = str(path)
     check_keys(content, MANIFEST_KEYS, place)
     check_keys(content["source"], SOURCE_KEYS, f"{place}, source")
@@ -505,6 +502,7 @@ def checked_overrides(value: Any, place: str) -> tuple[str, ...]:  # noqa: ANN40
     """
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValueError(f"{place}: {value!r} is no list of key=value; [] changes nothing.")
+    check_overrides(parse_overrides(value), place)
     return tuple(value)
 
 

@@ -351,7 +351,7 @@ def test_provenance_names_code_data_and_sessions(tmp_path: Path) -> None:
         dirty=True,
         code="0123456789ab",
         seeds={"seed": 3},
-        sessions=[{"started": "early", "ended": None}],
+        sessions=[{"started": "2026-01-01T12:00:00+00:00", "ended": None}],
         versions={"torch": "2.15.0"},
         data={"fingerprint": "f00", "counts": {"train": {"images": 5}}, "notices": []},
     )
