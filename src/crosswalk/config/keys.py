@@ -39,6 +39,7 @@ WITHOUT_EFFECT = (
     *("logger", "choices.logger", "tags"),  # who hears of it
     *("diagnostics", "trainer.enable_progress_bar"),  # who looks
     *("data.num_workers", "data.cache"),  # how fast it is
+    "data.allow_outside",  # whom one trusts
 )
 """Keys, or parts with all that is in them, that may differ between two runs of equal numbers."""
 

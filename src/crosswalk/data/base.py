@@ -30,7 +30,7 @@ from crosswalk.data.pipeline.loaders import EpochLoader
 from crosswalk.data.pipeline.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
 from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles
-from crosswalk.data.readers.records import ImageSplits, Record, Splits
+from crosswalk.data.readers.records import ImageSplits, Record, Splits, refuse_outside
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.types import DataSpec
 
@@ -63,6 +63,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         seed: Of the order of samples and of augmentation; not negative.
         cache: True keeps decoded images in the cache folder; False decodes them every time.
         allow_missing: True leaves out images that cannot be read; False stops with their names.
+        allow_outside: Whether images may lie outside the data set's folder.
         protocol: What is evaluated while training.
         sweep: What a sweep over the training set sees: ``training`` batches, shuffled and
             augmented, or ``clean`` samples in order.
@@ -92,6 +93,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         seed: int,
         cache: Switch,
         allow_missing: bool,
+        allow_outside: bool,
         protocol: str,
         sweep: Literal["training", "clean"],
         identities: bool,
@@ -104,6 +106,8 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
                 f"data.image_size={list(image_size)} should be [height, width], for instance "
                 "[256, 128]."
             )
+        if not allow_outside:
+            refuse_outside(splits)
         refuse_folder_inside(cache_root(), splits.root)
         self.splits: SplitsT = splits
         self.image_size = int(image_size[0]), int(image_size[1])

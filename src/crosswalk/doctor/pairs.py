@@ -24,6 +24,7 @@ from crosswalk.data.readers.records import (
     Splits,
     count,
     count_deviations,
+    images_outside,
     repeated_images,
 )
 from crosswalk.doctor.findings import (
@@ -251,8 +252,9 @@ def _check_one(
             seconds=time.monotonic() - started,
         )
     styled = camera_style_images(splits) if isinstance(splits, ImageSplits) else CamStyle()
-    problems = missing_images(splits)
-    absent = {problem.path for problem in problems}
+    outside = {record.image_path for record in images_outside(splits)}  # nobody looks at them
+    problems = [problem for problem in missing_images(splits) if problem.path not in outside]
+    absent = {problem.path for problem in problems} | outside
     present = [record for _, record in splits if record.image_path not in absent]
     present += styled.records
     total = len({record.image_path for record in present})
@@ -275,6 +277,7 @@ def _check_one(
     sources = by_source(splits, problems, more=(record.image_path for record in styled.records))
     findings = [
         *_image_findings(splits, problems, sources),
+        *_outside_findings(splits),
         *_trait_findings(splits, traits_of),
         *_count_findings(splits),
     ]
@@ -366,6 +369,18 @@ def _image_findings(
         names = (f"{problem.path} ({problem.origin}): {problem.detail}" for problem in of_kind)
         findings += found("error", kind, "image", f"{what}.", step, names)
     return findings
+
+
+def _outside_findings(splits: AnySplits) -> list[Finding]:
+    return found(
+        "error",
+        "image_outside",
+        "image",
+        "outside the folder of the data set.",
+        "Copy them or link to them from the folder, or pass data.allow_outside=true in training if "
+        "you trust this annotation.",
+        [f"{record.image_path} ({record.origin})" for record in images_outside(splits)],
+    )
 
 
 def _trait_findings(splits: AnySplits, traits_of: Mapping[Path, tuple[str, ...]]) -> list[Finding]:

@@ -691,3 +691,13 @@ def test_a_caption_without_words_stops_the_run_before_it_starts(root: Path) -> N
 
     with pytest.raises(ValueError, match=r"1 captions of the val split have no words.*' ' of "):
         data.val_dataloader()
+
+
+def test_images_outside_the_folder_are_refused_unless_allowed(root: Path, tmp_path: Path) -> None:
+    def read_moved(folder: Path) -> Splits:
+        return replace(read(folder), root=tmp_path / "elsewhere")
+
+    with pytest.raises(ValueError, match=r"lie outside its folder.*data\.allow_outside=true"):
+        make_data(root, read_moved)
+
+    assert make_data(root, read_moved, allow_outside=True).spec == make_data(root).spec

@@ -1,9 +1,11 @@
 import json
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from crosswalk.doctor.findings import Finding, Report
 from crosswalk.doctor.pairs import check, detect, run_check
@@ -464,3 +466,43 @@ def test_a_terminal_shows_the_same_words(
     out = capsys.readouterr().out
     assert "Market" in out
     assert ("ERROR  1 image is missing." in out) == bool(num_findings)
+
+
+def test_images_outside_the_folder_are_named_and_not_opened(tmp_path: Path) -> None:
+    write_image(tmp_path / "own" / "a.jpg")
+    (tmp_path / "secret.txt").write_text("root:x")
+    rows = ["image,caption,person_id,split", "a.jpg,A man.,1,train", "../secret.txt,He.,2,test"]
+    (tmp_path / "own" / "pairs.csv").write_text("\n".join(rows))
+
+    report = check(tmp_path / "own", token_lengths=lambda captions: [4] * len(captions))
+
+    [finding] = report.errors
+    assert finding.code == "image_outside"
+    assert finding.items == (f"{tmp_path}/own/../secret.txt (pairs.csv, line 3)",)
+    assert "data.allow_outside=true" in finding.next_step
+    assert "root:" not in report.to_text()
+
+
+@pytest.mark.parametrize(("folder", "name"), [("i\\", "1.png"), ("", "cafe\u0301.png")])
+def test_names_of_other_systems_are_told(tmp_path: Path, folder: str, name: str) -> None:
+    write_image(tmp_path / folder.replace("\\", "/") / name)
+    written = unicodedata.normalize("NFC", f"{folder}{name}")
+    rows = ["image,caption,person_id,split", f"{written},A man.,1,train"]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows), encoding="utf-8")
+
+    report = check(tmp_path, token_lengths=lambda captions: [4] * len(captions))
+
+    assert "did you mean" in report.images[0].detail
+    assert report.errors[0].next_step.startswith("Write these names as the disk has them")
+
+
+def test_unusual_images_are_warnings(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 6)).save(tmp_path / "a.png")
+    rows = ["image,caption,person_id,split", "a.png,A man.,1,train"]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+
+    report = check(tmp_path, token_lengths=lambda captions: [4] * len(captions))
+
+    [finding] = report.warnings
+    assert (finding.code, finding.next_step) == ("transparent_image", "White shows through.")
+    assert finding.items == (str(tmp_path / "a.png"),)

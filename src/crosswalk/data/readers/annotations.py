@@ -17,7 +17,13 @@ from crosswalk.data.readers.records import (
     Splits,
     with_notices,
 )
-from crosswalk.data.readers.tables import read_fetched_text
+from crosswalk.data.readers.tables import (
+    TOO_LARGE,
+    parse_json,
+    read_fetched_text,
+    text_complaint,
+    whole_number,
+)
 
 EXPECTED_COUNTS_FILE = "expected_counts.json"
 
@@ -138,13 +144,16 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
         [1, 2]
     """
     advice = "If it is an archive, unpack it first; otherwise fetch it again."
+    text = read_fetched_text(path, advice)
     try:
-        return json.loads(read_fetched_text(path, advice))
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}). The "
             "download or copy was probably interrupted: fetch the file again."
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. It is not this annotation: fetch it again.") from error
 
 
 def read_entries(path: Path) -> list[Any]:
@@ -219,14 +228,19 @@ def parse_entries(
         complaint = None
         if not isinstance(name, str) or not name.strip():
             complaint = f"`{image_keys[0]}` should name the image, but is {_shown(name)}"
+        elif told := text_complaint(name, is_name=True):
+            complaint = f"`{image_keys[0]}` {_shown(name)} {told}"
         elif Path(name).is_absolute() or ".." in Path(name).parts:
             complaint = f"`{image_keys[0]}` {name!r} should lie inside the image folder"
         elif person_id is None:
-            complaint = f"`{id_key}` should be a whole number, but is {_shown(entry.get(id_key))}"
+            shown = _shown(entry.get(id_key))
+            complaint = f"`{id_key}` should be a whole number, but is {shown}; {TOO_LARGE}"
         elif not isinstance(captions, list) or not captions:
             complaint = f"`captions` should be a list of sentences, but is {_shown(captions)}"
         elif not all(isinstance(caption, str) for caption in captions):
             complaint = "`captions` holds something that is not a sentence"
+        elif told := next(filter(None, map(text_complaint, captions)), None):
+            complaint = f"a caption {told}"
         elif split is not None and split not in SPLITS:
             complaint = f"`split` should be train, val or test, but is {_shown(split)}"
         if complaint is not None:
@@ -278,13 +292,10 @@ def merge_captions(entries: Iterable[Entry]) -> list[Entry]:
         >>> merge_captions([red, blue])[0].captions
         ('red', 'blue')
     """
-    merged: dict[tuple[str, int], Entry] = {}
+    merged: dict[tuple[str, int], tuple[Entry, list[str]]] = {}
     for entry in entries:
-        first = merged.setdefault((entry.name, entry.person_id), entry)
-        if first is not entry:
-            captions = first.captions + entry.captions
-            merged[entry.name, entry.person_id] = replace(first, captions=captions)
-    return list(merged.values())
+        merged.setdefault((entry.name, entry.person_id), (entry, []))[1].extend(entry.captions)
+    return [replace(first, captions=tuple(captions)) for first, captions in merged.values()]
 
 
 def to_records(
@@ -306,7 +317,8 @@ def to_records(
     for entry in entries:
         path = images / entry.name
         found = camera_pattern.search(path.name) if camera_pattern else None
-        camera_id = int(found[1]) if found else -1
+        camera_id = whole_number(found[1]) if found else None
+        camera_id = -1 if camera_id is None else camera_id
         records.append(Record(path, entry.person_id, camera_id, entry.captions, entry.origin))
     return tuple(records)
 
@@ -402,6 +414,13 @@ def expected_counts(
             f"{path} should hold an object `splits` with counts of {', '.join(most)} and {last}. "
             "Generate the data set again with `crosswalk data synthesize`, or remove this file."
         )
+    for name, counts in splits.items():
+        for key in COUNTED[names]:
+            if not _is_count(counts.get(key, 0)):
+                raise ValueError(
+                    f"{path}, `splits`, `{name}`: `{key}` should be a whole number, but is "
+                    f"{_shown(counts[key])}. Correct it, or remove this file."
+                )
     return {
         name: {key: int(counts[key]) for key in COUNTED[names] if key in counts}
         for name, counts in splits.items()
@@ -421,13 +440,17 @@ def dataset_name(folder: Path, name: str) -> str:
 
 
 def _whole_number(value: object) -> int | None:
-    if isinstance(value, bool):
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
         return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and value.strip().lstrip("-").isdigit():
-        return int(value)
-    return None
+    text = str(value).strip()
+    number = whole_number(text.removeprefix("-"))
+    return -number if number is not None and text.startswith("-") else number
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _shown(value: object) -> str:

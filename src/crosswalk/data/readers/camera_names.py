@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from crosswalk.data.readers.annotations import raise_problems
 from crosswalk.data.readers.records import Record
+from crosswalk.data.readers.tables import MAX_ID, TOO_LARGE
 
 JUNK = -1
 DISTRACTOR = 0
@@ -27,7 +28,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 
 GRAMMAR = "<person id>_c<camera>..., e.g. 0002_c1s1_000451_03.jpg (person -1 is junk)"
 
-_STEM = re.compile(r"(-1|\d+)_c(\d+)(?:\D.*)?", re.ASCII)
+_STEM = re.compile(r"(-1|\d+)_c(\d+)(?:\D.*)?", re.ASCII | re.DOTALL)
 
 
 class CameraName(NamedTuple):
@@ -107,9 +108,11 @@ def list_images(folder: Path) -> Listing:
         try:
             person_id, camera_id = parse_name(name)
         except ValueError:
-            problems.append(f"{name}: the name does not follow the grammar")
+            problems.append(f"{repr(name)[1:-1]}: the name does not follow the grammar")
             continue
-        if person_id == JUNK:
+        if max(person_id, camera_id) > MAX_ID:
+            problems.append(f"{name}: {TOO_LARGE}")
+        elif person_id == JUNK:
             junk += 1
         else:
             records.append(Record(folder / name, person_id, camera_id, origin=folder.name))

@@ -39,7 +39,7 @@ from crosswalk.data.readers.image_folders import (
     with_image_notices,
 )
 from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record
-from crosswalk.data.readers.tables import read_fetched_text
+from crosswalk.data.readers.tables import TOO_LARGE, read_fetched_text, text_complaint, whole_number
 
 TrainSplit = Literal["train", "trainval"]
 
@@ -232,9 +232,13 @@ def _records(lists: Sequence[Path], images: Path) -> tuple[Record, ...]:
             camera = CAMERA.match(inside.name)
             if not name or not number.isdecimal():
                 problems.append(f"line {line}: should be <image> <person id>, but is {content!r}")
+            elif whole_number(number) is None:
+                problems.append(f"line {line}: person id {number[:40]}; {TOO_LARGE}")
+            elif told := text_complaint(name, is_name=True):
+                problems.append(f"line {line}: {name!r} {told}")
             elif inside.is_absolute() or ".." in inside.parts:
                 problems.append(f"line {line}: {name!r} should lie inside {images.name}/")
-            elif camera is None:
+            elif camera is None or whole_number(camera[1]) is None:
                 problems.append(
                     f"line {line}: the third field of {inside.name!r} should be the camera, as in "
                     "0000_000_01_0303morning_0008_0.jpg"

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,19 @@ from crosswalk.data.readers.annotations import contents, raise_problems
 from crosswalk.data.readers.camera_names import GRAMMAR, IMAGE_SUFFIXES, JUNK, parse_name
 from crosswalk.data.readers.image_folders import with_image_notices
 from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record
-from crosswalk.data.readers.tables import Row, csv_rows, read_table_text
+from crosswalk.data.readers.tables import (
+    CAMERA_IDS,
+    MAX_ID,
+    TOO_LARGE,
+    Row,
+    csv_rows,
+    number_people,
+    people_notices,
+    read_table_text,
+    text_complaint,
+    whole_number,
+)
+from crosswalk.image_files import MissingHints
 
 SPLIT_NAMES = (*IMAGE_SPLITS, "val_query", "val_gallery")
 
@@ -61,9 +73,8 @@ class _Image:
 def read_own_images(root: Path, *, check_files: bool = True) -> ImageSplits:
     r"""Return the splits of one's own images. Opens no image.
 
-    Person ids that are whole numbers are kept; if any is another text, or two are written
-    differently but mean one number (7 and 007), all are numbered in alphabetical order. Numbers
-    of unlabelled training images follow those of the people.
+    Person ids are texts, see `number_people`. Numbers of unlabelled training images follow those
+    of the people.
 
     Args:
         root: The folder with the splits, a CSV, or a folder that holds exactly one CSV and no
@@ -94,19 +105,6 @@ def read_own_images(root: Path, *, check_files: bool = True) -> ImageSplits:
             f"data.root={root} is missing. Pass data.root=<your folder or .csv file>. {EXAMPLE}"
         )
     return _from_csv(root, check_files)
-
-
-def number_people(people: Iterable[str]) -> dict[str, int]:
-    """Return the number of each person: the one that the id is, or else its place in the alphabet.
-
-    Example:
-        >>> number_people(["0007", "0012"]), number_people(["ben", "anna", "7"])
-        ({'0007': 7, '0012': 12}, {'7': 0, 'anna': 1, 'ben': 2})
-    """
-    names = sorted(set(people))
-    if all(name.isdecimal() for name in names) and len(set(map(int, names))) == len(names):
-        return {name: int(name) for name in names}
-    return {name: number for number, name in enumerate(names)}
 
 
 def _from_folders(root: Path, present: list[str]) -> ImageSplits:
@@ -145,8 +143,10 @@ def _images_of_folder(folder: Path) -> list[_Image]:
         try:
             named = parse_name(path.name)
         except ValueError:
-            problems.append(f"{path.name}: the name does not follow the grammar")
+            problems.append(f"{repr(path.name)[1:-1]}: the name does not follow the grammar")
             continue
+        if named.camera_id > MAX_ID:
+            problems.append(f"{path.name}: {TOO_LARGE}")
         # as it is written: a folder of another split may be called 0002 as well
         images.append(_Image(path, path.name.partition("_")[0], named.camera_id, folder.name))
     for person in people:
@@ -179,7 +179,8 @@ def _names_a_person(path: Path) -> bool:
 
 def _camera_id(path: Path) -> int:
     found = CAMERA.search(path.stem)
-    return int(found[1]) if found else -1
+    number = whole_number(found[1]) if found else None
+    return -1 if number is None else number
 
 
 def _is_image(path: Path) -> bool:
@@ -206,18 +207,20 @@ def _from_csv(path: Path, check_files: bool) -> ImageSplits:
     ignored: set[str] = set()
     with_person: list[int] = []
     without_person: list[int] = []
+    hints = MissingHints()
     rows = csv_rows(path, read_table_text(path), problems, required=REQUIRED, example=EXAMPLE)
     for line, row in rows:
         ignored |= set(row) - set(REQUIRED)
         complaint = _complaint(row) or _contradiction(row, seen.get(row["path"], []))
         image = path.parent / row.get("path", "")
         if complaint is None and check_files and not image.is_file():
-            complaint = f"there is no file {image}"
+            complaint = f"there is no file {image}; {hints.of(image)}"
         if complaint is not None:
             problems.append(f"line {line}: {complaint}")
             continue
         seen.setdefault(row["path"], []).append((line, row))
-        camera_id = int(row["camera_id"] or -1)
+        camera_id = whole_number(row["camera_id"])
+        camera_id = -1 if camera_id is None else camera_id
         origin = f"{path.name}, line {line}"
         images[row["split"]].append(_Image(image, row["person_id"] or None, camera_id, origin))
         if row["split"] == "train" and row["person_id"] != str(JUNK):
@@ -248,9 +251,12 @@ def _complaint(row: Row) -> str | None:
         return f"`split` should be one of {', '.join(SPLIT_NAMES)}, but is {row['split']!r}"
     if not row["person_id"] and row["split"] != "train":
         return f"`person_id` is empty; only training images may go without one, not {row['split']}"
+    for name in ("path", "person_id"):
+        if told := text_complaint(row[name], is_name=True):
+            return f"`{name}` {told}"
     camera_id = row["camera_id"]
-    if camera_id not in ("", "-1") and not camera_id.isdecimal():
-        return f"`camera_id` should be a whole number >= 0 or empty, but is {camera_id!r}"
+    if camera_id not in ("", "-1") and whole_number(camera_id) is None:
+        return f"`camera_id` should be {CAMERA_IDS}, but is {camera_id!r}; {TOO_LARGE}"
     return None
 
 
@@ -323,14 +329,13 @@ def _splits(
             annotation_files=annotation_files,
             train_is_labelled=train_is_labelled,
             own=True,
+            people={number: name for name, number in person_id.items() if name != str(number)},
         )
     )
 
 
-def _notices(records: Mapping[str, tuple[Record, ...]], person_id: Mapping[str, int]) -> list[str]:
-    notices = []
-    if any(not name.isdecimal() or int(name) != number for name, number in person_id.items()):
-        notices.append(f"{len(person_id):,} person ids were numbered in alphabetical order.")
+def _notices(records: Mapping[str, tuple[Record, ...]], person_id: dict[str, int]) -> list[str]:
+    notices = people_notices(person_id)
     unknown = sum(record.camera_id < 0 for of_split in records.values() for record in of_split)
     if unknown:
         notices.append(

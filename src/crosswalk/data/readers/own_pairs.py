@@ -10,13 +10,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crosswalk.data.readers.annotations import raise_problems
 from crosswalk.data.readers.records import SPLITS, Record, Splits, with_notices
-from crosswalk.data.readers.tables import Row, csv_rows, read_table_text
+from crosswalk.data.readers.tables import (
+    CAMERA_IDS,
+    TOO_LARGE,
+    Row,
+    csv_rows,
+    number_people,
+    parse_json,
+    people_notices,
+    read_table_text,
+    text_complaint,
+    whole_number,
+)
 
 REQUIRED = ("image", "caption", "person_id", "split")
 OPTIONAL = ("camera_id",)
@@ -31,8 +43,7 @@ EXAMPLE = (
 def read_own_pairs(path: Path) -> Splits:
     r"""Return the splits of a file of one's own pairs, checked row by row.
 
-    Person ids may be numbers or names; names are numbered in alphabetical order. Training images
-    without one are given a number each.
+    Person ids are texts, see `number_people`. Training images without one are given a number each.
 
     Args:
         path: The file, or a folder that holds exactly one such file.
@@ -54,20 +65,17 @@ def read_own_pairs(path: Path) -> Splits:
     problems: list[str] = []
     ignored: set[str] = set()
     rows = _csv_rows if SUFFIXES[path.suffix.lower()] == "CSV" else _json_rows
-    checked = []
+    images: dict[str, _Image] = {}
     for line, row in rows(path, text, problems):
         ignored |= set(row) - {*REQUIRED, *OPTIONAL}
-        complaint = _complaint(row)
-        if complaint is None:
-            checked.append((line, row))
-        else:
+        complaint = _complaint(row) or _add(images, line, row)
+        if complaint is not None:
             problems.append(f"line {line}: {complaint}")
-    by_image = _merge(checked, problems)
-    problems += _half_labelled(by_image)
+    problems += _half_labelled(images.values())
     raise_problems(path, problems, "Correct the file; nothing was read from it.")
-    if not by_image:
+    if not images:
         raise ValueError(f"{path} holds no pairs. {EXAMPLE}")
-    return _splits(path, by_image, ignored)
+    return _splits(path, images, ignored)
 
 
 def _pairs_file(path: Path) -> Path:
@@ -100,9 +108,12 @@ def _json_rows(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
+            row = parse_json(content)
         except json.JSONDecodeError as error:
             problems.append(f"line {line}, column {error.colno}: not valid JSON ({error.msg})")
+            continue
+        except ValueError as error:
+            problems.append(f"line {line}: {error}")
             continue
         if not isinstance(row, dict):
             problems.append(f"line {line}: not a JSON object")
@@ -110,9 +121,11 @@ def _json_rows(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int
         yield (
             line,
             {
-                key: "" if value is None else str(value).strip()
+                # 1.0 is the number 1, as programs write it whose columns have gaps
+                key: "" if value is None else str(int(value) if is_whole else value).strip()
                 for key, value in row.items()
-                if isinstance(value, str | int | None) and not isinstance(value, bool)
+                for is_whole in [isinstance(value, float) and value.is_integer()]
+                if is_whole or (isinstance(value, str | int | None) and not isinstance(value, bool))
             },
         )
 
@@ -124,82 +137,78 @@ def _complaint(row: Row) -> str | None:
     for name in ("image", "caption"):
         if not row[name]:
             return f"`{name}` is empty"
+    for name in ("image", "caption", "person_id"):
+        if told := text_complaint(row[name], is_name=name == "image"):
+            return f"`{name}` {told}"
     if row["split"] not in SPLITS:
         return f"`split` should be train, val or test, but is {row['split']!r}"
     if not row["person_id"] and row["split"] != "train":
         return f"`person_id` is empty; only rows of train may go without one, not {row['split']}"
     camera_id = row.get("camera_id", "")
-    if camera_id and not camera_id.isdecimal():
-        return f"`camera_id` should be a whole number >= 0 or empty, but is {camera_id!r}"
+    if camera_id and whole_number(camera_id) is None:
+        return f"`camera_id` should be {CAMERA_IDS}, but is {camera_id!r}; {TOO_LARGE}"
     return None
 
 
-def _merge(rows: list[tuple[int, Row]], problems: list[str]) -> dict[str, list[tuple[int, Row]]]:
-    """Return the rows of each image; rows of one image must agree and must not repeat."""
-    by_image: dict[str, list[tuple[int, Row]]] = {}
-    for line, row in rows:
-        of_image = by_image.setdefault(row["image"], [])
-        for first_line, first in of_image:
-            if first["caption"] == row["caption"]:
-                problems.append(
-                    f"line {line}: the same image and caption as line {first_line}; remove one"
-                )
-                break
-            differing = [
-                name
-                for name in ("person_id", "split", "camera_id")
-                if first.get(name, "") != row.get(name, "")
-            ]
-            if differing:
-                name = differing[0]
-                problems.append(
-                    f"line {line}: image {row['image']!r} has `{name}` {row.get(name, '')!r}, but "
-                    f"{first.get(name, '')!r} in line {first_line}"
-                )
-                break
-        else:
-            of_image.append((line, row))
-    return by_image
+@dataclass(slots=True)
+class _Image:
+    """The rows of one image, which must agree."""
+
+    line: int
+    facts: tuple[str, ...]
+    captions: dict[str, int]
+    """And the line of each."""
 
 
-def _half_labelled(by_image: dict[str, list[tuple[int, Row]]]) -> list[str]:
+AGREEING = ("person_id", "split", "camera_id")
+
+
+def _add(images: dict[str, _Image], line: int, row: Row) -> str | None:
+    """Add a row to those of its image, or return what is wrong with it beside them."""
+    facts = tuple(sys.intern(row.get(name, "")) for name in AGREEING)
+    image = images.setdefault(row["image"], _Image(line, facts, {}))
+    for name, value, first in zip(AGREEING, facts, image.facts, strict=True):
+        if value != first:
+            return (
+                f"image {row['image']!r} has `{name}` {value!r}, but {first!r} in line {image.line}"
+            )
+    of_caption = image.captions.setdefault(row["caption"], line)
+    if of_caption != line:
+        return f"the same image and caption as line {of_caption}; remove one"
+    return None
+
+
+def _half_labelled(images: Iterable[_Image]) -> list[str]:
     """Return a problem for each training image without a person if others have one."""
-    training = [rows[0] for rows in by_image.values() if rows[0][1]["split"] == "train"]
-    known = [line for line, row in training if row["person_id"]]
-    if not known:
+    training = [image for image in images if image.facts[1] == "train"]
+    known = next((image.line for image in training if image.facts[0]), None)
+    if known is None:
         return []
     return [
-        f"line {line}: `person_id` is empty, but given in line {known[0]}; all rows of train have "
-        "one, or none"
-        for line, row in training
-        if not row["person_id"]
+        f"line {image.line}: `person_id` is empty, but given in line {known}; all rows of train "
+        "have one, or none"
+        for image in training
+        if not image.facts[0]
     ]
 
 
-def _splits(path: Path, by_image: dict[str, list[tuple[int, Row]]], ignored: set[str]) -> Splits:
-    people = {rows[0][1]["person_id"] for rows in by_image.values()}
-    names = sorted(people - {""})
-    numbers = [int(name) for name in names if _is_plain_number(name)]
-    if len(numbers) == len(names):
-        person_id = {name: int(name) for name in names}
-    else:
-        person_id = {name: number for number, name in enumerate(names)}
+def _splits(path: Path, images: Mapping[str, _Image], ignored: set[str]) -> Splits:
+    people = {image.facts[0] for image in images.values()}
+    person_id = number_people(people - {""})
     own = itertools.count(max(person_id.values(), default=-1) + 1)
     records: dict[str, list[Record]] = {name: [] for name in SPLITS}
-    for image, rows in by_image.items():
-        line, row = rows[0]
-        records[row["split"]].append(
+    for name, image in images.items():
+        person, split, camera_id = image.facts
+        records[split].append(
             Record(
-                path.parent / image,
-                person_id[row["person_id"]] if row["person_id"] else next(own),
-                int(row.get("camera_id") or -1),
-                tuple(each["caption"] for _, each in rows),
-                f"{path.name}, line {line}",
+                path.parent / name,
+                person_id[person] if person else next(own),
+                -1 if not camera_id else int(whole_number(camera_id) or 0),
+                tuple(image.captions),
+                f"{path.name}, line {image.line}",
             )
         )
-    notices = []
-    if len(numbers) < len(names):
-        notices.append(f"{len(names):,} person names were numbered in alphabetical order.")
+    notices = people_notices(person_id)
     if not (train_is_labelled := "" not in people):
         notices.append(
             f"None of the {len(records['train']):,} training images has a person id: each counts "
@@ -222,10 +231,6 @@ def _splits(path: Path, by_image: dict[str, list[tuple[int, Row]]], ignored: set
         annotation_files=(path,),
         train_is_labelled=train_is_labelled,
         own=True,
+        people={number: name for name, number in person_id.items() if name != str(number)},
     )
     return replace(with_notices(splits), notices=(*notices, *with_notices(splits).notices))
-
-
-def _is_plain_number(name: str) -> bool:
-    """Return whether a name is a number that no other name also writes, as 007 and 7 do."""
-    return name.isdecimal() and str(int(name)) == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,7 @@ class Splits:
             each of them has a person id of its own, which means nothing.
         own: Whether these are somebody's own pictures, which are read as people see them. Those
             of published data sets are read as the published codes read them.
+        people: What the data call a person, by number, where that is not the number itself.
     """
 
     dataset: str
@@ -67,6 +69,7 @@ class Splits:
     annotation_files: tuple[Path, ...] = ()
     train_is_labelled: bool = True
     own: bool = False
+    people: Mapping[int, str] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[Record, ...]:
         """Return the records of the split called ``name``.
@@ -114,6 +117,7 @@ class ImageSplits:
             each of them has a person id of its own, which means nothing.
         own: Whether these are somebody's own pictures, which are read as people see them. Those
             of published data sets are read as the published codes read them.
+        people: What the data call a person, by number, where that is not the number itself.
     """
 
     dataset: str
@@ -130,6 +134,7 @@ class ImageSplits:
     annotation_files: tuple[Path, ...] = ()
     train_is_labelled: bool = True
     own: bool = False
+    people: Mapping[int, str] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[Record, ...]:
         """Return the records of the split called ``name``.
@@ -221,6 +226,47 @@ def with_notices(splits: Splits) -> Splits:
     if empty:
         notices.append(f"{empty:,} caption{'s are' if empty > 1 else ' is'} empty.")
     return replace(splits, notices=splits.notices + tuple(notices))
+
+
+def images_outside(splits: Splits | ImageSplits) -> list[Record]:
+    """Return the records whose image lies outside the data set's folder, by its path.
+
+    A link in the folder is in it, wherever it leads: whoever made it could have copied the image.
+
+    Example:
+        >>> named = [Record(Path("people") / name, 3) for name in ("a.jpg", "../b.jpg", "/c.jpg")]
+        >>> splits = Splits("own", Path("people"), "pairs.csv", tuple(named), (), ())
+        >>> [record.image_path.as_posix() for record in images_outside(splits)]
+        ['people/../b.jpg', '/c.jpg']
+    """
+    prefix = os.path.join(splits.root, "")
+    roots = tuple(os.path.join(of(splits.root), "") for of in (os.path.abspath, os.path.realpath))
+    found = []
+    for _, record in splits:
+        path = str(record.image_path)
+        if ".." in path:  # behind a link, .. is another folder than it looks
+            inside = all(of(path).startswith(roots) for of in (os.path.abspath, os.path.realpath))
+        else:
+            inside = not os.path.isabs(path) or path.startswith((prefix, *roots))
+        if not inside:
+            found.append(record)
+    return found
+
+
+def refuse_outside(splits: Splits | ImageSplits) -> None:
+    """Raise an error if images lie outside the data set's folder.
+
+    Example:
+        >>> refuse_outside(Splits("own", Path("people"), "pairs.csv", (), (), ()))
+    """
+    outside = images_outside(splits)
+    if outside:
+        first = outside[0]
+        raise ValueError(
+            f"{len(outside):,} images of {splits.root / splits.layout} lie outside its folder, the "
+            f"first is {first.image_path} ({first.origin}). Copy them or link to them from the "
+            "folder, or pass data.allow_outside=true if you trust this file."
+        )
 
 
 def repeated_images(records: Iterable[Record]) -> list[Path]:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 Row = dict[str, str]
+
+MAX_ID = 2**63 - 10**9  # kept in 64 bits; images without a person are numbered from there on
+CAMERA_IDS = "a whole number >= 0 or empty"
+TOO_LARGE = "ids are numbers below 2**63"
 
 
 def read_table_text(path: Path, advice: str = "Save it again as UTF-8.") -> str:
@@ -24,6 +31,8 @@ def read_table_text(path: Path, advice: str = "Save it again as UTF-8.") -> str:
         ...     read_table_text(Path(file.name))
         'path,split'
     """
+    if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+        raise ValueError(f"{path} is no plain file. {advice}")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -103,3 +112,93 @@ def csv_rows(
             line = reader.line_num + 1
     except csv.Error as error:
         problems.append(f"line {line}: not readable as CSV ({error}); check the quotes")
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
+    """Return the content of a JSON text.
+
+    Raises:
+        json.JSONDecodeError: If it is not valid.
+        ValueError: If it is nested too deeply, or holds a number of thousands of digits.
+
+    Example:
+        >>> parse_json('{"id": 7}')
+        {'id': 7}
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        raise ValueError("holds a number of thousands of digits") from None
+
+
+def text_complaint(text: str, *, is_name: bool = False) -> str | None:
+    """Return what is wrong with a text: what nothing can be written of, or no file be named.
+
+    Example:
+        >>> text_complaint("caf\u00e9"), text_complaint("a" + chr(0), is_name=True)
+        (None, 'holds a NUL character')
+        >>> text_complaint(chr(0xD800))
+        'holds half a character (a lone surrogate)'
+    """
+    if is_name and chr(0) in text:
+        return "holds a NUL character"
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "holds half a character (a lone surrogate)"
+    return None
+
+
+def whole_number(text: str) -> int | None:
+    """Return a whole number from 0 to `MAX_ID`, written as 3 or 3.0; else None.
+
+    Example:
+        >>> whole_number("003"), whole_number("3.0"), whole_number("3.5"), whole_number("9" * 19)
+        (3, 3, None, None)
+    """
+    digits = re.sub(r"\.0*$", "", text)
+    if not digits.isdecimal() or len(digits) > 99:  # thousands of digits, and int() refuses them
+        return None
+    number = int(digits)
+    return number if number <= MAX_ID else None
+
+
+def number_people(people: Iterable[str]) -> dict[str, int]:
+    """Return the number of each person: the one that the id is, or else its place in the alphabet.
+
+    The ids of one's own data are texts: two that differ are two people. Numbers are kept if all ids
+    are whole numbers up to `MAX_ID` and no two mean the same one.
+
+    Example:
+        >>> number_people(["0007", "0012"]), number_people(["ben", "anna", "7"])
+        ({'0007': 7, '0012': 12}, {'7': 0, 'anna': 1, 'ben': 2})
+    """
+    names = sorted(set(people))
+    numbers = [whole_number(name) if name.isdecimal() else None for name in names]
+    if None not in numbers and len(set(numbers)) == len(names):
+        return {name: int(name) for name in names}
+    return {name: place for place, name in enumerate(names)}
+
+
+def people_notices(person_id: dict[str, int]) -> list[str]:
+    """Return what to tell of how people were numbered, whole sentences.
+
+    Example:
+        >>> people_notices({"ben": 1, "anna": 0})
+        ['2 person ids were numbered in alphabetical order.']
+        >>> people_notices({"0001": 0, "1": 1})[1]
+        "Person ids '0001' and '1' are read as two people: ids are texts."
+    """
+    if all(name.isdecimal() and whole_number(name) == of for name, of in person_id.items()):
+        return []
+    notices = [f"{len(person_id):,} person ids were numbered in alphabetical order."]
+    first: dict[int, str] = {}
+    for name in sorted(person_id):
+        number = whole_number(name)
+        if number is not None and first.setdefault(number, name) != name:
+            notices.append(
+                f"Person ids {first[number]!r} and {name!r} are read as two people: ids are texts."
+            )
+    return notices[:4]

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ def parse(*entries: Any) -> Any:  # noqa: ANN401
         (ENTRY | {"id": "p1"}, "`id` should be a whole number, but is 'p1'"),
         (ENTRY | {"id": True}, "`id` should be a whole number, but is True"),
         (ENTRY | {"id": 1.5}, "`id` should be a whole number, but is 1.5"),
+        *(
+            (ENTRY | {"id": wrong}, "`id` should be a whole number, but is ")
+            for wrong in ("--7", "\u00b2", "9" * 6_000, 10**19, "1" * 20, float("inf"))
+        ),
+        (ENTRY | {"id": 10**19}, "ids are numbers below 2**63"),
+        (ENTRY | {"file_path": "a\0.jpg"}, "`file_path` 'a\\x00.jpg' holds a NUL character"),
+        (ENTRY | {"file_path": "\ud800.jpg"}, "`file_path` '\\ud800.jpg' holds half a character"),
+        (ENTRY | {"captions": ["A.", "\udc80"]}, "a caption holds half a character"),
         (without(ENTRY, "captions"), "`captions` should be a list of sentences, but is missing"),
         (ENTRY | {"captions": []}, "`captions` should be a list of sentences, but is []"),
         (ENTRY | {"captions": ["a", 3]}, "`captions` holds something that is not a sentence"),
@@ -146,3 +155,50 @@ def test_damaged_counts_are_named(tmp_path: Path, content: object) -> None:
 
     with pytest.raises(ValueError, match=r"expected_counts\.json should hold .*synthesize"):
         expected_counts(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "number"), [("-3", -3), (7.0, 7), (" 12 ", 12), ("\u0663", 3), (2**62, 2**62)]
+)
+def test_whole_numbers_are_ids_however_they_are_written(written: object, number: int) -> None:
+    assert parse(ENTRY | {"id": written})[0].person_id == number
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("[" + "9" * 6_000 + "]", "a number of thousands of digits"),
+    ],
+)
+def test_json_that_python_cannot_take_is_named(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "reid_raw.json"
+    path.write_text(content)
+
+    with pytest.raises(ValueError, match=rf"reid_raw\.json: .*{told}\. It is not this annotation"):
+        read_entries(path)
+
+
+def test_a_pipe_is_no_annotation(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "reid_raw.json")
+
+    with pytest.raises(ValueError, match=r"reid_raw\.json is no plain file"):
+        read_entries(tmp_path / "reid_raw.json")
+
+
+@pytest.mark.parametrize("number", ["null", '"many"', "Infinity", "NaN", "1.5", "-1", "true", "[]"])
+def test_counts_that_are_none_are_named(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "expected_counts.json"
+    path.write_text(f'{{"splits": {{"val": {{"images": {number}}}}}}}')
+
+    with pytest.raises(ValueError, match=r"counts\.json, `splits`, `val`: `images` should"):
+        expected_counts(tmp_path, None)
+
+
+def test_captions_of_one_image_are_merged_in_linear_time() -> None:
+    entries = parse(*(ENTRY | {"captions": [f"A man {n}."]} for n in range(100_000)))
+
+    [merged] = merge_captions(entries)
+
+    assert merged.captions[::99_999] == ("A man 0.", "A man 99999.")

@@ -133,3 +133,20 @@ def test_a_folder_of_nothing_but_junk_has_no_records(tmp_path: Path) -> None:
     write_files(tmp_path, {".": ["-1_c1_1.jpg", "-1_c1_2.jpg", "-1_c2_1.jpg"]})
 
     assert list_images(tmp_path) == ((), 3, ())
+
+
+@pytest.mark.parametrize("name", [f"{10**19}_c1_1.jpg", f"7_c{10**19}_1.jpg"])
+def test_ids_that_no_64_bits_hold_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+
+    with pytest.raises(ValueError, match=rf"{name}: ids are numbers below 2\*\*63"):
+        list_images(tmp_path)
+
+
+def test_a_name_may_hold_a_line_break(tmp_path: Path) -> None:
+    (tmp_path / "0002_c1_\n1.jpg").touch()
+    (tmp_path / "bad\nname.jpg").touch()
+
+    assert parse_name("0002_c1_\n1.jpg") == (2, 1)
+    with pytest.raises(ValueError, match=r"bad\\nname\.jpg: the name does not follow the grammar"):
+        list_images(tmp_path)

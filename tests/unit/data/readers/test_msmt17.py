@@ -173,6 +173,8 @@ def test_missing_image_folders_are_told(tmp_path: Path) -> None:
         ("0000/0000_009_01_x.jpg -1", "line 4: should be <image> <person id>"),
         ("7", "line 4: should be <image> <person id>, but is '7'"),
         ("0000/0000_c1_0030.jpg 0", "line 4: the third field of '0000_c1_0030.jpg' should be"),
+        (f"0000/0000_009_01_x.jpg {10**19}", "line 4: person id 10000000000000000000; ids are"),
+        (f"0000/0000_009_{10**19}_x.jpg 0", "line 4: the third field of"),
         ("../0000_009_01_x.jpg 0", "line 4: '../0000_009_01_x.jpg' should lie inside train/"),
         ("/0000_009_01_x.jpg 0", "line 4: '/0000_009_01_x.jpg' should lie inside train/"),
         (MSMT17_LISTS["train"][1], "line 4: the same image as list_train.txt, line 2"),

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.data.readers.own_images import number_people, read_own_images
+from crosswalk.data.readers.own_images import read_own_images
 from crosswalk.data.readers.records import ImageSplits
+from crosswalk.data.readers.tables import number_people
 from tests.unit.data.image_trees import names, write_files
 from tests.unit.data.trees import untouched
 

@@ -1,8 +1,10 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from crosswalk.data.readers.own_images import read_own_images
 from crosswalk.data.readers.own_pairs import read_own_pairs
 from tests.unit.data.trees import untouched
 
@@ -265,3 +267,87 @@ def test_a_missing_file_and_an_unknown_ending_are_told(tmp_path: Path) -> None:
         read_own_pairs(tmp_path / "no.csv")
     with pytest.raises(ValueError, match=r"pairs\.xlsx should end in \.csv or \.jsonl"):
         read_own_pairs(write(tmp_path / "pairs.xlsx", "x"))
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers", "told"),
+    [
+        (["0005", "12", "12"], [5, 12, 12], []),
+        (
+            ["1", "0001"],
+            [1, 0],
+            ["Person ids '0001' and '1' are read as two people: ids are texts."],
+        ),
+        (["2023110512304500001", "7"], [2023110512304500001, 7], []),
+        (["20231105123045000001", "7"], [0, 1], []),
+        (["9" * 6_000, "7"], [1, 0], []),
+        (["1.0", "1"], [1, 0], ["Person ids '1' and '1.0' are read as two people: ids are texts."]),
+    ],
+)
+def test_own_pairs_and_own_images_number_people_alike(
+    tmp_path: Path, names: list[str], numbers: list[int], told: list[str]
+) -> None:
+    pairs = [f"{n}.jpg,A man.,{name},train" for n, name in enumerate(names)]
+    images = [f"{n}.jpg,{name},,train" for n, name in enumerate(names)]
+
+    splits = (
+        read_own_pairs(write(tmp_path / "pairs.csv", HEADER, *pairs)),
+        read_own_images(
+            write(tmp_path / "images.csv", "path,person_id,camera_id,split", *images),
+            check_files=False,
+        ),
+    )
+
+    for each in splits:
+        assert [record.person_id for record in each.train] == numbers
+        assert [each.people.get(number, str(number)) for number in numbers] == names
+        assert [text for text in each.notices if "two people" in text] == told
+
+
+@pytest.mark.parametrize(("number", "name"), [(1.0, "1"), (1, "1"), ("1.0", "1.0"), ("01", "01")])
+def test_numbers_of_json_are_what_they_mean(tmp_path: Path, number: object, name: str) -> None:
+    lines = [as_json(person_id=number, camera_id=2.0), as_json(image="b.jpg", person_id="anna")]
+
+    splits = read_own_pairs(write(tmp_path / "pairs.jsonl", *lines))
+
+    assert splits.people == {0: name, 1: "anna"}
+    assert [record.camera_id for record in splits.train] == [2, -1]
+
+
+HOSTILE = {
+    "deep": ("[" * 100_000, "line 2: lists or objects are nested too deeply"),
+    "digits": (f'{{"person_id": {"9" * 6_000}}}', "line 2: holds a number of thousands of digits"),
+    "nul": (as_json(image="a\0.jpg"), "line 2: `image` holds a NUL character"),
+    "name": (as_json(image="\ud800.jpg"), "line 2: `image` holds half a character"),
+    "caption": (as_json(caption="A \udfff man."), "line 2: `caption` holds half a character"),
+    "person": (as_json(person_id="\ud83d"), "line 2: `person_id` holds half a character"),
+    "fraction": (as_json(person_id=1.5), "line 2: `person_id` should be given, as text or number"),
+    "infinite": (as_json(person_id=float("inf")), "line 2: `person_id` should be given, as text"),
+    "camera": (as_json(camera_id=10**19), "line 2: `camera_id` should be a whole number >= 0"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_json_line_is_named(tmp_path: Path, kind: str) -> None:
+    line, message = HOSTILE[kind]
+    path = write(tmp_path / "pairs.jsonl", as_json(), line)
+
+    with pytest.raises(ValueError, match="Correct the file") as error:
+        read_own_pairs(path)
+
+    assert f"{path}, {message}" in str(error.value)
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pairs.csv")
+
+    with pytest.raises(FileNotFoundError, match=r"pairs\.csv is missing"):
+        read_own_pairs(tmp_path / "pairs.csv")
+
+
+def test_thousands_of_captions_of_one_image_are_compared_once_each(tmp_path: Path) -> None:
+    rows = [f"a.jpg,A man in coat {n}.,1,train" for n in range(50_000)]
+
+    splits = read_own_pairs(write(tmp_path / "pairs.csv", HEADER, *rows))
+
+    assert splits.train[0].captions[::49_999] == ("A man in coat 0.", "A man in coat 49999.")

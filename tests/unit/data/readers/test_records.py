@@ -7,6 +7,8 @@ from crosswalk.data.readers.records import (
     Splits,
     count,
     count_deviations,
+    images_outside,
+    refuse_outside,
     relabel,
     repeated_images,
     with_notices,
@@ -88,3 +90,52 @@ def test_splits_are_walked_in_the_order_train_val_test() -> None:
 def test_an_unknown_split_is_refused_with_the_choice() -> None:
     with pytest.raises(ValueError, match="no split 'dev'; choose one of train, val, test"):
         splits_of().split("dev")
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("a.jpg", True),
+        ("b/../a.jpg", True),
+        ("a..b.jpg", True),
+        ("link/a.jpg", True),
+        ("../people/a.jpg", True),
+        ("../other/a.jpg", False),
+        ("b/../../a.jpg", False),
+        ("../people-2/a.jpg", False),
+        ("/etc/hostname", False),
+        ("link/../../a.jpg", False),
+        ("link/../a.jpg", False),
+    ],
+)
+def test_images_lie_in_the_folder_of_their_data_set_or_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool, name: str, inside: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people").mkdir()
+    (tmp_path / "people" / "link").symlink_to("/etc")
+    root = tmp_path / "people" if absolute else Path("people")
+    record = Record(root / name, 3, origin="pairs.csv, line 2")
+    splits = Splits("own", root, "pairs.csv", (), (), (record,))
+
+    assert images_outside(splits) == ([] if inside else [record])
+    if not inside:
+        with pytest.raises(ValueError, match=r"pairs\.csv, line 2.*data\.allow_outside=true"):
+            refuse_outside(splits)
+
+
+@pytest.mark.parametrize("root", [".", "", "link", "..", "people/../people"])
+def test_an_absolute_path_into_the_folder_is_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    here = tmp_path / "people" / "sub"
+    here.mkdir(parents=True)
+    (here / "link").symlink_to(here)
+    (here / "people").mkdir()
+    monkeypatch.chdir(here)
+    real = Path(root).resolve()
+
+    for path, inside in ((real / "a.jpg", True), (real.parent / "a.jpg", False)):
+        splits = Splits("own", Path(root), "f", (Record(path, 3),), (), ())
+        assert (images_outside(splits) == []) is inside
