@@ -223,10 +223,16 @@ def _refuse_inside(root: Path, keys: Sequence[str], json_path: str | None) -> No
     target = Path(json_path).resolve()
     for key in keys:
         layout = SOURCES[key].find(root)
-        if layout is not None and target.is_relative_to(layout.folder.resolve()):
+        # a table in the folder one works in: see `refuse_inside`
+        works_there = root.is_file() and target.parent == root.resolve().parent == Path.cwd()
+        if (
+            layout is not None
+            and not works_there
+            and target.is_relative_to(layout.folder.resolve())
+        ):
             raise ValueError(
-                f"--json {json_path} lies inside the data set {layout.folder}, where nothing is "
-                "ever written. Choose a file elsewhere."
+                f"--json {json_path} lies inside the data set {layout.folder.resolve()}, where "
+                "nothing is ever written. Choose a file elsewhere."
             )
     if not target.parent.is_dir():
         raise FileNotFoundError(f"--json {json_path}: there is no folder {target.parent}.")

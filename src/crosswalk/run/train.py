@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from crosswalk import __version__
-from crosswalk.config.build import Run, build
+from crosswalk.config.build import Run, build, refuse_inside_data
 from crosswalk.config.check import check
 from crosswalk.config.compose import restore
 from crosswalk.data.pairs import LearningTokenizer
@@ -59,6 +59,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
     keep_freed_memory()
     checked = check(config)
     config = checked.config
+    refuse_inside_data(config, Path(config["output_dir"]), "output_dir")
     folder = prepare_run_folder(config)
     with RunRecord(folder, seeds={"seed": config["seed"]}, config=config) as record:
         L.seed_everything(config["seed"], verbose=False)

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from crosswalk.config.build import refuse_inside_data
 from crosswalk.config.search import default_method
 from crosswalk.diagnostics.division import DivisionRecord, division_file, read_division
 from crosswalk.files import csv_text, write_text
@@ -112,6 +113,7 @@ def run_audit(
     record = division_of(folder, which)
     if out.suffix.lower() != ".csv":
         raise ValueError(f"--out={out} does not end in .csv. The page goes beside it, as .html.")
+    refuse_inside_data(folder.config(), out, "--out")
     data = evaluation_data(folder)
     check_same_pairs(record, data, folder)
     at_most = threshold_of(folder) if threshold is None else threshold

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crosswalk.config.build import refuse_inside_data
 from crosswalk.files import write_text
 from crosswalk.lab.compare.compare import compare_sides, plain
 from crosswalk.lab.compare.page import comparison_page
@@ -37,6 +38,8 @@ def run_compare(first: str, second: str, *, checkpoint: str, split: str, out: Pa
         read_side(words, label, checkpoint=checkpoint, split=split)
         for words, label in ((first, "A"), (second, "B"))
     ]
+    for run in (run for side in sides for run in side.runs):
+        refuse_inside_data(run.config(), out, "--out")
     notes = check_comparable(sides[0], sides[1])
     data, problem = _data_of(sides)
     comparison = compare_sides(*sides, notes=notes, data=data, data_problem=problem)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.build import instantiate
+from crosswalk.config.build import instantiate, refuse_inside_data
 from crosswalk.config.compose import diagnostics_of
 from crosswalk.files import write_text
 from crosswalk.lab.report.configuration import configuration_section
@@ -73,5 +73,7 @@ def run_report(path: Path, target: Path | None) -> int:
     """Write the report of the run in ``path`` and print where it is; return the exit status."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no run folder; `ls runs` shows yours.")
+    if target is not None:
+        refuse_inside_data(RunFolder(path).config(), target, "--out")
     print(f"Report: {write_report(RunFolder(path), target=target)}")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from crosswalk.config.build import refuse_inside_data
 from crosswalk.files import lock, write_text
 from crosswalk.lab.launch import launcher
 from crosswalk.lab.pool import PlannedRun, command_of
@@ -62,6 +63,7 @@ def run_sweep(options: Namespace) -> int:
     if options.show:
         return _show(sweep)
     config = check_sweep(file, overrides)
+    refuse_inside_data(config, folder, "--output-dir")
     at_a_time = options.agents or int(on_slurm)  # all at once would propose without looking
     where = launcher(options, [config], at_a_time=at_a_time, option="--agents")
     sweep = replace(sweep, uses_wandb=config["logger"]["wandb"] is not None)

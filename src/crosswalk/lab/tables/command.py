@@ -6,6 +6,8 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
+from crosswalk.config.build import refuse_inside_data
+from crosswalk.config.compose import to_plain
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import file_beside_configs, group_values
 from crosswalk.lab.launch import Launcher, launcher
@@ -56,6 +58,7 @@ def run_ablation(options: Namespace) -> int:
             print(run.command)
         return 0
     if missing:
+        refuse_inside_data(to_plain(missing[0].config), pool.path, "--output-dir")
         check_data(missing[0])
     board = Board(
         manifest.title,

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosswalk.cli import main
+from crosswalk.config.build import refuse_inside_data
+from tests.unit.data.trees import untouched, write_cuhk, write_image
+
+MARKET = (
+    "bounding_box_train/0002_c1s1_000451_03.jpg",
+    "query/0007_c2s3_070952_00.jpg",
+    "bounding_box_test/0007_c1s3_070952_00.jpg",
+)
+
+
+def reader(name: str) -> dict[str, Any]:
+    return {"_target_": f"crosswalk.data.readers.{name}.read_{name}", "_partial_": True}
+
+
+@pytest.fixture
+def cuhk(tmp_path: Path) -> Path:
+    return write_cuhk(tmp_path / "datasets" / "CUHK-PEDES")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    file = tmp_path / "own" / "pairs.csv"
+    write_image(file.parent / "photos" / "1.png")
+    file.write_text("image,caption,person_id,split\nphotos/1.png,A red coat.,7,train\n")
+    return file
+
+
+@pytest.mark.parametrize("place", [".", "runs", "imgs/runs", "../CUHK-PEDES/runs", "link/runs"])
+def test_nothing_is_written_into_the_folder_of_a_data_set(cuhk: Path, place: str) -> None:
+    (cuhk.parent / "link").symlink_to(cuhk)
+    target = cuhk.parent / place if place.startswith("link") else cuhk / place
+
+    for root in (cuhk, cuhk.parent):
+        data = {"root": str(root), "reader": reader("cuhk_pedes")}
+        with pytest.raises(ValueError, match=r"output_dir=.*lies inside the data set's folder"):
+            refuse_inside_data({"data": data}, target, "output_dir")
+
+
+def test_the_folder_above_data_sets_may_hold_runs_as_well(cuhk: Path) -> None:
+    data = {"root": str(cuhk.parent), "reader": reader("cuhk_pedes")}
+
+    refuse_inside_data({"data": data}, cuhk.parent / "runs", "output_dir")
+    refuse_inside_data({"data": {**data, "root": None}}, cuhk / "runs", "output_dir")
+    refuse_inside_data(
+        {"data": {**data, "root": str(cuhk / "gone")}}, cuhk / "gone/runs", "output_dir"
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "root", "place"),
+    [
+        (".", "own/pairs.csv", "own/runs"),
+        ("own", ".", "runs"),
+        ("own", "pairs.csv", "photos/runs"),
+        ("own", "pairs.csv", None),
+    ],
+)
+def test_a_table_in_the_folder_one_works_in_leaves_it_to_the_work(
+    table: Path, monkeypatch: pytest.MonkeyPatch, folder: str, root: str, place: str | None
+) -> None:
+    monkeypatch.chdir(table.parent.parent / folder)
+    data = {"root": root, "reader": reader("own_pairs")}
+
+    if place is None:
+        refuse_inside_data({"data": data}, Path("runs"), "output_dir")
+    else:
+        with pytest.raises(ValueError, match="lies inside the data set's folder"):
+            refuse_inside_data({"data": data}, Path(place), "output_dir")
+
+
+@pytest.mark.parametrize("part", ["source", "target"])
+def test_source_and_target_are_both_looked_at(cuhk: Path, tmp_path: Path, part: str) -> None:
+    other = tmp_path / "Market-1501"
+    for name in MARKET:
+        write_image(other / name)
+    parts = {
+        "source": {"root": str(cuhk), "reader": reader("cuhk_pedes")},
+        "target": {"reader": reader("market1501")},
+    }
+    place = {"source": cuhk, "target": other}[part]
+
+    with pytest.raises(ValueError, match="lies inside the data set's folder"):
+        refuse_inside_data({"data": {"root": str(tmp_path), **parts}}, place / "x.csv", "--out")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "method=rde", "data=cuhk_pedes", "data.root=."),
+        ("train", "method=rde", "data=cuhk_pedes", f"data.root=..{os.sep}"),
+        ("sweep", "rde", "--local", "data=cuhk_pedes", "data.root=."),
+        ("ablate", "{tables}/rde/table2.yaml", "data.root=.", "trainer=cpu"),
+        ("data", "check", ".", "--json", "report.json"),
+    ],
+)
+def test_commands_given_inside_a_data_set_write_nothing_there(
+    cuhk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+) -> None:
+    tables = Path(__file__).parents[3] / "experiments"
+    monkeypatch.chdir(cuhk)
+
+    with untouched(cuhk):
+        status = main([word.format(tables=tables) for word in words])
+
+    assert status in (1, 2)
+    assert str(cuhk) in capsys.readouterr().err
