@@ -82,6 +82,43 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
+def refuse_inside(
+    target: Path, root: Path, images: Iterable[Path], key: str, *, given: Path
+) -> None:
+    """Raise an error if a file or folder to write lies in a data set's folder.
+
+    That is the folder that holds it and those of its images. A table that was named as a file and
+    lies in the folder one works in leaves that folder to the work.
+
+    Args:
+        target: What is to be written.
+        root: The folder that holds the data set.
+        images: Its image files.
+        key: What named ``target``, for the message: ``output_dir``.
+        given: Where the data set was looked for.
+
+    Raises:
+        ValueError: If it does.
+
+    Example:
+        >>> people = Path("/people")
+        >>> refuse_inside(people / "runs", people, [], "output_dir", given=people)
+        Traceback (most recent call last):
+            ...
+        ValueError: output_dir=/people/runs lies inside the data set's folder /people, into which \
+        nothing is written. Choose a place elsewhere.
+    """
+    folders = {image.parent for image in images}
+    if not (given.is_file() and root.resolve() == Path.cwd()):
+        folders.add(root)
+    for folder in sorted(folders):
+        if target.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{key}={target} lies inside the data set's folder {folder.resolve()}, into which "
+                "nothing is written. Choose a place elsewhere."
+            )
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table as CSV that a spreadsheet shows and does not run.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from crosswalk.config.check import ENCODERS, Checked, check_data, check_types
 from crosswalk.config.compose import diagnostics_of, nested, to_plain
 from crosswalk.config.constructors import construct, locate
-from crosswalk.data.readers.records import refuse_inside
+from crosswalk.files import refuse_inside
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -59,7 +59,9 @@ def refuse_inside_data(config: Mapping[str, Any], target: Path, key: str) -> Non
         root = Path(given or os.devnull).expanduser()
         folder = root if root.is_dir() else root.parent
         if given and root.exists() and target.resolve().is_relative_to(folder.resolve()):
-            refuse_inside(target, construct(node["reader"], {})(root), key, given=root)
+            splits = construct(node["reader"], {})(root)
+            images = (record.image_path for _, record in splits)
+            refuse_inside(target, splits.root, images, key, given=root)
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,9 @@ def build(checked: Checked) -> Run:
     sizes = data.spec
     if checked.trains:
         check_data(needs, data, config["choices"])
-    elif sizes.num_source_person_ids == 0:
-        sizes = replace(sizes, num_source_person_ids=1)
+    else:  # what is only evaluated may have no training part, and a method has to be made
+        least = {name: max(1, number) for name, number in asdict(sizes).items()}
+        sizes = replace(sizes, **{**least, "vocabulary_size": sizes.vocabulary_size})
     parts = {"optim": construct(config["optim"], {})}
     for name in ENCODERS:
         if config.get(name) is not None:

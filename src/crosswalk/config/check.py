@@ -259,6 +259,11 @@ def check_data(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # 
         choices: The files of the groups, for the message.
     """
     _check_batches(needs, data, choices)
+    if data.spec.num_samples == 0:
+        raise ValueError(
+            f"data={choices.get('data')} has nothing to train on: no train split. Add one, or "
+            f"evaluate a run on it: crosswalk evaluate RUN data={choices.get('data')} data.root=..."
+        )
     if not needs.identities or getattr(data, "is_labelled", True):
         return
     name = choices.get("method")

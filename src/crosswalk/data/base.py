@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from crosswalk.cache_folder import build_once, cache_root
-from crosswalk.data.pipeline.cache import refuse_folder_inside
 from crosswalk.data.pipeline.datasets import (
     CaptionDataset,
     ImageDataset,
@@ -32,6 +31,7 @@ from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles
 from crosswalk.data.readers.records import ImageSplits, Record, Splits, refuse_outside
 from crosswalk.distributed import rank_and_world_size
+from crosswalk.files import refuse_inside
 from crosswalk.types import DataSpec
 
 ROLES = ("query", "gallery")
@@ -72,6 +72,8 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
 
     batch_types: tuple[type, ...]
     directions: tuple[str, ...]
+    without_test: str
+    """The protocol that does not look at the test split."""
     names: tuple[str, ...]
     """Of the parts of ``splits``, training images first."""
     keeps_sweep_loader = False
@@ -108,7 +110,6 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
             )
         if not allow_outside:
             refuse_outside(splits)
-        refuse_folder_inside(cache_root(), splits.root)
         self.splits: SplitsT = splits
         self.image_size = int(image_size[0]), int(image_size[1])
         self.interpolation = interpolation
@@ -194,8 +195,24 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         A fit opens the test images too: they are evaluated after it, too late to find one broken.
         """
         if stage == "fit":
+            self.check_protocol()
             self.prepare_training()
         self.prepare_evaluation()
+
+    def check_protocol(self) -> None:
+        """Raise an error if the best epoch is to be chosen on a split that is not there.
+
+        Raises:
+            ValueError: If it is.
+        """
+        split = {"last": None, "val": "val", "official": "test"}[self.protocol]
+        if split in (None, *(split for split, _ in self.evaluation_roles("fit"))):
+            return
+        raise ValueError(
+            f"protocol={self.protocol} chooses the best epoch on {split}, and "
+            f"{self.splits.dataset} ({self.splits.layout}) in {self.splits.root} has no {split} "
+            f"split. Add one, or pass protocol={self.without_test}."
+        )
 
     def prepare_training(self) -> None:
         """Decode, or look for, the training images."""
@@ -250,8 +267,8 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         Args:
             stage: ``fit`` and ``validate`` evaluate what ``protocol`` says, ``test`` everything.
 
-        Raises:
-            ValueError: If there are no queries or no gallery.
+        Returns:
+            None at all where there is nothing to evaluate, such as images to train on alone.
         """
         while_training = {"last": (), "val": ("val",), "official": ("val", "test")}
         found = [
@@ -259,12 +276,6 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
             for split in (("val", "test") if stage == "test" else while_training[self.protocol])
             if any(self._holds(self._part(split, role)) for role in ROLES)
         ]
-        if stage == "test" and "test" not in found:
-            raise ValueError(
-                f"{self.splits.dataset} ({self.splits.layout}) in {self.splits.root} has neither "
-                "queries nor a gallery to evaluate. It can be the source of another set's "
-                "training (data.source)."
-            )
         return [(split, role) for split in found for role in ROLES]
 
     def num_evaluation_samples(self, split: str, role: str) -> int:
@@ -393,6 +404,12 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
             pin_memory=torch.cuda.is_available(),
             labels=labels,
         )
+
+
+def refuse_cache_inside(splits: Splits | ImageSplits, given: Path) -> None:
+    """Raise an error if the cache folder lies in that of the data set found at ``given``."""
+    images = (record.image_path for _, record in splits)
+    refuse_inside(cache_root(), splits.root, images, "CROSSWALK_CACHE", given=given)
 
 
 def check_not_empty(splits: Splits | ImageSplits, name: str, records: Sequence[Record]) -> None:

@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from crosswalk.data.base import PlanFactory, RecordedData, Switch, check_not_empty, synthetic_root
+from crosswalk.data.base import (
+    PlanFactory,
+    RecordedData,
+    Switch,
+    check_not_empty,
+    refuse_cache_inside,
+    synthetic_root,
+)
 from crosswalk.data.pipeline.crops import RectangularCrop
 from crosswalk.data.pipeline.datasets import ImageDataset, ids_of
 from crosswalk.data.pipeline.decoding import Interpolation
@@ -67,6 +74,7 @@ class ImageToImageData(RecordedData[ImageSplits]):
 
     batch_types = (ImageBatch,)
     directions = ("image_to_image",)
+    without_test = "last"
     names = ("train", *PARTS.values())
 
     def __init__(
@@ -257,11 +265,12 @@ def _read(
     camera_rule: bool,
 ) -> ImageSplits:
     splits = reader(root)
+    refuse_cache_inside(splits, root)
     for parts in (("query", "gallery"), ("val_query", "val_gallery")):
         if any(splits.split(name) for name in parts):
             for name in parts:
                 check_not_empty(splits, name, splits.split(name))
-    if protocol == "val" and not splits.val_query:
+    if protocol == "val" and splits.train and not splits.val_query:
         # the same people in every run, whatever its seed
         splits = carve_val_images(splits, val_person_ids, seed=1, camera_rule=camera_rule)
     return splits

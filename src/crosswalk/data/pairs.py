@@ -13,7 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.data.base import PlanFactory, RecordedData, Switch, check_not_empty, synthetic_root
+from crosswalk.data.base import (
+    PlanFactory,
+    RecordedData,
+    Switch,
+    check_not_empty,
+    refuse_cache_inside,
+    synthetic_root,
+)
 from crosswalk.data.pipeline.cache import cached_tokens
 from crosswalk.data.pipeline.datasets import CaptionDataset, ImageDataset, PairDataset, ids_of
 from crosswalk.data.pipeline.decoding import Interpolation
@@ -97,6 +104,7 @@ class TextToImageData(RecordedData[Splits]):
 
     batch_types = (PairBatch,)
     directions = ("text_to_image", "image_to_text")
+    without_test = "val"
     camera_rule = False  # a caption has no camera
     extra_map = ()
     names = SPLITS
@@ -214,6 +222,18 @@ class TextToImageData(RecordedData[Splits]):
         """Return the caption of every query, by `sample_index`."""
         return self._captions(split).texts
 
+    def prepare_training(self) -> None:
+        """Decode, or look for, the training images, and tokenise their captions."""
+        super().prepare_training()
+        _ = self._samples
+
+    def prepare_evaluation(self) -> None:
+        """Decode, or look for, all images that are evaluated, and tokenise their captions."""
+        super().prepare_evaluation()
+        for split, role in self.evaluation_roles("test"):
+            if role == "query":
+                self._tokens(split)
+
     def transform_batch(self, batch: AnyBatch) -> AnyBatch:
         """Return the batch as methods want it: augmented if it has keys, and normalised."""
         transformed: AnyBatch = self.transform(batch)
@@ -297,9 +317,13 @@ class TextToImageData(RecordedData[Splits]):
 
 def _read(reader: Reader, root: Path, protocol: str, val_person_ids: int | None) -> Splits:
     splits = reader(root)
-    for name in ("train", "test"):
-        check_not_empty(splits, name, splits.split(name))
-    if protocol == "val" and not splits.val:
+    refuse_cache_inside(splits, root)
+    if splits.dataset == "own pairs":  # may be for training or for evaluation alone
+        check_not_empty(splits, "train or test", (*splits.train, *splits.test))
+    else:
+        for name in ("train", "test"):
+            check_not_empty(splits, name, splits.split(name))
+    if protocol == "val" and splits.train and not splits.val:
         num_people = len({record.person_id for record in splits.train})
         wanted = max(1, num_people // 10) if val_person_ids is None else val_person_ids
         # the same people in every run, whatever its seed

@@ -257,6 +257,7 @@ class SourceTargetData(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Decode, or look for, everything that a run will read; broken images stop here."""
         if stage == "fit":
+            self.target.check_protocol()
             self.source.prepare_training()
             if self.train_on == "both":
                 self.target.prepare_training()

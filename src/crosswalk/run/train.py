@@ -64,6 +64,12 @@ def train(config: Mapping[str, Any]) -> Trained | None:
     with RunRecord(folder, seeds={"seed": config["seed"]}, config=config) as record:
         L.seed_everything(config["seed"], verbose=False)
         run = build(checked)
+        trains = run.trainer["max_epochs"] != 0
+        # before a stage is trained: whatever will be read later is opened now
+        run.data.setup("fit" if trains else "test")
+        evaluates = bool(run.data.evaluation_roles("test"))
+        if not trains and not evaluates:
+            raise ValueError(nothing_to_evaluate(run))
         record.update(data=run.data.describe())
         if record.is_first_process:
             for notice in run.data.notices:
@@ -75,9 +81,11 @@ def train(config: Mapping[str, Any]) -> Trained | None:
         if config["compile"]:
             run.method.get_submodule("encoder").compile()
         trainer = make_trainer(run, folder, record)
-        if run.trainer["max_epochs"] != 0:
+        results: Results = {}
+        if trains:
             trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
-            results = evaluate_checkpoints(trainer, run, folder)
+            if evaluates:
+                results = evaluate_checkpoints(trainer, run, folder)
         else:
             # every process holds the starting weights: none needs the file of the first one, as
             # they do not know each other before the evaluation starts
@@ -86,9 +94,21 @@ def train(config: Mapping[str, Any]) -> Trained | None:
             folder.save_results(results)
             for logger in trainer.loggers:
                 logger.log_metrics(final_metrics(results), trainer.global_step)
-            print_results(results, monitor=monitor_of(config), directions=run.data.directions)
+            if evaluates:
+                print_results(results, monitor=monitor_of(config), directions=run.data.directions)
+            else:
+                print(f"Nothing was evaluated: {nothing_to_evaluate(run)}")
             print(f"Run folder: {folder.path}")
     return Trained(folder, run.data) if record.is_first_process else None
+
+
+def nothing_to_evaluate(run: Run) -> str:
+    """Return what is missing of data that are neither queries nor a gallery, and what helps."""
+    data = run.config["choices"]["data"]
+    return (
+        f"data={data} has neither queries nor a gallery. `crosswalk evaluate RUN data={data} "
+        "data.root=<data with test images>` evaluates a run on other data."
+    )
 
 
 def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:

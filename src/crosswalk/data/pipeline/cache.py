@@ -88,22 +88,6 @@ def cached_tokens(
     return torch.from_numpy(np.load(entry / "tokens.npy").astype(np.int64))
 
 
-def refuse_folder_inside(folder: Path, data_folder: Path) -> None:
-    """Raise an error if the cache folder lies inside a data set's folder.
-
-    Raises:
-        ValueError: If it does.
-
-    Example:
-        >>> refuse_folder_inside(Path("/home/me/.cache"), Path("/datasets/CUHK-PEDES"))
-    """
-    if folder.resolve().is_relative_to(data_folder.resolve()):
-        raise ValueError(
-            f"the cache folder {folder} lies inside the data set's folder {data_folder}, into "
-            "which nothing is written. Set the environment variable CROSSWALK_CACHE to another one."
-        )
-
-
 def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 

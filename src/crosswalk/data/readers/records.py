@@ -156,40 +156,6 @@ class ImageSplits:
                 yield name, record
 
 
-def refuse_inside(target: Path, splits: Splits | ImageSplits, key: str, *, given: Path) -> None:
-    """Raise an error if a file or folder to write lies in a data set's folder.
-
-    That is the folder that holds it and those of its images. A table that was named as a file and
-    lies in the folder one works in leaves that folder to the work.
-
-    Args:
-        target: What is to be written.
-        splits: The data set.
-        key: What named ``target``, for the message: ``output_dir``.
-        given: The root that the data set was found at.
-
-    Raises:
-        ValueError: If it does.
-
-    Example:
-        >>> splits = ImageSplits("own", Path("/people"), ".", (), (), ())
-        >>> refuse_inside(Path("/people/runs"), splits, "output_dir", given=Path("/people"))
-        Traceback (most recent call last):
-            ...
-        ValueError: output_dir=/people/runs lies inside the data set's folder /people, into which \
-        nothing is written. Choose a place elsewhere.
-    """
-    folders = {record.image_path.parent for _, record in splits}
-    if not (given.is_file() and splits.root.resolve() == Path.cwd()):
-        folders.add(splits.root)
-    for folder in sorted(folders):
-        if target.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(
-                f"{key}={target} lies inside the data set's folder {folder.resolve()}, into which "
-                "nothing is written. Choose a place elsewhere."
-            )
-
-
 def relabel(person_ids: Iterable[int]) -> dict[int, int]:
     """Return the training label 0..C-1 of each person id, in ascending order of the ids.
 

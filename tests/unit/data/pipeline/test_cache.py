@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crosswalk.data.pipeline.cache import cached_tokens, fingerprint, refuse_folder_inside
+from crosswalk.data.pipeline.cache import cached_tokens, fingerprint
 
 
 def test_tokens_are_made_once_per_settings_and_captions(tmp_path: Path) -> None:
@@ -57,8 +57,3 @@ def test_fingerprints_follow_names_sizes_and_times(tmp_path: Path) -> None:
 
     assert len({first, second, third, fingerprint([two, one], {"size": 1})}) == 4
     assert fingerprint([one, two], {"size": 1}) == third
-
-
-def test_a_cache_inside_the_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="lies inside the data set's folder"):
-        refuse_folder_inside(tmp_path / "data" / "cache", tmp_path / "data")
