@@ -79,8 +79,12 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Che
     _check_groups(config)
     method_class: Any = locate(config["method"]["_target_"], "method")
     needs = needs_of(method_class, config["method"])
-    if trains:  # first: a method may ask for keys that only its own kind of data has
-        _check_batches(needs, locate(config["data"]["_target_"], "data"), config["choices"])
+    # first: a method may ask for keys that only its own kind of data has
+    data_class = locate(config["data"]["_target_"], "data")
+    if trains:
+        _check_batches(needs, data_class, config["choices"])
+    else:
+        _check_captions(needs, data_class, config["choices"])
     _check_encoders(config)
     plain = to_plain(config)
     _check_values(plain)
@@ -238,7 +242,7 @@ def _check_batches(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:
 
     A class names all kinds of batches it can give, an object the kind that it gives.
     """
-    gives = getattr(data, "batch_types", ())
+    gives = _gives(data)
     if not gives or set(gives) & set(needs.batches):
         return
     method = choices.get("method")
@@ -248,6 +252,17 @@ def _check_batches(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:
         f"data={choices.get('data')} gives {_named(gives)}; method={method} trains on "
         f"{_named(needs.batches)}. Choose one of {', '.join(f'data={name}' for name in known)}."
     )
+
+
+def _check_captions(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
+    """Refuse to evaluate a model of images alone on captions."""
+    kinds = [{batch.__name__ for batch in each} for each in (_gives(data), needs.batches)]
+    if kinds[0] == {"PairBatch"} and "PairBatch" not in kinds[1]:
+        raise ValueError(
+            f"data={choices.get('data')} gives {_named(_gives(data))}, and a model of method="
+            f"{choices.get('method')} knows no captions. Evaluate it on images of people, such as "
+            "data=own_images data.root=<folder or .csv>."
+        )
 
 
 def check_data(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
@@ -292,6 +307,11 @@ def methods_without_identities(batches: Iterable[type]) -> list[str]:
     return found
 
 
+def _gives(data: Any) -> tuple[type, ...]:  # noqa: ANN401
+    gives: tuple[type, ...] = getattr(data, "batch_types", ())
+    return gives
+
+
 def _named(batches: Iterable[type]) -> str:
     return " or ".join(BATCHES[batch.__name__] for batch in batches)
 
@@ -322,6 +342,12 @@ def check_together(config: Mapping[str, Any], *, whole_batch: bool) -> None:
         raise ValueError(
             f"data.protocol={config['data']['protocol']} and protocol={config['protocol']} differ: "
             "write protocol=official (or val), which sets both."
+        )
+    every, epochs = trainer.get("check_val_every_n_epoch") or 1, trainer.get("max_epochs") or 0
+    if config.get("protocol") in ("val", "official") and 0 < epochs < every:
+        raise ValueError(
+            f"trainer.check_val_every_n_epoch={every} is more than trainer.max_epochs={epochs}: no "
+            f"epoch would be evaluated, so none could be the best. Use at most {epochs}."
         )
     processes = num_processes(trainer)
     started = _started_processes(os.environ)

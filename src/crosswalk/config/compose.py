@@ -110,6 +110,8 @@ def restore(
         fresh = compose([f"method={method}", choice.input_line or ""])
         chosen = OmegaConf.select(fresh, choice.key_or_group)  # None: the group is switched off
         OmegaConf.update(config, choice.key_or_group, chosen, merge=False)
+        name = OmegaConf.select(fresh, f"choices.{choice.key_or_group}")
+        OmegaConf.update(config, f"choices.{choice.key_or_group}", name, force_add=True)
     single = [override for override in parsed if override not in choices]
     for override in single:
         _apply(override, config, known)

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from crosswalk.cli import main
 from crosswalk.config.build import refuse_inside_data
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose, restore
 from tests.unit.data.trees import untouched, write_cuhk, write_image
 
 MARKET = (
@@ -116,3 +119,23 @@ def test_commands_given_inside_a_data_set_write_nothing_there(
 
     assert status in (1, 2)
     assert str(cuhk) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_a_best_epoch_that_no_validation_can_find_is_refused_before_the_run(every: int) -> None:
+    words = ["method=rde", "trainer=cpu", "trainer.max_epochs=1"]
+
+    check(compose(words))
+    with pytest.raises(ValueError, match=rf"check_val_every_n_epoch={every} is more than"):
+        check(compose([*words, f"+trainer.check_val_every_n_epoch={every}"]))
+
+
+def test_a_model_of_images_is_not_evaluated_on_captions() -> None:
+    config = compose(["method=mmcl"])
+    stored = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(stored, dict)
+
+    restored = restore(stored, ["data=own_pairs", "data.root=/nowhere"])
+
+    with pytest.raises(ValueError, match="data=own_pairs gives image-caption pairs, and a model"):
+        check(restored, trains=False)

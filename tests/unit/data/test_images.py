@@ -711,12 +711,21 @@ def test_queries_and_gallery_belong_together(root: Path, split: str) -> None:
         make_data(root, lambda root: replace(read(root), **{split: ()}))
 
 
-def test_a_set_without_evaluation_cannot_be_trained_on_alone(root: Path) -> None:
-    data = make_data(root, lambda root: replace(read(root), query=(), gallery=()))
+@pytest.mark.parametrize("protocol", ["last", "official"])
+def test_a_set_without_evaluation_is_trained_on_unless_test_is_to_choose(
+    root: Path, protocol: str
+) -> None:
+    data = make_data(
+        root, lambda root: replace(read(root), query=(), gallery=()), protocol=protocol
+    )
 
-    with pytest.raises(ValueError, match=r"neither queries nor a gallery .*data\.source"):
+    if protocol == "official":
+        with pytest.raises(ValueError, match=r"has no test split\. .*protocol=last"):
+            data.setup("fit")
+    else:
         data.setup("fit")
-    assert len(data.train_dataloader()) == 4  # as the source of another set
+    assert data.evaluation_roles("test") == []
+    assert len(data.train_dataloader()) == 4
 
 
 def test_a_set_without_training_images_can_be_evaluated_but_not_trained_on(root: Path) -> None:

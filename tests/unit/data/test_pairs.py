@@ -639,6 +639,37 @@ def test_an_empty_split_is_named(root: Path) -> None:
         make_data(root, reader=lambda root: replace(read(root), test=()))
 
 
+@pytest.mark.parametrize("kept", ["train", "test"])
+def test_own_pairs_may_be_for_training_or_for_evaluation_alone(root: Path, kept: str) -> None:
+    splits = read(root)
+    empty = {name: () for name in ("train", "val", "test") if name != kept}
+    data = make_data(root, reader=lambda root: replace(splits, dataset="own pairs", **empty))
+
+    data.setup("fit" if kept == "train" else "test")
+
+    evaluated = "val" if kept == "train" else "test"  # people held out of training
+    assert data.evaluation_roles("test") == [(evaluated, "query"), (evaluated, "gallery")]
+    assert (data.spec.num_samples > 0) == (kept == "train")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_caption_without_words_stops_before_the_first_step(root: Path, split: str) -> None:
+    data = make_data(root)
+    last = len(data.evaluation_captions(split)) - 1
+
+    def tokenize(captions: list[str]) -> Tensor:
+        tokens = torch.ones((len(captions), 3), dtype=torch.int64)
+        if list(captions) == data.evaluation_captions(split):
+            tokens[last] = 0
+        return tokens
+
+    tokenize.vocabulary_size = 2  # type: ignore[attr-defined]
+    data.tokenizer = tokenize  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match=f"1 captions of the {split} split have no words"):
+        data.setup("fit")
+
+
 def test_a_trainer_transforms_batches_on_their_way(root: Path) -> None:
     class Recorder(L.LightningModule):
         def __init__(self) -> None:
