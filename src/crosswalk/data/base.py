@@ -163,6 +163,11 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         """
         return self.train_image_person_id
 
+    @property
+    def people(self) -> Mapping[int, str]:
+        """What the data call the people of `splits`, by number; none where it is the number."""
+        return self.splits.people
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all image names, and of what `_facts` says of them: the same everywhere."""

@@ -298,6 +298,11 @@ class SourceTargetData(L.LightningDataModule):
         """Return the file of every query image, by `sample_index`."""
         return self.target.evaluation_queries(split)
 
+    @property
+    def people(self) -> Mapping[int, str]:
+        """What the target calls its people, by number; none where it is the number."""
+        return self.target.people
+
     def evaluation_images(self, split: str) -> list[Path]:
         """Return the file of every gallery image, by `sample_index`."""
         return self.target.evaluation_images(split)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Literal
@@ -62,12 +62,16 @@ def found(
 
 
 def shared_identities(
-    people: Mapping[str, set[int]], *, ids_may_restart: bool = False
+    people: Mapping[str, set[int]],
+    *,
+    called: Callable[[int], str] = str,
+    ids_may_restart: bool = False,
 ) -> list[Finding]:
     """Return which people are in two of train, val and test.
 
     Args:
         people: The person ids of each.
+        called: What the data call a person.
         ids_may_restart: Whether the same numbers may mean different people where both count from 0.
 
     Example:
@@ -88,7 +92,7 @@ def shared_identities(
             if restarts
             else f"Results on {second} do not count if it shows people of {first}: give each "
             "person one split, or different ids to different people.",
-            shared,
+            map(called, shared),
         )
     return findings
 

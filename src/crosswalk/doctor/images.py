@@ -234,6 +234,7 @@ def image_set_findings(splits: ImageSplits, key: str) -> list[Finding]:
         ['query_without_match', 'image_in_two_splits']
     """
     return [
+        *_persons_named_like_cameras(splits),
         *_shared_identities(splits, key),
         *_queries_without_match(splits),
         *_shared_files(splits, key),
@@ -297,11 +298,20 @@ def _ids(splits: ImageSplits, names: Sequence[str]) -> set[int]:
     return {record.person_id for name in names for record in splits.split(name)}
 
 
+def _persons_named_like_cameras(splits: ImageSplits) -> list[Finding]:
+    if not own_images.named_like_cameras(splits.people.values()):
+        return []
+    told = own_images.NAMED_LIKE_CAMERAS
+    names = tuple(splits.people.values())
+    return [Finding("warning", "person_like_camera", told, own_images.CAMERA_FOLDERS, names)]
+
+
 def _shared_identities(splits: ImageSplits, key: str) -> list[Finding]:
     if key == "msmt17":  # whose ids restart in test
         return []
     groups = {"train": ("train",), **EVALUATED}
-    return shared_identities({name: _ids(splits, parts) for name, parts in groups.items()})
+    people = {name: _ids(splits, parts) for name, parts in groups.items()}
+    return shared_identities(people, called=splits.person)
 
 
 def _queries_without_match(splits: ImageSplits) -> list[Finding]:
@@ -344,7 +354,8 @@ def _queries_without_match(splits: ImageSplits) -> list[Finding]:
                 f"{'; '.join(parts)}.",
                 step,
                 tuple(
-                    f"{record.image_path} (person {record.person_id}, camera {record.camera_id})"
+                    f"{record.image_path} (person {splits.person(record.person_id)}, "
+                    f"camera {record.camera_id})"
                     for record in [*absent, *same_camera]
                 ),
             )
@@ -371,10 +382,11 @@ def _shared_files(splits: ImageSplits, key: str) -> list[Finding]:
     )
 
 
-def _person(splits: ImageSplits, name: str, record: Record) -> tuple[bool, int | str]:
+def _person(splits: ImageSplits, name: str, record: Record) -> tuple[bool, str]:
     """Return who is in an image; training has ids of its own, and may know nobody."""
     train = name == "train"
-    return train, "unknown" if train and not splits.train_is_labelled else record.person_id
+    known = not train or splits.train_is_labelled
+    return train, splits.person(record.person_id) if known else "unknown"
 
 
 def _same_pictures(splits: ImageSplits) -> list[Finding]:

@@ -206,6 +206,14 @@ def _detected(root: Path) -> list[str]:
         return keys
     if not root.exists():
         raise FileNotFoundError(f"{root} does not exist. Give the folder of a data set.")
+    above = root.absolute().parent
+    layouts = {key: source.find(above) for key, source in SOURCES.items()}
+    meant = [key for key, layout in layouts.items() if layout and layout.folder == above]
+    if meant and root.is_dir():
+        raise FileNotFoundError(
+            f"{root} holds no data set that is known, but the folder above does: did you mean "
+            f"{above} ({' or '.join(SOURCES[key].name for key in meant)})?"
+        )
     raise FileNotFoundError(
         f"{root} holds no data set that is known. Looked there, and in folders of the name of the "
         "data set, for reid_raw.json, caption_all.json or one file per split (CUHK-PEDES), "
@@ -298,7 +306,7 @@ def _check_one(
         people = {name: {record.person_id for record in splits.split(name)} for name in SPLITS}
         findings += [
             # MSMT17, where ICFG-PEDES comes from, numbers the people of each split from 0
-            *shared_identities(people, ids_may_restart=key == "icfg_pedes"),
+            *shared_identities(people, called=splits.person, ids_may_restart=key == "icfg_pedes"),
             *_repeated_image_findings(splits),
             *_caption_findings(splits, list((token_lengths or _clip_lengths)(captions))),
         ]
@@ -483,7 +491,7 @@ def _caption_findings(splits: Splits, lengths: Sequence[int]) -> list[Finding]:
             if length > CONTEXT_LENGTH:
                 long.append(f"{length} tokens: {_short(caption)} ({record.origin})")
     shared = [
-        f"{_short(caption)}: " + ", ".join(f"{name} {number}" for name, number in of)
+        f"{_short(caption)}: " + ", ".join(f"{name} {splits.person(number)}" for name, number in of)
         for caption, of in people.items()
         if len(of) > 1
     ]

@@ -106,6 +106,11 @@ class RunFolder:
         return self.path / "vocabulary.json"
 
     @property
+    def people_file(self) -> Path:
+        """What one's own data call the people that are numbered in the records of the run."""
+        return self.path / "people.json"
+
+    @property
     def wandb_id_file(self) -> Path:
         """The id of the run at Weights & Biases."""
         return self.path / "wandb" / "run-id.txt"
@@ -360,6 +365,11 @@ class RunFolder:
                     f"the captions of this data set have other words than {file}, so they have "
                     "changed since this run began. Start a new run, without resume."
                 )
+
+    def keep_people(self, people: Mapping[int, str]) -> None:
+        """Write `people_file`: what one's own data call the people that are numbered here."""
+        if people:
+            write_text(self.people_file, json.dumps(dict(people), indent=0))
 
     def wandb_id(self) -> str | None:
         """Return the id of the run at Weights & Biases; None if it has none."""

@@ -20,7 +20,7 @@ from crosswalk.distributed import wait_for_everyone
 from crosswalk.run.allocator import keep_freed_memory
 from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from crosswalk.run.callbacks.progress import Progress, quiet_lightning
-from crosswalk.run.callbacks.ranking_lists import RankingLists
+from crosswalk.run.callbacks.ranking_lists import RankingLists, people_of
 from crosswalk.run.callbacks.remember import StepMemory
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics
 from crosswalk.run.callbacks.run_record import RunRecord, commit_of_this_package
@@ -74,6 +74,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
         if record.is_first_process:
             for notice in run.data.notices:
                 print(f"note: {notice}", file=sys.stderr)
+            folder.keep_people(people_of(run.data))
             tokenizer = getattr(run.data, "tokenizer", None)
             if isinstance(tokenizer, LearningTokenizer):
                 folder.keep_vocabulary(tokenizer.save_vocabulary)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from crosswalk.data.readers.market1501 import read_market1501
+from crosswalk.data.readers.own_images import read_own_images
 from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.doctor.findings import Finding, Report
 from crosswalk.doctor.images import image_set_findings, images_by_camera, table_columns
@@ -399,3 +401,46 @@ def test_own_images_without_labels_are_checked(tmp_path: Path, table: bool) -> N
     assert found.message == "1 picture is there under several names."
     assert found.items[0].count("(train, person unknown)") == 2
     assert "METHOD=mmcl DATA=own_images" in report.command
+
+
+def test_people_are_called_what_their_owner_calls_them(tmp_path: Path) -> None:
+    for name in ("train/anna/c1_1.png", "query/anna/c1_2.png", "gallery/ben/c2_3.png"):
+        write_image(tmp_path / name, seed=len(name))
+    write_image(tmp_path / "gallery/0005/c1_1.png", seed=len("train/anna/c1_1.png"))
+
+    told = findings(check(tmp_path))
+
+    assert told["identity_in_two_splits"].items == ("anna",)
+    assert "person anna, camera 1)" in told["query_without_match"].items[0]
+    assert "(train, person anna)" in told["same_picture"].items[0]
+    assert "(gallery, person 0005)" in told["same_picture"].items[0]
+
+
+@pytest.mark.parametrize("names", [("cam0", "cam1"), ("C_1", "camera-02")])
+def test_folders_of_cameras_are_no_persons(tmp_path: Path, names: tuple[str, str]) -> None:
+    for number, name in enumerate(names):
+        write_image(tmp_path / "train" / name / "a.jpg", seed=number)
+
+    report = check(tmp_path)
+
+    told = findings(report)["person_like_camera"]
+    assert (told.severity, sorted(told.items)) == ("warning", sorted(names))
+    assert "train/0002/c1_17.jpg" in told.next_step
+    assert any("named like cameras" in notice for notice in report.notices)
+
+
+@pytest.mark.parametrize("part", ["bounding_box_train", "query"])
+def test_a_part_of_a_data_set_suggests_the_folder_above(folder: Path, part: str) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"did you mean {folder} \("):
+        check(folder / part)
+    with pytest.raises(FileNotFoundError, match=rf"Did you mean the folder above, .*={folder}\?"):
+        read_market1501(folder / part)
+
+
+def test_a_split_of_own_images_suggests_the_folder_above(tmp_path: Path) -> None:
+    write_image(tmp_path / "train" / "0002_c1_1.jpg")
+
+    with pytest.raises(FileNotFoundError, match=rf"did you mean {tmp_path} \(own images\)\?"):
+        check(tmp_path / "train")
+    with pytest.raises(FileNotFoundError, match=rf"Did you mean the folder above, .*={tmp_path}\?"):
+        read_own_images(tmp_path / "train")

@@ -506,3 +506,16 @@ def test_unusual_images_are_warnings(tmp_path: Path) -> None:
     [finding] = report.warnings
     assert (finding.code, finding.next_step) == ("transparent_image", "White shows through.")
     assert finding.items == (str(tmp_path / "a.png"),)
+
+
+def test_people_of_own_pairs_are_called_what_their_owner_calls_them(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    write_image(tmp_path / "b.jpg")
+    rows = ["a.jpg,A man.,0005,train", "b.jpg,He.,0005,test", "b.jpg,A man.,0005,test"]
+    (tmp_path / "p.csv").write_text("\n".join(["image,caption,person_id,split", *rows]))
+
+    report = check(tmp_path, token_lengths=lambda captions: [4] * len(captions))
+
+    told = {finding.code: finding.items for finding in report.findings}
+    assert told["identity_in_two_splits"] == ("0005",)
+    assert told["shared_caption"] == ('"A man.": train 0005, test 0005',)

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 from collections.abc import Callable
@@ -194,6 +195,17 @@ def test_the_vocabulary_of_a_run_that_goes_on_must_be_the_same(tmp_path: Path) -
 
     assert folder.vocabulary_file.read_text() == '["a", "man"]'
     assert list(tmp_path.iterdir()) == [folder.vocabulary_file]
+
+
+@pytest.mark.parametrize("people", [{}, {3: "anna", 5: "0005", 6: "caf\u00e9", 7: "\udce9"}])
+def test_what_the_data_call_people_is_kept(tmp_path: Path, people: dict[int, str]) -> None:
+    folder = RunFolder(tmp_path)
+
+    folder.keep_people(people)
+
+    kept = json.loads(folder.people_file.read_text()) if people else {}
+    assert kept == {str(number): name for number, name in people.items()}
+    assert folder.people_file.exists() == bool(people)
 
 
 def test_what_a_run_leaves_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -35,9 +35,10 @@ def fingerprint(paths: Sequence[Path], settings: Mapping[str, Any]) -> str:
     for path in paths:
         try:
             status = os.stat(path)
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            facts = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
         except OSError:
-            digest.update(f"{path}\0missing\n".encode())
+            facts = f"{path}\0missing\n"
+        digest.update(os.fsencode(facts))  # names need not be UTF-8
     return digest.hexdigest()
 
 
@@ -119,7 +120,7 @@ def file_entry(
         'a-set-sizes-e3b0c44298fc-...'
     """
     absolute = [Path(os.path.abspath(path)) for path in paths]
-    listed = hashlib.sha256("\0".join(map(str, absolute)).encode()).hexdigest()[:12]
+    listed = hashlib.sha256(os.fsencode("\0".join(map(str, absolute)))).hexdigest()[:12]
     folder, prefix = folder or cache_root(), f"{_slug(name)}-{kind}-{listed}"
     entry = folder / f"{prefix}-{fingerprint(absolute, settings)[:12]}"
     if build_once(entry, write):

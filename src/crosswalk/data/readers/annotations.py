@@ -90,6 +90,9 @@ def find_layout(
     tried = ", ".join(
         form if name == "." else f"{name}/{form}" for name in folders for form in forms
     )
+    above = root.absolute().parent
+    if any((above / mark).exists() for marks in forms.values() for mark in marks):
+        advice = f"Did you mean the folder above, data.root={above}? {advice}"
     raise FileNotFoundError(
         f"No {what} of {dataset} below data.root={root}. Looked for {tried}; the folder holds "
         f"{contents(root)}. {advice}"

@@ -81,8 +81,9 @@ def parse_name(name: str) -> CameraName:
 def list_images(folder: Path) -> Listing:
     """Return the ``.jpg`` images of a folder, sorted by name, without junk. Opens none.
 
-    Other files (``Thumbs.db``), hidden files and sub-folders are not looked at. Sorted means by
-    the characters of the whole name, so ``0000_c14_0030.jpg`` is before ``0000_c1_0030.jpg``.
+    ``.JPG`` is one too. Other files (``Thumbs.db``), hidden files and sub-folders are not looked
+    at. Sorted means by the characters of the whole name, so ``0000_c14_0030.jpg`` is before
+    ``0000_c1_0030.jpg``.
 
     Raises:
         FileNotFoundError: If there is no such image.
@@ -132,7 +133,7 @@ def _image_names(folder: Path) -> tuple[list[str], list[str]]:
             # not is_file: a link to nowhere is an image that is missing, not one that never was
             if entry.name.startswith(".") or entry.is_dir():
                 continue
-            if entry.name.endswith(SUFFIX):
+            if entry.name.lower().endswith(SUFFIX):
                 names.append(entry.name)
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                 others.append(entry.name)

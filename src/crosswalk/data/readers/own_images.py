@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,13 @@ REQUIRED = ("path", "person_id", "camera_id", "split")
 PAIRED = ({"query", "gallery"}, {"val_query", "val_gallery"})
 
 CAMERA = re.compile(r"(?:^|_)c(\d+)", re.ASCII)
+
+CAMERA_FOLDER = re.compile(r"(?:c|cam|camera)[ _-]?\d+", re.ASCII | re.IGNORECASE)
+NAMED_LIKE_CAMERAS = "The persons are named like cameras."
+CAMERA_FOLDERS = (
+    "A folder in that of a split is a person; the camera belongs into the name of an image, as in "
+    "train/0002/c1_17.jpg or train/0002_c1_17.jpg."
+)
 
 EXAMPLE = (
     "A folder holds train/, query/ and gallery/, with images named like 0002_c1_17.jpg or one "
@@ -105,6 +112,17 @@ def read_own_images(root: Path, *, check_files: bool = True) -> ImageSplits:
             f"data.root={root} is missing. Pass data.root=<your folder or .csv file>. {EXAMPLE}"
         )
     return _from_csv(root, check_files)
+
+
+def named_like_cameras(people: Iterable[str]) -> bool:
+    """Return whether all person ids are names of cameras.
+
+    Example:
+        >>> named_like_cameras(["cam0", "cam1"]), named_like_cameras(["cam0", "anna"])
+        (True, False)
+    """
+    names = list(people)
+    return bool(names) and all(map(CAMERA_FOLDER.fullmatch, names))
 
 
 def _from_folders(root: Path, present: list[str]) -> ImageSplits:
@@ -193,9 +211,12 @@ def _only_csv(folder: Path) -> Path:
     found = sorted(child for child in folder.iterdir() if child.suffix.lower() == ".csv")
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
+        above = folder.absolute().parent
+        meant = f"Did you mean the folder above, data.root={above}? "
         raise FileNotFoundError(
             f"data.root={folder} should hold folders of splits or one .csv file, but holds "
-            f"{contents(folder)}; .csv files: {names}. {EXAMPLE}"
+            f"{contents(folder)}; .csv files: {names}. "
+            f"{meant if folder.absolute().name in SPLIT_NAMES else ''}{EXAMPLE}"
         )
     return found[0]
 
@@ -336,6 +357,8 @@ def _splits(
 
 def _notices(records: Mapping[str, tuple[Record, ...]], person_id: dict[str, int]) -> list[str]:
     notices = people_notices(person_id)
+    if named_like_cameras(person_id):
+        notices.append(f"{NAMED_LIKE_CAMERAS} {CAMERA_FOLDERS}")
     unknown = sum(record.camera_id < 0 for of_split in records.values() for record in of_split)
     if unknown:
         notices.append(

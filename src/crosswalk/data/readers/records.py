@@ -84,6 +84,10 @@ class Splits:
         records: tuple[Record, ...] = getattr(self, name)
         return records
 
+    def person(self, person_id: int) -> str:
+        """Return what the data call a person."""
+        return self.people.get(person_id, str(person_id))
+
     def __iter__(self) -> Iterator[tuple[str, Record]]:
         for name in SPLITS:
             for record in self.split(name):
@@ -149,6 +153,10 @@ class ImageSplits:
             raise ValueError(f"There is no split {name!r}; choose one of {', '.join(names)}.")
         records: tuple[Record, ...] = getattr(self, name)
         return records
+
+    def person(self, person_id: int) -> str:
+        """Return what the data call a person."""
+        return self.people.get(person_id, str(person_id))
 
     def __iter__(self) -> Iterator[tuple[str, Record]]:
         for name in (*IMAGE_SPLITS, "val_query", "val_gallery"):

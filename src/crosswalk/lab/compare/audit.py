@@ -17,6 +17,7 @@ from crosswalk.diagnostics.division import DivisionRecord, division_file, read_d
 from crosswalk.files import csv_text, write_text
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.pages import Section, picture_tag, render, render_page
+from crosswalk.run.callbacks.ranking_lists import people_of
 from crosswalk.run.run_folder import RunFolder
 
 MOST_SHOWN = 200
@@ -25,11 +26,11 @@ MOST_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class TrainingPair:
-    """An image with the caption it was trained with; the person as the annotation numbers it."""
+    """An image with the caption it was trained with; the person as the data call it."""
 
     image: Path
     caption: str
-    person_id: int
+    person_id: int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +211,13 @@ def training_pairs(data: Any) -> list[TrainingPair]:  # noqa: ANN401
     records = [record for record in data.splits.train if record.image_path in readable]
     captions = data.evaluation_captions("train")
     images = [record for record in records for _ in record.captions]
+    people = people_of(data)
     return [
-        TrainingPair(record.image_path, captions[caption], record.person_id)
+        TrainingPair(
+            record.image_path,
+            captions[caption],
+            people.get(record.person_id, record.person_id),
+        )
         for record, caption in zip(images, data.caption_of_sample.tolist(), strict=True)
     ]
 

@@ -14,6 +14,7 @@ from crosswalk.lab.compare.groups import query_groups
 from crosswalk.lab.compare.runs import Side, run_facts
 from crosswalk.metrics.paired import Difference, bootstrap_means, measures_per_query, summarize
 from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.run.callbacks.ranking_lists import people_of
 
 Measures = Mapping[str, NDArray[np.float64]]
 """By name ``[queries]`` in [0, 1], NaN where a query has no match."""
@@ -89,7 +90,7 @@ class ChangedQuery(NamedTuple):
     Attributes:
         row: Its place in the per-query results.
         sample_index: Its sample index.
-        person_id: Its person.
+        person_id: Its person, as the data call it.
         first: Its average precision on side A, mean over runs.
         second: The same on side B.
         first_hits: Rank of the best match in the first run of side A, and of side B.
@@ -97,7 +98,7 @@ class ChangedQuery(NamedTuple):
 
     row: int
     sample_index: int
-    person_id: int
+    person_id: int | str
     first: float
     second: float
     first_hits: tuple[int, int]
@@ -214,12 +215,13 @@ def _compare(
     if name in first.views:
         return DirectionComparison(changes, [], [], [], num_skipped, by_run)
     groups = query_groups(results, name, data=data, split=first.split)
+    people = people_of(data)
     better, worse = (
         [
             ChangedQuery(
                 row,
                 int(results.sample_index[row]),
-                int(results.person_id[row]),
+                people.get(int(results.person_id[row]), int(results.person_id[row])),
                 float(left["map"][row]),
                 float(right["map"][row]),
                 (int(results.first_hit[row]), int(others.first_hit[row])),

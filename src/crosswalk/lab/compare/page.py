@@ -21,7 +21,7 @@ from crosswalk.lab.compare.words import (
 from crosswalk.lab.report.ranking_lists import ranking_list_html
 from crosswalk.metrics.paired import Difference
 from crosswalk.pages import Section, render, render_page
-from crosswalk.run.callbacks.ranking_lists import queries_and_gallery, ranking_lists
+from crosswalk.run.callbacks.ranking_lists import people_of, queries_and_gallery, ranking_lists
 from crosswalk.run.results import MEASURES
 
 BAR = (180, 20)
@@ -196,7 +196,12 @@ def _lists_of(
     texts = queries_and_gallery(comparison.data, comparison.first.split, direction)  # type: ignore[arg-type]
     sides = (comparison.first, comparison.second)
     found = [
-        ranking_lists(side.of(direction)[0], [query.row for query in queries], *texts)
+        ranking_lists(
+            side.of(direction)[0],
+            [query.row for query in queries],
+            *texts,
+            people=people_of(comparison.data),
+        )
         for side in sides
     ]
     shown = [[each.query, *(item.item for item in each.found)] for side in found for each in side]

@@ -16,6 +16,7 @@ from crosswalk.run.callbacks.ranking_lists import (
     RankedItem,
     RankingList,
     RankingListData,
+    people_of,
     queries_and_gallery,
     ranking_lists,
 )
@@ -151,7 +152,8 @@ def _lists(folder: RunFolder, split: str, checkpoint: str, data: RankingListData
         queries, gallery = queries_and_gallery(data, split, direction)
         chosen = choose_by_precision(results, each=EACH, seed=SEED)
         for kind, rows in chosen.items():
-            for number, each in enumerate(ranking_lists(results, rows, queries, gallery), 1):
+            lists = ranking_lists(results, rows, queries, gallery, people=people_of(data))
+            for number, each in enumerate(lists, 1):
                 title = f"{kind} {number}" if len(rows) > 1 else kind
                 parts.append(ranking_list_html(each, title=title))
     return Markup("\n").join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -62,7 +62,7 @@ class RankingList(NamedTuple):
     Attributes:
         sample_index: Sample index of the query.
         query: Its text, or its file.
-        person_id: Its person.
+        person_id: Its person, as the data call it.
         first_hit: Rank of the best match, from 1; 0 without a match.
         average_precision: In [0, 1]; NaN without a match.
         found: The best items of the gallery, best first.
@@ -70,7 +70,7 @@ class RankingList(NamedTuple):
 
     sample_index: int
     query: Path | str
-    person_id: int
+    person_id: int | str
     first_hit: int
     average_precision: float
     found: tuple[RankedItem, ...]
@@ -112,6 +112,7 @@ def ranking_lists(
     queries: Sequence[str] | Sequence[Path],
     gallery: Sequence[str] | Sequence[Path],
     *,
+    people: Mapping[int, str] | None = None,
     length: int = 10,
 ) -> list[RankingList]:
     """Return the ranking lists of some queries.
@@ -121,6 +122,7 @@ def ranking_lists(
         rows: Which rows of ``results``.
         queries: Caption or file of every query, by sample index.
         gallery: Caption or file of everything that can be found, by sample index.
+        people: What the data call a person, where that is not the number.
         length: Items per list, at most as many as ``results`` holds.
 
     Example:
@@ -147,7 +149,7 @@ def ranking_lists(
             RankingList(
                 sample_index,
                 queries[sample_index],
-                person_id,
+                (people or {}).get(person_id, person_id),
                 int(results.first_hit[row]),
                 float(results.average_precision[row]),
                 tuple(
@@ -158,6 +160,12 @@ def ranking_lists(
             )
         )
     return lists
+
+
+def people_of(data: object) -> Mapping[int, str]:
+    """Return what the data call a person, where that is not the number; data need not say it."""
+    people: Mapping[int, str] = getattr(data, "people", {})
+    return people
 
 
 def queries_and_gallery(
@@ -258,6 +266,7 @@ class RankingLists(L.Callback):
             results,
             rows,
             *queries_and_gallery(data, self.split, direction),
+            people=people_of(data),
             length=self.length,
         )
         columns, cells = self._table(lists)

@@ -92,8 +92,8 @@ def test_images_of_other_endings_are_left_out_and_named(tmp_path: Path) -> None:
 
     listing = list_images(tmp_path)
 
-    assert names(listing.records) == ["0002_c1_1.jpg"]
-    assert listing.others == ("0002_c1_1.JPG", "0003_c1_1.png")
+    assert names(listing.records) == ["0002_c1_1.JPG", "0002_c1_1.jpg"]
+    assert listing.others == ("0003_c1_1.png",)
 
 
 def test_a_link_to_nowhere_is_an_image(tmp_path: Path) -> None:

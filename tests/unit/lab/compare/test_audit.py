@@ -82,6 +82,13 @@ def test_pairs_come_in_the_order_of_the_annotation(tmp_path: Path) -> None:
     assert len(pairs) == 9
 
 
+def test_persons_are_called_what_the_data_call_them(tmp_path: Path) -> None:
+    data = make_data(tmp_path)
+    data.people = {10: "anna"}
+
+    assert [pair.person_id for pair in training_pairs(data)][:3] == ["anna", "anna", 11]
+
+
 def test_exchanged_captions_stand_beside_the_image_they_were_trained_with(tmp_path: Path) -> None:
     data = make_data(tmp_path, noise=0.7)
 

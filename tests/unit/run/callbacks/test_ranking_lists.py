@@ -207,3 +207,14 @@ def test_without_wandb_no_picture_is_opened(tmp_path: Path) -> None:
     RankingLists().on_test_epoch_end(trainer, None)  # type: ignore[arg-type]
 
     assert not list(tmp_path.glob("wandb*"))
+
+
+def test_persons_are_called_what_the_data_call_them(tmp_path: Path) -> None:
+    captions = [f"caption {number}" for number in range(NUM_QUERIES)]
+
+    lists = ranking_lists(
+        draw_results(), [2, 3], captions, draw_images(tmp_path), people={2: "0002"}
+    )
+
+    assert [each.person_id for each in lists] == ["0002", 3]
+    assert [found.is_match for found in lists[0].found][:2] == [True, False]
