@@ -46,6 +46,9 @@ NO_NUMBERS = ("nan", "inf", "-inf")
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
 
+RANKS = ("RANK", "LOCAL_RANK")
+"""What launchers, and Lightning for its processes, call the number of a process."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -665,6 +668,24 @@ def rank_and_launch(environment: Mapping[str, str]) -> tuple[int, str | None]:
     if CHILD_VARIABLE in environment:
         return int(environment.get("LOCAL_RANK", "0")), None
     return 0, None
+
+
+def forget_stale_ranks(num_processes: int) -> None:
+    """Be the first process where there is one and no launcher, whatever the environment says.
+
+    Such as in a shell, or a program, that a launcher has left its variables to.
+
+    Args:
+        num_processes: Of the run.
+    """
+    if num_processes > 1 or rank_and_launch(os.environ)[1] is not None:
+        return
+    stale = [name for name in (*RANKS, "WORLD_SIZE") if os.environ.pop(name, None) is not None]
+    if stale:
+        from lightning.pytorch.utilities import rank_zero_only
+
+        # it was read from the environment when Lightning was imported
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
 
 
 def _note(root: Path, launch: str) -> Path:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import netrc
 import os
+import re
 import secrets
+import socket
+import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
@@ -17,9 +22,17 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from crosswalk.files import csv_text, write_text
-from crosswalk.run.run_folder import RunFolder
+from crosswalk.ranges import Matching
+from crosswalk.run.run_folder import RunFolder, rank_and_launch
 
 ALWAYS = ("step", "epoch", "time")
+MODES = ("online", "offline", "disabled", "shared")
+Label = Annotated[str, Matching(r"(?s).{1,128}", "1 to 128 characters")]
+Project = Annotated[
+    str, Matching(r"[^/\\#?%:]{1,128}", "1 to 128 characters, without / \\ # ? % :")
+]
+PATIENCE = 5.0
+"""Seconds for an answer of W&B's server; without one a run goes on offline."""
 
 
 class RunLogger(Logger):
@@ -138,16 +151,50 @@ def is_logged_in(environment: Mapping[str, str]) -> bool:
 def wandb_mode(environment: Mapping[str, str]) -> str:
     """Return the mode of W&B: what WANDB_MODE says, else offline unless the user is logged in.
 
+    Raises:
+        ValueError: If WANDB_MODE names no mode.
+
     Example:
         >>> wandb_mode({"NETRC": "/nowhere"}), wandb_mode({"WANDB_MODE": "disabled"})
         ('offline', 'disabled')
     """
-    mode = environment.get("WANDB_MODE", "").lower()
+    mode = environment.get("WANDB_MODE", "").strip().lower()
     if environment.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
         mode = "disabled"
+    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    if mode and mode not in MODES:
+        raise ValueError(
+            f"WANDB_MODE={environment['WANDB_MODE']} is no mode of W&B. Set it to one of "
+            f"{', '.join(MODES)}, or unset it."
+        )
     if mode:
-        return {"dryrun": "offline", "run": "online"}.get(mode, mode)
+        return mode
     return "online" if is_logged_in(environment) else "offline"
+
+
+def is_reachable(environment: Mapping[str, str], patience: float = PATIENCE) -> bool:
+    """Return whether W&B's server, or the proxy before it, takes a connection.
+
+    Example:
+        >>> is_reachable({"WANDB_BASE_URL": "http://127.0.0.1:9"})
+        False
+    """
+    server = environment.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    names = [f"{urlsplit(server).scheme}_proxy", "all_proxy"]
+    proxies = [environment.get(word) for name in names for word in (name, name.upper())]
+    url = urlsplit(next(filter(None, proxies), server))
+    port = url.port or {"http": 80, "socks5": 1080}.get(url.scheme, 443)
+    reached = threading.Event()
+
+    def connect() -> None:
+        with contextlib.suppress(OSError), socket.create_connection((url.hostname, port), patience):
+            reached.set()
+
+    # in a thread of its own: nothing limits how long a name is looked for
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(patience)
+    return reached.is_set()
 
 
 def wandb_run_id(folder: Path) -> str:
@@ -165,6 +212,10 @@ def wandb_run_id(folder: Path) -> str:
     known = run.wandb_id()
     if known is None:
         given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+        if given is not None and re.search(r"[/\\#?%:]", given):
+            raise ValueError(
+                f"WANDB_RUN_ID={given} holds one of /\\#?%:, which W&B's ids do not. Unset it."
+            )
         known = given or secrets.token_hex(4)
         write_text(run.wandb_id_file, known)
     return known
@@ -195,10 +246,10 @@ def wandb_logger(
     folder: Path,
     *,
     config: Mapping[str, Any],
-    project: str = "crosswalk",
-    name: str | None = None,
-    group: str | None = None,
-    job_type: str | None = None,
+    project: Project = "crosswalk",
+    name: Label | None = None,
+    group: Label | None = None,
+    job_type: Label | None = None,
     tags: tuple[str, ...] = (),
 ) -> WandbLogger:
     """Return a W&B logger that never asks, never waits and needs no network unless logged in.
@@ -219,6 +270,14 @@ def wandb_logger(
     import wandb
 
     mode = wandb_mode(os.environ)
+    if mode == "online" and not is_reachable(os.environ):
+        if rank_and_launch(os.environ)[0] == 0:
+            print(
+                "note: W&B's server does not answer, so the run is logged offline; "
+                f"`wandb sync {folder}/wandb/offline-run-*` uploads it later.",
+                file=sys.stderr,
+            )
+        mode = "offline"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Pictures of tables wait there for the upload; by default that is the home folder.
@@ -227,7 +286,7 @@ def wandb_logger(
         name=name or folder.name,
         save_dir=folder,
         id=wandb_run_id(folder),
-        project=os.environ.get("WANDB_PROJECT", project),
+        project=os.environ.get("WANDB_PROJECT") or project,
         log_model=False,
         mode=mode,
         config=dict(config),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from crosswalk import __version__
 from crosswalk.config.build import Run, build, refuse_inside_data
 from crosswalk.config.check import check
 from crosswalk.config.compose import restore
+from crosswalk.config.trainer_arguments import check_hardware, num_processes
 from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
 from crosswalk.run.allocator import keep_freed_memory
@@ -27,9 +29,9 @@ from crosswalk.run.callbacks.run_record import RunRecord, commit_of_this_package
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.processes import end_with_parent
 from crosswalk.run.results import monitor_of, print_results
-from crosswalk.run.run_folder import RunFolder, prepare_run_folder
+from crosswalk.run.run_folder import RunFolder, forget_stale_ranks, prepare_run_folder
 from crosswalk.run.stages import finished_stage, load_stage
-from crosswalk.run.tracking import RunLogger, wandb_run_id
+from crosswalk.run.tracking import RunLogger, wandb_mode, wandb_run_id
 from crosswalk.run.weights import load_encoder, load_start, save_encoder
 
 Results = dict[str, dict[str, Any]]
@@ -60,8 +62,17 @@ def train(config: Mapping[str, Any]) -> Trained | None:
     checked = check(config)
     config = checked.config
     refuse_inside_data(config, Path(config["output_dir"]), "output_dir")
+    check_hardware(config["trainer"])
+    forget_stale_ranks(num_processes(config["trainer"]))
+    if (config.get("logger") or {}).get("wandb") is not None:
+        wandb_mode(os.environ)
     folder = prepare_run_folder(config)
-    with RunRecord(folder, seeds={"seed": config["seed"]}, config=config) as record:
+    with RunRecord(
+        folder,
+        seeds={"seed": config["seed"]},
+        config=config,
+        takes_back=config["resume"] is False,
+    ) as record:
         L.seed_everything(config["seed"], verbose=False)
         run = build(checked)
         trains = run.trainer["max_epochs"] != 0
@@ -151,7 +162,10 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
     overrides = list(overrides)
     vocabulary = folder.vocabulary_file if folder.vocabulary_file.exists() else None
     config = restore(folder.runnable_config(), overrides, vocabulary=vocabulary)
-    run = build(check(config, trains=not overrides))
+    checked = check(config, trains=not overrides)
+    check_hardware(checked.config["trainer"])
+    forget_stale_ranks(num_processes(checked.config["trainer"]))
+    run = build(checked)
     if vocabulary is None and isinstance(getattr(run.data, "tokenizer", None), LearningTokenizer):
         raise FileNotFoundError(
             f"{folder.vocabulary_file} is missing: the token ids of this model mean the words in "

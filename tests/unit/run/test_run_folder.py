@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 
 from crosswalk.config.keys import differing_keys
 from crosswalk.files import write_text
@@ -14,6 +15,7 @@ from crosswalk.run.run_folder import (
     RunFolder,
     create_run_folder,
     find_run_to_resume,
+    forget_stale_ranks,
     open_run_to_resume,
     prepare_run_folder,
 )
@@ -265,3 +267,26 @@ def test_missing_queries_name_those_that_there_are(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError, match=r"chose no best epoch .* may be last or start"):
         folder.queries("test", "best")
+
+
+@pytest.mark.parametrize(("processes", "left"), [(1, []), (2, ["LOCAL_RANK", "RANK"])])
+def test_one_process_without_a_launcher_is_the_first_whatever_the_environment_says(
+    processes: int, left: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr(rank_zero_only, "rank", 3)
+
+    forget_stale_ranks(processes)
+
+    assert [name for name in ("LOCAL_RANK", "RANK") if name in os.environ] == left
+    assert (rank_zero_only.rank == 0) == (processes == 1)  # type: ignore[attr-defined]
+
+
+def test_a_process_of_a_launcher_keeps_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    monkeypatch.setenv("RANK", "3")
+
+    forget_stale_ranks(1)
+
+    assert os.environ["RANK"] == "3"

@@ -2,11 +2,13 @@ import ast
 import inspect
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crosswalk.config.constructors import check_node
 from crosswalk.run import tracking
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.tracking import RunLogger, is_logged_in, wandb_logger, wandb_mode
@@ -164,3 +166,49 @@ def test_a_run_belongs_to_its_group_as_what_it_is_there(tmp_path: Path) -> None:
 
     assert (logger.experiment.group, logger.experiment.job_type) == ("margins", "trial")
     wandb.finish()
+
+
+@pytest.mark.parametrize("mode", ["onlin", "0"])
+def test_a_mode_that_wandb_has_not_is_named(mode: str) -> None:
+    with pytest.raises(ValueError, match=rf"WANDB_MODE={mode} is no mode of W&B.*offline"):
+        wandb_mode({"WANDB_MODE": mode})
+
+
+def test_without_a_network_a_run_with_a_login_goes_on_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    logger = wandb_logger(tmp_path / "it", config={})
+
+    assert logger._wandb_init["mode"] == "offline"
+    assert "the run is logged offline" in capsys.readouterr().err
+
+
+def test_a_server_that_answers_is_reachable_by_itself_and_by_a_proxy() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        assert tracking.is_reachable({"WANDB_BASE_URL": address})
+        assert tracking.is_reachable({"HTTPS_PROXY": address})
+
+
+def test_an_id_that_wandb_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    monkeypatch.setenv("WANDB_RUN_ID", "a/b")
+
+    with pytest.raises(ValueError, match="WANDB_RUN_ID=a/b"):
+        tracking.wandb_run_id(tmp_path)
+
+
+@pytest.mark.parametrize("project", ["a/b", "a:b", "", "x" * 129])
+def test_a_project_that_wandb_refuses_is_no_value(project: str) -> None:
+    node = {"_target_": "crosswalk.run.tracking.wandb_logger", "project": project}
+
+    with pytest.raises(ValueError, match=r"logger\.wandb\.project=.* is not allowed"):
+        check_node(node, "logger.wandb", frozenset({"folder", "config", "tags"}))

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from filelock import Timeout
 from crosswalk import __version__
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder, rank_and_launch
+from crosswalk.run.run_folder import CHILD_VARIABLE, RANKS, RunFolder, rank_and_launch
 
 PACKAGES = (
     "torch",
@@ -142,6 +143,8 @@ class RunRecord(L.Callback):
         config: The resolved configuration, plain, which says what code the run is made by.
         is_first_process: Whether this process keeps the record; by default, unless the
             environment that Lightning, torchrun or SLURM set says otherwise.
+        takes_back: Whether a run that is refused before it begins leaves no folder: a corrected
+            command may then have its name.
 
     Example:
         >>> import tempfile
@@ -161,12 +164,14 @@ class RunRecord(L.Callback):
         seeds: Mapping[str, int],
         config: Mapping[str, Any] = MappingProxyType({}),
         is_first_process: bool | None = None,
+        takes_back: bool = False,
     ) -> None:
         self.folder = folder
+        self.takes_back = takes_back
         self.seeds = dict(seeds)
         self.config = config
         if is_first_process is None:
-            ranks = [os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK")]
+            ranks = [os.environ.get(name, "0") for name in RANKS]
             is_first_process = rank_and_launch(os.environ)[0] == 0 and ranks == ["0", "0"]
         self.is_first_process = is_first_process
         self.process = os.getpid()
@@ -221,6 +226,9 @@ class RunRecord(L.Callback):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._lock.release()
+        refused = self._received is None and isinstance(error, (ValueError, OSError))
+        if refused and self.takes_back and self.is_first_process:
+            shutil.rmtree(self.folder.path, ignore_errors=True)
         # Workers and other processes that end first can put errors of their own in the way.
         if self._received is not None and not isinstance(error, RunInterrupted):
             raise RunInterrupted(self._received) from error
@@ -235,6 +243,7 @@ class RunRecord(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back."""
+        self.takes_back = False
         self._launcher = trainer.strategy.launcher
         self._take_signals()
 

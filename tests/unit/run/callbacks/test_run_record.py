@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -160,3 +162,29 @@ def test_commit_and_changes_are_those_of_the_clone(tmp_path: Path) -> None:
 
     assert clean == {"commit": git("rev-parse HEAD"), "dirty": False}
     assert changed == {**clean, "dirty": True}
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "stays"),
+    [
+        (ValueError("no such key"), False, False),
+        (FileNotFoundError("no data"), False, False),
+        (RuntimeError("not of the user's making"), False, True),
+        (ValueError("after steps"), True, True),
+    ],
+)
+def test_a_run_that_is_refused_before_it_begins_leaves_no_folder(
+    error: Exception, begun: bool, stays: bool, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=None))
+
+    def run() -> None:
+        with RunRecord(folder, seeds={}, takes_back=True) as record:
+            if begun:
+                record.on_train_start(trainer, trainer)
+            raise error
+
+    with pytest.raises(type(error)):
+        run()
+    assert folder.path.exists() == stays
