@@ -112,13 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         mistake = _is_users_mistake(error)
         if debug or not mistake:
             traceback.print_exc()
         else:
             print(f"crosswalk: {_message(error)}", file=sys.stderr)
-        return 2 if mistake else 1
+        return 2 if mistake and not isinstance(error, RuntimeError) else 1
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -238,7 +238,10 @@ def _no_command(words: Sequence[str]) -> str:
 
 
 def _is_users_mistake(error: Exception) -> bool:
-    """Return whether the error was raised on purpose, by a line of this package."""
+    """Return whether the error was raised on purpose, by a line of this package.
+
+    A RuntimeError is then no mistake in the words of the command, but in how the run stands.
+    """
     if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
         return True
     frames = traceback.extract_tb(error.__traceback__)

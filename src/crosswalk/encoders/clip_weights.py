@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from crosswalk.encoders.known_names import unwrapped
+from crosswalk.weight_files import mismatch, plain_names, tensors_in
 
 # What CLIP files hold besides the two transformers; the temperature belongs to the loss here.
 _NOT_OURS = frozenset(
@@ -90,9 +92,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Args:
         path: ``.safetensors``, a file of `torch.save` (read without running code from it), or a
-            TorchScript archive such as OpenAI's ``ViT-B-16.pt``. A dictionary inside under
-            ``state_dict`` or ``model`` is taken; ``module.`` before every name is dropped. The
-            name of a file that comes with this package (``assets/``) is enough.
+            TorchScript archive such as OpenAI's ``ViT-B-16.pt``; see
+            `crosswalk.weight_files.tensors_in`. The name of a file that comes with this package
+            (``assets/``) is enough.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -100,27 +102,29 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     found = local_file(path)
     if found is None:
-        raise FileNotFoundError(f"the weight file {path} is missing")
-    path = found
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+        raise FileNotFoundError(f"{path} is missing: name a file of weights.")
+    if _is_torchscript(found):
+        return plain_names(_scripted(found))
+    return tensors_in(found)
 
-        state: Any = load_file(path)
-    elif _is_torchscript(path):
+
+def _scripted(path: Path) -> dict[str, Tensor]:
+    """Return the state dict of a TorchScript archive; ``__setstate__`` alone would run here."""
+    with zipfile.ZipFile(path) as archive:
+        sources = [name for name in archive.namelist() if name.endswith(".py")]
+        if any(b"__setstate__" in archive.read(name) for name in sources):
+            raise ValueError(
+                f"{path} is an archive of TorchScript that runs code while it is loaded, so it was "
+                "not read. Save its state_dict() by torch.save where it comes from."
+            )
+    try:
         with warnings.catch_warnings():  # deprecated, but OpenAI published nothing else
             warnings.simplefilter("ignore", FutureWarning)
-            state = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(row, Tensor) for row in state.values()):
-        raise ValueError(f"{path} holds no dictionary of tensors, so no weights")
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): row for name, row in state.items()}
-    weights: dict[str, Tensor] = state
-    return weights
+            loaded = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise ValueError(f"{path} is cut off or damaged. Fetch or copy it again.") from error
+    state: dict[str, Tensor] = loaded.state_dict()
+    return state
 
 
 def fit_weights(
@@ -152,19 +156,11 @@ def fit_weights(
     name = "positional_embedding"
     if name in fitted:
         fitted[name] = fitted[name][: len(wanted[name])]
-    missing = sorted(wanted.keys() - fitted.keys())
-    unexpected = sorted(fitted.keys() - wanted.keys())
-    differing = [
-        f"{name} {list(row.shape)} instead of {list(wanted[name].shape)}"
-        for name, row in fitted.items()
-        if name in wanted and row.shape != wanted[name].shape
-    ]
-    if missing or unexpected or differing:
+    if _differ(wanted, fitted):
         raise ValueError(
-            f"{origin} ({setting}) does not fit the architecture: {len(missing)} names are missing "
-            f"{missing[:3]}, {len(unexpected)} are unexpected {unexpected[:3]}, {len(differing)} "
-            f"shapes differ {differing[:3]}. Choose the {setting.removesuffix('pretrained')}name, "
-            "or the sizes, that the weights were trained with."
+            f"{origin} ({setting}) does not fit the architecture: {mismatch(wanted, fitted)}. "
+            f"Choose the {setting.removesuffix('pretrained')}name, or the sizes, that the weights "
+            "were trained with."
         )
     return fitted
 
@@ -176,14 +172,21 @@ def load_backbone(model: nn.Module, weights: dict[str, Tensor], *, key: str, ori
         ValueError: If they do not, with the settings ``name`` and ``pretrained`` below ``key``.
     """
     # Files of PyTorch before 0.4.1, such as the first ImageNet weights, count no batches
-    counters = {name: torch.tensor(0) for name in model.state_dict() if name.endswith("_tracked")}
-    try:
-        model.load_state_dict(counters | weights)
-    except RuntimeError as error:
+    wanted = model.state_dict()
+    counters = {name: torch.tensor(0) for name in wanted if name.endswith("_tracked")}
+    fitted = counters | unwrapped(weights, wanted)
+    if _differ(wanted, fitted):
         raise ValueError(
-            f"{key}.pretrained={origin} does not fit the backbone: {error}. Choose the {key}.name "
-            "that the weights were trained with."
-        ) from error
+            f"{key}.pretrained={origin} does not fit the backbone: {mismatch(wanted, fitted)}. "
+            f"Choose the {key}.name that the weights were trained with."
+        )
+    model.load_state_dict(fitted)
+
+
+def _differ(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> bool:
+    """Return whether names or shapes of two state dicts differ."""
+    shapes = ({name: row.shape for name, row in each.items()} for each in (wanted, given))
+    return next(shapes) != next(shapes)
 
 
 def pretrained_file(name: str, pretrained: str, *, setting: str = "encoder.clip.pretrained") -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import (  # type: ignore[import-untyped]
     BasicBlock,
@@ -16,7 +17,9 @@ from torchvision.models.resnet import (  # type: ignore[import-untyped]
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
 from crosswalk.encoders.clip_weights import load_backbone, local_file, read_weights
+from crosswalk.encoders.known_names import from_torchvision, like_torchvision, unwrapped
 from crosswalk.ranges import Count, Pixels
+from crosswalk.weight_files import mismatch
 
 BlockKind = Literal["basic", "bottleneck"]
 Stride = Literal[1, 2]
@@ -182,7 +185,7 @@ def resnet(
         group_size=group_size,
     )
     if pretrained is not None:
-        weights = _without(_weights_of(name, pretrained), ("fc",))
+        weights = _without(_weights_of(name, pretrained), ("fc", "classifier"))
         load_backbone(model, weights, key="encoder.backbone", origin=pretrained)
     return model
 
@@ -243,18 +246,24 @@ def timm_backbone(
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
         if local_file(pretrained) is None:
             raise FileNotFoundError(f"encoder.backbone.pretrained: {pretrained} is missing")
-        state = _without(read_weights(pretrained), heads)
+        with torch.device("meta"):
+            wanted = timm.create_model(name, pretrained=False, **arguments).state_dict()
+        found = read_weights(pretrained)
+        state = _without(from_torchvision(name, unwrapped(found, wanted), wanted), heads)
         try:
             # with 0 classes on both sides timm loads strictly
             overlay = {"state_dict": state, "num_classes": 0}
             model: nn.Module = timm.create_model(
                 name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments
             )
-        except RuntimeError as error:
+        except (RuntimeError, KeyError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(
-                f"encoder.backbone.pretrained={pretrained} does not fit {name}: {error}. Choose "
-                "the encoder.backbone.name that the weights were trained with."
+                f"encoder.backbone.pretrained={pretrained} does not fit {name}: "
+                f"{mismatch(wanted, state)}. Choose the encoder.backbone.name that the weights "
+                "were trained with."
             ) from error
+        if not found.keys() & state.keys():  # they came under torchvision's names
+            like_torchvision(model, name)
     elif pretrained:
         model = _downloaded(name, arguments)
     else:

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from crosswalk.weight_files import tensors_in
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def arrays_in(path: Path) -> dict[str, Tensor] | None:
-    """Return the arrays of an ``.npz``; None for a file of another kind.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "weights.npz"
-        >>> np.savez(path, bias=np.zeros(2))
-        >>> arrays_in(path)
-        {'bias': tensor([0., 0.], dtype=torch.float64)}
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {path} is missing")
-    if path.suffix != ".npz":
-        return None
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: torch.from_numpy(archive[name]) for name in archive}
-
-
 def state_dict_in(path: str | Path, *, entry: str, model: str) -> dict[str, Tensor]:
-    """Return the state dict of a file of `torch.save`, or of an ``.npz`` with one array per entry.
-
-    It is read without running code from it; ``module.`` before a name is dropped.
+    """Return the state dict of a file of weights; see `crosswalk.weight_files.tensors_in`.
 
     Args:
         path: The file; it holds the state dict itself, or a dictionary with it.
@@ -55,21 +32,12 @@ def state_dict_in(path: str | Path, *, entry: str, model: str) -> dict[str, Tens
         >>> state_dict_in(path, entry="model", model="RDE")
         {'bias': tensor([0., 0.])}
     """
-    state = arrays_in(Path(path))
-    if state is None:
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{path} holds more than tensors and plain values, so it is not read: loading it "
-                f"would run code from it. Save its {entry!r} entry alone with torch.save. ({error})"
-            ) from error
-        state = checkpoint.get(entry, checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(row, Tensor) for row in state.values()):
+    try:
+        return tensors_in(path, entry=entry)
+    except ValueError as error:
         raise ValueError(
-            f"{path} has no state dict under {entry!r}: it is no checkpoint of {model}"
-        )
-    return {name.removeprefix("module."): row for name, row in state.items()}
+            f"{error} It is no checkpoint of {model}, of which {entry!r} is needed."
+        ) from error
 
 
 def entries_below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

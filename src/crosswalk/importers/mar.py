@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from crosswalk.importers._files import arrays_in, rename
+from crosswalk.importers._files import rename
 from crosswalk.importers._resnet import names_of, published_name, sizes_of
+from crosswalk.weight_files import tensors_in
 
 AGENTS = "agents.weight"
 """Name of the reference agents ``[persons, D]`` beside the encoder's entries, not scaled."""
@@ -95,9 +96,11 @@ def read_mar(path: str | Path) -> dict[str, Tensor]:
         ValueError: If the file holds something else.
     """
     path = Path(path)
-    arrays = arrays_in(path)
-    if arrays is not None:
-        return arrays
+    try:
+        return tensors_in(path)
+    except ValueError as error:
+        if "holds more than tensors" not in str(error):
+            raise ValueError(f"{error} It is no checkpoint of MAR.") from error
     refused = ValueError(f"{path} holds no network: it is no checkpoint of MAR")
     if tarfile.is_tarfile(path) or _has_compiled_code(path):
         raise refused  # torch would read these without our unpickler

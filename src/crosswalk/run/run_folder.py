@@ -611,7 +611,27 @@ def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
             f"{_explained(differing)}\nRepeat its command exactly (see run.json there), or start "
             "a new run."
         )
+    _check_checkpoint_is_there(folder)
     return folder
+
+
+def _check_checkpoint_is_there(folder: RunFolder) -> None:
+    """Refuse to begin anew where a run had a checkpoint and somebody has taken it away.
+
+    Raises:
+        ValueError: If it had one: its log goes beyond the first epoch, or it has a best epoch.
+    """
+    if folder.last_checkpoint.exists():
+        return
+    later = any((line.get("epoch") or 0) >= 1 for line in folder.metrics())
+    waits = folder.last_checkpoint.with_name("last.ckpt.next").exists()  # of a kill in its epoch
+    if later or (folder.best_checkpoint.exists() and not waits):
+        raise ValueError(
+            f"{folder.last_checkpoint} is missing, from which {folder.path} would go on: it has "
+            "been deleted. Put it back; or begin this run anew with resume=restart, or start "
+            "another one from its best epoch with "
+            f"checkpoint={folder.best_checkpoint} and another name=."
+        )
 
 
 def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
@@ -624,7 +644,7 @@ def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
         config: The resolved config, plain containers: ``output_dir`` is the folder of all runs,
             ``choices.method``, ``choices.data`` and ``name`` (None: the time) give its name;
             ``resume`` is True to continue the newest unfinished run of the same command, a path to
-            continue that one.
+            continue that one, "restart" to begin the former anew.
     """
     root, resume = Path(config["output_dir"]), config["resume"]
     rank, launch = rank_and_launch(os.environ)
@@ -632,12 +652,21 @@ def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
         if launch is None:
             return RunFolder(Path(os.environ[CHILD_VARIABLE]))
         return RunFolder(_read_note(root, launch))
-    if isinstance(resume, str):
+    if resume == "restart":
+        choices = config["choices"]
+        folder = find_run_to_resume(
+            root, choices["method"], choices["data"], name=config["name"], config=config
+        )
+        for path in (folder.last_checkpoint, folder.best_checkpoint, folder.results_file):
+            path.unlink(missing_ok=True)
+    elif isinstance(resume, str):
         folder = open_run_to_resume(Path(resume), config=config)
     else:
         find = find_run_to_resume if resume else create_run_folder
         choices = config["choices"]
         folder = find(root, choices["method"], choices["data"], name=config["name"], config=config)
+        if resume:
+            _check_checkpoint_is_there(folder)
     os.environ[CHILD_VARIABLE] = str(folder.path.resolve())
     if launch is not None:
         write_text(_note(root, launch), str(folder.path.resolve()))

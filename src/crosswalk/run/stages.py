@@ -24,6 +24,8 @@ from crosswalk.config.stored import check_stored
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder
+from crosswalk.run.weights import saying_what_differs
+from crosswalk.weight_files import tensors_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,9 +129,7 @@ def load_stage(method: nn.Module, folder: RunFolder, parts: Mapping[str, str]) -
     Raises:
         ValueError: If a part does not exist on one of the sides, or names or shapes differ.
     """
-    import torch
-
-    stage = torch.load(folder.last_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    stage = tensors_in(folder.last_checkpoint)
     for theirs, ours in parts.items():
         prefix = f"{theirs}."
         weights = {
@@ -143,9 +143,13 @@ def load_stage(method: nn.Module, folder: RunFolder, parts: Mapping[str, str]) -
                 f"{sorted({name.split('.')[0] for name in stage})}."
             )
         try:
-            method.get_submodule(ours).load_state_dict(weights)
-        except (AttributeError, RuntimeError) as error:
+            part = method.get_submodule(ours)
+        except AttributeError as error:
             raise ValueError(
-                f"stage.load.{theirs}={ours}: the weights of {folder.path} do not fit "
-                f"({error}). Give stage.choices and stage.overrides the encoder of the run."
+                f"stage.load.{theirs}={ours}: the weights of {folder.path} do not fit, the method "
+                f"has no part {ours}."
             ) from error
+        begin = f"stage.load.{theirs}={ours}: the weights of {folder.path} do not fit"
+        advice = "Give stage.choices and stage.overrides the encoder of the run."
+        with saying_what_differs(begin, part, weights.copy, advice=advice):
+            part.load_state_dict(weights)

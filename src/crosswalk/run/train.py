@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.loggers import Logger
 
 from crosswalk import __version__
@@ -20,7 +20,7 @@ from crosswalk.config.trainer_arguments import check_hardware, num_processes
 from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
 from crosswalk.run.allocator import keep_freed_memory
-from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
 from crosswalk.run.callbacks.progress import Progress, quiet_lightning
 from crosswalk.run.callbacks.ranking_lists import RankingLists, people_of
 from crosswalk.run.callbacks.remember import StepMemory
@@ -32,7 +32,7 @@ from crosswalk.run.results import monitor_of, print_results
 from crosswalk.run.run_folder import RunFolder, forget_stale_ranks, prepare_run_folder
 from crosswalk.run.stages import finished_stage, load_stage
 from crosswalk.run.tracking import RunLogger, wandb_mode, wandb_run_id
-from crosswalk.run.weights import load_encoder, load_start, save_encoder
+from crosswalk.run.weights import load_encoder, load_start, save_encoder, saying_what_differs
 
 Results = dict[str, dict[str, Any]]
 
@@ -95,7 +95,8 @@ def train(config: Mapping[str, Any]) -> Trained | None:
         trainer = make_trainer(run, folder, record)
         results: Results = {}
         if trains:
-            trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
+            with _saying_what_differs(run, folder.resume_checkpoint):
+                trainer.fit(run.method, datamodule=run.data, ckpt_path=folder.resume_checkpoint)
             if evaluates:
                 results = evaluate_checkpoints(trainer, run, folder)
         else:
@@ -290,12 +291,21 @@ def evaluate_checkpoints(
         only_encoder = encoder_only or name == "start"
         epoch = 0
         if name != "start":
-            epoch = 1 + int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
+            epoch = 1 + int(read_checkpoint(path)["epoch"])
         if only_encoder:
             load_encoder(run.method, path)
         metrics = _tested(trainer, run, name, None if only_encoder else path)
         results[name] = {"epoch": epoch, **metrics}
     return results
+
+
+def _saying_what_differs(run: Run, checkpoint: Path | None) -> AbstractContextManager[None]:
+    return saying_what_differs(
+        f"{checkpoint} does not fit the run's configuration",
+        run.method,
+        lambda: {} if checkpoint is None else read_checkpoint(checkpoint)["state_dict"],
+        advice="It is of another run: put back a copy of its own.",
+    )
 
 
 def _tested(
@@ -305,6 +315,7 @@ def _tested(
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     retrieval = next(each for each in callbacks if isinstance(each, RetrievalMetrics))
     retrieval.tag = name
-    trainer.test(run.method, datamodule=run.data, ckpt_path=checkpoint, verbose=False)
+    with _saying_what_differs(run, checkpoint):
+        trainer.test(run.method, datamodule=run.data, ckpt_path=checkpoint, verbose=False)
     logged = {metric: float(value) for metric, value in trainer.callback_metrics.items()}
     return logged | retrieval.measured()  # Lightning rounds to float32

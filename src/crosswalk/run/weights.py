@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +13,8 @@ from crosswalk import __version__
 from crosswalk.config.constructors import locate
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.files import whole
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.weight_files import mismatch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,7 +83,7 @@ def run_export(
         FileNotFoundError: If the run has no such checkpoint.
         ValueError: If the checkpoint holds no encoder.
     """
-    path = run if run.is_file() else run / f"{which}.ckpt"
+    path = run if run.is_file() or run.suffix else run / f"{which}.ckpt"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: name a run folder, or one of its .ckpt files. A run without val "
@@ -165,18 +168,63 @@ def load_encoder(method: nn.Module, path: Path) -> None:
         ValueError: If names or shapes differ from those of the encoder.
     """
     encoder: nn.Module = method.get_submodule("encoder")
-    weights = _weights_in(path)
-    if not weights.keys() <= encoder.state_dict().keys():  # a file for another method, perhaps
+    contents = _contents(path)
+    weights = _encoder_in(contents) or contents
+    wanted = encoder.state_dict()
+    if not weights.keys() <= wanted.keys():  # a file for another method, perhaps
         parts = _parts_of_methods()
         weights = {name: tensor for name, tensor in weights.items() if name not in parts}
-    try:
+    begin = f"checkpoint={path} does not fit the configured encoder"
+    with saying_what_differs(begin, encoder, lambda: weights, advice=_how_to_fit(path)):
         encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"checkpoint={path} does not fit the configured encoder: {error}. Choose the encoder= "
-            "and the sizes it was trained with."
-        ) from error
     cast("Method[Any]", method).encoder_loaded()
+
+
+@contextmanager
+def saying_what_differs(
+    begin: str, module: nn.Module, weights: Callable[[], Mapping[str, Tensor]], *, advice: str
+) -> Iterator[None]:
+    """Say which file does not fit, and where, when loading a state dict fails.
+
+    Args:
+        begin: Begins the message.
+        module: What the weights are loaded into.
+        weights: Returns them.
+        advice: Ends the message.
+
+    Raises:
+        ValueError: Instead of torch's error, which lists every name.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        differing = mismatch(module.state_dict(), weights())
+        raise ValueError(f"{begin}: {differing}. {advice}") from error
+
+
+def _how_to_fit(path: Path) -> str:
+    """Return the overrides that give a run the encoder of the run that a checkpoint is from."""
+    config = config_beside(path)
+    encoder = (config or {}).get("choices", {}).get("encoder")
+    if config is None or encoder is None:
+        return "Choose the encoder= and the sizes that the weights were trained with."
+    words = [f"encoder={encoder}"]
+    backbone = (config.get("encoder") or {}).get("backbone") or {}
+    if isinstance(backbone, dict) and "name" in backbone:
+        words.append(f"encoder.backbone.name={backbone['name']}")
+    if size := (config.get("data") or {}).get("image_size"):
+        words.append(f"data.image_size={str(size).replace(' ', '')}")
+    return f"Its run had {' '.join(words)}."
+
+
+def config_beside(path: Path) -> dict[str, Any] | None:
+    """Return the configuration of the run whose folder a checkpoint lies in; None without one."""
+    try:
+        return RunFolder(path.parent).config()
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def load_start(method: nn.Module, path: Path) -> None:
@@ -210,37 +258,68 @@ def _parts_of_methods() -> dict[str, tuple[str, ...]]:
     return {name: names for method in methods for name, names in method.starts_with.items()}
 
 
+def weights_of(checkpoint: Path) -> Path:
+    """Return the file of ``checkpoint=``: of a run folder its best checkpoint, or the last one.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or the folder has no checkpoint.
+
+    Example:
+        >>> weights_of(Path("nowhere.ckpt"))
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: checkpoint=nowhere.ckpt does not exist: name a run folder, the .ckpt of \
+        a run, or a .safetensors of `crosswalk import-weights` or `export-weights`.
+    """
+    if not checkpoint.is_dir():
+        if checkpoint.is_file():
+            return checkpoint
+        raise FileNotFoundError(
+            f"checkpoint={checkpoint} does not exist: name a run folder, the .ckpt of a run, or a "
+            ".safetensors of `crosswalk import-weights` or `export-weights`."
+        )
+    folder = RunFolder(checkpoint)
+    for path in (folder.best_checkpoint, folder.last_checkpoint, folder.start_weights):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"checkpoint={checkpoint} is a folder without best.ckpt and last.ckpt. Name the folder of "
+        "a run that has ended, or a file of weights."
+    )
+
+
 def _contents(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weight file, or the state of a checkpoint's method, by name."""
-    import torch
+    from crosswalk.weight_files import tensors_in
 
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"checkpoint={path} does not exist: name a .safetensors of `crosswalk import-weights` "
-            "or `export-weights`, or the .ckpt of a run."
-        )
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        weights: dict[str, Tensor] = load_file(path)
-        return weights
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    state: dict[str, Tensor] = checkpoint.get("state_dict", {})
-    return state
+    return tensors_in(weights_of(path))
 
 
-def _weights_in(path: Path) -> dict[str, Tensor]:
-    """Return the encoder's weights of a checkpoint, or everything that a weight file holds."""
-    contents = _contents(path)
-    if path.suffix == ".safetensors":
-        return contents
+def _encoder_in(contents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the encoder's weights among those of a run's checkpoint; none among others."""
+    from crosswalk.weight_files import plain_names
+
     weights = {
         name.removeprefix(PREFIX): tensor.contiguous()
         for name, tensor in contents.items()
         if name.startswith(PREFIX)
     }
+    return plain_names(weights)
+
+
+def _weights_in(path: Path) -> dict[str, Tensor]:
+    """Return the encoder's weights of a checkpoint, or everything that a weight file holds."""
+    from crosswalk.weight_files import safetensors_header
+
+    contents = _contents(path)
+    weights = _encoder_in(contents)
+    if not weights and safetensors_header(weights_of(path)):
+        return contents
     if not weights:
-        raise ValueError(f"{path} holds no entries {PREFIX}*; it is no checkpoint of a run.")
+        listed = ", ".join(list(contents)[:5])
+        raise ValueError(
+            f"{path} holds no entries {PREFIX}*, but {listed}; it is no checkpoint of a run."
+        )
     return weights
 
 

@@ -141,8 +141,8 @@ def test_weights_fit_another_image_size_and_shorter_captions(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"text_layers": 2}, r"12 names are missing \['transformer.resblocks.1"),
-        ({"vision_width": 16, "vision_layers": 0 + 1}, "shapes differ"),
+        ({"text_layers": 2}, r"missing in the file: transformer\.resblocks\.1.* and 7 more"),
+        ({"vision_width": 16, "vision_layers": 0 + 1}, "shapes that differ"),
         ({"context_length": 9}, r"positional_embedding \[7, 8\] instead of \[9, 8\]"),
     ],
 )
@@ -177,5 +177,5 @@ def test_a_failed_download_says_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) 
 def test_a_file_without_tensors_is_no_weight_file(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
 
-    with pytest.raises(ValueError, match="no dictionary of tensors"):
+    with pytest.raises(ValueError, match="no state_dict but epoch"):
         read_weights(tmp_path / "epoch.pt")

@@ -37,6 +37,7 @@ from crosswalk.run.callbacks.process_state import (
     running_means,
 )
 from crosswalk.run.tracking import RunLogger
+from crosswalk.weight_files import read_weight_file, state_dict_of
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -45,9 +46,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "last.ckpt"
-        >>> AtomicCheckpointIO().save_checkpoint({"weight": torch.ones(2)}, path)
-        >>> AtomicCheckpointIO().load_checkpoint(path)
-        {'weight': tensor([1., 1.])}
+        >>> counters = {"epoch": 0, "global_step": 3, "loops": {}}
+        >>> AtomicCheckpointIO().save_checkpoint(
+        ...     {"state_dict": {"w": torch.ones(2)}, **counters}, path
+        ... )
+        >>> AtomicCheckpointIO().load_checkpoint(path)["state_dict"]
+        {'w': tensor([1., 1.])}
     """
 
     def save_checkpoint(
@@ -72,8 +76,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"checkpoint {path} is missing. A run folder has last.ckpt after its first epoch "
                 "or its first checkpoint_every_n_steps steps."
             )
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-        return checkpoint
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint of a run, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is damaged, or no checkpoint of a run; the message names the file.
+    """
+    checkpoint = read_weight_file(path)
+    state_dict_of(checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None, path)
+    missing = [name for name in ("epoch", "global_step", "loops") if name not in checkpoint]
+    if missing:
+        raise ValueError(
+            f"{path} is no checkpoint of a run: it has no {missing[0]!r}. Put back a copy, or use "
+            "it as weights of a new run: checkpoint=<file>."
+        )
+    whole_checkpoint: dict[str, Any] = checkpoint
+    return whole_checkpoint
 
 
 class Checkpoints(Checkpoint):

@@ -186,8 +186,15 @@ class RunRecord(L.Callback):
         self.process = os.getpid()
         if self.is_first_process:
             self._take_lock()
-            before = self.folder.record()
-            sessions = [*before.get("sessions", []), {"started": _now(), "ended": None}]
+            before, code = self.folder.record(), code_digest(self.config)
+            session = {"started": _now(), "ended": None, "code": code}
+            sessions = [*(before.get("sessions") or []), session]
+            if before.get("code") not in (None, code):
+                print(
+                    f"note: this run was made by code {before['code']} so far and goes on with "
+                    f"code {code}; run.json keeps both, session by session.",
+                    file=sys.stderr,
+                )
             self.update(
                 name=self.folder.name,
                 status="running",
@@ -197,7 +204,7 @@ class RunRecord(L.Callback):
                 ended=None,
                 sessions=sessions,
                 **commit_of_this_package(),
-                code=code_digest(self.config),
+                code=code,
                 versions=package_versions(),
                 hardware=hardware(),
                 seeds=self.seeds,
@@ -289,6 +296,7 @@ class RunRecord(L.Callback):
         if not self.is_first_process:
             return
         arguments = shlex.split(self.contents["command"])
+        arguments = [argument for argument in arguments if argument != "resume=restart"]
         if not any(argument.startswith("resume=") for argument in arguments):
             arguments.append("resume=true")
         print(
