@@ -69,7 +69,8 @@ def parameter_groups(
         rules: Applied in order; a later one overrides what it sets itself and nothing else.
 
     Returns:
-        Groups for an optimizer, in the order of their first parameters.
+        Groups for an optimizer, in the order of their first parameters. Each has a ``name``, under
+        which its rate is logged: the first words of the rules that its first parameter met.
 
     Raises:
         ValueError: If a rule matches no parameter, or nothing is trainable.
@@ -77,8 +78,8 @@ def parameter_groups(
     Example:
         >>> rules = [GroupRule(["bias"], lr_factor=2, weight_decay=0)]
         >>> groups = parameter_groups(nn.Linear(3, 1), lr=0.5, weight_decay=0.1, rules=rules)
-        >>> [(group["lr"], group["weight_decay"]) for group in groups]
-        [(0.5, 0.1), (1.0, 0)]
+        >>> [(group["name"], group["lr"], group["weight_decay"]) for group in groups]
+        [('base', 0.5, 0.1), ('bias', 1.0, 0)]
     """
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not trainable:
@@ -91,20 +92,24 @@ def parameter_groups(
                 f"{trainable[0][0]!r}). Correct the words, or remove the rule."
             )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    names: dict[tuple[float, float], str] = {}
     for name, parameter in trainable:
         settings = [lr, weight_decay]
-        for rule in rules:
-            if rule.matches(name):
-                if rule.lr is not None:
-                    settings[0] = rule.lr
-                if rule.lr_factor is not None:
-                    settings[0] = rule.lr_factor * lr
-                if rule.weight_decay is not None:
-                    settings[1] = rule.weight_decay
-        groups.setdefault((settings[0], settings[1]), []).append(parameter)
+        matching = [rule for rule in rules if rule.matches(name)]
+        for rule in matching:
+            if rule.lr is not None:
+                settings[0] = rule.lr
+            if rule.lr_factor is not None:
+                settings[0] = rule.lr_factor * lr
+            if rule.weight_decay is not None:
+                settings[1] = rule.weight_decay
+        key = settings[0], settings[1]
+        groups.setdefault(key, []).append(parameter)
+        words = "+".join(rule.contains[0].strip(".") for rule in matching)
+        names.setdefault(key, words or "base")
     return [
-        {"params": parameters, "lr": group_lr, "weight_decay": group_decay}
-        for (group_lr, group_decay), parameters in groups.items()
+        {"params": parameters, "lr": key[0], "weight_decay": key[1], "name": names[key]}
+        for key, parameters in groups.items()
     ]
 
 

@@ -19,7 +19,7 @@ def test_a_run_measures_both_views_and_divides_the_pairs_before_every_epoch(
         for direction in ("", "image_to_text/", "view/global/", "view/token_selection/"):
             value = results["best"][f"{split}/{direction}rank1"]
             assert 0 <= value <= results["best"][f"{split}/{direction}rank10"] <= 1
-    assert [line["epoch"] for line in divided] == [0, 1]
+    assert [line["epoch"] for line in divided] == [1, 2]
     assert all(0 < line["train/clean_fraction"] < 1 for line in divided)
     assert state["clean"].shape == (122,)
 

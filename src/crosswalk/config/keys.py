@@ -37,7 +37,7 @@ NEEDED = ("method", "data", "optim", "trainer")
 WITHOUT_EFFECT = (
     *("name", "output_dir", "resume"),  # where a run lies, and how it begins
     *("logger", "choices.logger", "tags"),  # who hears of it
-    *("diagnostics", "trainer.enable_progress_bar"),  # who looks
+    *("diagnostics", "trainer.enable_progress_bar", "trainer.log_every_n_steps"),  # who looks
     *("data.num_workers", "data.cache"),  # how fast it is
     "data.allow_outside",  # whom one trusts
 )

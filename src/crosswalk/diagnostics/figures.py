@@ -50,15 +50,15 @@ def line_of(history: Iterable[Mapping[str, Any]], name: str) -> Line:
     """Return what was logged under ``name``, the last value of each epoch.
 
     Args:
-        history: Lines of ``metrics.jsonl``, whose epochs count from 0.
+        history: Lines of ``metrics.jsonl``.
         name: The metric.
 
     Example:
-        >>> line_of([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": "nan"}], "loss")
+        >>> line_of([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": "nan"}], "loss")
         Line(epochs=(1, 2), values=(2.0, nan))
     """
     found = {
-        int(line["epoch"]) + 1: float(line[name])
+        int(line["epoch"]): float(line[name])
         for line in history
         if name in line and line.get("epoch") is not None
     }
@@ -91,10 +91,10 @@ def curve_figures(history: Sequence[Mapping[str, Any]], wanted: Iterable[Curves]
 
     Example:
         >>> wanted = [Curves("Loss", "loss", {"train/loss": "all"}, "It should fall.")]
-        >>> (figure,) = curve_figures([{"epoch": 0, "train/loss": 2.0}], wanted)
+        >>> (figure,) = curve_figures([{"epoch": 1, "train/loss": 2.0}], wanted)
         >>> "It should fall." in figure
         True
-        >>> curve_figures([{"epoch": 0}], wanted)
+        >>> curve_figures([{"epoch": 1}], wanted)
         []
     """
     figures = []

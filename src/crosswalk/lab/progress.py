@@ -67,7 +67,7 @@ def position(folder: RunFolder, epochs: int) -> Position:
         >>> folder = RunFolder(Path(tempfile.mkdtemp()))
         >>> position(folder, 3)
         Position(epoch=0, epochs=3, step=None)
-        >>> _ = folder.metrics_file.write_text('{"step": 9, "epoch": 1}' + chr(10) + '{"st')
+        >>> _ = folder.metrics_file.write_text('{"global_step": 9, "epoch": 2}' + chr(10) + '{"gl')
         >>> position(folder, 3)
         Position(epoch=1, epochs=3, step=9)
     """
@@ -75,7 +75,8 @@ def position(folder: RunFolder, epochs: int) -> Position:
     if line is None:
         return Position(0, epochs, None)
     ended = any(name.startswith("val/") for name in line)  # logged when its epoch has ended
-    return Position(int(line.get("epoch") or 0) + ended, epochs, line.get("step"))
+    epoch = max(1, line.get("epoch") or 0)
+    return Position(epoch if ended else epoch - 1, epochs, line.get("global_step"))
 
 
 def epochs_of(config: Mapping[str, Any]) -> int:

@@ -34,6 +34,8 @@ class Method(L.LightningModule, Generic[BatchT]):
     starts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Parameters that ``checkpoint=`` must hold beside an encoder, each with the names that a
     checkpoint of a run may have for it."""
+    step_is_logged = False
+    """Whether single values of this step are logged, ``trainer.log_every_n_steps``."""
 
     def __init__(self, optim: OptimFactory) -> None:
         super().__init__()
@@ -106,10 +108,16 @@ class Method(L.LightningModule, Generic[BatchT]):
         return rows
 
     def log_total(self, prefix: str, losses: dict[str, Tensor]) -> Tensor:
-        """Log every term and their sum as ``<prefix>/loss``; return the sum."""
+        """Log every term and their sum as ``<prefix>/loss``; return the sum.
+
+        The values of a step that is logged have ``_step`` behind their names.
+        """
         total = sum(losses.values(), start=next(iter(losses.values())).new_zeros(()))
         terms = {f"{prefix}/loss_{name}": loss.detach() for name, loss in losses.items()}
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1}
         self.log(f"{prefix}/loss", total.detach(), **options)
         self.log_dict(terms, **options)
+        if self.step_is_logged:
+            for name, value in {f"{prefix}/loss": total.detach(), **terms}.items():
+                self.log(f"{name}_step", value, on_step=True, on_epoch=False, batch_size=1)
         return total

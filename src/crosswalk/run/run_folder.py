@@ -49,6 +49,9 @@ CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 RANKS = ("RANK", "LOCAL_RANK")
 """What launchers, and Lightning for its processes, call the number of a process."""
 
+PLACE = ("global_step", "epoch", "time")
+"""What a line of ``metrics.jsonl`` holds beside the values."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -244,12 +247,14 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         r"""Return the lines of ``metrics.jsonl``, without a last one that was cut off by a kill.
 
+        Each has its ``global_step``, from 0, its ``epoch``, from 1 or None, and its ``time``.
+
         Example:
             >>> import tempfile
             >>> folder = RunFolder(Path(tempfile.mkdtemp()))
-            >>> _ = folder.metrics_file.write_text('{"step": 3, "train/loss": 0.5}\n{"step": 4, "')
+            >>> _ = folder.metrics_file.write_text('{"global_step": 3, "a": 0.5}\n{"global')
             >>> folder.metrics()
-            [{'step': 3, 'train/loss': 0.5}]
+            [{'global_step': 3, 'a': 0.5}]
         """
         if not self.metrics_file.exists():
             return []
@@ -265,9 +270,9 @@ class RunFolder:
         Example:
             >>> import tempfile
             >>> folder = RunFolder(Path(tempfile.mkdtemp()))
-            >>> _ = folder.metrics_file.write_text('{"step": 3}\n{"step": 4}\n{"step')
+            >>> _ = folder.metrics_file.write_text('{"global_step": 3}\n{"global_step": 4}\n{"gl')
             >>> folder.latest_metrics()
-            {'step': 4}
+            {'global_step': 4}
         """
         if not self.metrics_file.exists():
             return None
@@ -479,14 +484,31 @@ def _parsed_lines(path: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged (line {number}: {error}). {mend}") from error
-        if not isinstance(row, dict) or "step" not in row:
+        if not isinstance(row, dict) or not row.keys() & {"global_step", "step"}:
             raise ValueError(f"{path} is damaged (line {number} is {_short(row)}). {mend}")
         for name, value in row.items():
             if not (_is_number(value) or value in (None, *NO_NUMBERS)):
                 why = f"line {number}: {name} is {_short(value)}, no number"
                 raise ValueError(f"{path} is damaged ({why}). {mend}")
-        rows.append(row)
+        rows.append(_counted_as_now(row))
     return rows
+
+
+def _counted_as_now(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of ``metrics.jsonl`` as it is written today.
+
+    Releases that wrote ``step`` for ``global_step`` counted epochs from 0.
+
+    Example:
+        >>> _counted_as_now({"step": 9, "epoch": 0, "time": 1.5})
+        {'global_step': 9, 'epoch': 1, 'time': 1.5}
+    """
+    if "global_step" in line:
+        return line
+    counted = {"global_step" if name == "step" else name: line[name] for name in line}
+    if _is_number(counted.get("epoch")):
+        counted["epoch"] += 1
+    return counted
 
 
 def _explained(differing: Mapping[str, str], limit: int = 8) -> str:

@@ -23,9 +23,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from crosswalk.files import csv_text, write_text
 from crosswalk.ranges import Matching
-from crosswalk.run.run_folder import RunFolder, rank_and_launch
+from crosswalk.run.run_folder import PLACE, RunFolder, rank_and_launch
 
-ALWAYS = ("step", "epoch", "time")
 MODES = ("online", "offline", "disabled", "shared")
 Label = Annotated[str, Matching(r"(?s).{1,128}", "1 to 128 characters")]
 Project = Annotated[
@@ -33,6 +32,22 @@ Project = Annotated[
 ]
 PATIENCE = 5.0
 """Seconds for an answer of W&B's server; without one a run goes on offline."""
+
+
+def counted(metrics: Mapping[str, float], step: int | None) -> dict[str, Any]:
+    """Return what to log with the place where it belongs, as every logger and reader counts it.
+
+    Steps count from 0. Epochs count from 1, as on the terminal and in results; Lightning hands
+    them over counted from 0.
+
+    Example:
+        >>> counted({"train/loss": 0.5, "epoch": 0}, step=9)
+        {'train/loss': 0.5, 'epoch': 1, 'global_step': 9}
+    """
+    place = {} if step is None else {"global_step": step}
+    if metrics.get("epoch") is not None:
+        place = {"epoch": 1 + int(metrics["epoch"]), **place}
+    return {**metrics, **place}
 
 
 class RunLogger(Logger):
@@ -56,8 +71,8 @@ class RunLogger(Logger):
         [0.5]
         >>> logger.finalize("success")
         >>> print((folder / "metrics.csv").read_text().strip())
-        step,epoch,train/loss
-        3,0,0.5
+        global_step,epoch,train/loss
+        3,1,0.5
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,12 +104,12 @@ class RunLogger(Logger):
         values = {
             name: value if math.isfinite(value) else str(value)
             for name, value in sorted(metrics.items())  # a resumed run meets them in another order
-            if name not in ALWAYS
+            if name not in PLACE
         }
-        epoch = metrics.get("epoch")
+        place = counted(metrics, step)
         line = {
-            "step": step,
-            "epoch": None if epoch is None else int(epoch),
+            "global_step": step,
+            "epoch": place.get("epoch"),
             "time": round(time.time(), 3),
         }
         self.folder.append_metrics(line | values)
@@ -106,7 +121,7 @@ class RunLogger(Logger):
         """Drop the lines of ``step`` and later; a run that continues writes them again."""
         lines = self.folder.metrics()
         if lines:
-            self.folder.save_metrics(line for line in lines if line["step"] < step)
+            self.folder.save_metrics(line for line in lines if line["global_step"] < step)
 
     @rank_zero_only
     def write_csv(self) -> None:
@@ -114,9 +129,9 @@ class RunLogger(Logger):
         rows: dict[int, dict[str, Any]] = {}
         for line in self.folder.metrics():
             line.pop("time", None)
-            rows.setdefault(line["step"], {}).update(line)
-        names = sorted({name for row in rows.values() for name in row} - {"step", "epoch"})
-        header = ["step", "epoch", *names]
+            rows.setdefault(line["global_step"], {}).update(line)
+        names = sorted({name for row in rows.values() for name in row} - set(PLACE))
+        header = ["global_step", "epoch", *names]
         table = [[row.get(name) for name in header] for _, row in sorted(rows.items())]
         write_text(self.folder.metrics_file.with_suffix(".csv"), csv_text(header, table))
 
@@ -238,8 +253,7 @@ class _RunWandbLogger(WandbLogger):
             self.experiment.define_metric("global_step")
             self.experiment.define_metric("epoch")
             self.experiment.define_metric("*", step_metric="global_step")
-        counter = {} if step is None else {"global_step": step}
-        self.experiment.log({**metrics, **counter})
+        self.experiment.log(counted(metrics, step))
 
 
 def wandb_logger(

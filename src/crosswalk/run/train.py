@@ -26,6 +26,7 @@ from crosswalk.run.callbacks.ranking_lists import RankingLists, people_of
 from crosswalk.run.callbacks.remember import StepMemory
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics
 from crosswalk.run.callbacks.run_record import RunRecord, commit_of_this_package
+from crosswalk.run.callbacks.step_log import StepLog
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.processes import end_with_parent
 from crosswalk.run.results import monitor_of, print_results
@@ -233,6 +234,7 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             *([progress] if show_progress else []),
             EpochSweep(run.data, progress.track if show_progress else None),
             StepMemory(),
+            StepLog(),
             RetrievalMetrics(
                 folder=folder.path,
                 monitor=None if monitor is None else "rank1",

@@ -17,7 +17,8 @@ def folder_with(
 ) -> RunFolder:
     folder = RunFolder(path)
     folder.save_config(config or {"method": {}})
-    folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in history))
+    lines = [{"step": 0, **line} for line in history]
+    folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 

@@ -26,10 +26,10 @@ def test_what_a_method_lists_shows_nothing_of_a_run_that_left_nothing(
 
 def test_the_last_value_of_each_epoch_counts() -> None:
     history = [
-        {"epoch": 0, "a": 1.0},
-        {"epoch": 0, "a": 2.0},
-        {"epoch": 1, "b": 5.0},
-        {"epoch": 2, "a": "inf"},
+        {"epoch": 1, "a": 1.0},
+        {"epoch": 1, "a": 2.0},
+        {"epoch": 2, "b": 5.0},
+        {"epoch": 3, "a": "inf"},
         {"epoch": None, "a": 9.0},
     ]
 

@@ -217,24 +217,44 @@ def test_what_a_run_leaves_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder.save_record({"status": "running", "folder": Path("runs")})
     folder.save_results({"last": {"epoch": 2, "test/rank1": 490 / 930}})
     for step in range(3):
-        folder.append_metrics({"step": step, "epoch": 0, "train/loss": 1 / 3})
+        folder.append_metrics({"global_step": step, "epoch": 1, "train/loss": 1 / 3})
 
     assert before == ({}, {}, [], None)
     assert folder.record() == {"status": "running", "folder": "runs"}
     assert folder.results() == {"last": {"epoch": 2, "test/rank1": 0.5268817204301075}}
-    assert [line["step"] for line in folder.metrics()] == [0, 1, 2]
-    assert folder.latest_metrics() == {"step": 2, "epoch": 0, "train/loss": 1 / 3}
+    assert [line["global_step"] for line in folder.metrics()] == [0, 1, 2]
+    assert folder.latest_metrics() == {"global_step": 2, "epoch": 1, "train/loss": 1 / 3}
 
 
-@pytest.mark.parametrize("size", [40, 45, 65536])
+def test_lines_of_runs_whose_epochs_counted_from_0_are_read_as_those_of_today(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path)
+    lines = [
+        {"step": 3, "epoch": 0, "time": 1.0, "train/loss": 0.5},
+        {"step": 4, "epoch": None, "time": 2.0, "best/test/rank1": 0.25},
+        {"global_step": 7, "epoch": 2, "time": 3.0, "train/loss": 0.25},
+    ]
+    folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    assert folder.metrics() == [
+        {"global_step": 3, "epoch": 1, "time": 1.0, "train/loss": 0.5},
+        {"global_step": 4, "epoch": None, "time": 2.0, "best/test/rank1": 0.25},
+        {"global_step": 7, "epoch": 2, "time": 3.0, "train/loss": 0.25},
+    ]
+    folder.save_metrics(folder.metrics())  # as a run does that goes on
+    assert [line["epoch"] for line in folder.metrics()] == [1, None, 2]
+
+
+@pytest.mark.parametrize("size", [54, 59, 65536])
 def test_the_last_line_is_found_without_reading_all(tmp_path: Path, size: int) -> None:
     folder = RunFolder(tmp_path)
     for step in range(100, 200):
-        folder.append_metrics({"step": step})  # 14 bytes a line
+        folder.append_metrics({"global_step": step})  # 21 bytes a line
     with folder.metrics_file.open("a") as file:
-        file.write('{"step": 200')  # not whole yet
+        file.write('{"global_step": 200')  # not whole yet
 
-    assert folder.latest_metrics(size) == {"step": 199}
+    assert folder.latest_metrics(size) == {"global_step": 199}
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def test_a_line_has_step_epoch_time_and_values(tmp_path: Path) -> None:
     RunLogger(tmp_path).log_metrics({"train/loss": 0.5, "epoch": 2.0}, step=7)
 
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert list(line) == ["step", "epoch", "time", "train/loss"]
-    assert (line["step"], line["epoch"], line["train/loss"]) == (7, 2, 0.5)
+    assert list(line) == ["global_step", "epoch", "time", "train/loss"]
+    assert (line["global_step"], line["epoch"], line["train/loss"]) == (7, 3, 0.5)
 
 
 def test_lines_after_the_checkpoint_are_dropped_and_a_broken_last_line_too(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_lines_after_the_checkpoint_are_dropped_and_a_broken_last_line_too(tmp_p
 def test_values_that_json_does_not_know_are_words(tmp_path: Path) -> None:
     RunLogger(tmp_path).log_metrics({"a": float("nan"), "b": float("inf")}, step=0)
 
-    assert logged(tmp_path) == [{"step": 0, "epoch": None, "a": "nan", "b": "inf"}]
+    assert logged(tmp_path) == [{"global_step": 0, "epoch": None, "a": "nan", "b": "inf"}]
 
 
 def test_the_table_has_one_row_per_step_and_a_column_per_name(tmp_path: Path) -> None:
@@ -55,9 +55,9 @@ def test_the_table_has_one_row_per_step_and_a_column_per_name(tmp_path: Path) ->
     logger.finalize("success")
 
     assert (tmp_path / "metrics.csv").read_text().splitlines() == [
-        "step,epoch,train/loss,val/rank1",
-        "0,0,1.0,",
-        "1,0,0.5,0.25",
+        "global_step,epoch,train/loss,val/rank1",
+        "0,1,1.0,",
+        "1,1,0.5,0.25",
     ]
 
 

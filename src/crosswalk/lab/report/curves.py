@@ -10,6 +10,7 @@ from markupsafe import Markup
 from crosswalk.diagnostics.figures import Curves, curve_figures, side_by_side
 from crosswalk.pages import Section
 from crosswalk.run.results import DIRECTIONS, MEASURES
+from crosswalk.run.run_folder import PLACE
 
 MOST_LINES = 8
 """Lines in one panel; further ones go to the next."""
@@ -22,7 +23,7 @@ def curves_section(history: Sequence[Mapping[str, Any]]) -> Section:
         history: Lines of ``metrics.jsonl``.
 
     Example:
-        >>> section = curves_section([{"epoch": 0, "train/loss": 2.0, "val/rank1": 0.25}])
+        >>> section = curves_section([{"epoch": 1, "train/loss": 2.0, "val/rank1": 0.25}])
         >>> section.body.count("<svg"), curves_section([]).body
         (2, Markup('<p>Nothing was logged by epoch: this run did not train.</p>'))
     """
@@ -38,12 +39,13 @@ def wanted_curves(history: Sequence[Mapping[str, Any]]) -> list[Curves]:
     learning rates have one; the rest is grouped into shares, in [0, 1], and other numbers.
 
     Example:
-        >>> lines = [{"epoch": 0, "train/loss": 2.0, "train/loss_all": 1.0, "lr-SGD": 0.1}]
-        >>> [(panel.title, list(panel.lines)) for panel in wanted_curves(lines)]
-        [('Training loss', ['train/loss', 'train/loss_all']), ('Learning rate: lr-SGD', ['lr-SGD'])]
+        >>> lines = [{"epoch": 1, "train/loss": 2.0, "train/loss_all": 1.0, "lr/base": 0.1}]
+        >>> [panel.title for panel in wanted_curves(lines)]
+        ['Training loss', 'Learning rate: lr/base']
     """
     by_epoch = [line for line in history if line.get("epoch") is not None]
-    names = sorted({name for line in by_epoch for name in line} - {"step", "epoch", "time"})
+    names = sorted({name for line in by_epoch for name in line} - set(PLACE))
+    names = [name for name in names if not name.endswith("_step")]  # the epoch's mean is beside it
     losses = [name for name in names if name.startswith("train/loss")]
     rates = [name for name in names if name.startswith("lr")]
     rest = [name for name in names if name.startswith("train/") and name not in losses]

@@ -19,7 +19,7 @@ from crosswalk.lab.progress import DONE, FAILED, WAITING, Board, Estimates
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.search import ask, open_study, values_of
 from crosswalk.lab.sweeps.sweep_file import SweepFile
-from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.run_folder import PLACE, RunFolder
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -33,8 +33,6 @@ INTERRUPTIONS = 5
 
 ENDED_FROM_OUTSIDE = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 """Statuses of a process that something else has ended."""
-
-NOT_MEASURED = {"step", "epoch", "time"}
 
 
 def configuration(overrides: Sequence[str]) -> dict[str, Any]:
@@ -345,19 +343,19 @@ def epoch_values(folder: RunFolder, metric: str) -> dict[int, float]:
     Example:
         >>> import tempfile
         >>> run = RunFolder(Path(tempfile.mkdtemp()))
-        >>> _ = run.metrics_file.write_text('{"step": 9, "epoch": 0, "val/map": 0.25}\n')
+        >>> _ = run.metrics_file.write_text('{"global_step": 9, "epoch": 1, "val/map": 0.25}\n')
         >>> epoch_values(run, "val/map")
         {1: 0.25}
     """
     values: dict[int, float] = {}
     for line in folder.metrics():
         if metric in line and line["epoch"] is not None:
-            values.setdefault(1 + line["epoch"], float(line[metric]))
+            values.setdefault(line["epoch"], float(line[metric]))
     return dict(sorted(values.items()))
 
 
 def missing_metric(folder: RunFolder, metric: str) -> str:
     """Return why a run that ended well has no value of a metric."""
-    names = sorted({name for line in folder.metrics() for name in line} - NOT_MEASURED)
+    names = sorted({name for line in folder.metrics() for name in line} - set(PLACE))
     near = did_you_mean(metric, names)
     return f"{folder.metrics_file} has no finite {metric}.{near} It has {', '.join(names)}."

@@ -99,6 +99,17 @@ def running_means(trainer: L.Trainer) -> list[dict[str, Any]]:
     return saved
 
 
+def running_mean(trainer: L.Trainer, name: str) -> float | None:
+    """Return the mean so far of what ``training_step`` logs by epoch; None if it does not.
+
+    It waits for the device. At the end of an epoch it is what the loggers get.
+    """
+    metric = trainer.fit_loop.epoch_loop._results.get(f"training_step.{name}")
+    if metric is None or not metric.meta.is_mean_reduction:
+        return None
+    return float(metric.value / metric.cumulated_batch_size)
+
+
 def restore_running_means(trainer: L.Trainer, saved: list[dict[str, Any]]) -> None:
     """Put back what `running_means` returned; call it before the first batch is logged."""
     results = trainer.fit_loop.epoch_loop._results

@@ -12,7 +12,8 @@ from typing import Any, TextIO, TypeVar
 import lightning.pytorch as L
 import rich.progress
 from rich.console import Console
-from torch import Tensor
+
+from crosswalk.run.callbacks.process_state import running_mean
 
 T = TypeVar("T")
 BARS_PER_SECOND = 5
@@ -86,13 +87,19 @@ class _Stage:
         self.done += parts
         self.last = now
 
+    def left(self, now: float) -> float:
+        """Return the seconds left if all goes on as since the start; 0 where that is not known."""
+        if self.total is None or self.done == 0:
+            return 0.0
+        return (now - self.started) / self.done * (self.total - self.done)
+
     @property
     def rate(self) -> float:
         return self.done / max(self.last - self.started, 1e-9)
 
 
 class Progress(L.Callback):
-    """Shows the step, the loss, the speed and the time left of the whole run.
+    """Shows the step, the mean loss of the epoch so far, the speed and the time left of the run.
 
     On a terminal two bars: the run, and what it is doing. Elsewhere a plain line every
     ``interval`` seconds and at the end of every epoch. Only the first process shows anything.
@@ -133,7 +140,6 @@ class Progress(L.Callback):
         self._stages: list[_Stage] = []
         self._last_line = -float("inf")
         self._loss: float | None = None
-        self._latest: Tensor | None = None
         self._run_started = now()
         self._steps_at_start = 0
         self._bars: rich.progress.Progress | None = None
@@ -152,7 +158,8 @@ class Progress(L.Callback):
         stage = self._stages[-1]
         stage.advance(parts, self.now())
         if self._tasks and self._bars is not None:
-            self._bars.update(self._tasks[-1], completed=stage.done)
+            left = f"left {clock(stage.left(self.now()))}" if len(self._tasks) == 1 else ""
+            self._bars.update(self._tasks[-1], completed=stage.done, note=left)
         elif stage.done != stage.total and self.now() - self._last_line >= self.interval:
             self._line(self._describe(stage))
 
@@ -223,19 +230,18 @@ class Progress(L.Callback):
             return
         run, epoch = self._stages[0], self._stages[-1]
         epoch.advance(1, self.now())
-        self._latest = outputs.get("loss") if isinstance(outputs, dict) else outputs
         run.done = self._steps_done(trainer)
         if self._tasks and self._bars is not None:
             if self.now() - self._last_line < 1 / BARS_PER_SECOND and epoch.done != epoch.total:
                 return
             self._last_line = self.now()
-            self._note_loss()
+            self._note_loss(trainer)
             loss = "" if self._loss is None else f"loss {self._loss:.3f}"
             self._bars.update(self._tasks[-1], completed=batch_idx + 1, note=loss)
             note = f"left {clock(self._time_left())}"
             self._bars.update(self._tasks[0], completed=run.done, note=note)
         elif self.now() - self._last_line >= self.interval:
-            self._note_loss()
+            self._note_loss(trainer)
             self._line(self._describe_step(epoch, batch_idx))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -267,10 +273,11 @@ class Progress(L.Callback):
         stage = self._stages.pop()
         if self._tasks and self._bars is not None:
             self._bars.remove_task(self._tasks.pop())
-        self._note_loss()
+        self._note_loss(trainer)
         known = trainer.callback_metrics
         values = [f"{name} {float(known[name]):.4f}" for name in self.metrics if name in known]
-        self.say("  ".join([self._describe_step(stage, stage.done - 1), *values]))
+        last = trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
+        self.say("  ".join([self._describe_step(stage, last), *values]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End the training."""
@@ -293,9 +300,9 @@ class Progress(L.Callback):
         total = int(steps) if steps != float("inf") else None
         self.start(total, f"epoch {trainer.current_epoch + 1}{last}")
 
-    def _note_loss(self) -> None:
-        """Read the latest loss, which waits for the device: only when it is shown."""
-        self._loss = None if self._latest is None else float(self._latest)
+    def _note_loss(self, trainer: L.Trainer) -> None:
+        """Read the mean loss of this epoch, which waits for the device: only when it is shown."""
+        self._loss = running_mean(trainer, "train/loss")
 
     @staticmethod
     def _steps_done(trainer: L.Trainer) -> int:
@@ -330,9 +337,8 @@ class Progress(L.Callback):
 
     def _describe(self, stage: _Stage) -> str:
         text = f"{stage.what} {stage.done}/{stage.total if stage.total is not None else '?'}"
-        elapsed = self.now() - stage.started
-        if stage.total is not None and 0 < stage.done < stage.total and elapsed > 0:
-            text += f"  eta {clock(elapsed / stage.done * (stage.total - stage.done))}"
+        if left := stage.left(self.now()):
+            text += f"  eta {clock(left)}"
         return text
 
     def _line(self, text: str) -> None:
@@ -346,7 +352,6 @@ class Progress(L.Callback):
                 rich.progress.TextColumn("{task.description}"),
                 rich.progress.BarColumn(),
                 rich.progress.MofNCompleteColumn(),
-                rich.progress.TimeRemainingColumn(),
                 rich.progress.TextColumn("{task.fields[note]}"),
                 console=Console(file=self.stream, force_terminal=True),
                 transient=True,

@@ -2,9 +2,11 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crosswalk.run.callbacks.progress import Progress
+from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.toy_run import StopAt, Stopped, train_toy
 
 
@@ -51,7 +53,26 @@ def test_between_lines_there_are_so_many_seconds_and_one_line_ends_an_epoch(tmp_
         "epoch 3/3 step 6/6",
     ]
     losses = [line.split("  ")[1] for line in lines[:-1]]
-    assert len(set(losses)) == 4  # each that of its own step
+    logged = RunFolder(tmp_path).metrics()
+    steps = [line["train/step_loss"] for line in logged if "train/step_loss" in line]
+    means = [line["train/loss"] for line in logged if "train/loss" in line]
+    assert losses == [f"loss {value:.3f}" for value in (steps[0], *means)]
+
+
+def test_the_loss_of_a_resumed_epoch_is_the_mean_of_all_of_it(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train_toy(tmp_path, StopAt("step", 11))
+    stream = io.StringIO()
+
+    train_toy(tmp_path, callbacks=[plain(stream, interval=0.0)])
+
+    logged = RunFolder(tmp_path).metrics()
+    steps = [line["train/step_loss"] for line in logged if "train/step_loss" in line]
+    shown = [line.split("  ")[1] for line in stream.getvalue().splitlines()[:2]]
+    sizes = [4, 4, 4, 4, 4, 2]
+    assert shown[0] == f"loss {np.average(steps[6:11], weights=sizes[:5]):.3f}"
+    assert shown[1] == f"loss {np.average(steps[6:12], weights=sizes):.3f}"
+    assert "epoch 2/3 step 2/6" not in stream.getvalue()  # of the two since then
 
 
 def test_a_resumed_epoch_is_counted_from_where_it_was(tmp_path: Path) -> None:
@@ -101,3 +122,6 @@ def test_a_terminal_shows_bars_and_is_left_clean(tmp_path: Path) -> None:
     assert "\x1b[?25h" in text  # the cursor is back
     assert text.splitlines()[-1].endswith("training took 00:00") or "took" in text.splitlines()[-1]
     assert progress._bars is None
+    assert re.search(r"left \d\d:\d\d", text)
+    # no other time: a remaining time of rich is h:mm:ss
+    assert not re.search(r"\d:\d\d:\d\d|-:--:--", text)
