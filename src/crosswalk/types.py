@@ -11,6 +11,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 class PairBatch(NamedTuple):
     """A training batch of image-caption pairs.
@@ -165,3 +168,6 @@ class EvaluationData(Protocol):
 
     def num_evaluation_samples(self, split: str, role: str) -> int:
         """Return how many different samples that loader covers."""
+
+    def same_pictures(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return the picture that each query, and each gallery image, is; None: all others."""

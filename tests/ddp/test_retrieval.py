@@ -69,6 +69,9 @@ class ToyData(L.LightningDataModule):
         self.surplus = surplus
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
+    def same_pictures(self, split: str) -> None:
+        return None
+
     def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
         split = {"validate": "val", "test": "test"}[stage]
         return [(split, "query"), (split, "gallery")]

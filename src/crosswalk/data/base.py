@@ -29,7 +29,13 @@ from crosswalk.data.pipeline.loaders import EpochLoader
 from crosswalk.data.pipeline.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
 from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles
-from crosswalk.data.readers.records import ImageSplits, Record, Splits, refuse_outside
+from crosswalk.data.readers.records import (
+    ImageSplits,
+    Record,
+    Splits,
+    fingerprint,
+    refuse_outside,
+)
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.files import refuse_inside
 from crosswalk.types import DataSpec
@@ -53,7 +59,8 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
     Works without a Trainer too: ``transform_batch`` does what a Trainer's transfer does.
 
     Args:
-        splits: What the reader found.
+        splits: What is trained on and evaluated.
+        found: What the reader found, before people were held out of training.
         image_size: Height and width that images are resized to.
         interpolation: Of the resizing.
         plan: Makes the training batches, given the identity of every sample; -1 if unknown.
@@ -86,6 +93,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         self,
         splits: SplitsT,
         *,
+        found: SplitsT,
         image_size: Sequence[int],
         interpolation: Interpolation,
         plan: PlanFactory,
@@ -111,6 +119,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         if not allow_outside:
             refuse_outside(splits)
         self.splits: SplitsT = splits
+        self.found: SplitsT = found
         self.image_size = int(image_size[0]), int(image_size[1])
         self.interpolation = interpolation
         self.make_plan = plan
@@ -170,8 +179,17 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all image names, and of what `_facts` says of them: the same everywhere."""
-        return records_fingerprint(self.splits, self.splits.root, self._facts)
+        """Of annotation and files, before people were held out; the doctor prints the same."""
+        return fingerprint(self.found)
+
+    def is_fingerprint(self, stored: str) -> bool:
+        """Return whether a run's fingerprint is that of these data.
+
+        Those of earlier releases, of 16 digits, knew names and ids, but no sizes of files.
+        """
+        if len(stored) == len(self.fingerprint):
+            return stored == self.fingerprint
+        return stored == records_fingerprint(self.splits, self.splits.root, self._facts)
 
     def describe(self) -> dict[str, Any]:
         """Return what the run record says about the data, as plain values."""
@@ -282,6 +300,14 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
             if any(self._holds(self._part(split, role)) for role in ROLES)
         ]
         return [(split, role) for split in found for role in ROLES]
+
+    def same_pictures(self, split: str) -> tuple[Index, Index] | None:
+        """Return the picture that each query and each gallery image of a split is, by number.
+
+        A query is not ranked against itself. -1 is a picture that is in one of them alone; None
+        says that nothing is left out: the protocols of published sets say what counts.
+        """
+        return None
 
     def num_evaluation_samples(self, split: str, role: str) -> int:
         """Return the number of samples of a split with role "query" or "gallery"."""

@@ -8,7 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from crosswalk.data.base import (
+    ROLES,
     PlanFactory,
     RecordedData,
     Switch,
@@ -21,11 +24,11 @@ from crosswalk.data.pipeline.datasets import ImageDataset, ids_of
 from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
-from crosswalk.data.pipeline.plans import shuffled_plan
+from crosswalk.data.pipeline.plans import Index, shuffled_plan
 from crosswalk.data.pipeline.statistics import camera_statistics, channel_statistics
 from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles, camstyle_files, find_camstyle
-from crosswalk.data.readers.records import ImageSplits, Record, count
+from crosswalk.data.readers.records import ImageSplits, Record, count, shared_pictures
 from crosswalk.data.readers.val_split import carve_val_images
 from crosswalk.ranges import Count, ImageSize, Seed, Workers
 from crosswalk.types import ImageBatch
@@ -106,8 +109,10 @@ class ImageToImageData(RecordedData[ImageSplits]):
         identities: bool = True,
     ) -> None:
         folder = _synthetic_root(synthetic) if root is None else Path(root).expanduser()
+        found = _read(reader, folder)
         super().__init__(
-            _read(reader, folder, protocol, val_person_ids, camera_rule),
+            _held_out(found, protocol, val_person_ids, camera_rule),
+            found=found,
             image_size=image_size,
             interpolation=interpolation,
             plan=plan,
@@ -122,6 +127,7 @@ class ImageToImageData(RecordedData[ImageSplits]):
             sweep=sweep,
             identities=identities,
         )
+        self._pictures: dict[str, tuple[Index, ...]] = {}
         self.given_transform = ImageTransform() if transform is None else transform
         self.crop = crop
         self.eval_interpolation: Interpolation = eval_interpolation or interpolation
@@ -154,9 +160,58 @@ class ImageToImageData(RecordedData[ImageSplits]):
         _ = self.transform
 
     def prepare_evaluation(self) -> None:
-        """Decode, or look for, all queries and galleries."""
+        """Decode, or look for, all queries and galleries, of which some must be matches.
+
+        Raises:
+            ValueError: If no query of a split has a match: nothing could be measured.
+        """
         super().prepare_evaluation()
         _ = self._normalizing
+        for split in dict.fromkeys(split for split, _ in self.evaluation_roles("test")):
+            self._check_matches(split)
+            pictures = self.same_pictures(split)
+            if pictures is not None:
+                notice = (
+                    f"{(pictures[0] >= 0).sum():,} of {len(pictures[0]):,} queries of {split} are "
+                    "in the gallery too, as the same file or a copy of it: each is left out of its "
+                    "own ranking."
+                )
+                self.notices += [notice] * (notice not in self.notices)
+
+    def same_pictures(self, split: str) -> tuple[Index, Index] | None:
+        """Return the picture that each query and each gallery image of one's own is, by number."""
+        if not self.splits.own:
+            return None
+        if split not in self._pictures:
+            numbers = shared_pictures(*(self._records(PARTS[split, role]) for role in ROLES))
+            self._pictures[split] = tuple(np.array(each, dtype=np.int64) for each in numbers)
+        query, gallery = self._pictures[split]
+        return (query, gallery) if (query >= 0).any() else None
+
+    def _check_matches(self, split: str) -> None:
+        query, gallery = (ids_of(self._records(PARTS[split, role])) for role in ROLES)
+        pictures = self.same_pictures(split)
+        places: dict[int, list[int]] = {}
+        for place, person_id in enumerate(gallery[0].tolist()):
+            places.setdefault(person_id, []).append(place)
+        same_camera = 0
+        for row, (person_id, camera_id) in enumerate(zip(*query, strict=True)):
+            for place in places.get(int(person_id), ()):
+                if pictures is not None and pictures[0][row] == pictures[1][place] >= 0:
+                    continue
+                if not (self.camera_rule and gallery[1][place] == camera_id >= 0):
+                    return
+                same_camera += 1
+        advice = (
+            "All images of their persons are by the query's own camera and so are ignored: pass "
+            "data.camera_rule=false to count them, or check the cameras."
+            if same_camera
+            else "Check the person ids of query and gallery."
+        )
+        raise ValueError(
+            f"none of the {len(query[0]):,} queries of {split} of {self.splits.dataset} in "
+            f"{self.splits.root} has a match in its gallery, so nothing could be measured. {advice}"
+        )
 
     def train_dataloader(self) -> EpochLoader:
         """Return the training batches; their plan takes the labels that `plan_labels` gives.
@@ -257,19 +312,20 @@ def _check_last_batch(num_batches: int, num_images: int, batch_size: int) -> Non
         )
 
 
-def _read(
-    reader: Reader,
-    root: Path,
-    protocol: str,
-    val_person_ids: int | None,
-    camera_rule: bool,
-) -> ImageSplits:
+def _read(reader: Reader, root: Path) -> ImageSplits:
     splits = reader(root)
     refuse_cache_inside(splits, root)
     for parts in (("query", "gallery"), ("val_query", "val_gallery")):
         if any(splits.split(name) for name in parts):
             for name in parts:
                 check_not_empty(splits, name, splits.split(name))
+    return splits
+
+
+def _held_out(
+    splits: ImageSplits, protocol: str, val_person_ids: int | None, camera_rule: bool
+) -> ImageSplits:
+    """Return the splits with people held out of training where a val split is needed."""
     if protocol == "val" and splits.train and not splits.val_query:
         # the same people in every run, whatever its seed
         splits = carve_val_images(splits, val_person_ids, seed=1, camera_rule=camera_rule)

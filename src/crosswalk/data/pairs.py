@@ -139,8 +139,10 @@ class TextToImageData(RecordedData[Splits]):
         identities: bool = True,
     ) -> None:
         folder = _synthetic_root(synthetic) if root is None else Path(root).expanduser()
+        found = _read(reader, folder)
         super().__init__(
-            _read(reader, folder, protocol, val_person_ids),
+            _held_out(found, protocol, val_person_ids),
+            found=found,
             image_size=image_size,
             interpolation=interpolation,
             plan=plan,
@@ -315,7 +317,7 @@ class TextToImageData(RecordedData[Splits]):
         return CaptionDataset(self._tokens(split), person_id[self._captions(split).image])
 
 
-def _read(reader: Reader, root: Path, protocol: str, val_person_ids: int | None) -> Splits:
+def _read(reader: Reader, root: Path) -> Splits:
     splits = reader(root)
     refuse_cache_inside(splits, root)
     if splits.dataset == "own pairs":  # may be for training or for evaluation alone
@@ -323,6 +325,11 @@ def _read(reader: Reader, root: Path, protocol: str, val_person_ids: int | None)
     else:
         for name in ("train", "test"):
             check_not_empty(splits, name, splits.split(name))
+    return splits
+
+
+def _held_out(splits: Splits, protocol: str, val_person_ids: int | None) -> Splits:
+    """Return the splits with people held out of training where a val split is needed."""
     if protocol == "val" and splits.train and not splits.val:
         num_people = len({record.person_id for record in splits.train})
         wanted = max(1, num_people // 10) if val_person_ids is None else val_person_ids

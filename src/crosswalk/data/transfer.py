@@ -17,7 +17,7 @@ from crosswalk.data.pipeline.crops import RectangularCrop
 from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
-from crosswalk.data.pipeline.plans import shuffled_plan
+from crosswalk.data.pipeline.plans import Index, shuffled_plan
 from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.ranges import Count, ImageSize, Seed, Workers
 from crosswalk.types import DataSpec, ImageBatch, SourceTargetBatch
@@ -233,6 +233,11 @@ class SourceTargetData(L.LightningDataModule):
         """Hashes of both sets."""
         return f"{self.source.fingerprint}-{self.target.fingerprint}"
 
+    def is_fingerprint(self, stored: str) -> bool:
+        """Return whether a run's fingerprint is that of both sets."""
+        source, _, target = stored.partition("-")
+        return self.source.is_fingerprint(source) and self.target.is_fingerprint(target)
+
     @property
     def notices(self) -> list[str]:
         """What the user should be told about either set."""
@@ -293,6 +298,10 @@ class SourceTargetData(L.LightningDataModule):
     def num_evaluation_samples(self, split: str, role: str) -> int:
         """Return the number of images of a split with role "query" or "gallery"."""
         return self.target.num_evaluation_samples(split, role)
+
+    def same_pictures(self, split: str) -> tuple[Index, Index] | None:
+        """Return the picture that each query and each gallery image of a split is, by number."""
+        return self.target.same_pictures(split)
 
     def evaluation_queries(self, split: str) -> list[Path]:
         """Return the file of every query image, by `sample_index`."""

@@ -15,10 +15,17 @@ from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout, fin
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
 from crosswalk.data.readers.camstyle import camstyle_files, find_camstyle
 from crosswalk.data.readers.image_folders import MARKET_FOLDERS
-from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record, count
+from crosswalk.data.readers.records import (
+    IMAGE_SPLITS,
+    AnySplits,
+    ImageSplits,
+    Record,
+    count,
+    shared_pictures,
+)
 from crosswalk.data.readers.tables import read_table_text
 from crosswalk.doctor.findings import Finding, counted, found, shared_identities
-from crosswalk.doctor.integrity import AnySplits, same_pictures
+from crosswalk.image_files import same_pictures
 
 ALL_SPLITS = (*IMAGE_SPLITS, "val_query", "val_gallery")
 EVALUATED = {"test": ("query", "gallery"), "val": ("val_query", "val_gallery")}
@@ -317,22 +324,44 @@ def _shared_identities(splits: ImageSplits, key: str) -> list[Finding]:
 def _queries_without_match(splits: ImageSplits) -> list[Finding]:
     findings = []
     for query, gallery in EVALUATED.values():
-        seen: dict[int, set[int]] = {}
-        for record in splits.split(gallery):
-            seen.setdefault(record.person_id, set()).add(record.camera_id)
-        queries = splits.split(query)
-        absent = [record for record in queries if record.person_id not in seen]
-        same_camera = [
-            record
-            for record in queries
-            if record.camera_id >= 0 and seen.get(record.person_id) == {record.camera_id}
-        ]
+        queries, images = splits.split(query), splits.split(gallery)
+        numbers = [-1] * len(queries), [-1] * len(images)
+        if splits.own:
+            numbers = shared_pictures(queries, images)
+        seen: dict[int, set[tuple[int, int]]] = {}
+        for record, number in zip(images, numbers[1], strict=True):
+            seen.setdefault(record.person_id, set()).add((record.camera_id, number))
+        absent, same_camera, itself = [], [], set()
+        for record, number in zip(queries, numbers[0], strict=True):
+            cameras = set()
+            for camera, other in seen.get(record.person_id, ()):
+                if number < 0 or other != number:
+                    cameras.add(camera)
+                elif not camera == record.camera_id >= 0:  # else the camera rule hides it anyway
+                    itself.add(record.image_path)
+            if not cameras:
+                absent.append(record)
+            elif record.camera_id >= 0 and cameras == {record.camera_id}:
+                same_camera.append(record)
+        if itself:
+            findings.append(
+                Finding(
+                    "warning",
+                    "query_in_gallery",
+                    f"{len(itself):,} of {counted(len(queries), 'image')} of {query} are in the "
+                    f"{gallery} too, as the same file or a copy of it.",
+                    "Such a picture is left out of the ranking of its own query, and counts for "
+                    "others. Take it out of one of them where it is no picture of its own.",
+                    tuple(map(str, sorted(itself))),
+                )
+            )
         lost = len(absent) + len(same_camera)
         if not lost:
             continue
         parts = []
         if absent:
-            parts.append(f"the person of {len(absent):,} is not in the {gallery}")
+            only = ", or only as the query itself" if itself else ""
+            parts.append(f"the person of {len(absent):,} is not in the {gallery}{only}")
         if same_camera:
             parts.append(
                 f"the person of {len(same_camera):,} is there by the camera of the query only, "

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,12 +12,13 @@ from pathlib import Path
 
 from PIL import ImageFile, UnidentifiedImageError
 
-from crosswalk.data.readers.records import ImageSplits, Record, Splits
+from crosswalk.data.readers.records import AnySplits, Record, image_folder
 from crosswalk.image_files import (
     MissingHints,
     RefusedImageError,
     as_seen,
     check_plain_file,
+    file_sizes,
     open_image,
     traits,
 )
@@ -30,8 +28,6 @@ KINDS = ("missing", "empty", "truncated", "corrupt", "refused")
 # ours: starting worker processes costs as much as decoding about this many images
 IN_PROCESS = 2_000
 CHUNK = 64  # ours: images per task of a worker
-
-AnySplits = Splits | ImageSplits
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +46,6 @@ class ImageProblem:
     kind: str
     detail: str
     origin: str = ""
-
-
-def file_sizes(paths: Iterable[Path]) -> dict[Path, int]:
-    """Return the size in bytes of each file that exists.
-
-    Lists each folder once instead of asking for each file, which network drives answer slowly.
-
-    Example:
-        >>> file_sizes([Path("/nowhere/1.jpg")])
-        {}
-    """
-    wanted: dict[Path, list[Path]] = {}
-    for path in paths:
-        wanted.setdefault(path.parent, []).append(path)
-    sizes = {}
-    for folder, files in wanted.items():
-        listed = _list_folder(folder)
-        sizes.update({path: listed[path.name] for path in files if path.name in listed})
-    return sizes
 
 
 def missing_images(splits: AnySplits) -> list[ImageProblem]:
@@ -145,34 +122,6 @@ def damaged_images(
     return [replace(problem, origin=origins[problem.path]) for problem in problems]
 
 
-def same_pictures(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
-    """Return groups of files whose contents are the same byte by byte, in the given order.
-
-    Only files that share their size are read.
-
-    Args:
-        paths: Files; those that are missing or empty are left out.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as name:
-        ...     for stem, content in (("a", b"1"), ("b", b"2"), ("c", b"1"), ("d", b"12")):
-        ...         _ = (Path(name) / stem).write_bytes(content)
-        ...     groups = same_pictures(sorted(Path(name).iterdir()))
-        >>> [[path.name for path in group] for group in groups]
-        [['a', 'c']]
-    """
-    paths = list(dict.fromkeys(paths))
-    sizes = file_sizes(paths)
-    number = Counter(sizes.values())
-    groups: dict[bytes, list[Path]] = {}
-    for path in paths:
-        if sizes.get(path, 0) > 0 and number[sizes[path]] > 1:
-            digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-            groups.setdefault(digest, []).append(path)
-    return [tuple(group) for group in groups.values() if len(group) > 1]
-
-
 def check_image(path: Path, *, own: bool = False) -> ImageProblem | None:
     """Return what is wrong with an image file, or None if every pixel decodes.
 
@@ -198,16 +147,6 @@ def source_of(path: Path, image_folder: Path) -> str:
     except ValueError:
         return path.parent.as_posix()
     return parts[0] if len(parts) > 1 else "."
-
-
-def image_folder(splits: AnySplits) -> Path:
-    """Return the folder that image names start from.
-
-    Example:
-        >>> image_folder(ImageSplits("own", Path("people"), ".", (), (), ())).name
-        'people'
-    """
-    return splits.image_folder if isinstance(splits, Splits) else splits.root
 
 
 def by_source(
@@ -238,56 +177,6 @@ def by_source(
         row = table[source_of(problem.path, folder)]
         row[problem.kind] = row.get(problem.kind, 0) + 1
     return dict(sorted(table.items()))
-
-
-def fingerprint(splits: AnySplits) -> str:
-    r"""Return 64 hexadecimal digits that identify annotation and image files.
-
-    SHA-256 over one line per image, train, val and test in this order (image sets: train, query,
-    gallery, val_query, val_gallery), each in the order of the reader: the JSON list ``[split, image
-    name, person id, camera id, captions, bytes]`` as ASCII without spaces, and a line feed. The
-    image name starts from the image folder and has forward slashes; ``bytes`` is the size of the
-    file, -1 where it is missing. So the same data at another place, or copied, keep their
-    fingerprint; times of files do not count, nor does the content of an image that changed without
-    changing size.
-
-    Example:
-        >>> record = Record(Path("/nowhere/1.jpg"), person_id=3, captions=("A man.",))
-        >>> splits = Splits("own", Path(), "f", (record,), (), (), image_folder=Path("/nowhere"))
-        >>> line = b'["train","1.jpg",3,-1,["A man."],-1]\n'
-        >>> fingerprint(splits) == hashlib.sha256(line).hexdigest()
-        True
-    """
-    sizes = file_sizes({record.image_path for _, record in splits})
-    digest = hashlib.sha256()
-    folder = image_folder(splits)
-    for name, record in splits:
-        path = record.image_path
-        row = [
-            name,
-            Path(os.path.relpath(path, folder)).as_posix(),
-            record.person_id,
-            record.camera_id,
-            record.captions,
-            sizes.get(path, -1),
-        ]
-        digest.update(json.dumps(row, separators=(",", ":")).encode("ascii") + b"\n")
-    return digest.hexdigest()
-
-
-def _list_folder(folder: Path) -> dict[str, int]:
-    sizes = {}
-    try:
-        with os.scandir(folder) as listing:
-            for entry in listing:
-                try:
-                    if entry.is_file():
-                        sizes[entry.name] = entry.stat().st_size
-                except OSError:  # a link whose target is gone, or itself
-                    continue
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return {}
-    return sizes
 
 
 def _why_absent(path: Path, hints: MissingHints) -> ImageProblem:

@@ -20,10 +20,13 @@ from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_pairs, rstp_reid
 from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout
 from crosswalk.data.readers.records import (
     SPLITS,
+    AnySplits,
     ImageSplits,
     Splits,
     count,
     count_deviations,
+    fingerprint,
+    image_folder,
     images_outside,
     repeated_images,
 )
@@ -49,12 +52,9 @@ from crosswalk.doctor.images import (
 )
 from crosswalk.doctor.integrity import (
     KINDS,
-    AnySplits,
     ImageProblem,
     by_source,
     damaged_images,
-    fingerprint,
-    image_folder,
     missing_images,
 )
 from crosswalk.image_files import MAX_PIXELS, TRAITS

@@ -95,6 +95,8 @@ class _Labels(NamedTuple):
     by_person: Tensor  # gallery places, grouped by person
     start: Tensor  # [queries] where the query's person starts in `by_person`
     num_places: Tensor  # [queries] how many places that person has
+    query_picture: Tensor | None = None
+    gallery_picture: Tensor | None = None
 
 
 def rank_embeddings(
@@ -105,6 +107,8 @@ def rank_embeddings(
     gallery_person_id: Tensor,
     query_camera_id: Tensor | None = None,
     gallery_camera_id: Tensor | None = None,
+    query_picture: Tensor | None = None,
+    gallery_picture: Tensor | None = None,
     num_views: int = 1,
     topk: int = 10,
     extra_map: Sequence[str] = (),
@@ -127,6 +131,9 @@ def rank_embeddings(
             person and the same camera as the query is ignored. Cameras below 0 are unknown and
             never the same.
         gallery_camera_id: ``[gallery]`` int64, or None.
+        query_picture: ``[queries]`` int64, or None: a gallery item that is the picture of the
+            query is ignored. Pictures below 0 are never the same.
+        gallery_picture: ``[gallery]`` int64, or None.
         num_views: The similarity is the mean over this many concatenated unit vectors.
         topk: Length of the ranking lists that are returned.
         extra_map: Definitions of average precision measured beside the usual one, names from
@@ -171,6 +178,9 @@ def rank_embeddings(
     labels = _index_labels(
         size, query_person_id, gallery_person_id, query_camera_id, gallery_camera_id
     )
+    if query_picture is not None and gallery_picture is not None:
+        pictures = {"query_picture": query_picture.cpu(), "gallery_picture": gallery_picture.cpu()}
+        labels = labels._replace(**pictures)
     return _rank(fill, size, dtype, labels, topk, extra_map, tile_bytes)
 
 
@@ -475,6 +485,10 @@ def _rank(
             row, slot = ignored.nonzero(as_tuple=True)
             num_ignored += len(row)
             scores[row, columns[row, slot]] = -torch.inf
+            if labels.query_picture is not None and labels.gallery_picture is not None:
+                picture = labels.query_picture[rows, None]
+                # also as another person: a copy says nothing about either
+                scores[(labels.gallery_picture == picture) & (picture >= 0)] = -torch.inf
             work: tuple[NDArray[Any], ...]
             work = (rows.numpy(), tile.numpy(), columns.numpy(), matches.numpy())
 
@@ -510,12 +524,15 @@ def _pairs(labels: _Labels, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     place = (labels.start[rows, None] + slot).clamp_max(len(labels.by_person) - 1)
     columns = labels.by_person[place]
     same_person = slot < num_places
-    if labels.query_camera_id is None or labels.gallery_camera_id is None:
-        return columns, same_person, torch.zeros_like(same_person)
-    camera = labels.query_camera_id[rows, None]
-    same_camera = (labels.gallery_camera_id[columns] == camera) & (camera >= 0)
-    matches = same_person & ~same_camera
-    ignored = same_person & same_camera
+    left_out = torch.zeros_like(same_person)
+    for query, gallery in (
+        (labels.query_camera_id, labels.gallery_camera_id),
+        (labels.query_picture, labels.gallery_picture),
+    ):
+        if query is not None and gallery is not None:
+            left_out |= (gallery[columns] == query[rows, None]) & (query[rows, None] >= 0)
+    matches = same_person & ~left_out
+    ignored = same_person & left_out
     order = matches.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
     return columns.gather(1, order), matches.gather(1, order), ignored.gather(1, order)
 

@@ -86,6 +86,9 @@ class RetrievalScores(Metric):
         num_gallery: Samples expected in role "gallery", or None to accept any number.
         camera_rule: Whether a gallery image of the same person by the same camera as the query
             is ignored, as the image re-identification protocols say.
+        same_pictures: The picture that each sample index of the queries, and of the gallery, is:
+            a query is not ranked against its own picture; below 0 is none that is in both. Of
+            directions from queries to the gallery alone. None: everything is ranked.
         topk: Length of the ranking lists kept per query.
         directions: Names from `DIRECTIONS`. The measures of the first have plain names
             (``rank1``), those of others start with the direction (``image_to_text/rank1``).
@@ -123,6 +126,7 @@ class RetrievalScores(Metric):
         num_query: int | None = None,
         num_gallery: int | None = None,
         camera_rule: bool = False,
+        same_pictures: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
         topk: int = 10,
         directions: Sequence[str] = ("text_to_image", "image_to_text"),
         extra_map: Sequence[str] = (),
@@ -140,6 +144,7 @@ class RetrievalScores(Metric):
         check_extra_map(extra_map)
         self.num_expected = {"query": num_query, "gallery": num_gallery}
         self.camera_rule = camera_rule
+        self.same_pictures = same_pictures
         self.topk = topk
         self.directions = tuple(directions)
         self.extra_map = tuple(extra_map)
@@ -282,6 +287,12 @@ class RetrievalScores(Metric):
         topk: int,
         rescoring: Rescoring | None = None,
     ) -> Ranking:
+        pictures: list[Tensor | None] = [None, None]
+        if self.same_pictures is not None:
+            pictures = [
+                torch.from_numpy(of_role)[samples.sample_index.cpu()]
+                for of_role, samples in zip(self.same_pictures, (query, gallery), strict=True)
+            ]
         return rank_embeddings(
             query.embedding[:, columns],
             gallery.embedding[:, columns],
@@ -289,6 +300,8 @@ class RetrievalScores(Metric):
             gallery_person_id=gallery.person_id,
             query_camera_id=query.camera_id if self.camera_rule else None,
             gallery_camera_id=gallery.camera_id if self.camera_rule else None,
+            query_picture=pictures[0],
+            gallery_picture=pictures[1],
             num_views=num_views,
             topk=topk,
             extra_map=self.extra_map,

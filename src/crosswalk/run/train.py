@@ -80,6 +80,15 @@ def train(config: Mapping[str, Any]) -> Trained | None:
         # before a stage is trained: whatever will be read later is opened now
         run.data.setup("fit" if trains else "test")
         evaluates = bool(run.data.evaluation_roles("test"))
+        before = (folder.record().get("data") or {}).get("fingerprint")
+        goes_on = folder.resume_checkpoint is not None
+        if goes_on and before is not None and not run.data.is_fingerprint(before):
+            raise ValueError(
+                f"the data of {folder.path} have changed since it began (data.root="
+                f"{config['data'].get('root')}, fingerprint {before}, now {run.data.fingerprint}): "
+                "files are other ones, or of another size. Put them back, or start a new run "
+                "without resume."
+            )
         if not trains and not evaluates:
             raise ValueError(nothing_to_evaluate(run))
         record.update(data=run.data.describe())

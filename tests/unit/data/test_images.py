@@ -23,6 +23,7 @@ from crosswalk.data.pipeline.decoding import BrokenImagesError
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.plans import ShuffledBatches, identity_plan, shuffled_plan
 from crosswalk.data.readers.market1501 import read_market1501
+from crosswalk.data.readers.own_images import read_own_images
 from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.draws import keyed_uniform, sample_key
 from crosswalk.types import DataSpec, ImageBatch
@@ -827,3 +828,60 @@ def test_a_trainer_validates_nothing_where_the_last_epoch_counts(
     assert method.evaluated == []
     run.test(method, datamodule=data, verbose=False)
     assert method.evaluated == [(0, 3), (1, 6)]
+
+
+def own_images(root: Path, rows: str) -> ImageToImageData:
+    root.mkdir()
+    for number, name in enumerate("abcd"):
+        write(root / f"{name}.png", np.full((8, 4, 3), number % 3, np.uint8))  # d is a copy of a
+    (root / "own.csv").write_text("path,person_id,camera_id,split\nc.png,9,,train\n" + rows)
+    return make_data(root / "own.csv", read_own_images)
+
+
+@pytest.mark.parametrize(
+    ("rows", "query", "gallery"),
+    [
+        ("a.png,1,,query\na.png,1,,gallery\nb.png,1,,gallery\n", [0], [0, -1]),
+        ("a.png,1,,query\nb.png,1,,gallery\nd.png,1,,gallery\n", [0], [-1, 0]),
+        ("a.png,1,,query\nb.png,1,,query\nb.png,1,,gallery\nd.png,1,,gallery\n", [0, 1], [1, 0]),
+    ],
+)
+def test_a_picture_of_ones_own_is_not_looked_for_in_itself(
+    tmp_path: Path, rows: str, query: list[int], gallery: list[int]
+) -> None:
+    data = own_images(tmp_path / "own", rows)
+
+    data.setup("test")
+
+    pictures = data.same_pictures("test")
+    assert pictures is not None
+    assert [each.tolist() for each in pictures] == [query, gallery]
+    assert (
+        f"{len(query)} of {len(query)} queries of test are in the gallery too" in data.notices[-1]
+    )
+
+
+def test_published_sets_are_ranked_as_their_protocols_say(root: Path) -> None:
+    assert make_data(root).same_pictures("test") is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "camera_rule", "advice"),
+    [
+        ("a.png,1,,query\nb.png,2,,gallery\n", True, "Check the person ids"),
+        ("a.png,1,3,query\nb.png,1,3,gallery\n", True, "data.camera_rule=false"),
+        ("a.png,1,,query\nd.png,1,,gallery\n", True, "Check the person ids"),
+        ("a.png,1,3,query\nb.png,1,3,gallery\n", False, None),
+    ],
+)
+def test_queries_without_any_match_stop_before_the_first_step(
+    tmp_path: Path, rows: str, camera_rule: bool, advice: str | None
+) -> None:
+    data = own_images(tmp_path / "own", rows)
+    data.camera_rule = camera_rule
+
+    if advice is None:
+        data.setup("fit")
+    else:
+        with pytest.raises(ValueError, match=f"none of the 1 queries of test .*{advice}"):
+            data.setup("fit")

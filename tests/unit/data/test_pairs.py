@@ -16,11 +16,12 @@ from torch import Tensor
 from crosswalk.data import base
 from crosswalk.data.pairs import TextToImageData
 from crosswalk.data.pipeline import loaders
+from crosswalk.data.pipeline.datasets import records_fingerprint
 from crosswalk.data.pipeline.decoding import BrokenImagesError
 from crosswalk.data.pipeline.noise import noisy_caption_index
 from crosswalk.data.pipeline.plans import ShuffledBatches, identity_plan
 from crosswalk.data.pipeline.transforms import PairTransform
-from crosswalk.data.readers.records import Record, Splits
+from crosswalk.data.readers.records import Record, Splits, fingerprint
 from crosswalk.draws import sample_key
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
 
@@ -668,6 +669,21 @@ def test_a_caption_without_words_stops_before_the_first_step(root: Path, split: 
 
     with pytest.raises(ValueError, match=f"1 captions of the {split} split have no words"):
         data.setup("fit")
+
+
+def test_files_of_another_size_are_other_data_and_old_fingerprints_are_known(root: Path) -> None:
+    data = make_data(root)
+    assert data.fingerprint == fingerprint(data.found)
+    earlier = records_fingerprint(data.splits, data.splits.root, data._facts)
+    path = data.splits.train[0].image_path
+    path.write_bytes(path.read_bytes() + b"\0")
+
+    changed = make_data(root)
+
+    assert data.is_fingerprint(data.fingerprint)
+    assert not changed.is_fingerprint(data.fingerprint)
+    assert (len(earlier), changed.is_fingerprint(earlier)) == (16, True)  # without sizes
+    assert not changed.is_fingerprint("0" * 16)
 
 
 def test_a_trainer_transforms_batches_on_their_way(root: Path) -> None:

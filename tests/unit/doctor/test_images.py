@@ -333,6 +333,22 @@ def test_own_images_of_a_table_may_be_query_and_gallery_at_once(tmp_path: Path) 
     )
 
 
+def test_queries_that_are_in_the_gallery_without_a_camera_are_warned_of(tmp_path: Path) -> None:
+    rows = "a.png,1,,query\na.png,1,,gallery\nb.png,1,,gallery\nc.png,2,,query\nd.png,2,,gallery\n"
+    table = tmp_path / "images.csv"
+    table.write_text("path,person_id,camera_id,split\n" + rows)
+    write_images(tmp_path, ["a.png", "b.png", "c.png"])
+    shutil.copy(tmp_path / "c.png", tmp_path / "d.png")
+
+    found = findings(check(table))
+
+    assert found["query_in_gallery"].severity == "warning"
+    assert found["query_in_gallery"].items == (str(tmp_path / "a.png"), str(tmp_path / "c.png"))
+    assert "person of 1 is not in the gallery, or only as the query itself" in (
+        found["query_without_match"].message
+    )
+
+
 def test_a_set_without_train_or_test_gets_no_command(tmp_path: Path) -> None:
     write_images(tmp_path, ["query/1/c1_1.png", "gallery/1/c2_1.png"])
 

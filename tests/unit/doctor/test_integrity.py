@@ -8,16 +8,15 @@ import pytest
 from PIL import Image
 
 from crosswalk.data.readers.cuhk_pedes import read_cuhk_pedes
-from crosswalk.data.readers.records import ImageSplits, Record
+from crosswalk.data.readers.records import ImageSplits, Record, fingerprint
 from crosswalk.doctor.integrity import (
     ImageProblem,
     by_source,
     check_image,
     damaged_images,
-    fingerprint,
     missing_images,
-    same_pictures,
 )
+from crosswalk.image_files import same_pictures
 from tests.unit.data.trees import CUHK_ENTRIES, tree, untouched, write_cuhk, write_image
 
 

@@ -352,3 +352,22 @@ def test_inputs_that_do_not_fit_are_refused(change: dict[str, Tensor], message: 
 
     with pytest.raises(ValueError, match=message):
         rank_similarity(**(inputs | change))
+
+
+def test_a_query_is_not_ranked_against_its_own_picture() -> None:
+    query = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    gallery = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.0, 1.0]], dtype=torch.float64)
+
+    ranking = rank_embeddings(
+        query,
+        gallery,
+        query_person_id=torch.tensor([7, 8]),
+        gallery_person_id=torch.tensor([7, 7, 3, 5]),
+        query_picture=torch.tensor([0, 1]),
+        gallery_picture=torch.tensor([0, -1, -1, 1]),
+    )
+
+    # of the first query: item 0 is itself, item 2 is ahead of its match; the second has no match
+    assert ranking.top_index.tolist() == [[2, 1, 3, -1], [1, 2, 0, -1]]
+    assert (ranking.num_matches.tolist(), ranking.first_hit.tolist()) == ([1, 0], [2, 0])
+    assert ranking.average_precision[0] == 0.5

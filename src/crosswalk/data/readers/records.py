@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from crosswalk.image_files import file_sizes, same_pictures
 
 SPLITS = ("train", "val", "test")
 
@@ -164,6 +168,9 @@ class ImageSplits:
                 yield name, record
 
 
+AnySplits = Splits | ImageSplits
+
+
 def relabel(person_ids: Iterable[int]) -> dict[int, int]:
     """Return the training label 0..C-1 of each person id, in ascending order of the ids.
 
@@ -286,3 +293,72 @@ def repeated_images(records: Iterable[Record]) -> list[Path]:
     """
     times = Counter(record.image_path for record in records)
     return [path for path, number in times.items() if number > 1]
+
+
+def image_folder(splits: AnySplits) -> Path:
+    """Return the folder that image names start from.
+
+    Example:
+        >>> image_folder(ImageSplits("own", Path("people"), ".", (), (), ())).name
+        'people'
+    """
+    return splits.image_folder if isinstance(splits, Splits) else splits.root
+
+
+def fingerprint(splits: AnySplits) -> str:
+    r"""Return 64 hexadecimal digits that identify annotation and image files.
+
+    SHA-256 over one line per image, train, val and test in this order (image sets: train, query,
+    gallery, val_query, val_gallery), each in the order of the reader: the JSON list ``[split, image
+    name, person id, camera id, captions, bytes]`` as ASCII without spaces, and a line feed. The
+    image name starts from the image folder and has forward slashes; ``bytes`` is the size of the
+    file, -1 where it is missing. So the same data at another place, or copied, keep their
+    fingerprint; times of files do not count, nor does the content of an image that changed without
+    changing size.
+
+    Example:
+        >>> record = Record(Path("/nowhere/1.jpg"), person_id=3, captions=("A man.",))
+        >>> splits = Splits("own", Path(), "f", (record,), (), (), image_folder=Path("/nowhere"))
+        >>> line = b'["train","1.jpg",3,-1,["A man."],-1]\n'
+        >>> fingerprint(splits) == hashlib.sha256(line).hexdigest()
+        True
+    """
+    sizes = file_sizes({record.image_path for _, record in splits})
+    digest = hashlib.sha256()
+    folder = image_folder(splits)
+    for name, record in splits:
+        path = record.image_path
+        row = [
+            name,
+            Path(os.path.relpath(path, folder)).as_posix(),
+            record.person_id,
+            record.camera_id,
+            record.captions,
+            sizes.get(path, -1),
+        ]
+        digest.update(json.dumps(row, separators=(",", ":")).encode("ascii") + b"\n")
+    return digest.hexdigest()
+
+
+def shared_pictures(
+    query: Sequence[Record], gallery: Sequence[Record]
+) -> tuple[list[int], list[int]]:
+    """Return the number of each picture that is in both, -1 for others.
+
+    One file under one name, and files that are the same byte by byte, are one picture.
+
+    Example:
+        >>> one, two = (Record(Path(f"/nowhere/{name}.jpg"), 3) for name in "ab")
+        >>> shared_pictures([one, two], [two])
+        ([-1, 0], [0])
+    """
+    paths = [record.image_path for record in (*query, *gallery)]
+    picture = {path: group[0] for group in same_pictures(paths) for path in group}
+    sides = [
+        [picture.get(record.image_path, record.image_path) for record in side]
+        for side in (query, gallery)
+    ]
+    shared = set(sides[0]) & set(sides[1])
+    number = {path: place for place, path in enumerate(sorted(shared))}
+    first, second = ([number.get(path, -1) for path in side] for side in sides)
+    return first, second

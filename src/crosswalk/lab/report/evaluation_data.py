@@ -27,7 +27,7 @@ def evaluation_data(run_folder: RunFolder) -> Any:  # noqa: ANN401
     config = restore(run_folder.runnable_config(["choices", "data"]), vocabulary=vocabulary)
     data = instantiate(config["data"])
     before = (run_folder.record().get("data") or {}).get("fingerprint")
-    if before is not None and data.fingerprint != before:
+    if before is not None and not data.is_fingerprint(before):
         raise ValueError(
             f"the data of {run_folder.path} have changed since it ran (data.root="
             f"{config['data'].get('root')}): what is shown would not be what the run saw. Put back "

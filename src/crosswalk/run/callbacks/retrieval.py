@@ -111,6 +111,7 @@ class RetrievalMetrics(L.Callback):
                 num_query=data.num_evaluation_samples(split, "query"),
                 num_gallery=data.num_evaluation_samples(split, "gallery"),
                 camera_rule=data.camera_rule,
+                same_pictures=data.same_pictures(split),
                 topk=self.topk,
                 directions=data.directions,
                 extra_map=data.extra_map,

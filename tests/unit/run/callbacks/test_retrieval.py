@@ -54,6 +54,9 @@ class Data(L.LightningDataModule):
     camera_rule = False
     extra_map: tuple[str, ...] = ()
 
+    def same_pictures(self, split: str) -> None:
+        return None
+
     def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
         splits = {"validate": ["val"], "test": ["val", "test"]}[stage]
         return [(split, role) for split in splits for role in ("query", "gallery")]
@@ -94,6 +97,9 @@ class ImageData(Data):
             for camera_id in (query_camera_id, torch.zeros_like(PERSON_ID))
         ]
         return [DataLoader([batch], batch_size=None) for batch in batches]
+
+    def same_pictures(self, split: str) -> None:
+        return None
 
     def evaluation_roles(self, stage: str) -> list[tuple[str, str]]:
         return [("test", "query"), ("test", "gallery")] if stage == "test" else []
