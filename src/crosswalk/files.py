@@ -135,7 +135,8 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([_inert(cell) for cell in row] for row in [header, *rows])
-    return text.getvalue()
+    # file names need not be UTF-8, tables are
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
 def _inert(cell: object) -> str:

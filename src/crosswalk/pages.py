@@ -50,7 +50,9 @@ def render(template: str, **values: object) -> Markup:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return Markup(environment.get_template(template).render(**values))
+    text = environment.get_template(template).render(**values)
+    # file names need not be UTF-8, pages are
+    return Markup(text.encode("utf-8", "backslashreplace").decode())
 
 
 def picture_tag(

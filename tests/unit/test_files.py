@@ -128,3 +128,11 @@ def test_no_cell_of_a_table_is_run_by_a_spreadsheet(start: str, shown: str) -> N
 @pytest.mark.parametrize("value", [-0.5, "-0.5", "-inf", np.float32(-1.1), -3, "+7"])
 def test_numbers_of_a_table_stay_numbers(value: object) -> None:
     assert csv_text(["loss"], [[value]]) == "loss\n" + str(value) + "\n"
+
+
+def test_names_of_a_table_need_not_be_utf_8(tmp_path: Path) -> None:
+    name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+
+    write_text(tmp_path / "suspects.csv", csv_text(["image"], [[name], ["caf\u00e9"]]))
+
+    assert (tmp_path / "suspects.csv").read_text("utf-8") == "image\ncaf\\udce9.jpg\ncaf\u00e9\n"

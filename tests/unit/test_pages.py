@@ -217,3 +217,12 @@ def test_a_table_has_a_line_for_each_row(num_rows: int) -> None:
 
     assert len(tags.all("tr")) == num_rows + 1
     assert not tags.all("caption")
+
+
+def test_names_on_a_page_need_not_be_utf_8() -> None:
+    name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+
+    page = render_page(name, [])
+
+    assert "caf\\udce9.jpg" in page
+    assert page.encode("utf-8").decode() == page

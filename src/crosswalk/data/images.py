@@ -302,6 +302,11 @@ class ImageToImageData(RecordedData[ImageSplits]):
 
 def _check_last_batch(num_batches: int, num_images: int, batch_size: int) -> None:
     """Refuse a plan whose rest is a single image: it has no variance to normalise by."""
+    if num_images == 1 and num_batches:
+        raise ValueError(
+            "There is a single training image, which batch normalisation cannot be trained on. Add "
+            "images to the data set's train."
+        )
     whole, rest = divmod(num_images, batch_size)
     if rest == 1 and num_batches == whole + 1:
         raise ValueError(

@@ -187,7 +187,8 @@ def run_check(root: str, dataset: str | None = None, json_path: str | None = Non
         if len(reports) > 1:
             content = {"status": status, "reports": [report.to_dict() for report in reports]}
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        Path(json_path).write_text(text, encoding="utf-8")
+        # half a character of a name that is not UTF-8 becomes what JSON writes it as
+        Path(json_path).write_text(text, encoding="utf-8", errors="backslashreplace")
         print(f"Report written to {json_path}.")
     return status
 

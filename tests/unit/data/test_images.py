@@ -210,6 +210,15 @@ def test_no_people_can_be_held_out_of_unlabelled_images(root: Path) -> None:
     assert make_data(root, held_out_already, protocol="val").num_evaluation_samples("val", "query")
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_a_single_training_image_is_refused_at_the_start(root: Path, batch_size: int) -> None:
+    def read_one(root: Path) -> ImageSplits:
+        return replace(read(root), train=read(root).train[:1])
+
+    with pytest.raises(ValueError, match=r"a single training image.* Add images"):
+        make_data(root, read_one, batch_size=batch_size).train_dataloader()
+
+
 @pytest.mark.parametrize("batch_size", [2, 7, 14])
 def test_a_last_batch_of_one_image_is_refused_at_the_start(root: Path, batch_size: int) -> None:
     message = (

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import unicodedata
 from collections.abc import Sequence
@@ -519,3 +520,14 @@ def test_people_of_own_pairs_are_called_what_their_owner_calls_them(tmp_path: Pa
     told = {finding.code: finding.items for finding in report.findings}
     assert told["identity_in_two_splits"] == ("0005",)
     assert told["shared_caption"] == ('"A man.": train 0005, test 0005',)
+
+
+def test_the_report_names_files_that_are_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "own" / "train").mkdir(parents=True)
+    path = tmp_path / "own" / "train" / os.fsdecode(b"0002_c1_caf\xe9.jpg")
+    path.write_bytes(b"no image")
+
+    run_check(str(tmp_path / "own"), json_path=str(tmp_path / "report.json"))
+
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [image["path"] for image in report["images"]] == [str(path)]

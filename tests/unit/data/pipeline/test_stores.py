@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -323,3 +324,17 @@ def test_the_index_lists_the_files(tmp_path: Path, paths: list[Path]) -> None:
 
     assert index["files"] == [str(path) for path in paths]
     assert index["size"] == list(SIZE)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("name", [b"caf\xe9\n<1>.jpg", b"\xff\xfe.jpg"])
+def test_names_need_not_be_utf_8(tmp_path: Path, cached: bool, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    picture(20, 10).save(tmp_path / "plain.jpg")
+    (tmp_path / "plain.jpg").rename(path)
+
+    for _ in range(2):
+        images = open_images([path], SIZE, name="set", folder=tmp_path / "cache", cached=cached)
+
+    assert not images.broken
+    assert np.array_equal(images.read(np.array([0]))[0].numpy(), pillow_pixels(path, SIZE))
