@@ -99,3 +99,9 @@ Range = tuple[Positive, Positive]
 """Least and largest."""
 Colour = tuple[float, float, float]
 """A value of each channel."""
+
+# What W&B takes as names
+Label = Annotated[str, Matching(r"(?s).{1,128}", "1 to 128 characters")]
+Project = Annotated[
+    str, Matching(r"[^/\\#?%:]{1,128}", "1 to 128 characters, without / \\ # ? % :")
+]

@@ -7,6 +7,7 @@ whether their people are known, `check_identities` asks once they have been read
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,7 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Che
     _check_encoders(config)
     plain = to_plain(config)
     _check_values(plain)
+    _check_precision(needs, plain["trainer"])
     check_together(plain, whole_batch=needs.whole_batch)
     if trains:
         _check_plan(needs, method_class, plain)
@@ -159,6 +161,19 @@ def _check_encoders(config: Mapping[str, Any]) -> None:
             f"{name}={choices.get(name)} does not go with method={choices.get('method')}: "
             f"{node['_target_']} is no {getattr(expected, '__name__', expected)}. Choose one of "
             f"{', '.join(right)}."
+        )
+
+
+def _check_precision(needs: Needs, trainer: Mapping[str, Any]) -> None:
+    """Refuse weights of another type than that of normalised images, for those that take them."""
+    precision = str(trainer.get("precision", "32-true"))
+    takes_pairs = any(batch.__name__ == "PairBatch" for batch in needs.batches)
+    if precision.removesuffix("-true") in ("64", "16", "bf16") and not takes_pairs:
+        if precision in ("16", "bf16"):
+            return  # Lightning's short words for mixed
+        raise ValueError(
+            f"trainer.precision={precision}: images reach this method in 32 bits, and its weights "
+            "would have others. Use 32-true, 16-mixed or bf16-mixed."
         )
 
 
@@ -245,13 +260,25 @@ def _check_batches(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:
     gives = _gives(data)
     if not gives or set(gives) & set(needs.batches):
         return
-    method = choices.get("method")
-    runs = [run for run in group_values("experiment") if run.startswith(f"{method}/")]
-    known = sorted({run.split("/")[1] for run in runs} & set(group_values("data")))
+    known = [
+        name
+        for name in group_values("data")
+        if (target := _target_of("data", name)) is not None
+        and set(_gives(locate(target, "data"))) & set(needs.batches)
+    ]
     raise ValueError(
-        f"data={choices.get('data')} gives {_named(gives)}; method={method} trains on "
-        f"{_named(needs.batches)}. Choose one of {', '.join(f'data={name}' for name in known)}."
+        f"data={choices.get('data')} gives {_named(gives)}; method={choices.get('method')} trains "
+        f"on {_named(needs.batches)}. Choose one of {', '.join(f'data={name}' for name in known)}."
     )
+
+
+def _target_of(group: str, value: str) -> str | None:
+    """Return the ``_target_`` of a file, or of the file of its group that it is made of."""
+    content = read_group_file(group, value)
+    for entry in content.get("defaults", ()):
+        if "_target_" not in content and isinstance(entry, str) and entry != "_self_":
+            return _target_of(group, entry)
+    return content.get("_target_")
 
 
 def _check_captions(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
@@ -294,7 +321,11 @@ def check_data(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # 
 
 
 def methods_without_identities(batches: Iterable[type]) -> list[str]:
-    """Return the methods that train on these batches without knowing people."""
+    """Return the methods that train on these batches without knowing people.
+
+    The one with most published runs comes first.
+    """
+    runs = Counter(run.split("/")[0] for run in group_values("experiment"))
     found = []
     for name in group_values("method"):
         node = read_group_file("method", name).get("method", {})
@@ -304,7 +335,7 @@ def methods_without_identities(batches: Iterable[type]) -> list[str]:
             continue
         if not needs.identities and set(batches) <= set(needs.batches):
             found.append(name)
-    return found
+    return sorted(found, key=lambda name: (-runs[name], name))
 
 
 def _gives(data: Any) -> tuple[type, ...]:  # noqa: ANN401

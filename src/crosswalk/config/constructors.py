@@ -154,11 +154,36 @@ def check_node(
     for name, value in node.items():
         inner = f"{key}.{name}" if key else str(name)
         if isinstance(value, dict):
-            check_node(value, inner, describe=describe)
+            waits = describe is None and takes is not None and value.get("_partial_", False)
+            later = _handed_over(target, name, takes, value) if waits else frozenset()
+            check_node(value, inner, later, describe)
         elif isinstance(value, list):
             for position, item in enumerate(value):
                 if isinstance(item, dict):
                     check_node(item, f"{inner}.{position}", describe=describe)
+
+
+def _handed_over(
+    outer: str, name: str, takes: Signature | None, node: Mapping[str, Any]
+) -> frozenset[str]:
+    """Return the arguments of a partial function that its caller gives, and nobody else can."""
+    names = set(getattr(locate(outer, ""), "gives", {}).get(name, ()))
+    inner = signature_of(node["_target_"], name) if "_target_" in node else None
+    expected = takes.annotations.get(name, Any) if takes is not None else Any
+    for option in (expected, *typing.get_args(expected)):
+        arguments = next(iter(typing.get_args(option)), None)
+        count = len(arguments) if isinstance(arguments, list) else 0  # of a Callable
+        if getattr(option, "_is_protocol", False):
+            call = list(inspect.signature(option.__call__).parameters.values())[1:]
+            count = sum(each.kind is each.POSITIONAL_OR_KEYWORD for each in call)
+            names |= {each.name for each in call if each.kind is each.KEYWORD_ONLY}
+        positional = [
+            each.name
+            for each in (inner.parameters.values() if inner is not None else ())
+            if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+        ]
+        names |= set(positional[:count])
+    return frozenset(names)
 
 
 def signature_of(target: str, key: str) -> Signature | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -103,6 +103,8 @@ class TextToImageData(RecordedData[Splits]):
     """
 
     batch_types = (PairBatch,)
+    gives: ClassVar = {"tokenizer": ("context_length",)}
+    """What the tokenizer is given, and cannot have of its own."""
     directions = ("text_to_image", "image_to_text")
     without_test = "val"
     camera_rule = False  # a caption has no camera

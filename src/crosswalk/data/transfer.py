@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as L
 from torch import Tensor
@@ -123,6 +123,11 @@ class SourceTargetData(L.LightningDataModule):
     """
 
     batch_types: tuple[type, ...] = (SourceTargetBatch, ImageBatch)
+    gives: ClassVar = {
+        "source": ("seed", "protocol"),
+        "target": ("seed", "protocol", "identities"),
+    }
+    """What the sets are given, and cannot have of their own."""
     directions = ImageToImageData.directions
 
     def __init__(

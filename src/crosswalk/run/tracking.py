@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
@@ -22,14 +22,10 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from crosswalk.files import csv_text, write_text
-from crosswalk.ranges import Matching
+from crosswalk.ranges import Label, Project
 from crosswalk.run.run_folder import PLACE, RunFolder, rank_and_launch
 
 MODES = ("online", "offline", "disabled", "shared")
-Label = Annotated[str, Matching(r"(?s).{1,128}", "1 to 128 characters")]
-Project = Annotated[
-    str, Matching(r"[^/\\#?%:]{1,128}", "1 to 128 characters, without / \\ # ? % :")
-]
 PATIENCE = 5.0
 """Seconds for an answer of W&B's server; without one a run goes on offline."""
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crosswalk.config.check import check, check_early
+from crosswalk.config.check import check, check_early, methods_without_identities
 from crosswalk.config.compose import compose
 from crosswalk.config.constructors import fits, signature_of
 from crosswalk.config.keys import TOP
 from crosswalk.config.search import config_folder, group_values
 from crosswalk.config.sources import read_signature
 from crosswalk.config.trainer_arguments import ARGUMENTS
+from crosswalk.types import ImageBatch
 
 TARGETS = sorted(
     {
@@ -259,3 +261,51 @@ def test_a_stage_is_looked_at_before_it_is_trained() -> None:
     for key, message in [("optim.lr=-1", "out of range"), ("trainer.max_epoch=1", "max_epochs?")]:
         with pytest.raises(ValueError, match=rf"below stage\.overrides\): .*{re.escape(message)}"):
             check(compose([*overrides, f"stage.overrides.{key}"]))
+
+
+TRANSFER = ("method=mar", "data=synthetic_transfer")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ([*TRANSFER, "+data.target.identities=true"], "data.target.identities"),
+        ([*TRANSFER, "+data.target.seed=3"], "data.target.seed"),
+        ([*TRANSFER, "+data.source.seed=3"], "data.source.seed"),
+        ([*TRANSFER, "+data.target.protocol=val"], "data.target.protocol"),
+        (["method=rde", "+data.plan.seed=3"], "data.plan.seed"),
+        (["method=rde", "+data.plan.batch_size=3"], "data.plan.batch_size"),
+        (["method=rde", "+data.tokenizer.context_length=3"], "data.tokenizer.context_length"),
+        (["method=cmmt", "+method.memory.num_slots=3"], "method.memory.num_slots"),
+        (["method=rde", "+optim.optimizer.groups=[]"], "optim.optimizer.groups"),
+    ],
+)
+def test_what_the_frame_gives_is_not_overridden_in_silence(overrides: list[str], key: str) -> None:
+    with pytest.raises(ValueError, match=rf"{re.escape(key)} is nothing to configure"):
+        check(compose(overrides))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "16-true", "bf16-true"])
+def test_weights_of_another_type_than_images_are_refused(precision: str) -> None:
+    with pytest.raises(ValueError, match=rf"trainer\.precision={precision}: images reach"):
+        check(compose(["method=mmcl", f"trainer.precision={precision}"]))
+
+
+def test_data_of_another_kind_are_told_all_that_fit() -> None:
+    with pytest.raises(ValueError, match=r"Choose one of data=cuhk_pedes, .*data=own_pairs"):
+        check(compose(["method=rde", "data=market1501"]))
+    with pytest.raises(ValueError, match=r"Choose one of .*data=own_images.*data=synthetic_images"):
+        check(compose(["method=mmcl", "data=own_pairs"]))
+
+
+def test_the_method_without_identities_that_is_named_first_has_most_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = methods_without_identities([ImageBatch])
+    (tmp_path / "method").mkdir()
+    content = (config_folder() / "method" / "mmcl.yaml").read_text(encoding="utf-8")
+    (tmp_path / "method" / "another.yaml").write_text(content, encoding="utf-8")
+    monkeypatch.setenv("CROSSWALK_CONFIG_PATH", str(tmp_path))
+
+    assert methods_without_identities([ImageBatch]) == [*known, "another"]
+    assert known[0] == "mmcl"

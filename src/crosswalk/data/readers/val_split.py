@@ -48,7 +48,7 @@ def carve_val_images(
     if not splits.train_is_labelled:
         raise ValueError(
             f"The training images of {splits.dataset} in {splits.root} have no person ids, so no "
-            "people can be held out of training (data.protocol=val). Use data.protocol=last, or "
+            "people can be held out of training (protocol=val). Use protocol=last, or "
             "add labelled images as val_query and val_gallery."
         )
     images: dict[int, list[int]] = {}
