@@ -113,12 +113,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
     except (ValueError, OSError, RuntimeError) as error:
+        from crosswalk.files import FULL
+
         mistake = _is_users_mistake(error)
         if debug or not mistake:
             traceback.print_exc()
         else:
             print(f"crosswalk: {_message(error)}", file=sys.stderr)
-        return 2 if mistake and not isinstance(error, RuntimeError) else 1
+        is_failure = isinstance(error, RuntimeError) or getattr(error, "errno", None) in FULL
+        return 2 if mistake and not is_failure else 1
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +32,43 @@ FORMULA = re.compile(r"(^|[;\t\r\n])(?=[\s\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uf
 """Before what a spreadsheet runs: at the start of a cell, or behind what some of them split at."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Word errors of writing ``path``: the file, the room that is left, and what to do.
+
+    Example:
+        >>> with writing(Path("runs/it/last.ckpt")):
+        ...     raise OSError(errno.EROFS, "Read-only file system")
+        Traceback (most recent call last):
+        OSError: [Errno 30] cannot be written: Read-only file system. ...: 'runs/it/last.ckpt'
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        if "PytorchStreamWriter" in str(error):  # torch's word for whatever went wrong in writing
+            number = errno.ENOSPC
+        if number in FULL:
+            there = next(each for each in (path, *path.absolute().parents) if each.exists())
+            free = shutil.disk_usage(there).free / 1e6
+            why = (
+                f"cannot be written: the disk is full ({free:,.0f} MB free for all). Make room "
+                "there and repeat the command, a run with resume=true"
+            )
+        elif number in READ_ONLY:
+            why = (
+                f"cannot be written: {os.strerror(number)}. Change its permissions, or choose "
+                "another folder (output_dir=, or CROSSWALK_CACHE for the cache)"
+            )
+        else:
+            raise
+        raise OSError(number, why, str(path)) from error
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Hand out a path to write to; what is there at the end takes the place of ``path``.
@@ -46,15 +85,16 @@ def whole(path: Path) -> Iterator[Path]:
         ('whole', 1)
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
-    try:
-        yield unfinished
-        sync_to_disk(unfinished)
-        os.replace(unfinished, path)
-        sync_to_disk(path.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            sync_to_disk(unfinished)
+            os.replace(unfinished, path)
+            sync_to_disk(path.parent)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def sync_to_disk(path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import signal
@@ -136,3 +137,35 @@ def test_names_of_a_table_need_not_be_utf_8(tmp_path: Path) -> None:
     write_text(tmp_path / "suspects.csv", csv_text(["image"], [[name], ["caf\u00e9"]]))
 
     assert (tmp_path / "suspects.csv").read_text("utf-8") == "image\ncaf\\udce9.jpg\ncaf\u00e9\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full .* MB free.*resume=t"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), "full"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system.*output_dir="),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied.*output_dir="),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_with_what_to_do(
+    tmp_path: Path, raised: Exception, words: str
+) -> None:
+    path = tmp_path / "last.ckpt"
+
+    def write() -> None:
+        with whole(path) as unfinished:
+            unfinished.write_text("half")
+            raise raised
+
+    with pytest.raises(OSError, match=words) as told:
+        write()
+
+    assert told.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_a_writer_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^something else$"), whole(tmp_path / "last.ckpt"):
+        raise RuntimeError("something else")

@@ -25,7 +25,7 @@ from crosswalk.data.pipeline.datasets import (
     records_fingerprint,
 )
 from crosswalk.data.pipeline.decoding import Interpolation
-from crosswalk.data.pipeline.loaders import EpochLoader
+from crosswalk.data.pipeline.loaders import EpochLoader, check_shared_memory
 from crosswalk.data.pipeline.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
 from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles
@@ -217,10 +217,19 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
 
         A fit opens the test images too: they are evaluated after it, too late to find one broken.
         """
+        self.check_memory(stage)
         if stage == "fit":
             self.check_protocol()
             self.prepare_training()
         self.prepare_evaluation()
+
+    def check_memory(self, stage: str) -> None:
+        """Raise an error if the batches of worker processes do not fit between them and us."""
+        sizes = [self.batch_size] if stage == "fit" else []
+        for split, role in self.evaluation_roles("test"):
+            sizes.append(min(self.eval_batch_size, self.num_evaluation_samples(split, role)))
+        height, width = self.image_size
+        check_shared_memory(self.num_workers, max(sizes, default=0) * 3 * height * width)
 
     def check_protocol(self) -> None:
         """Raise an error if the best epoch is to be chosen on a split that is not there.

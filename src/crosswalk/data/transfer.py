@@ -266,6 +266,8 @@ class SourceTargetData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Decode, or look for, everything that a run will read; broken images stop here."""
+        for data in (self.source, self.target):
+            data.check_memory(stage)
         if stage == "fit":
             self.target.check_protocol()
             self.source.prepare_training()

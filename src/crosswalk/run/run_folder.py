@@ -29,6 +29,7 @@ from crosswalk.files import (
     whole,
     write_arrays,
     write_text,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -218,9 +219,18 @@ class RunFolder:
                     )
         return record
 
-    def save_record(self, record: Mapping[str, Any]) -> None:
-        """Write the run record; what JSON does not know, as text."""
-        write_text(self.record_file, json.dumps(record, indent=2, default=str) + "\n")
+    def save_record(self, record: Mapping[str, Any], *, in_place: bool = False) -> None:
+        """Write the run record; what JSON does not know, as text.
+
+        Args:
+            record: What `record` returns.
+            in_place: Whether to write over the file, where a full disk has no room beside it.
+        """
+        text = json.dumps(record, indent=2, default=str) + "\n"
+        if in_place:
+            self.record_file.write_text(text, encoding="utf-8")
+        else:
+            write_text(self.record_file, text)
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Return by checkpoint the metrics as fractions and the epoch; none before evaluation."""
@@ -290,7 +300,10 @@ class RunFolder:
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Write one more line of ``metrics.jsonl``."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with self.metrics_file.open("a", encoding="utf-8") as file:
+        with (
+            writing(self.metrics_file),
+            self.metrics_file.open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(line) + "\n")
 
     def save_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -540,7 +553,8 @@ def create_run_folder(
     number = 1
     while True:
         try:
-            path.mkdir(parents=True)
+            with writing(path):
+                path.mkdir(parents=True)
             break
         except FileExistsError:
             if _holds_nothing(path):
@@ -590,7 +604,8 @@ def find_run_to_resume(
         if folders:
             raise FileNotFoundError(
                 f"resume=true: nothing to continue, {folders[-1].path} is finished. Start a new "
-                "run without resume, or look at it with `crosswalk evaluate`."
+                f"run without resume, or write its report with `crosswalk report "
+                f"{folders[-1].path}`."
             )
         raise FileNotFoundError(
             f"resume=true: no run {what} exists. Leave resume away to start one, or name the "
@@ -626,7 +641,10 @@ def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
     folder = RunFolder(path.parent if path.suffix == ".ckpt" else path)
     differing = differing_keys(config, folder.config())
     if folder.is_finished:
-        raise ValueError(f"resume={path}: that run is finished. Start a new one without resume.")
+        raise ValueError(
+            f"resume={path}: that run is finished. Start a new one without "
+            f"resume; `crosswalk report {folder.path}` writes its report again."
+        )
     if differing:
         raise ValueError(
             f"resume={path}: its config differs from this command's (its value → yours):\n"

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -236,6 +236,7 @@ class _RunWandbLogger(WandbLogger):
     """Counts steps itself: W&B's own counter starts at 0 again when an offline run continues."""
 
     _counters_defined = False
+    _is_lost = False
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
@@ -244,12 +245,43 @@ class _RunWandbLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log with ``global_step`` as a value of its own."""
-        if not self._counters_defined:
-            self._counters_defined = True
-            self.experiment.define_metric("global_step")
-            self.experiment.define_metric("epoch")
-            self.experiment.define_metric("*", step_metric="global_step")
-        self.experiment.log(counted(metrics, step))
+        with self.kept_from_the_run():
+            if not self._counters_defined:
+                self._counters_defined = True
+                self.experiment.define_metric("global_step")
+                self.experiment.define_metric("epoch")
+                self.experiment.define_metric("*", step_metric="global_step")
+            if not self._is_lost:
+                self.experiment.log(counted(metrics, step))
+
+    @contextlib.contextmanager
+    def kept_from_the_run(self) -> Iterator[None]:
+        """Let a run go on without W&B where that fails, and say so once.
+
+        Such as when its folder is gone or its disk is full: no number depends on it.
+        """
+        try:
+            yield
+        except Exception as error:  # whatever it is, the run does not end by it
+            if not self._is_lost:
+                print(
+                    f"note: W&B has failed ({type(error).__name__}: {error}). The run goes on "
+                    "without it; metrics.jsonl and metrics.csv hold everything.",
+                    file=sys.stderr,
+                )
+            self._is_lost = True
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:  # noqa: ANN401
+        """Log parameters, unless W&B has failed."""
+        with self.kept_from_the_run():
+            super().log_hyperparams(params)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End, unless W&B has failed."""
+        with self.kept_from_the_run():
+            super().finalize(status)
 
 
 def wandb_logger(

@@ -212,3 +212,25 @@ def test_a_project_that_wandb_refuses_is_no_value(project: str) -> None:
 
     with pytest.raises(ValueError, match=r"logger\.wandb\.project=.* is not allowed"):
         check_node(node, "logger.wandb", frozenset({"folder", "config", "tags"}))
+
+
+@pytest.mark.usefixtures("no_login")
+def test_a_run_goes_on_where_wandb_fails_and_says_so_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Lost:
+        def __getattr__(self, name: str) -> None:
+            raise FileNotFoundError(2, "No such file or directory", str(tmp_path / "wandb"))
+
+    logger = wandb_logger(tmp_path, config={})
+    logger._experiment = Lost()
+
+    for step in range(2):
+        logger.log_metrics({"train/loss": 0.5}, step=step)
+    logger.log_table("lists", columns=["a"], data=[[1]])
+    logger.log_hyperparams({"a": 1})
+    logger.finalize("success")
+
+    said = capsys.readouterr().err
+    assert said.count("The run goes on without it") == 1
+    assert "FileNotFoundError" in said

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -138,7 +140,7 @@ class EpochLoader:
         self._loader: DataLoader[Any] = DataLoader(
             dataset,  # type: ignore[arg-type]  # needs no __getitem__: batches come whole
             batch_sampler=self._slices,  # type: ignore[arg-type]  # yields requests, not lists
-            collate_fn=_unchanged,
+            collate_fn=_shared if num_workers else _unchanged,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
@@ -195,6 +197,55 @@ class EpochLoader:
             yield batch
         self._cycle += 1
         self._consumed = 0
+
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where worker processes put batches for this one to take, on Linux."""
+AHEAD = 2
+"""Batches that a worker makes before the first is taken; torch's default."""
+
+
+def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
+    """Raise an error if the batches that workers make ahead do not fit into /dev/shm.
+
+    Args:
+        num_workers: Workers of all processes on this machine that share a batch.
+        batch_bytes: Size of a batch.
+
+    Raises:
+        ValueError: If they do not.
+
+    Example:
+        >>> check_shared_memory(0, batch_bytes=1 << 50)
+    """
+    if num_workers == 0 or not SHARED_MEMORY.is_dir():
+        return
+    needed, free = (1 + AHEAD * num_workers) * batch_bytes, shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise ValueError(
+            f"{SHARED_MEMORY} has {free / 1e6:,.0f} MB free, and data.num_workers={num_workers} "
+            f"with batches of {batch_bytes / 1e6:,.1f} MB needs {needed / 1e6:,.0f} MB there. Use "
+            "data.num_workers=0, or give the container more (docker run --shm-size=8g)."
+        )
+
+
+def _shared(batch: Any) -> Any:  # noqa: ANN401
+    """Put a worker's batch into shared memory here, where a failure reaches the run.
+
+    Left to the queue's thread, it would be printed there, and the run would wait for ever.
+    """
+    if isinstance(batch, Tensor):
+        try:
+            batch.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"a worker could not put a batch into {SHARED_MEMORY}: {error}. Use "
+                "data.num_workers=0, or give the container more (docker run --shm-size=8g)."
+            ) from error
+    if isinstance(batch, tuple):
+        for part in batch:
+            _shared(part)
+    return batch
 
 
 def _unchanged(batch: Any) -> Any:  # noqa: ANN401

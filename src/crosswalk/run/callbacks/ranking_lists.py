@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -269,10 +270,13 @@ class RankingLists(L.Callback):
             people=people_of(data),
             length=self.length,
         )
-        columns, cells = self._table(lists)
         key = f"ranking_lists/{self.split}-{metrics.tested(trainer)}"
         for logger in loggers:
-            logger.log_table(key, columns=columns, data=cells)
+            # pictures are files of W&B, and may fail as it may
+            kept = getattr(logger, "kept_from_the_run", contextlib.nullcontext)
+            with kept():
+                columns, cells = self._table(lists)
+                logger.log_table(key, columns=columns, data=cells)
 
     def _table(self, lists: Sequence[RankingList]) -> tuple[list[str], list[list[Any]]]:
         import wandb  # slow to import, and only needed with a W&B logger

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -22,7 +23,7 @@ import torch
 from filelock import Timeout
 
 from crosswalk import __version__
-from crosswalk.files import lock
+from crosswalk.files import UNFINISHED, lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import CHILD_VARIABLE, RANKS, RunFolder, rank_and_launch
 
@@ -186,6 +187,8 @@ class RunRecord(L.Callback):
         self.process = os.getpid()
         if self.is_first_process:
             self._take_lock()
+            for leftover in self.folder.path.rglob(f"*{UNFINISHED}"):  # of a killed run
+                leftover.unlink(missing_ok=True)
             before, code = self.folder.record(), code_digest(self.config)
             session = {"started": _now(), "ended": None, "code": code}
             sessions = [*(before.get("sessions") or []), session]
@@ -290,7 +293,14 @@ class RunRecord(L.Callback):
             return
         sessions = self.contents["sessions"]
         sessions[-1] |= {"ended": _now(), "status": status}
-        self.update(status=status, error=error, ended=sessions[-1]["ended"], sessions=sessions)
+        try:
+            self.update(status=status, error=error, ended=sessions[-1]["ended"], sessions=sessions)
+        except OSError as again:  # a full disk has the room that the record takes already
+            with contextlib.suppress(OSError):
+                self.folder.save_record(self.contents, in_place=True)
+            if status == "finished":
+                raise
+            print(f"crosswalk: {again.filename}: {again.strerror}", file=sys.stderr)
 
     def _tell_how_to_continue(self, received: signal.Signals) -> None:
         if not self.is_first_process:

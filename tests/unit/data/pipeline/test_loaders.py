@@ -1,6 +1,8 @@
+import contextlib
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import lightning.pytorch as L
@@ -12,7 +14,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
 from crosswalk.data.pipeline import loaders
-from crosswalk.data.pipeline.loaders import BatchRequest, EpochLoader
+from crosswalk.data.pipeline.loaders import BatchRequest, EpochLoader, check_shared_memory
 from crosswalk.data.pipeline.plans import IdentityBatches, SequentialBatches, ShuffledBatches
 from crosswalk.draws import sample_key
 
@@ -323,3 +325,38 @@ def test_some_samples_come_in_their_order_without_keys_and_disturb_no_pass() -> 
     assert batch.sample_index.tolist() == [7, 2, 7]
     assert batch.key is None
     assert next(iter(loader)).sample_index.tolist() == first
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "free", "fits"), [(0, 0, True), (4, 9, True), (4, 8, False)]
+)
+def test_workers_whose_batches_do_not_fit_are_refused_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, num_workers: int, free: int, fits: bool
+) -> None:
+    """Four workers make eight batches ahead, and one is in use."""
+    usage = SimpleNamespace(free=free * 1_000_000)
+    monkeypatch.setattr("crosswalk.data.pipeline.loaders.shutil.disk_usage", lambda path: usage)
+
+    refused = pytest.raises(ValueError, match=r"/dev/shm has .* data.num_workers=4")
+    with contextlib.nullcontext() if fits else refused:
+        check_shared_memory(num_workers, batch_bytes=1_000_000)
+
+
+class NoRoom(Tensor):
+    def share_memory_(self) -> Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+
+class WithoutRoom:
+    def __len__(self) -> int:
+        return 3
+
+    def __getitems__(self, request: BatchRequest) -> Tensor:
+        return torch.zeros(3).as_subclass(NoRoom)
+
+
+def test_a_worker_that_finds_no_shared_memory_ends_the_run() -> None:
+    loader = EpochLoader(WithoutRoom(), SequentialBatches(3, 3), seed=None, num_workers=1)
+
+    with pytest.raises(RuntimeError, match=r"/dev/shm: unable to allocate .* data.num_workers=0"):
+        list(loader)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from crosswalk.files import lock
+from crosswalk.files import UNFINISHED, lock
 from crosswalk.run.callbacks.run_record import RunInterrupted, RunRecord, commit_of
 from crosswalk.run.run_folder import RunFolder
 
@@ -188,3 +189,37 @@ def test_a_run_that_is_refused_before_it_begins_leaves_no_folder(
     with pytest.raises(type(error)):
         run()
     assert folder.path.exists() == stays
+
+
+def test_a_run_that_the_disk_has_no_room_for_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write() -> None:
+        with RunRecord(folder, seeds={}):
+            monkeypatch.setattr("os.replace", refuse)
+            folder.save_results({})
+
+    with pytest.raises(OSError, match="the disk is full"):
+        write()
+
+    assert folder.record()["status"] == "failed"
+    assert "the disk is full" in folder.record()["error"]
+
+
+def test_what_a_killed_run_had_not_written_whole_is_gone_at_the_next_start(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    leftovers = [
+        tmp_path / f"results.json.7{UNFINISHED}",
+        tmp_path / f"queries/x.npz.7{UNFINISHED}",
+    ]
+    for path in leftovers:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    with RunRecord(folder, seeds={}):
+        assert not any(path.exists() for path in leftovers)
