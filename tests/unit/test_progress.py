@@ -42,3 +42,18 @@ def test_a_terminal_shows_a_bar_of_what_takes_long(
             progress(done, 100)
 
     assert ("Decoding" in capsys.readouterr().err) == shown
+
+
+def test_what_is_left_is_told_from_when_the_work_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.0, 18.0, 18.5, 20.5, 28.0])  # workers that take 18 s to start
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(times))
+
+    with Progress("Checking images of MSMT17") as progress:
+        for done in (0, 64, 250, 1_000):
+            progress(done, 10_000)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "Checking images of MSMT17: 250 of 10,000, about 98 s left"
+    ]

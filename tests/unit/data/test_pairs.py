@@ -744,7 +744,7 @@ def test_images_outside_the_folder_are_refused_unless_allowed(root: Path, tmp_pa
     def read_moved(folder: Path) -> Splits:
         return replace(read(folder), root=tmp_path / "elsewhere")
 
-    with pytest.raises(ValueError, match=r"lie outside its folder.*data\.allow_outside=true"):
+    with pytest.raises(ValueError, match=r"images outside its folder.*data\.allow_outside=true"):
         make_data(root, read_moved)
 
     assert make_data(root, read_moved, allow_outside=True).spec == make_data(root).spec

@@ -82,8 +82,14 @@ def test_damage_is_found_in_the_order_of_the_records(tmp_path: Path, num_workers
         cut(records[n].image_path, 0.5)
     records[65].image_path.write_bytes(b"text")
     checked: list[int] = []
+    started: list[int] = []
 
-    found = damaged_images(records, num_workers=num_workers, progress=checked.append)
+    found = damaged_images(
+        records,
+        num_workers=num_workers,
+        progress=checked.append,
+        ready=lambda: started.append(len(checked)),
+    )
 
     assert [(problem.origin, problem.kind) for problem in found] == [
         ("pairs.csv, line 5", "truncated"),
@@ -92,6 +98,7 @@ def test_damage_is_found_in_the_order_of_the_records(tmp_path: Path, num_workers
         ("pairs.csv, line 132", "truncated"),
     ]
     assert checked == [64, 64, 3]
+    assert started == [0] * (num_workers > 1)  # before the first image is checked
 
 
 def test_missing_and_empty_images_are_found_without_opening_any(tmp_path: Path) -> None:

@@ -278,9 +278,9 @@ def refuse_outside(splits: Splits | ImageSplits) -> None:
     if outside:
         first = outside[0]
         raise ValueError(
-            f"{len(outside):,} images of {splits.root / splits.layout} lie outside its folder, the "
-            f"first is {first.image_path} ({first.origin}). Copy them or link to them from the "
-            "folder, or pass data.allow_outside=true if you trust this file."
+            f"{splits.root / splits.layout} names {len(outside):,} of its images outside its "
+            f"folder, the first is {first.image_path} ({first.origin}). Copy them or link to them "
+            "from the folder, or pass data.allow_outside=true if you trust this file."
         )
 
 
