@@ -247,9 +247,8 @@ def test_evaluate_hands_over_folder_and_overrides(
 ) -> None:
     seen: list[Any] = []
 
-    def evaluate(folder: Path, overrides: Sequence[str]) -> int:
+    def evaluate(folder: Path, overrides: Sequence[str]) -> None:
         seen.append((folder, overrides))
-        return 0
 
     stand_in(monkeypatch, "crosswalk.run.train", evaluate=evaluate)
 

@@ -11,15 +11,22 @@ def configure(parser: ArgumentParser) -> None:
     parser.epilog = (
         "Prints paired differences with bootstrap intervals, groups of queries, and the queries\n"
         "that changed most; writes a page with their ranking lists and a .json file beside it.\n"
-        "Several runs of a side, such as seeds, are named with commas between them.\n\n"
+        "Several runs of a side, such as seeds, are named with commas between them. Further runs\n"
+        "are compared with the first one too, each on a page of its own.\n\n"
         "Examples:\n"
         "  crosswalk compare runs/<name> runs/<other>\n"
+        "  crosswalk compare runs/<name> runs/<second> runs/<third>\n"
         "  crosswalk compare runs/a1,runs/a2 runs/b1,runs/b2 --checkpoint last --out ab.html\n"
     )
     add = parser.add_argument
     add("first", metavar="RUN_A", help="a run folder, or several: RUN,RUN,...")
     add("second", metavar="RUN_B", help="likewise; differences are B minus A")
-    add("--checkpoint", choices=("best", "last", "start"), default="best")
+    add("more", metavar="RUN", nargs="*", help="further runs, compared with RUN_A as well")
+    add(
+        "--checkpoint",
+        choices=("best", "last", "start"),
+        help="default: the first of these that all runs have",
+    )
     add("--split", choices=("test", "val"), default="test")
     add("--out", metavar="FILE", type=Path, default=Path("compare.html"), help="the page to write")
 
@@ -31,6 +38,7 @@ def run(options: Namespace) -> int:
     return run_compare(
         options.first,
         options.second,
+        *options.more,
         checkpoint=options.checkpoint,
         split=options.split,
         out=options.out,

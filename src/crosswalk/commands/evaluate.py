@@ -5,11 +5,15 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from crosswalk.commands.train import leave_report
+
 
 def configure(parser: ArgumentParser) -> None:
     """Add the words of the command."""
     parser.usage = "crosswalk evaluate RUN [key=value ...]"
     parser.epilog = (
+        "With overrides the results, per query too, and a report go to a folder of their own,\n"
+        "RUN/evaluations/<data>-<protocol>-<digest>; `report` and `compare` take it as a run.\n\n"
         "Examples:\n"
         "  crosswalk evaluate runs/<name>\n"
         "  crosswalk evaluate runs/<name> data=icfg_pedes data.root=/datasets\n"
@@ -23,4 +27,7 @@ def run(options: Namespace) -> int:
         raise FileNotFoundError(f"{options.run_folder} is no run folder; `ls runs` shows yours.")
     from crosswalk.run.train import evaluate
 
-    return evaluate(options.run_folder, options.overrides)
+    evaluated = evaluate(options.run_folder, options.overrides)
+    if evaluated is not None and options.overrides:
+        leave_report(evaluated.folder, evaluated.data)
+    return 0

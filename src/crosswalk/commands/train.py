@@ -35,11 +35,12 @@ def run(options: Namespace) -> int:
     trained = train(config)
     if trained is not None:
         with trusting(str(target) for _, target in targets_of(to_plain(config))):
-            _leave_report(trained.folder, trained.data)
+            leave_report(trained.folder, trained.data)
     return 0
 
 
-def _leave_report(folder: RunFolder, data: Any) -> None:  # noqa: ANN401
+def leave_report(folder: RunFolder, data: Any) -> None:  # noqa: ANN401
+    """Write the report of a run or an evaluation; where that fails, say so and how to try again."""
     try:
         from crosswalk.lab.report.report import write_report
 

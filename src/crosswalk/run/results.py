@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -88,6 +89,8 @@ def print_results(
     *,
     monitor: str | None,
     directions: Sequence[str],
+    data: str = "",
+    sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     file: TextIO | None = None,
 ) -> None:
     """Print the table of a run.
@@ -96,6 +99,8 @@ def print_results(
         results: As for `result_rows`.
         monitor: Metric by which the best epoch was chosen; None: nothing was chosen.
         directions: As for `result_rows`.
+        data: Name of the data, the value of ``data=``.
+        sizes: Numbers of queries and of gallery images of each split.
         file: Where to; standard output by default.
     """
     columns = MEASURES | {
@@ -104,9 +109,9 @@ def print_results(
     if directions[0] == "image_to_image":
         columns["rank1"] = "R@1 (CMC@1)"
     table = Table(
-        title=f"Results in percent; {chosen_by(monitor)}",
+        title=f"Results{f' on {data}' if data else ''} in percent; {chosen_by(monitor)}",
         title_justify="left",
-        caption=_skipped_queries(results),
+        caption="\n".join([*map(_size, sizes.items()), *_skipped_queries(results)]) or None,
         caption_justify="left",
     )
     for column in ("epoch", "split", "direction"):
@@ -127,8 +132,13 @@ def _is_measured(results: Results, measure: str) -> bool:
     )
 
 
-def _skipped_queries(results: Results) -> str | None:
-    """Return a line about queries that count in no measure, None if there are none."""
+def _size(of: tuple[str, tuple[int, int]]) -> str:
+    split, (queries, gallery) = of
+    return f"{split}: {queries:,} queries, {gallery:,} images in the gallery"
+
+
+def _skipped_queries(results: Results) -> list[str]:
+    """Return a line about queries that count in no measure, none if there are none."""
     skipped = {
         split: int(metrics[name])
         for metrics in results.values()
@@ -136,6 +146,6 @@ def _skipped_queries(results: Results) -> str | None:
         if metrics.get(name := f"{split}/queries_without_match")
     }
     if not skipped:
-        return None
+        return []
     numbers = ", ".join(f"{number} of {split}" for split, number in skipped.items())
-    return f"Queries without a match in the gallery, left out: {numbers}"
+    return [f"Queries without a match in the gallery, left out: {numbers}"]

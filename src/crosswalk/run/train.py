@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -25,7 +27,11 @@ from crosswalk.run.callbacks.progress import Progress, quiet_lightning
 from crosswalk.run.callbacks.ranking_lists import RankingLists, people_of
 from crosswalk.run.callbacks.remember import StepMemory
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics
-from crosswalk.run.callbacks.run_record import RunRecord, commit_of_this_package
+from crosswalk.run.callbacks.run_record import (
+    RunRecord,
+    command_line,
+    commit_of_this_package,
+)
 from crosswalk.run.callbacks.step_log import StepLog
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.processes import end_with_parent
@@ -39,7 +45,7 @@ Results = dict[str, dict[str, Any]]
 
 
 class Trained(NamedTuple):
-    """A run that has ended well: its folder, and the data module it was trained with."""
+    """A run, or an evaluation, that has ended well: its folder and its data module."""
 
     folder: RunFolder
     data: Any
@@ -118,7 +124,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
             for logger in trainer.loggers:
                 logger.log_metrics(final_metrics(results), trainer.global_step)
             if evaluates:
-                print_results(results, monitor=monitor_of(config), directions=run.data.directions)
+                _print(run, results)
             else:
                 print(f"Nothing was evaluated: {nothing_to_evaluate(run)}")
             print(f"Run folder: {folder.path}")
@@ -157,16 +163,17 @@ def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> No
         save_encoder(folder.start_weights, run.method, origin=origin)
 
 
-def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
+def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     """Evaluate the checkpoints of a finished run again and print the table.
 
     Args:
         run_folder: The folder `train` printed.
         overrides: Changes of the stored configuration, such as another ``data=``; with any, the
-            stored results stay as they are.
+            stored results stay as they are, and the new ones have a folder below
+            ``<run folder>/evaluations``, one for each data set, protocol and way of ranking.
 
     Returns:
-        The exit status.
+        The folder with the results, and the data; None on all processes but the first.
     """
     quiet_lightning()
     folder = RunFolder(run_folder)
@@ -182,27 +189,64 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> int:
             f"{folder.vocabulary_file} is missing: the token ids of this model mean the words in "
             "it. Copy it from where the run was trained."
         )
+    run.data.setup("test")
+    if not run.data.evaluation_roles("test"):
+        raise ValueError(nothing_to_evaluate(run))
+    target = _evaluation_folder(folder, run) if overrides else folder
     trainer = L.Trainer(
         **{**run.trainer, "enable_progress_bar": False},
         callbacks=[
-            RetrievalMetrics(
-                folder=None if overrides else folder.path,
-                reranking=run.reranking,
-            ),
+            RetrievalMetrics(folder=target.path, reranking=run.reranking),
             *([] if overrides else [each for each in _watching(run, folder) if each.at_test]),
             Progress(),
         ],
         plugins=[AtomicCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
-        default_root_dir=folder.path / "evaluations",
+        default_root_dir=target.path,
     )
     results = evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
-    if trainer.is_global_zero:
-        print_results(results, monitor=monitor_of(run.config), directions=run.data.directions)
-        if not overrides:
-            folder.save_results(results)
-    return 0
+    if not trainer.is_global_zero:
+        return None
+    if overrides:
+        described = {"name": target.name, "data": run.data.describe(), "command": command_line()}
+        target.save_config({**run.config, "diagnostics": []})
+        target.save_record({**folder.record(), **described, "evaluates": str(folder.path)})
+        for notice in run.data.notices:
+            print(f"note: {notice}", file=sys.stderr)
+    target.save_results(results)
+    _print(run, results)
+    if overrides:
+        print(f"Evaluation: {target.path}")
+    return Trained(target, run.data)
+
+
+def _evaluation_folder(folder: RunFolder, run: Run) -> RunFolder:
+    """Return where an evaluation of a run on other data, or by other rules, lies."""
+    data, config = run.data, run.config
+    rules = [data.fingerprint, data.camera_rule, list(data.extra_map), config.get("reranking")]
+    digest = hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:8]
+    name = f"{config['choices']['data']}-{config['protocol']}-{digest}"
+    return RunFolder(folder.path / "evaluations" / name)
+
+
+def _print(run: Run, results: Results) -> None:
+    """Print the table of a run, and what was evaluated."""
+    data = run.data
+    sizes = {
+        split: (
+            data.num_evaluation_samples(split, "query"),
+            data.num_evaluation_samples(split, "gallery"),
+        )
+        for split in dict.fromkeys(split for split, _ in data.evaluation_roles("test"))
+    }
+    print_results(
+        results,
+        monitor=monitor_of(run.config),
+        directions=data.directions,
+        data=run.config["choices"]["data"],
+        sizes=sizes,
+    )
 
 
 def final_metrics(results: Results) -> dict[str, float]:

@@ -10,18 +10,21 @@ from crosswalk.config.build import refuse_inside_data
 from crosswalk.files import write_text
 from crosswalk.lab.compare.compare import compare_sides, plain
 from crosswalk.lab.compare.page import comparison_page
-from crosswalk.lab.compare.runs import Side, check_comparable, read_side
+from crosswalk.lab.compare.runs import Side, check_comparable, read_side, shared_checkpoint
 from crosswalk.lab.compare.text import print_comparison
 from crosswalk.lab.report.evaluation_data import evaluation_data
 
 
-def run_compare(first: str, second: str, *, checkpoint: str, split: str, out: Path) -> int:
-    """Print how two runs differ, and write the page and a JSON file beside it.
+def run_compare(
+    first: str, second: str, *others: str, checkpoint: str | None = None, split: str, out: Path
+) -> int:
+    """Print how runs differ from the first one, and write a page and a JSON file of each pair.
 
     Args:
         first: Run folder of side A, or several with commas between them.
         second: Of side B.
-        checkpoint: "best", "last" or "start".
+        others: Further sides; the page of each has its number behind the name of ``out``.
+        checkpoint: "best", "last" or "start"; None: the first of these that all runs have.
         split: "test" or "val".
         out: The page to write, ``.html``.
 
@@ -34,10 +37,21 @@ def run_compare(first: str, second: str, *, checkpoint: str, split: str, out: Pa
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {out} should end in .html; a .json file is written beside it.")
-    sides = [
-        read_side(words, label, checkpoint=checkpoint, split=split)
-        for words, label in ((first, "A"), (second, "B"))
-    ]
+    if checkpoint is None:
+        checkpoint = shared_checkpoint([first, second, *others], split)
+    for number, other in enumerate((second, *others), 2):
+        page = out if number == 2 else out.with_name(f"{out.stem}-{number}{out.suffix}")
+        if number > 2:
+            print("\n")
+        sides = [
+            read_side(words, label, checkpoint=checkpoint, split=split)
+            for words, label in ((first, "A"), (other, "B"))
+        ]
+        _compare(sides, page)
+    return 0
+
+
+def _compare(sides: list[Side], out: Path) -> None:
     for run in (run for side in sides for run in side.runs):
         refuse_inside_data(run.config(), out, "--out")
     notes = check_comparable(sides[0], sides[1])
@@ -49,7 +63,6 @@ def run_compare(first: str, second: str, *, checkpoint: str, split: str, out: Pa
     write_text(numbers, json.dumps(plain(comparison), indent=1, ensure_ascii=False) + "\n")
     print_comparison(comparison)
     print(f"\nPage with ranking lists: {out}\nNumbers: {numbers}")
-    return 0
 
 
 def _data_of(sides: list[Side]) -> tuple[Any | None, str]:

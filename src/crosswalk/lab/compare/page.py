@@ -17,6 +17,7 @@ from crosswalk.lab.compare.words import (
     sentences_on,
     signed,
     title_of,
+    verdict_on,
 )
 from crosswalk.lab.report.ranking_lists import ranking_list_html
 from crosswalk.metrics.paired import Difference
@@ -36,7 +37,9 @@ def comparison_page(comparison: Comparison) -> str:
     """
     first, second = comparison.first, comparison.second
     names = [" + ".join(run.path.resolve().name for run in side.runs) for side in (first, second)]
+    told = Markup("<br>").join(verdict_on(comparison))
     sections = [
+        Section("verdict", "Verdict", Markup("<p>{}</p>").format(told)),
         Section("runs", "Runs", _runs(comparison)),
         Section("differences", "Differences", _differences(comparison)),
         Section("groups", "Groups of queries", _groups(comparison)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,28 @@ class Side:
         return [queries[direction] for queries in self.queries]
 
 
+def shared_checkpoint(sides: Sequence[str], split: str) -> str:
+    """Return the first of "best", "last" and "start" whose results all runs have.
+
+    Where there is none, the first that any run has: reading the others says what is missing.
+
+    Args:
+        sides: As `read_side` takes them.
+        split: "test" or "val".
+    """
+    runs = [run for words in sides for run in _runs(words)]
+    for of in (all, any):
+        for checkpoint in ("best", "last", "start"):
+            if of(run.queries_file(split, checkpoint).exists() for run in runs):
+                return checkpoint
+    return "best"
+
+
+def _runs(words: str) -> list[RunFolder]:
+    names = [words] if Path(words).is_dir() else [word for word in words.split(",") if word]
+    return [RunFolder(Path(name)) for name in names]
+
+
 def read_side(words: str, label: str, *, checkpoint: str, split: str) -> Side:
     """Return the runs of one side with their per-query results.
 
@@ -70,10 +92,9 @@ def read_side(words: str, label: str, *, checkpoint: str, split: str) -> Side:
     Raises:
         FileNotFoundError: If a folder holds no run, or a run has no such results.
     """
-    names = [words] if Path(words).is_dir() else [word for word in words.split(",") if word]
-    if not names:
+    runs = tuple(_runs(words))
+    if not runs:
         raise FileNotFoundError(f"side {label} names no run folder; `ls runs` shows yours.")
-    runs = tuple(RunFolder(Path(name)) for name in names)
     return Side(
         label, checkpoint, split, runs, tuple(_queries(run, checkpoint, split) for run in runs)
     )

@@ -19,6 +19,7 @@ from crosswalk.lab.compare.words import (
     row_of,
     sentences_on,
     title_of,
+    verdict_on,
 )
 from crosswalk.run.callbacks.ranking_lists import queries_and_gallery
 from crosswalk.run.results import MEASURES
@@ -40,6 +41,9 @@ def print_comparison(comparison: Comparison, *, file: TextIO | None = None) -> N
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
+    for line in verdict_on(comparison):
+        console.print(Text(line))
+    console.print()
     for side in (comparison.first, comparison.second):
         _print_runs(console, side)
     _print_configuration(console, comparison.differing)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from crosswalk.lab.compare.compare import BROKEN_DOWN, Change, DirectionComparison
+from crosswalk.lab.compare.compare import (
+    BROKEN_DOWN,
+    Change,
+    Comparison,
+    DirectionComparison,
+)
 from crosswalk.lab.compare.runs import VIEW
 from crosswalk.run.results import DIRECTIONS, MEASURES
 
@@ -83,6 +88,27 @@ def verdict(change: Change) -> str:
         f"{name}: {queries} do not tell A and B apart; the interval of their difference, "
         f"{signed(difference.mean)} points, holds 0."
     )
+
+
+def verdict_on(comparison: Comparison) -> list[str]:
+    """Return three lines: what is compared, and the verdict on each of `BROKEN_DOWN`."""
+    sides = (comparison.first, comparison.second)
+    first, second = (" + ".join(run.path.resolve().name for run in side.runs) for side in sides)
+    direction = comparison.first.directions[0]
+    lines = [
+        f"A is {first}, B is {second}: {title_of(direction)} on {sides[0].split}, "
+        f"{sides[0].checkpoint}."
+    ]
+    for change in comparison.directions[direction].changes:
+        if change.measure in BROKEN_DOWN:
+            row, difference = row_of(change), change.difference
+            said = "B is better." if difference.mean > 0 else "B is worse."
+            if not difference.is_separated:
+                said = "not told apart by these queries."
+            lines.append(
+                f"{row.name}: {row.first} → {row.second}, {row.mean} {row.interval}: {said}"
+            )
+    return lines
 
 
 def sentences_on(direction: DirectionComparison) -> list[str]:

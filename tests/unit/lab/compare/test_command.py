@@ -418,6 +418,43 @@ def test_missing_results_are_named_with_the_command_that_makes_them(
     assert f"`crosswalk evaluate {b}`" in found["message"]
 
 
+def test_what_all_runs_have_is_compared_and_the_verdict_comes_first(
+    compare: Compare, a: Path, b: Path
+) -> None:
+    for run in (a, b):
+        shutil.copy(run / "queries" / "test-best.npz", run / "queries" / "test-last.npz")
+    (a / "queries" / "test-best.npz").unlink()  # protocol=last
+
+    found = compare(a, b)
+
+    assert found["checkpoint"] == "last"
+    lines = found["text"].splitlines()
+    assert lines[0] == "A is a, B is b: text → image on test, last."
+    assert [line.split(",")[0] for line in lines[1:3]] == [
+        *("R@1: 40.00 → 60.00", "mAP: 65.00 → 75.00"),
+    ]
+    assert lines[1].endswith(": not told apart by these queries.")
+    assert lines[0] in found["page"]
+
+
+@pytest.mark.usefixtures("read_data")
+def test_further_runs_are_compared_with_the_first_one(
+    a: Path, b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pages" / "compare.html"
+
+    status = main(["compare", str(a), str(b), str(a), f"{a},{b}", "--out", str(out)])
+
+    assert status == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("A is a, B is")] == [
+        *("A is a, B is b", "A is a, B is a", "A is a, B is a + b"),
+    ]
+    pages = sorted(path.name for path in out.parent.glob("*.html"))
+    assert pages == ["compare-3.html", "compare-4.html", "compare.html"]
+    assert json.loads((out.parent / "compare-3.json").read_text())["configuration"] == {}
+
+
 def test_a_run_that_chose_no_epoch_says_so(compare: Compare, a: Path, tmp_path: Path) -> None:
     b = write_run(tmp_path / "b", QUERIES, config={"protocol": "last"})
     (b / "queries" / "test-best.npz").unlink()

@@ -1,0 +1,80 @@
+"""Own images: training without anything to evaluate, evaluations on several sets, noise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crosswalk.cli import main
+from crosswalk.run.run_folder import RunFolder
+
+SMALL = (
+    *("method=mmcl", "data=own_images", "encoder=resnet_tiny", "trainer=cpu", "logger=csv"),
+    *("encoder.backbone.pretrained=null", "data.image_size=[64,32]", "data.batch_size=8"),
+    *("data.num_workers=0", "trainer.max_epochs=1", "stage=null"),
+)
+
+
+def table(folder: Path, *splits: str, people: int = 8, seed: int = 0) -> Path:
+    """Write two pictures of noise of each person, both in every one of ``splits``."""
+    folder.mkdir()
+    draw, rows = np.random.default_rng(seed), ["path,person_id,camera_id,split"]
+    for name in (f"{person}_{number}.png" for person in range(people) for number in (0, 1)):
+        Image.fromarray(draw.integers(0, 256, (64, 32, 3), dtype=np.uint8)).save(folder / name)
+        rows += [f"{name},{name.split('_')[0]},,{split}" for split in splits]
+    (folder / "crops.csv").write_text("\n".join(rows))
+    return folder / "crops.csv"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSWALK_CACHE", str(folder / "cache"))
+        root = f"data.root={table(folder / 'crops', 'train')}"
+        assert main(["train", *SMALL, root, "name=a", f"output_dir={folder / 'runs'}"]) == 0
+    return RunFolder(folder / "runs" / "mmcl-own_images-a")
+
+
+def test_images_to_train_on_alone_are_trained_on(trained: RunFolder) -> None:
+    assert trained.is_finished
+    assert trained.last_checkpoint.exists()
+    assert trained.results() == {}
+    assert not list(trained.path.glob("queries/*"))
+
+
+def test_every_evaluation_has_results_and_a_report_of_its_own(
+    trained: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    assert main(["evaluate", str(run.path)]) == 2
+    assert "has neither queries nor a gallery" in capsys.readouterr().err
+
+    for people in (12, 30):
+        root = table(tmp_path / str(people), "query", "gallery", people=people, seed=people)
+        assert main(["evaluate", str(run.path), "data=own_images", f"data.root={root}"]) == 0
+
+    printed = capsys.readouterr()
+    assert "on own_images" in printed.out
+    assert "test: 60 queries, 60 images in the gallery" in printed.out
+    assert "60 of 60 queries of test are in the gallery too" in printed.err
+    found = [RunFolder(path) for path in (run.path / "evaluations").iterdir()]
+    assert len(found) == 2
+    assert run.results() == {}
+    for folder in found:
+        assert (folder.path / "report.html").exists()
+        assert set(folder.results()) == {"last"}
+        queries = folder.queries("test", "last")["image_to_image"]
+        # noise: a picture that found itself would be right every time
+        assert not (queries.top_index == queries.sample_index[:, None]).any()
+        assert folder.results()["last"]["test/rank1"] < 0.5
+        assert json.loads(folder.record_file.read_text())["data"]["dataset"] == "own images"
