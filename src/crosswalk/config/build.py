@@ -88,7 +88,7 @@ class Run:
     tracker: Callable[..., Any] | None
 
 
-def build(checked: Checked) -> Run:
+def build(checked: Checked, *, loads_weights: bool = False) -> Run:
     """Return the objects of a run: first the data, then their sizes, then the method.
 
     The method's constructor gets its own node, the sizes of the data as ``data``, the optimizer's
@@ -98,6 +98,8 @@ def build(checked: Checked) -> Run:
     Args:
         checked: What `crosswalk.config.check.check` returns. An evaluation may be on data of a kind
             that the method cannot train on: its memories then have any sizes.
+        loads_weights: Whether all weights of the encoders are loaded afterwards, so that none are
+            downloaded; with ``checkpoint=`` they always are.
 
     Raises:
         ValueError: Data that turn out to be of another kind, or without identities that are needed.
@@ -110,10 +112,13 @@ def build(checked: Checked) -> Run:
     else:  # what is only evaluated may have no training part, and a method has to be made
         least = {name: max(1, number) for name, number in asdict(sizes).items()}
         sizes = replace(sizes, **{**least, "vocabulary_size": sizes.vocabulary_size})
+    from crosswalk.encoders.clip_weights import downloading
+
     parts = {"optim": construct(config["optim"], {})}
-    for name in ENCODERS:
-        if config.get(name) is not None:
-            parts[name] = construct(config[name], _words_for(config[name], name, data))
+    with downloading(config.get("checkpoint") is None and not loads_weights):
+        for name in ENCODERS:
+            if config.get(name) is not None:
+                parts[name] = construct(config[name], _words_for(config[name], name, data))
     method = construct(config["method"], {"data": sizes, **parts})
     if checked.trains and checked.method.gives_plan_labels():
         data.plan_labels = method.plan_labels

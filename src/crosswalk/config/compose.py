@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from crosswalk.config.constructors import did_you_mean, fits
-from crosswalk.config.keys import NEEDED, TOP
+from crosswalk.config.keys import NEEDED, TOP, flatten
+from crosswalk.config.moved import modernised
 from crosswalk.config.search import (
     config_folder,
     config_folders,
@@ -27,6 +28,7 @@ from crosswalk.config.search import (
     groups,
 )
 from crosswalk.config.sources import read_signature
+from crosswalk.config.stored import check_stored, read_yaml
 from crosswalk.config.trainer_arguments import trainer_keys
 
 if TYPE_CHECKING:
@@ -74,6 +76,9 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     if experiment is not None:
         lines.append(f"experiment={experiment}")
     config = copy.deepcopy(_hydra_compose(tuple(lines), config_folders()[1:]))
+    for override in parsed:
+        if override.key_or_group == "checkpoint" and not override.is_delete():
+            _take_model(config, override.value(), chosen)
     for override in parsed:
         if not _is_choice(override, known):
             _apply(override, config, known)
@@ -131,6 +136,61 @@ def restore(
             config.data.protocol = config.protocol
     OmegaConf.set_struct(config, True)
     return config
+
+
+OF_NO_SHAPE = (
+    *("pretrained", "last_stride", "last_relu", "max_pool", "group_size", "channels_last"),
+    *("neck_bias", "statistics", "select_ratio", "frozen", "mask_padding", "dropout", "pool"),
+)
+"""Keys of encoders that leave names and shapes of the weights as they are."""
+
+
+def _take_model(config: DictConfig, checkpoint: object, chosen: Mapping[str, Any]) -> None:
+    """Give a run the encoder and the sizes of the run that its ``checkpoint=`` is from.
+
+    An encoder that takes the weights stays, and so does one that was chosen.
+
+    Args:
+        config: The configuration of the run, before the overrides of single keys.
+        checkpoint: Its ``checkpoint=``.
+        chosen: The files of groups that were chosen, by group.
+    """
+    place = Path(str(checkpoint)).expanduser()
+    file = (place if place.is_dir() else place.parent) / "config.yaml"
+    if not place.exists() or not file.is_file() or "encoder" in chosen:
+        return
+    stored = modernised(read_yaml(file))
+    theirs = stored.get("encoder") if isinstance(stored, Mapping) else None
+    if not isinstance(theirs, Mapping) or config.get("encoder") is None:
+        return
+    try:
+        ours = OmegaConf.to_container(config.encoder, resolve=True)
+    except OmegaConfBaseException:  # a value that nobody has given yet
+        return
+    if _of_shape(ours) == _of_shape(theirs):
+        return
+    check_stored({"encoder": theirs}, file)
+    OmegaConf.set_struct(config, False)
+    config.encoder = dict(theirs)
+    present = {key for key, _ in nested(OmegaConf.to_container(config.data, resolve=False))}
+    kept = dict(nested(stored.get("data") or {}))
+    for key in ("image_size", "context_length"):
+        if key in kept and key in present:
+            OmegaConf.update(config.data, key, kept[key], merge=False)
+    if name := (stored.get("choices") or {}).get("encoder"):
+        config.choices.encoder = name
+    OmegaConf.set_struct(config, True)
+
+
+def _of_shape(encoder: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the leaves of an encoder's node that names and shapes of its weights depend on."""
+    leaves = flatten(encoder)
+    timm = [key for key, value in leaves.items() if str(value).endswith(".timm_backbone")]
+    for key in timm:  # most of its models take images of any size
+        leaves.pop(key.replace("_target_", "image_size"), None)
+    return {
+        key: value for key, value in leaves.items() if not set(key.split(".")) & set(OF_NO_SHAPE)
+    }
 
 
 def diagnostics_of(stored: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from crosswalk.config.constructors import locate
 from crosswalk.config.search import ENTRY_POINTS, config_folder, named_folders
 from crosswalk.files import read_text
 
-LARGEST = 1_000_000
+LARGEST = 300_000
 """Bytes of a YAML file, and values in it once its aliases are written out."""
 
 DEEPEST = 40
@@ -79,19 +79,18 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401
         1
     """
     text = read_text(path, limit=LARGEST)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        _check_size(text, loader)
-        return yaml.load(text, Loader=loader)
+        _check_size(text)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _check_size(text: str, loader: Any) -> None:  # noqa: ANN401
+def _check_size(text: str) -> None:
     """Refuse what would take long to load, from the events of the parser, without recursion."""
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
-    for event in yaml.parse(text, Loader=loader):
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         size = 1
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:

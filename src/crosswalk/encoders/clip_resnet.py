@@ -210,7 +210,8 @@ def clip_resnet(
     )
     if pretrained is not None:
         file = pretrained_file(name, pretrained, setting="encoder.image.pretrained")
-        _load(model, read_weights(file), origin=pretrained)
+        if file is not None:
+            _load(model, read_weights(file), origin=pretrained)
     return model
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 import torch.nn.functional as F
@@ -189,8 +195,56 @@ def _differ(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> bool:
     return next(shapes) != next(shapes)
 
 
-def pretrained_file(name: str, pretrained: str, *, setting: str = "encoder.clip.pretrained") -> str:
+_downloads: ContextVar[bool] = ContextVar("_downloads", default=True)
+
+
+@contextmanager
+def downloading(wanted: bool) -> Iterator[None]:
+    """Say whether published weights are fetched; without, the same networks stay random.
+
+    For encoders whose weights all come from a checkpoint afterwards.
+
+    Example:
+        >>> with downloading(False):
+        ...     pretrained_file("ViT-B-16-quickgelu", "openai") is None
+        True
+    """
+    token = _downloads.set(wanted)
+    try:
+        yield
+    finally:
+        _downloads.reset(token)
+
+
+def are_downloaded() -> bool:
+    """Return whether published weights are fetched now, see `downloading`."""
+    return _downloads.get()
+
+
+@contextmanager
+def one_attempt() -> Iterator[None]:
+    """Ask the hub's cache alone if its host cannot be reached: the hub would try for minutes."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    offline = constants.HF_HUB_OFFLINE
+    if not getproxies():
+        try:
+            socket.create_connection((host, 443), timeout=10).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def pretrained_file(
+    name: str, pretrained: str, *, setting: str = "encoder.clip.pretrained"
+) -> str | None:
     """Return the path of weights for open_clip's model ``name``, downloaded if need be.
+
+    None within ``downloading(False)``, unless it is a local file.
 
     Args:
         name: Of the model, as open_clip spells it.
@@ -203,6 +257,8 @@ def pretrained_file(name: str, pretrained: str, *, setting: str = "encoder.clip.
     """
     if local_file(pretrained) is not None:
         return pretrained
+    if not are_downloaded():
+        return None
     from open_clip import pretrained as registry
 
     entry = registry.get_pretrained_cfg(name, pretrained)
@@ -213,7 +269,8 @@ def pretrained_file(name: str, pretrained: str, *, setting: str = "encoder.clip.
             f"(tags: {tags})."
         )
     try:
-        return str(registry.download_pretrained(entry))
+        with one_attempt():
+            return str(registry.download_pretrained(entry))
     except (OSError, RuntimeError, ValueError) as error:
         raise FileNotFoundError(
             f"the weights {pretrained!r} of {name} could not be downloaded ({error}). Fetch the "

@@ -16,7 +16,13 @@ from torchvision.models.resnet import (  # type: ignore[import-untyped]
 )
 
 from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
-from crosswalk.encoders.clip_weights import load_backbone, local_file, read_weights
+from crosswalk.encoders.clip_weights import (
+    are_downloaded,
+    load_backbone,
+    local_file,
+    one_attempt,
+    read_weights,
+)
 from crosswalk.encoders.known_names import from_torchvision, like_torchvision, unwrapped
 from crosswalk.ranges import Count, Pixels
 from crosswalk.weight_files import mismatch
@@ -278,7 +284,8 @@ def _downloaded(name: str, arguments: dict[str, Any]) -> nn.Module:
     import timm
 
     try:
-        model: nn.Module = timm.create_model(name, pretrained=True, **arguments)
+        with one_attempt():
+            model: nn.Module = timm.create_model(name, pretrained=are_downloaded(), **arguments)
     except (OSError, RuntimeError, ValueError) as error:
         settings: Any = timm.get_pretrained_cfg(name)
         places = [] if settings is None else [settings.url, settings.hf_hub_id]

@@ -15,7 +15,7 @@ from torch import Tensor
 from crosswalk.byte_pairs import open_clip_tokenizer
 from crosswalk.cache_folder import build_once, cache_root
 from crosswalk.encoders.clip_text import ClipText, open_clip_text
-from crosswalk.encoders.clip_weights import local_file
+from crosswalk.encoders.clip_weights import downloading, local_file
 from crosswalk.encoders.word_vectors import MakeTable, Words
 
 _SETTING = "encoder.text.vectors.table.pretrained"
@@ -83,7 +83,8 @@ def clip_word_table(
         Console(stderr=True).print(
             f"Encoding {len(words)} words with the text encoder of {name}.", style="dim"
         )
-        with torch.random.fork_rng(devices=[]):  # a run draws the same with and without the cache
+        # a run draws the same with and without the cache, and keeps no random table in it
+        with torch.random.fork_rng(devices=[]), downloading(True):
             clip = open_clip_text(name=name, pretrained=pretrained, setting=_SETTING)
         rows = _encode(clip, words, template)
         if normalize:

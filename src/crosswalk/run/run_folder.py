@@ -497,7 +497,7 @@ def _parsed_lines(path: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged (line {number}: {error}). {mend}") from error
-        if not isinstance(row, dict) or not row.keys() & {"global_step", "step"}:
+        if not isinstance(row, dict) or not row.keys() & {"global_step", "step", "epoch"}:
             raise ValueError(f"{path} is damaged (line {number} is {_short(row)}). {mend}")
         for name, value in row.items():
             if not (_is_number(value) or value in (None, *NO_NUMBERS)):
@@ -663,7 +663,7 @@ def _check_checkpoint_is_there(folder: RunFolder) -> None:
     """
     if folder.last_checkpoint.exists():
         return
-    later = any((line.get("epoch") or 0) >= 1 for line in folder.metrics())
+    later = any((line.get("epoch") or 0) >= 2 for line in folder.metrics())
     waits = folder.last_checkpoint.with_name("last.ckpt.next").exists()  # of a kill in its epoch
     if later or (folder.best_checkpoint.exists() and not waits):
         raise ValueError(

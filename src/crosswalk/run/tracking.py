@@ -117,7 +117,9 @@ class RunLogger(Logger):
         """Drop the lines of ``step`` and later; a run that continues writes them again."""
         lines = self.folder.metrics()
         if lines:
-            self.folder.save_metrics(line for line in lines if line["global_step"] < step)
+            self.folder.save_metrics(
+                line for line in lines if (line.get("global_step") or 0) < step
+            )
 
     @rank_zero_only
     def write_csv(self) -> None:
@@ -125,7 +127,7 @@ class RunLogger(Logger):
         rows: dict[int, dict[str, Any]] = {}
         for line in self.folder.metrics():
             line.pop("time", None)
-            rows.setdefault(line["global_step"], {}).update(line)
+            rows.setdefault(line.get("global_step") or 0, {}).update(line)
         names = sorted({name for row in rows.values() for name in row} - set(PLACE))
         header = ["global_step", "epoch", *names]
         table = [[row.get(name) for name in header] for _, row in sorted(rows.items())]

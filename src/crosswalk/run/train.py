@@ -183,7 +183,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     checked = check(config, trains=not overrides)
     check_hardware(checked.config["trainer"])
     forget_stale_ranks(num_processes(checked.config["trainer"]))
-    run = build(checked)
+    run = build(checked, loads_weights=True)
     if vocabulary is None and isinstance(getattr(run.data, "tokenizer", None), LearningTokenizer):
         raise FileNotFoundError(
             f"{folder.vocabulary_file} is missing: the token ids of this model mean the words in "

@@ -556,3 +556,71 @@ def test_a_method_made_of_another_file_or_of_a_package_that_is_not_here_is_passe
 
     assert "b_elsewhere" in group_values("method")
     assert methods_without_identities([PairBatch]) == known == ["cmmt", "rde"]
+
+
+def run_of(folder: Path, *overrides: str) -> Path:
+    """Return the folder of a run with this configuration."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(to_yaml(plain(*overrides)))
+    (folder / "best.ckpt").touch()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", "best.ckpt"])
+def test_a_checkpoint_of_a_run_brings_its_encoder_and_sizes(tmp_path: Path, name: str) -> None:
+    run = run_of(
+        tmp_path / "run",
+        "method=mmcl",
+        "data=market1501",
+        "encoder=timm",
+        "encoder.backbone.name=vit_tiny_patch16_224",
+        "data.image_size=[224,224]",
+        "data.root=/x",
+    )
+
+    config = compose(["method=mmcl", "data=synthetic_images", f"checkpoint={run / name}"])
+
+    assert config.encoder.backbone.name == "vit_tiny_patch16_224"
+    assert list(config.data.image_size) == [224, 224]
+    assert config.choices.encoder == "timm"
+    assert config.choices.data == "synthetic_images"
+
+
+def test_what_the_user_chooses_beside_a_checkpoint_stays(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "method=mmcl", "data=market1501", "data.root=/x")
+    words = ["method=mmcl", "data=synthetic_images", f"checkpoint={run}"]
+
+    chosen = compose([*words, "encoder=resnet_tiny"])
+    sized = compose([*words, "data.image_size=[96,48]", "encoder.backbone.name=resnet18"])
+
+    assert chosen.encoder.backbone.name == "tiny"
+    assert list(sized.data.image_size) == [96, 48]
+    assert sized.encoder.backbone.name == "resnet18"
+
+
+def test_an_encoder_that_takes_the_weights_stays_as_it_is(tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path / "run",
+        "method=mmcl",
+        "data=market1501",
+        "data.root=/x",
+        "data.image_size=[128,64]",
+        "encoder.backbone.last_stride=2",
+    )
+
+    config = compose(["method=mmcl", "data=market1501", f"checkpoint={run}"])
+
+    assert config == compose(
+        ["method=mmcl", "data=market1501", f"checkpoint={run}", "encoder=resnet50"]
+    )
+
+
+def test_an_encoder_of_foreign_code_is_not_brought(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "method=mmcl", "data=market1501", "data.root=/x")
+    text = (
+        (run / "config.yaml").read_text().replace("crosswalk.encoders.resnet.resnet", "os.system")
+    )
+    (run / "config.yaml").write_text(text)
+
+    with pytest.raises(ValueError, match=r"config\.yaml: encoder\.backbone\._target_='os\.system'"):
+        compose(["method=mmcl", f"checkpoint={run}"])
