@@ -379,3 +379,22 @@ def test_config_show_prints_and_refuses_what_training_would(
 def test_config_show_names_what_is_still_to_be_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "method=rde", "data.root=???"]) == 0
     assert "still to be set: data.root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep", "rde", "--agents", "-1"],
+        ["sweep", "rde", "--seed=-1"],
+        ["ablate", "t.yaml", "--jobs=-1"],
+        ["data", "synthesize", "x", "--seed", "-1"],
+    ],
+)
+def test_an_option_that_counts_takes_no_negative_number(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(words)
+
+    assert ended.value.code == 2
+    assert "invalid whole number from 0 on value: '-1'" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from crosswalk.commands import AtLeast
 from crosswalk.run.processes import device_names
 
 
@@ -28,7 +29,13 @@ def configure(parser: ArgumentParser) -> None:
     add("--row", metavar="NAME", action="append", default=[], help="only this row; repeatable")
     add("--seeds", default="", metavar="1,2,3", help="default: the table's")
     add("--data", default="", metavar="NAME", help="other data than the table's: synthetic_pairs")
-    add("--jobs", type=int, default=0, metavar="N", help="runs side by side (1, or one a device)")
+    add(
+        "--jobs",
+        type=AtLeast(0),
+        default=0,
+        metavar="N",
+        help="runs side by side (1, or one a device)",
+    )
     add_launcher(parser)
     add("--dry-run", action="store_true", help="say what would be run and how long, run nothing")
     add("--show", action="store_true", help="print the table as it stands, run nothing")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from crosswalk.commands import AtLeast
+
 
 def configure(parser: ArgumentParser) -> None:
     """Add the words of the command."""
@@ -21,7 +23,7 @@ def configure(parser: ArgumentParser) -> None:
         help="pairs: images with captions (default); images: people under several cameras",
     )
     add("--size", default="toy", help="toy (default), small, full or tiny")
-    add("--seed", type=int, default=0, help="another seed, other people")
+    add("--seed", type=AtLeast(0), default=0, help="another seed, other people")
     add(
         "--layout",
         help="layout of the files: cuhk_pedes (default of pairs); market1501 (default of images), "

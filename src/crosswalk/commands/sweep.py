@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from crosswalk.commands import AtLeast
 from crosswalk.commands.ablate import add_launcher
 
 
@@ -28,13 +29,17 @@ def configure(parser: ArgumentParser) -> None:
     add("--local", action="store_true", help="search here, not on W&B's server")
     add(
         "--agents",
-        type=int,
+        type=AtLeast(0),
         default=0,
         help="trials at a time (default: one for each device, 1 by Slurm)",
     )
     add_launcher(parser)
     add("--trials", type=int, help="at most so many (default: the file's run_cap, the grid, or 20)")
-    add("--seed", type=int, help="of the search (default: 1, or that of the sweep that goes on)")
+    add(
+        "--seed",
+        type=AtLeast(0),
+        help="of the search (default: 1, or that of the sweep that goes on)",
+    )
     add("--name", help="of the sweep (default: that of the file)")
     add("--output-dir", metavar="DIR", type=Path, default=Path("runs"), help="default: runs")
     add("--show", action="store_true", help="print what there is, run nothing")

@@ -25,7 +25,7 @@ from crosswalk.config.constructors import (
     optional_arguments,
     signature_of,
 )
-from crosswalk.config.keys import NEEDED, TOP
+from crosswalk.config.keys import NEEDED, TOP, with_absolute_paths
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.config.sources import read_signature
 from crosswalk.config.stage import stage_command
@@ -87,7 +87,7 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Che
     else:
         _check_captions(needs, data_class, config["choices"])
     _check_encoders(config)
-    plain = to_plain(config)
+    plain = with_absolute_paths(to_plain(config))
     _check_values(plain)
     _check_precision(needs, plain["trainer"])
     check_together(plain, whole_batch=needs.whole_batch)
@@ -382,6 +382,12 @@ def check_together(config: Mapping[str, Any], *, whole_batch: bool) -> None:
         )
     processes = num_processes(trainer)
     started = _started_processes(os.environ)
+    slurm = "SLURM_PROCID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    if started > 1 and slurm and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(
+            f"Slurm started {started} processes, and Lightning wants to be told how many on each "
+            f"machine: write --ntasks-per-node={started} for one machine, in the place of --ntasks."
+        )
     if started not in (1, processes):
         raise ValueError(
             f"{started} processes were started, but trainer.devices x trainer.num_nodes is "

@@ -355,7 +355,13 @@ def _quoted(line: str) -> str:
     if value.startswith(("[", "{", "'", '"')):
         return line
     if value.startswith("~"):
-        value = str(Path(value).expanduser())
+        try:
+            value = str(Path(value).expanduser())
+        except RuntimeError as error:
+            raise ValueError(
+                f"{line}: there is no user {value.split('/')[0][1:]} on this machine. Write the "
+                "folder out."
+            ) from error
     return key + "='" + value.replace("'", "\\'") + "'"
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -43,7 +46,42 @@ WITHOUT_EFFECT = (
 )
 """Keys, or parts with all that is in them, that may differ between two runs of equal numbers."""
 
+PATHS = ("checkpoint", "data.root", "data.source.root", "data.target.root", "data.noise_index")
+"""Keys of files and folders: a run holds them absolute, for commands in another folder."""
+
+NOT_RESUMED = tuple(key for key in PATHS if key.endswith("root"))
+"""What may differ when a run goes on: the fingerprint tells whether the data are the same."""
+
 MISSING = "(missing)"
+
+
+def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose `PATHS`, and weights that are files, are absolute.
+
+    Example:
+        >>> config = with_absolute_paths({"data": {"root": "sets", "seed": 1}, "checkpoint": None})
+        >>> config["data"]["root"] == os.path.abspath("sets"), config["checkpoint"]
+        (True, None)
+    """
+
+    def absolute(value: Any, key: str) -> Any:  # noqa: ANN401
+        if isinstance(value, Mapping):
+            inner = f"{key}." if key else ""
+            return {name: absolute(each, f"{inner}{name}") for name, each in value.items()}
+        if isinstance(value, list):
+            return [absolute(each, key) for each in value]
+        is_file = key.endswith("pretrained") and isinstance(value, str) and os.path.isfile(value)
+        if (
+            isinstance(value, str)
+            and value
+            and (key.removeprefix("stage.overrides.") in PATHS or is_file)
+        ):
+            with contextlib.suppress(RuntimeError):  # ~ of a user that there is not
+                return os.path.abspath(Path(value).expanduser())
+        return value
+
+    whole: dict[str, Any] = absolute(config, "")
+    return whole
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from crosswalk.config.keys import differing_keys
+from crosswalk.config.keys import NOT_RESUMED, differing_keys
 from crosswalk.config.moved import modernised
 from crosswalk.config.stored import check_stored, read_yaml
 from crosswalk.files import (
@@ -612,14 +612,20 @@ def find_run_to_resume(
             "folder: resume=<run folder>."
         )
     for folder in reversed(unfinished):
-        if not differing_keys(config, folder.config()):
+        if not _differing(config, folder.config()):
             return folder
     newest = unfinished[-1]
     raise ValueError(
         f"resume=true: the newest unfinished run {newest.path} has another config (its value → "
-        f"yours):\n{_explained(differing_keys(config, newest.config()))}\nRepeat its command "
+        f"yours):\n{_explained(_differing(config, newest.config()))}\nRepeat its command "
         "exactly, or leave resume away to start a new run."
     )
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
+    """Return what must not differ when a run goes on, and does."""
+    differing = differing_keys(ours, theirs).items()
+    return {key: change for key, change in differing if key not in NOT_RESUMED}
 
 
 def _same_choice(path: Path, method: str, data: str, name: str | None) -> bool:
@@ -639,7 +645,7 @@ def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
         ValueError: If it is finished or its config differs, naming the keys.
     """
     folder = RunFolder(path.parent if path.suffix == ".ckpt" else path)
-    differing = differing_keys(config, folder.config())
+    differing = _differing(config, folder.config())
     if folder.is_finished:
         raise ValueError(
             f"resume={path}: that run is finished. Start a new one without "

@@ -309,3 +309,34 @@ def test_the_method_without_identities_that_is_named_first_has_most_runs(
 
     assert methods_without_identities([ImageBatch]) == [*known, "another"]
     assert known[0] == "mmcl"
+
+
+def test_a_home_of_nobody_is_named() -> None:
+    with pytest.raises(ValueError, match="there is no user nobody-here on this machine"):
+        compose(["data.root=~nobody-here/x"])
+
+
+def test_paths_are_held_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pth").touch()
+
+    config = check(
+        compose(["data.root=sets", "checkpoint=a.ckpt", "encoder.clip.pretrained=weights.pth"])
+    ).config
+
+    assert config["data"]["root"] == str(tmp_path / "sets")
+    assert config["checkpoint"] == str(tmp_path / "a.ckpt")
+    assert config["encoder"]["clip"]["pretrained"] == str(tmp_path / "weights.pth")
+    assert check(compose(["data.root=null"])).config["data"]["root"] is None
+
+
+def test_slurm_says_how_many_processes_a_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SLURM_PROCID", "0"), ("SLURM_NTASKS", "2"), ("SLURM_JOB_NAME", "it")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    config = compose(["method=rde", "trainer=cpu", "trainer.devices=2"])
+
+    with pytest.raises(ValueError, match=r"--ntasks-per-node=2 for one machine.*of --ntasks"):
+        check(config)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    check(config)

@@ -310,3 +310,13 @@ def test_a_process_of_a_launcher_keeps_its_rank(monkeypatch: pytest.MonkeyPatch)
     forget_stale_ranks(1)
 
     assert os.environ["RANK"] == "3"
+
+
+def test_a_run_goes_on_with_its_data_elsewhere(tmp_path: Path) -> None:
+    """Whether they are the same data their fingerprint tells."""
+    folder = start(tmp_path, {**CONFIG, "data": {"root": "/old/sets"}})
+    moved = {**CONFIG, "data": {"root": "/new/sets"}}
+
+    found = find_run_to_resume(tmp_path, "rde", "toy", name=None, config=moved)
+
+    assert found.path == folder.path

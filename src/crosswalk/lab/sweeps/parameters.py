@@ -161,6 +161,17 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _as_yaml(number: float) -> str:
+    """Return a number as YAML reads it: with a point before an exponent.
+
+    Example:
+        >>> _as_yaml(3e-6), _as_yaml(0.5)
+        ('3.0e-06', '0.5')
+    """
+    mantissa, exponent, power = repr(number).partition("e")
+    return f"{mantissa}{'' if '.' in mantissa or not exponent else '.0'}{exponent}{power}"
+
+
 def _number(place: str, given: Mapping[str, Any], key: str) -> float:
     value = given.get(key)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
@@ -169,7 +180,7 @@ def _number(place: str, given: Mapping[str, Any], key: str) -> float:
         raise ValueError(f"{place}.{key} is missing.")
     hint = ""
     with contextlib.suppress(TypeError, ValueError):
-        hint = f" YAML reads it as text; write {float(str(value))!r}."
+        hint = f" YAML reads it as text; write {_as_yaml(float(str(value)))}."
     raise ValueError(f"{place}.{key}={value!r} is not a number.{hint}")
 
 

@@ -130,7 +130,9 @@ def importance_lines(summary: SweepSummary) -> list[str]:
     """Return the importances in words, and from how many trials they are."""
     ended = len(summary.ranked)
     if not summary.importances:
-        return [f"Importances need {ENOUGH} ended trials that differ; there are {ended}."]
+        if ended >= ENOUGH:
+            return [f"No importances: all {ended} ended trials are ties, equally good."]
+        return [f"Importances need {ENOUGH} ended trials; there are {ended}."]
     few = "; few, so read them with care" if ended < 30 else ""
     shares = ", ".join(f"{name} {share:.0%}" for name, share in summary.importances.items())
     return [f"Importance of the parameters (fANOVA of {ended} trials{few}): {shares}"]

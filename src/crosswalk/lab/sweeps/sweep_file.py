@@ -194,7 +194,7 @@ def _read(path: Path, contents: Mapping[str, Any]) -> SweepFile:
             )
     for key in NEEDED:
         if key not in contents:
-            raise ValueError(f"{key} is missing.")
+            raise ValueError(f"{key} is missing. {ADVICE if key == 'command' else ''}".rstrip())
     method = contents["method"]
     if method not in METHODS:
         raise ValueError(f"method={method} is not one of {', '.join(METHODS)}.")
@@ -331,6 +331,8 @@ def read_command(words: object) -> TrialCommand:
     texts = [VARIABLE.sub(_variable, str(word)) for word in words]
     if texts[0] == "${env}":
         texts = texts[1:]
+    if re.fullmatch(r"(.*/)?python(3(\.\d+)?)?", texts[0]):  # ours is taken, as for ${interpreter}
+        texts[0] = "${interpreter}"
     for start in (["${interpreter}", "-m", "crosswalk", "train"], ["crosswalk", "train"]):
         if texts[: len(start)] == start:
             rest = texts[len(start) :]

@@ -527,6 +527,10 @@ def checked_metrics(value: Any, place: str) -> tuple[str, ...]:  # noqa: ANN401
     return tuple(value)
 
 
+def _is_seed(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**32
+
+
 def checked_seeds(value: Any, place: str) -> tuple[int, ...]:  # noqa: ANN401
     """Return the seeds.
 
@@ -535,6 +539,8 @@ def checked_seeds(value: Any, place: str) -> tuple[int, ...]:  # noqa: ANN401
         (1, 2, 3)
     """
     seeds = checked_list(value, f"{place}: seeds")
-    if not seeds or not all(type(seed) is int for seed in seeds) or len(set(seeds)) != len(seeds):
-        raise ValueError(f"{place}: seeds={value!r}; write a list of different whole numbers.")
+    if not seeds or not all(_is_seed(seed) for seed in seeds) or len(set(seeds)) != len(seeds):
+        raise ValueError(
+            f"{place}: seeds={value!r}; write a list of different whole numbers, 0 or more."
+        )
     return tuple(seeds)

@@ -75,6 +75,7 @@ def test_a_parameter_is_what_wandb_means_by_it(given: dict[str, Any], expected: 
         ({"value": None}, "Write 'null' in quotes"),
         ({"value": {"a": 1}}, "a dotted name for each key"),
         ({"min": 0.1, "max": 0.1}, "min=0.1 is not less than max=0.1"),
+        ({"min": "3e-6", "max": 0.1}, "number. YAML reads it as text; write 3.0e-06."),
         ({"min": "1e-4", "max": 0.1}, "min='1e-4' is not a number. YAML reads it as text; write"),
         ({"distribution": "int_uniform", "min": 0.5, "max": 2}, "min=0.5 is not a whole number"),
         ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "min=0 must be above 0"),

@@ -72,7 +72,7 @@ def test_too_few_trials_have_no_importances_and_it_is_said(tmp_path: Path) -> No
 
     text = as_text(sweep, summarize(sweep))
 
-    assert "Importances need 4 ended trials that differ; there are 2." in text
+    assert "Importances need 4 ended trials; there are 2." in text
 
 
 def test_equal_trials_have_no_importances(tmp_path: Path) -> None:
@@ -82,7 +82,9 @@ def test_equal_trials_have_no_importances(tmp_path: Path) -> None:
         ask(study, sweep.file, seed=1)
         study.tell(number, 0.5)
 
-    assert summarize(sweep).importances == {}
+    summary = summarize(sweep)
+    assert summary.importances == {}
+    assert "No importances: all 5 ended trials are ties" in as_text(sweep, summary)
 
 
 def test_the_files_hold_what_was_found(tmp_path: Path) -> None:

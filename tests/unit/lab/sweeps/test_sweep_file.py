@@ -8,7 +8,12 @@ import pytest
 from crosswalk.config.search import config_folder
 from crosswalk.lab.sweeps.check import check_sweep
 from crosswalk.lab.sweeps.parameters import Choice
-from crosswalk.lab.sweeps.sweep_file import EarlyTermination, find_sweep_file, read_sweep_file
+from crosswalk.lab.sweeps.sweep_file import (
+    EarlyTermination,
+    find_sweep_file,
+    read_command,
+    read_sweep_file,
+)
 from tests.unit.lab.sweeps.small_sweeps import METRIC, sweep_file
 
 FILES = sorted((config_folder() / "sweep").glob("*.yaml"))
@@ -54,6 +59,7 @@ def test_every_kind_of_search_is_among_the_files() -> None:
         ({"controller": {"type": "local"}}, "controller is not understood"),
         ({"methd": "grid"}, "methd is not understood by the local search. Did you mean method?"),
         ({"method": None}, "method is missing"),
+        ({"command": None}, "command is missing. Write command: [${env}"),
         ({"method": "custom"}, "method=custom is not one of grid, random, bayes"),
         ({"metric": {"goal": "maximize"}}, "metric.name is missing"),
         ({"metric": {"name": "val/rank1"}}, "metric.goal: more of val/rank1 is better"),
@@ -151,3 +157,10 @@ def test_what_is_no_sweep_file_is_refused(tmp_path: Path, text: str) -> None:
 
     with pytest.raises(ValueError, match=re.escape(str(path))):
         read_sweep_file(path)
+
+
+@pytest.mark.parametrize("python", ["python", "python3", "python3.11", "/opt/env/bin/python"])
+def test_a_python_that_is_named_is_the_interpreter(python: str) -> None:
+    command = read_command([python, "-m", "crosswalk", "train", "method=rde", "${args_no_hyphens}"])
+
+    assert command.before == ("method=rde",)
