@@ -384,9 +384,8 @@ def test_config_show_names_what_is_still_to_be_set(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     "words",
     [
-        ["sweep", "rde", "--agents", "-1"],
         ["sweep", "rde", "--seed=-1"],
-        ["ablate", "t.yaml", "--jobs=-1"],
+        ["sweep", "rde", "--seed", "-1"],
         ["data", "synthesize", "x", "--seed", "-1"],
     ],
 )

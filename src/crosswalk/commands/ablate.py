@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.commands import AtLeast
 from crosswalk.run.processes import device_names
 
 
@@ -31,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
     add("--data", default="", metavar="NAME", help="other data than the table's: synthetic_pairs")
     add(
         "--jobs",
-        type=AtLeast(0),
+        type=int,
         default=0,
         metavar="N",
         help="runs side by side (1, or one a device)",

@@ -29,7 +29,7 @@ def configure(parser: ArgumentParser) -> None:
     add("--local", action="store_true", help="search here, not on W&B's server")
     add(
         "--agents",
-        type=AtLeast(0),
+        type=int,
         default=0,
         help="trials at a time (default: one for each device, 1 by Slurm)",
     )
