@@ -13,7 +13,7 @@ from crosswalk.data.pipeline.decoding import decode_pixels
 from crosswalk.data.pipeline.stores import open_images
 from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.doctor.integrity import ImageProblem, check_image, damaged_images, missing_images
-from crosswalk.image_files import MAX_BYTES, MAX_PIXELS, TRAITS, as_seen
+from crosswalk.image_files import MAX_BYTES, MAX_PIXELS, TRAITS, as_seen, jpeg_size
 from crosswalk.pages import small_picture
 from tests.unit.data.pictures import picture
 
@@ -74,7 +74,7 @@ UNFIT = {
     ),
     "PostScript": (
         lambda path: Image.new("L", (8, 8)).save(path, "EPS"),
-        "is a PostScript program",
+        "PostScript program, not an image",
     ),
 }
 
@@ -245,3 +245,17 @@ def test_damaged_exif_spoils_no_image(tmp_path: Path) -> None:
     assert decode_pixels(path, own=True).shape == (6, 4, 3)
     with Image.open(path) as image:
         assert as_seen(image).size == (4, 6)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0MM" + b"\xff\xc0" * 99])
+def test_jpeg_says_its_size(tmp_path: Path, mode: str, progressive: bool, exif: bytes) -> None:
+    path = tmp_path / "x.jpg"
+    picture(37, 23, mode=mode).save(path, progressive=progressive, exif=exif)
+    data = path.read_bytes()
+
+    assert jpeg_size(data) == (37, 23)
+    assert jpeg_size(b"x" + data) is None
+    for length in range(len(data)):
+        assert jpeg_size(data[:length]) in (None, (37, 23))

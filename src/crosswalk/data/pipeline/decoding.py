@@ -17,9 +17,12 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]
 
 from crosswalk.image_files import (
+    MAX_PIXELS,
     MissingHints,
     RefusedImageError,
     as_seen,
+    check_plain_file,
+    jpeg_size,
     open_image,
     orientation,
 )
@@ -103,7 +106,15 @@ def decode_pixels(path: Path, *, own: bool = False) -> NDArray[np.uint8]:
         ...     decode_pixels(Path(file.name)).tolist()
         [[[255, 0, 7]], [[255, 0, 7]]]
     """
+    check_plain_file(path)
     try:
+        if not own:  # whose orientation counts
+            data = path.read_bytes()
+            height, width = jpeg_size(data) or (0, 0)
+            if 0 < height * width <= MAX_PIXELS:
+                plain = _jpeg_pixels(data)
+                if plain is not None:
+                    return plain
         with open_image(path) as image:
             pixels = None
             if image.format in ("JPEG", "MPO") and not (own and orientation(image) != 1):
