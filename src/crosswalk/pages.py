@@ -60,6 +60,7 @@ def picture_tag(
     *,
     alt: str,
     frame: str = "",
+    title: str = "",
     largest: tuple[int, int] = LARGEST,
 ) -> Markup:
     """Return an ``<img>`` that holds the picture as a small JPEG.
@@ -68,6 +69,7 @@ def picture_tag(
         picture: A file or an image.
         alt: What it shows.
         frame: Class of the frame: "right" (green), "wrong" (red), "query" (blue) or none.
+        title: What a pointer on it is told; nothing by default.
         largest: Width and height that it is made to fit; it is never enlarged.
 
     Example:
@@ -79,8 +81,8 @@ def picture_tag(
     small.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
     data = base64.b64encode(content.getvalue()).decode()
     return Markup(
-        '<img class="{}" alt="{}" width="{}" height="{}" src="data:image/jpeg;base64,{}">'
-    ).format(frame, alt, small.width, small.height, data)
+        '<img class="{}" alt="{}"{} width="{}" height="{}" src="data:image/jpeg;base64,{}">'
+    ).format(frame, alt, Markup(' title="{}"').format(title) if title else "", *small.size, data)
 
 
 def small_picture(picture: Path | Image.Image, largest: tuple[int, int]) -> Image.Image:

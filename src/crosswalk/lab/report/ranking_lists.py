@@ -132,7 +132,8 @@ def ranking_list_html(ranking_list: RankingList, *, title: str = "", length: int
         "ranking_list.html.j2",
         title=title,
         facts=", ".join(facts),
-        query=_item_html(ranking_list.query, "query", alt="query"),
+        query=_item_html(ranking_list.query, "query", alt="query", person=ranking_list.person_id),
+        about_query=_about(ranking_list.query, ranking_list.person_id),
         found=[_found_html(rank, item) for rank, item in enumerate(ranking_list.found[:length], 1)],
     )
 
@@ -161,14 +162,26 @@ def _lists(folder: RunFolder, split: str, checkpoint: str, data: RankingListData
 
 def _found_html(rank: int, found: RankedItem) -> tuple[Markup, str]:
     verdict = "right" if found.is_match else "wrong"
-    picture = _item_html(found.item, verdict, alt=f"rank {rank}, {verdict}")
-    return picture, f"{rank}: {found.score:.3f}"
+    alt = f"rank {rank}, {verdict}"
+    picture = _item_html(found.item, verdict, alt=alt, person=found.person_id)
+    about = _about(found.item, found.person_id)
+    return picture, Markup("{}: {:.3f}{}").format(rank, found.score, about)
 
 
-def _item_html(item: Path | str, frame: str, *, alt: str) -> Markup:
+def _about(item: Path | str, person: int | str | None) -> Markup:
+    """Return the lines below an item: the name of its file, and its person."""
+    lines = [item.name] if isinstance(item, Path) else []
+    lines += [] if person is None else [f"person {person}"]
+    return Markup("").join(Markup("<br>{}").format(line) for line in lines)
+
+
+def _item_html(
+    item: Path | str, frame: str, *, alt: str, person: int | str | None = None
+) -> Markup:
     if isinstance(item, str):
         return Markup('<p class="caption {}">{}</p>').format(frame, item)
     try:
-        return picture_tag(item, alt=alt, frame=frame, largest=PICTURE)
+        title = f"{item}" if person is None else f"{item}, person {person}"
+        return picture_tag(item, alt=alt, frame=frame, title=title, largest=PICTURE)
     except FileNotFoundError:
         return Markup('<p class="caption {}">{} is gone</p>').format(frame, item.name)

@@ -50,11 +50,15 @@ class ImageQueries(Protocol):
 
 
 class RankedItem(NamedTuple):
-    """One item of a ranking list: the file of an image, or a caption."""
+    """One item of a ranking list: the file of an image, or a caption.
+
+    ``person_id`` is its person as the data call it, None where it is not known.
+    """
 
     item: Path | str
     score: float
     is_match: bool
+    person_id: int | str | None = None
 
 
 class RankingList(NamedTuple):
@@ -154,7 +158,9 @@ def ranking_lists(
                 int(results.first_hit[row]),
                 float(results.average_precision[row]),
                 tuple(
-                    RankedItem(gallery[index], score, other == person_id)
+                    RankedItem(
+                        gallery[index], score, other == person_id, (people or {}).get(other, other)
+                    )
                     for index, other, score in found
                     if index >= 0
                 ),

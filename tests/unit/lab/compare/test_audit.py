@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.mixture import GaussianMixture
 
 from crosswalk.data.pipeline.noise import noisy_caption_index
 from crosswalk.data.readers.records import Record
@@ -18,7 +19,9 @@ from crosswalk.lab.compare import audit
 from crosswalk.lab.compare.audit import (
     Suspect,
     TrainingPair,
+    apart_in_words,
     check_same_pairs,
+    distances,
     division_of,
     quality_of,
     suspects,
@@ -191,6 +194,28 @@ def test_captions_and_file_names_of_the_table_are_no_formulas() -> None:
     row = next(csv.DictReader(to_csv(listed, ["global"]).splitlines()))
 
     assert (row["image"], row["caption"]) == ("'=cmd.jpg", f"'{pair.caption}")
+
+
+@pytest.mark.parametrize(("gap", "overlap"), [(0.0, True), (6.0, False)])
+def test_the_audit_says_whether_the_two_gaussians_are_apart(gap: float, overlap: bool) -> None:
+    draw = np.random.default_rng(0)
+    losses = np.concatenate([draw.normal(size=1000), draw.normal(size=1000) + gap])[None]
+    mixture = GaussianMixture(2, random_state=0).fit(losses[0][:, None])
+    right = mixture.predict_proba(losses[0][:, None])[:, mixture.means_[:, 0].argmin()]
+    record = record_of(right[None].tolist(), losses=losses.astype(np.float32))
+
+    (apart,) = distances(record).values()
+    means, variances = mixture.means_[:, 0], mixture.covariances_[:, 0, 0]
+
+    # the mixture's own numbers, but for its last step
+    expected = abs(means[0] - means[1]) / np.sqrt(variances.mean())
+    assert apart == pytest.approx(expected, rel=0.1)
+    assert (apart < 2) == overlap
+    assert ("is no evidence that a pair is wrong" in apart_in_words(record)) == overlap
+
+
+def test_pairs_that_are_all_called_right_are_not_apart() -> None:
+    assert distances(record_of([[1.0, 1.0, 1.0]])) == {"global": 0.0}
 
 
 # Which runs can be audited

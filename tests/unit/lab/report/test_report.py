@@ -104,7 +104,7 @@ def test_a_ranking_list_shows_frames_ranks_and_scores(tmp_path: Path) -> None:
     for name in ("query", "first"):
         Image.effect_noise((300, 900), 40).save(tmp_path / f"{name}.png")
     found = (
-        RankedItem(tmp_path / "first.png", 0.875, False),
+        RankedItem(tmp_path / "first.png", 0.875, False, "anna <b>"),
         RankedItem(tmp_path / "gone.png", 0.5, True),
         RankedItem(tmp_path / "first.png", 0.25, True),
     )
@@ -117,7 +117,9 @@ def test_a_ranking_list_shows_frames_ranks_and_scores(tmp_path: Path) -> None:
     assert page.count(size) == 2
     assert page.count('<img class="query"') == page.count('<img class="wrong"') == 1
     assert '<p class="caption right">gone.png is gone</p>' in page
-    assert "1: 0.875" in page
+    assert "1: 0.875<br>first.png<br>person anna &lt;b&gt;<" in page
+    assert f'title="{tmp_path / "first.png"}, person anna &lt;b&gt;"' in page
+    assert "<span>query<br>query.png<br>person 17<" in page
     assert "2: 0.500" in page
     assert "3: 0.250" not in page
     assert "person 17, query 3, first hit at rank 2, AP 50.0 %" in page
