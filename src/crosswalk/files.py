@@ -237,6 +237,17 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
+class _Arrays(dict[str, Any]):
+    """Arrays by name; a missing one is named with its file."""
+
+    def __init__(self, path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__(arrays)
+        self.path = path
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise ValueError(f"{self.path} is damaged: it has no array {name!r}. Put back a copy.")
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return what `write_arrays` wrote.
 
@@ -254,7 +265,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         if content > LARGEST_ARRAYS:
             raise ValueError(f"it would unpack to {content} bytes")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file}
+            return _Arrays(path, {name: file[name] for name in file})
     except (ValueError, OSError, EOFError, KeyError, MemoryError, *_BROKEN) as error:
         why = "objects in it" if "allow_pickle" in str(error) else str(error) or "cut off"
         raise ValueError(f"{path} is damaged or is no file of arrays ({why}).") from error

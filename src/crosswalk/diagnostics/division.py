@@ -91,6 +91,7 @@ def read_division(path: Path) -> DivisionRecord:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged.
 
     Example:
         >>> import tempfile
@@ -101,7 +102,10 @@ def read_division(path: Path) -> DivisionRecord:
         >>> read_division(path)[:2]
         (3, ('global',))
     """
-    arrays: dict[str, Any] = {"true_pair": None, **read_arrays(path)}
+    stored = read_arrays(path)
+    needed = [name for name in DivisionRecord._fields if name != "true_pair"]
+    arrays: dict[str, Any] = {name: stored[name] for name in needed}
+    arrays["true_pair"] = stored.get("true_pair")
     arrays["epoch"], arrays["views"] = int(arrays["epoch"]), tuple(arrays["views"].tolist())
     return DivisionRecord(**arrays)
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from crosswalk.cli import main
 from crosswalk.config.compose import compose, to_plain
+from crosswalk.diagnostics.division import DivisionRecord, read_division
+from crosswalk.files import write_arrays
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.run.run_folder import RunFolder, create_run_folder, prepare_run_folder
 
@@ -161,3 +163,12 @@ def test_a_folder_of_a_run_that_was_killed_at_its_very_start_is_taken(tmp_path: 
     (killed / "config.yaml").rename(killed / "last.ckpt")
     with pytest.raises(FileExistsError, match=r"has no config\.yaml\. Choose another name="):
         create_run_folder(tmp_path, "mmcl", "toy", name="x", config={"seed": 1})
+
+
+@pytest.mark.parametrize("missing", ["losses", "views", "epoch"])
+def test_an_array_that_is_missing_is_named_with_its_file(tmp_path: Path, missing: str) -> None:
+    arrays = {name: np.zeros((1, 1)) for name in DivisionRecord._fields if name != missing}
+    write_arrays(tmp_path / "division-last.npz", arrays)
+
+    with pytest.raises(ValueError, match=rf"division-last\.npz .* no array '{missing}'"):
+        read_division(tmp_path / "division-last.npz")

@@ -39,7 +39,8 @@ def embedding_map_section(folder: RunFolder, *, texts_are_queries: bool) -> Sect
     maps = []
     num_persons = 0
     for name, path in files.items():
-        drawn = DrawnSamples(**read_arrays(path))
+        arrays = read_arrays(path)
+        drawn = DrawnSamples(**{name: arrays[name] for name in DrawnSamples._fields})
         num_persons = len(np.unique(drawn.person_id))
         title = CHECKPOINTS[name]
         maps.append(_figure(drawn, roles=roles, title=title))
