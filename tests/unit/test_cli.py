@@ -40,6 +40,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[.
         ["train", "trainer.max_epoch=3"],
         ["train", "trainer.devices=0", "seed=-1"],
         ["train", "method=mmcl", "data.batch_size=much"],
+        ["train", "data=cuhk_pedes", "data.root=/nowhere"],
     ],
 )
 def test_help_and_config_import_nothing_heavy(words: list[str]) -> None:
@@ -397,3 +398,11 @@ def test_an_option_that_counts_takes_no_negative_number(
 
     assert ended.value.code == 2
     assert "invalid whole number from 0 on value: '-1'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("override", ["data.root=nowhere", "checkpoint=nowhere.ckpt"])
+def test_a_path_that_does_not_exist_is_named_before_torch(
+    override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", override]) == 2
+    assert f"{override} does not exist in " in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,14 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    from crosswalk.config.check import check_early
+    from crosswalk.config.check import check_early, check_paths
     from crosswalk.config.compose import compose, to_plain
     from crosswalk.config.stored import targets_of, trusting
 
     config = compose(options.overrides)
     check_early(config)  # what is wrong is said before the slow imports
+    with contextlib.suppress(ValueError):  # what has no value yet is said by the check of the run
+        check_paths(to_plain(config))
     from crosswalk.run.train import train
 
     trained = train(config)

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -25,7 +26,7 @@ from crosswalk.config.constructors import (
     optional_arguments,
     signature_of,
 )
-from crosswalk.config.keys import NEEDED, TOP, with_absolute_paths
+from crosswalk.config.keys import NEEDED, PATHS, TOP, flatten, with_absolute_paths
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.config.sources import read_signature
 from crosswalk.config.stage import stage_command
@@ -112,6 +113,23 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
     except ValueError:  # said by `check`, once it knows that the data are of the method's kind
         return
     _check_values(plain, read_signature)
+
+
+def check_paths(config: Mapping[str, Any]) -> None:
+    """Refuse a folder of data or a checkpoint that is not there, before anything is imported.
+
+    Raises:
+        FileNotFoundError: With the key.
+    """
+    for key, value in flatten(config).items():
+        if key in PATHS and key != "data.noise_index" and isinstance(value, str):
+            path = Path(value).expanduser()
+            if not path.exists():
+                place = "" if path.is_absolute() else f" in {Path.cwd()}"
+                raise FileNotFoundError(
+                    f"{key}={value} does not exist{place}. Correct the path, or copy or unpack "
+                    "there what it should hold."
+                )
 
 
 def _check_groups(config: Mapping[str, Any]) -> None:
