@@ -9,6 +9,7 @@ exactly the gradient of one process, for sums and for means alike.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -226,3 +227,29 @@ def wait_for_everyone() -> None:
     """Return once every process has come here."""
     if rank_and_world_size()[1] > 1:
         dist.barrier()
+
+
+_stores: list[Any] = []
+
+
+def open_store(host: str, port: int, *, hosts: bool, patience: float) -> Any:  # noqa: ANN401
+    """Return the store that a process group at this address is made from, before there is one.
+
+    It is kept until the process ends: its server goes with the object that made it.
+
+    Args:
+        host: Address of the process that serves it.
+        port: Its port.
+        hosts: Whether this process serves it.
+        patience: Seconds to wait for the server, or for a value.
+    """
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host,
+        port,
+        is_master=hosts,
+        timeout=timedelta(seconds=patience),
+        wait_for_workers=False,
+        multi_tenant=True,  # the process group's own, of the same port, is the same
+    )
+    _stores.append(store)
+    return store

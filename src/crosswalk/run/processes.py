@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from crosswalk.run.run_folder import rank_and_launch
+
 PARENT_VARIABLE = "CROSSWALK_PARENT"
 """Process id of whom a run must not outlive."""
 
@@ -254,14 +256,19 @@ def _interrupted_by_sigterm() -> Any:  # noqa: ANN401
 
 
 def end_with_parent() -> None:
-    """Let this process get SIGTERM when the one that started it for `run_tasks` is gone.
+    """Let this process end when the one that started it for `run_tasks`, or Lightning's, is gone.
 
-    Works on Linux; elsewhere, and without such a parent, nothing happens.
+    The former is told by SIGTERM. A further process of a run, which Lightning started, has nothing
+    to save and may wait in a collective, where it hears nothing: it is killed. Works on Linux;
+    elsewhere, and without such a parent, nothing happens.
     """
     parent = os.environ.pop(PARENT_VARIABLE, None)
-    if parent is None or not sys.platform.startswith("linux"):
+    rank, launch = rank_and_launch(os.environ)
+    is_further = rank > 0 and launch is None
+    if not (parent or is_further) or not sys.platform.startswith("linux"):
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, int(signal.SIGTERM))
-    if os.getppid() != int(parent):  # it was gone before
+    number = signal.SIGKILL if is_further else signal.SIGTERM
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, int(number))
+    if parent and not is_further and os.getppid() != int(parent):  # it was gone before
         os.kill(os.getpid(), signal.SIGTERM)

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +43,8 @@ NEEDED = (*PARTS, "protocol", "checkpoint", "stage")
 NO_NUMBERS = ("nan", "inf", "-inf")
 """How JSON lines write numbers that JSON does not know."""
 
+PATIENCE = 300
+"""Seconds that a process waits for the first one to tell the run folder."""
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
 
@@ -684,7 +685,7 @@ def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
     """Return the folder of this run, the same one on all of its processes.
 
     The first process creates or finds it. Processes that Lightning starts beside it learn it
-    from the environment, those that torchrun or SLURM start from a note in ``output_dir``.
+    from the environment, those that torchrun or SLURM start from the store of their launch.
 
     Args:
         config: The resolved config, plain containers: ``output_dir`` is the folder of all runs,
@@ -697,7 +698,7 @@ def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
     if rank > 0:
         if launch is None:
             return RunFolder(Path(os.environ[CHILD_VARIABLE]))
-        return RunFolder(_read_note(root, launch))
+        return RunFolder(_told_folder(launch))
     if resume == "restart":
         choices = config["choices"]
         folder = find_run_to_resume(
@@ -715,7 +716,7 @@ def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
             _check_checkpoint_is_there(folder)
     os.environ[CHILD_VARIABLE] = str(folder.path.resolve())
     if launch is not None:
-        write_text(_note(root, launch), str(folder.path.resolve()))
+        _store_of(os.environ).set(f"crosswalk/{launch}", str(folder.path.resolve()))
     return folder
 
 
@@ -763,20 +764,31 @@ def forget_stale_ranks(num_processes: int) -> None:
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
 
 
-def _note(root: Path, launch: str) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    return root / f".{re.sub(r'[^A-Za-z0-9-]', '_', launch)}"
+def _store_of(environment: Mapping[str, str]) -> Any:  # noqa: ANN401
+    """Return the store by which the processes of this launch find each other, and no others.
+
+    It is the one that their process group is made from: of torchrun's agent, or of process 0.
+    """
+    from crosswalk.distributed import open_store
+
+    host, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
+    if host is None or port is None:
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+        # what Lightning's strategy will take, without its checks, which come in their time
+        slurm = SLURMEnvironment.__new__(SLURMEnvironment)
+        host, port = host or slurm.main_address, port or str(slurm.main_port)
+    hosts = rank_and_launch(environment)[0] == 0
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        hosts = False
+    return open_store(host, int(port), hosts=hosts, patience=PATIENCE)
 
 
-def _read_note(root: Path, launch: str, patience: float = 120.0) -> Path:
-    """Return the folder that rank 0 noted; a note older than this launch is of another one."""
-    note = _note(root, launch)
-    started = time.time()
-    while time.time() - started < patience:
-        if note.exists() and note.stat().st_mtime > started - patience:
-            return Path(note.read_text(encoding="utf-8"))
-        time.sleep(0.1)
-    raise RuntimeError(
-        f"process 0 did not note a run folder in {note} within {patience:.0f} s. Its own output "
-        "says why; if it runs on another machine, output_dir must be a folder that both see."
-    )
+def _told_folder(launch: str) -> Path:
+    """Return the folder that process 0 of this launch told the others."""
+    try:
+        return Path(_store_of(os.environ).get(f"crosswalk/{launch}").decode())
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"process 0 did not tell the run folder within {PATIENCE} s. Its own output says why."
+        ) from error

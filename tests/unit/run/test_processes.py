@@ -329,3 +329,22 @@ def test_the_children_of_a_run_do_not_take_its_parent_for_theirs() -> None:
     answer = subprocess.run(python(text), env=environment, capture_output=True, text=True)
 
     assert answer.stdout == "None\n"
+
+
+@on_linux
+def test_a_further_process_of_a_run_ends_with_the_first_even_where_it_hears_nothing(
+    tmp_path: Path,
+) -> None:
+    """Such as one that waits for a port that the first process did not get."""
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SLEEPER}"
+    first = (
+        "import os, subprocess, sys, time; from pathlib import Path\n"
+        "environment = {**os.environ, 'CROSSWALK_RUN_DIR': 'runs/it', 'LOCAL_RANK': '1'}\n"
+        "subprocess.Popen([sys.executable, '-c', sys.argv[2], sys.argv[1]], env=environment)\n"
+        "while not Path(sys.argv[1]).exists(): time.sleep(0.01)\n"
+    )
+
+    subprocess.run(python(first, tmp_path / "pid", deaf), check=True)
+
+    wait_until(whole_file(tmp_path / "pid"))
+    wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())), patience=60)

@@ -1,6 +1,8 @@
 import json
 import os
 import re
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,10 @@ from typing import Any
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
+from crosswalk import distributed
 from crosswalk.config.keys import differing_keys
 from crosswalk.files import write_text
+from crosswalk.run import run_folder
 from crosswalk.run.run_folder import (
     CHILD_VARIABLE,
     RunFolder,
@@ -26,6 +30,7 @@ LAUNCHER_VARIABLES = (
     CHILD_VARIABLE,
     "LOCAL_RANK",
     "RANK",
+    "MASTER_ADDR",
     "MASTER_PORT",
     "TORCHELASTIC_RUN_ID",
     "SLURM_NTASKS",
@@ -185,6 +190,41 @@ def test_processes_of_torchrun_and_slurm_share_the_folder(
     second = prepare_run_folder(whole(tmp_path))
 
     assert second.path == first.path.resolve()
+    assert [path.name for path in tmp_path.iterdir()] == [first.name]  # no note is left
+
+
+def test_two_launches_do_not_take_each_others_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same name and port, one after the other, the second's first process being slow."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    launch = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in {**launch, "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    earlier = prepare_run_folder(whole(tmp_path))
+    distributed._stores.clear()  # as it is when the process has ended
+    told: list[RunFolder] = []
+    store_of = run_folder._store_of
+
+    def slow(environment: dict[str, str]) -> object:
+        """Let the second process ask before the first one has told."""
+        store = store_of(environment)
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setattr(run_folder, "_store_of", store_of)
+        other = threading.Thread(target=lambda: told.append(prepare_run_folder(whole(tmp_path))))
+        other.start()
+        others.append(other)
+        return store
+
+    others: list[threading.Thread] = []
+    monkeypatch.setattr(run_folder, "_store_of", slow)
+    later = prepare_run_folder(whole(tmp_path))
+    others[0].join()
+
+    assert later.path != earlier.path
+    assert told[0].path == later.path.resolve()
 
 
 def test_the_vocabulary_of_a_run_that_goes_on_must_be_the_same(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -41,6 +42,8 @@ PACKAGES = (
     "wandb",
 )
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+LOST = re.compile(r"by peer|gloo/transport|Broken pipe|NCCL|ProcessGroup", re.IGNORECASE)
+"""What collectives say where the process at the other end is not there any more."""
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
@@ -226,6 +229,13 @@ class RunRecord(L.Callback):
         """End: say how, and give the signals back."""
         if self._received is None and isinstance(error, KeyboardInterrupt):
             self._received = signal.SIGINT
+        lost = isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
+        if lost and self._received is None:
+            gone = RuntimeError(
+                "another process of this run is gone: it was killed, or its own message stands "
+                "above. The same command with resume=true goes on from the last checkpoint."
+            )
+            gone.__cause__, error = error, gone
         if self._received is not None:
             self._end("interrupted", self._received.name)
             self._tell_how_to_continue(self._received)
@@ -242,6 +252,8 @@ class RunRecord(L.Callback):
         # Workers and other processes that end first can put errors of their own in the way.
         if self._received is not None and not isinstance(error, RunInterrupted):
             raise RunInterrupted(self._received) from error
+        if lost and self._received is None and error is not None:
+            raise error
 
     def update(self, **entries: Any) -> None:  # noqa: ANN401
         """Set entries of the record, plain containers only, and write it."""

@@ -223,3 +223,23 @@ def test_what_a_killed_run_had_not_written_whole_is_gone_at_the_next_start(tmp_p
 
     with RunRecord(folder, seeds={}):
         assert not any(path.exists() for path in leftovers)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:4",
+        "Rank 0 failed: Connection reset by peer",
+    ],
+)
+def test_a_run_that_lost_a_process_says_so_and_how_to_go_on(tmp_path: Path, said: str) -> None:
+    folder = RunFolder(tmp_path)
+
+    with (
+        pytest.raises(RuntimeError, match=r"process of this run is gone.*resume=true"),
+        RunRecord(folder, seeds={}),
+    ):
+        raise RuntimeError(said)
+
+    assert folder.record()["status"] == "failed"
+    assert "is gone" in folder.record()["error"]
