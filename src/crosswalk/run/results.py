@@ -115,9 +115,9 @@ def print_results(
         caption_justify="left",
     )
     for column in ("epoch", "split", "direction"):
-        table.add_column(column, no_wrap=True)
-    for name, label in columns.items():
-        table.add_column(label, justify="right", no_wrap=name in MEASURES)
+        table.add_column(column, overflow="fold")  # labels shrink in a narrow terminal
+    for label in columns.values():
+        table.add_column(label, justify="right", min_width=len("100.00"), overflow="fold")
     for row in result_rows(results, directions=directions, measures=tuple(columns)):
         table.add_row(*row)
     console = Console(file=file)

@@ -105,3 +105,18 @@ def test_further_definitions_of_map_have_columns_that_name_them(measured_by: lis
     assert table.count("31.25") == table.count("68.75") == len(measured_by)
     for line in table.splitlines():
         assert "53.00" not in line or "31.25" in line or line.split("│")[-2].strip() == "-"
+
+
+@pytest.mark.parametrize("width", [72, 80, 100])
+def test_a_narrow_terminal_keeps_every_number(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal
+    values = dict(zip(MEASURES, (1.0, 0.9876, 0.8765, 0.7654, 0.6543), strict=True))
+    best = {"epoch": 12, **{f"test/{name}": value for name, value in values.items()}}
+    stream = io.StringIO()
+
+    print_results({"best": best}, monitor="val/rank1", directions=TEXT, file=stream)
+
+    shown = stream.getvalue()
+    assert all(number in shown for number in ("100.00", "98.76", "87.65", "76.54", "65.43"))
+    assert "…" not in shown
