@@ -78,3 +78,27 @@ def test_every_evaluation_has_results_and_a_report_of_its_own(
         assert not (queries.top_index == queries.sample_index[:, None]).any()
         assert folder.results()["last"]["test/rank1"] < 0.5
         assert json.loads(folder.record_file.read_text())["data"]["dataset"] == "own images"
+
+
+def test_a_run_does_not_go_on_with_changed_data(
+    trained: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
+    crops = shutil.copytree(trained.path.parents[1] / "crops", tmp_path / "crops")
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "runs" / trained.name))
+    config = run.config()
+    config["data"]["root"] = str(crops / "crops.csv")
+    run.save_config(config)
+    run.save_record({**run.record(), "status": "interrupted"})
+    Image.new("RGB", (32, 64)).save(crops / "3_1.png")  # the same name, another picture
+
+    root, runs = f"data.root={crops / 'crops.csv'}", f"output_dir={tmp_path / 'runs'}"
+    status = main(["train", *SMALL, root, runs, "name=a", "resume=true"])
+
+    assert status == 2
+    message = capsys.readouterr().err
+    assert f"the data of {run.path} have changed since it began" in message
+    assert run.record()["data"]["fingerprint"] in message
