@@ -6,22 +6,16 @@ import json
 import os
 import re
 import shutil
-import signal
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import lightning.pytorch as L
 import numpy as np
 import torch
 
 from crosswalk.cli import main
-from crosswalk.config.compose import compose
-from crosswalk.config.constructors import locate
 from crosswalk.config.search import group_values, small_overrides
 from crosswalk.files import lock
-from crosswalk.methods.base import Method
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluate
 from crosswalk.synthetic.generate import synthesize_pairs
@@ -81,80 +75,13 @@ def rename_training_people(cache: Path) -> int:
     return sets
 
 
-MOMENTS = "moments.json"
-
-
-class Moment(NamedTuple):
-    """A place in a run: the ``number``-th (from 1) event of its kind in an epoch.
-
-    Events: ``step`` (a training step begins), ``sweep`` (a batch of the pass over the training
-    set begins), ``evaluation`` (a batch of an evaluation begins).
-    """
-
-    event: str
-    epoch: int
-    number: int
-
-
-HOOKS = {
-    **{"training_step": "step", "sweep_step": "sweep"},
-    **{"validation_step": "evaluation", "test_step": "evaluation"},
-}
-
-
-class _Events:
-    """Counts what happens in this process, and kills it at a moment."""
-
-    def __init__(self, kill_at: Moment | None) -> None:
-        self.kill_at = kill_at
-        self.counts: Counter[tuple[str, int]] = Counter()
-
-    def __call__(self, event: str, epoch: int) -> None:
-        self.counts[event, epoch] += 1
-        if self.kill_at == (event, epoch, self.counts[event, epoch]):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def watch(self, method: type[Method]) -> None:
-        events = self
-        for hook, event in HOOKS.items():
-            original = getattr(method, hook)
-
-            def counting(
-                self: Method, *args: object, original: Callable = original, event: str = event
-            ) -> object:
-                events(event, self.trainer.current_epoch)
-                return original(self, *args)
-
-            setattr(method, hook, counting)
-
-    def moments(self) -> list[Moment]:
-        """Return the last event of each kind in each epoch, in the order of their first."""
-        return [Moment(*key, number) for key, number in self.counts.items()]
-
-
-def train_and_be_killed(
-    overrides: list[str],
-    kill_at: Moment | None = None,
-    environment: dict[str, str] | None = None,
-    moments: Path | None = None,
-) -> None:
-    """Run ``crosswalk train``; SIGKILL this process at a moment.
-
-    Args:
-        overrides: Of the run.
-        kill_at: The moment, if any.
-        environment: Variables that are set before.
-        moments: Where the last event of each kind in each epoch is written, if the run ends.
-    """
+def train(overrides: list[str], cache: str) -> None:
+    """Run ``crosswalk train``."""
     torch.set_num_threads(1)
-    os.environ |= environment or {}
-    events = _Events(kill_at)
-    events.watch(locate(compose(overrides).method._target_, "method"))
+    os.environ["CROSSWALK_CACHE"] = cache
     L.seed_everything(0, verbose=False)
     if status := main(["train", *overrides]):
         raise RuntimeError(f"the run ended with status {status}")
-    if moments is not None:
-        moments.write_text(json.dumps(events.moments()))
 
 
 def evaluate_again(folder: Path, cache: str, overrides: Sequence[str] = ()) -> None:
@@ -164,34 +91,23 @@ def evaluate_again(folder: Path, cache: str, overrides: Sequence[str] = ()) -> N
     evaluate(folder, overrides)
 
 
-def run_small(
-    overrides: list[str], runs: Path, cache: Path, kill_at: Moment | None = None
-) -> tuple[int | None, RunFolder]:
-    """Run `train_and_be_killed` in a process of its own; return its exit code and its folder.
+def run_small(overrides: list[str], runs: Path, cache: Path) -> tuple[int | None, RunFolder]:
+    """Run `train` in a process of its own; return its exit code and its folder.
 
     Args:
         overrides: Of the run; name and output folder are added.
         runs: Where its folder is made; it should hold no other.
         cache: The cache folder.
-        kill_at: When to kill it.
     """
     overrides = [f"output_dir={runs}", "name=it", *overrides]
-    environment = {"CROSSWALK_CACHE": str(cache)}
-    code = exit_code_of(train_and_be_killed, overrides, kill_at, environment, runs / MOMENTS)
+    code = exit_code_of(train, overrides, str(cache))
     (folder,) = runs.glob("*-it")
     return code, RunFolder(folder)
 
 
-def moments_of(run: RunFolder) -> list[Moment]:
-    """Return the last event of each kind in each epoch of a run that was not killed."""
-    return [Moment(*each) for each in json.loads((run.path.parent / MOMENTS).read_text())]
-
-
-def run_kind(
-    kind: str, runs: Path, cache: Path, *more: str, kill_at: Moment | None = None
-) -> tuple[int | None, RunFolder]:
+def run_kind(kind: str, runs: Path, cache: Path, *more: str) -> tuple[int | None, RunFolder]:
     """Run one of `KINDS` as `run_small` does, with a checkpoint every other step."""
-    return run_small(small_run(kind, "checkpoint_every_n_steps=2", *more), runs, cache, kill_at)
+    return run_small(small_run(kind, "checkpoint_every_n_steps=2", *more), runs, cache)
 
 
 class WholeRuns:
@@ -203,8 +119,7 @@ class WholeRuns:
     def __getitem__(self, kind: str) -> RunFolder:
         runs = self.folder / re.sub(r"\W+", "-", kind)
         with lock(Path(f"{runs}.lock")):
-            if not (runs / MOMENTS).exists():
-                runs.mkdir()
+            if not list(runs.glob("*-it/report.html")):
                 code, _ = run_kind(kind, runs, self.cache)
                 assert code == 0
             (folder,) = runs.glob("*-it")

@@ -16,7 +16,7 @@ from tests.end_to_end.small_runs import (
     evaluated_copy,
     run_kind,
     small_run,
-    train_and_be_killed,
+    train,
 )
 from tests.end_to_end.toy_run import exit_code_of
 
@@ -44,10 +44,9 @@ def test_a_stage_is_trained_once_and_its_weights_are_the_start(cache: Path, tmp_
         *("+stage.overrides.trainer.max_epochs=1", "+stage.overrides.data.batch_size=12"),
         "+stage.overrides.data.image_size=[64,32]",
     ]
-    environment = {"CROSSWALK_CACHE": str(cache)}
     done = []
     for name in ("first", "second"):
-        code = exit_code_of(train_and_be_killed, [*overrides, f"name={name}"], None, environment)
+        code = exit_code_of(train, [*overrides, f"name={name}"], str(cache))
         assert code == 0
         (stage,) = (path for path in (tmp_path / "stages").iterdir() if path.is_dir())
         done.append((stage / "last.ckpt").stat().st_mtime_ns)

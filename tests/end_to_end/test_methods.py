@@ -1,7 +1,6 @@
-"""What every method is held to: whole runs, killed runs, loading, evaluation, true identities."""
+"""What every method is held to: whole runs, loading, evaluation, true identities."""
 
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,9 @@ from crosswalk.run.run_folder import RunFolder
 from crosswalk.types import Needs
 from tests.end_to_end.small_runs import (
     KINDS,
-    Moment,
     WholeRuns,
     assert_same_run,
     evaluated_copy,
-    moments_of,
     rename_training_people,
     run_kind,
 )
@@ -92,45 +89,6 @@ def test_a_checkpoint_holds_plain_values_and_the_whole_configuration(
     checkpoint = torch.load(whole[kind].last_checkpoint, weights_only=True)
 
     assert checkpoint["crosswalk"]["config"] == whole[kind].config()
-
-
-@every_kind
-def test_a_small_run_sweeps_if_its_method_does(kind: str, whole: WholeRuns) -> None:
-    swept = {moment.epoch for moment in moments_of(whole[kind]) if moment.event == "sweep"}
-
-    assert bool(swept) == (method_class(kind).wants_sweep is not Method.wants_sweep)
-
-
-def kills(moments: list[Moment]) -> list[Moment]:
-    """Return when a run is killed, each time after it went on from the last: before anything was
-    kept, in the middle of the first evaluation and of the last sweep, in its last step."""
-    last = {moment.event: moment for moment in moments}
-    last["evaluation"] = next(moment for moment in moments if moment.event == "evaluation")
-    later = [
-        moment if moment.event == "step" else moment._replace(number=1 + moment.number // 2)
-        for moment in moments
-        if moment in last.values()
-    ]
-    return [Moment("step", 0, 1), *later]
-
-
-@every_kind
-def test_a_run_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
-    kind: str, cache: Path, whole: WholeRuns, tmp_path: Path
-) -> None:
-    moments = kills(moments_of(whole[kind]))
-
-    more: tuple[str, ...] = ()
-    for moment in moments:
-        code, _ = run_kind(kind, tmp_path, cache, *more, kill_at=moment)
-        assert code == -signal.SIGKILL, moment
-        more = ("resume=true",)
-    code, resumed = run_kind(kind, tmp_path, cache, *more)
-
-    assert code == 0
-    assert {moment.event for moment in moments} >= {"step", "evaluation"}
-    assert len(resumed.record()["sessions"]) == len(moments) + 1
-    assert_same_run(resumed, whole[kind])
 
 
 @every_kind

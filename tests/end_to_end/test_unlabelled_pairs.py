@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crosswalk.run.run_folder import RunFolder
-from tests.end_to_end.small_runs import tiny_pairs, train_and_be_killed
+from tests.end_to_end.small_runs import tiny_pairs, train
 from tests.end_to_end.toy_run import exit_code_of
 
 SMALL = (
@@ -45,8 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, RunFolder]:
         name = "known" if labelled else "unknown"
         pairs = write_pairs(root, folder / name, labelled=labelled)
         overrides = [*SMALL, f"data.root={pairs}", f"output_dir={output}", f"name={name}"]
-        environment = {"CROSSWALK_CACHE": str(folder / "cache")}
-        assert exit_code_of(train_and_be_killed, overrides, None, environment) == 0
+        assert exit_code_of(train, overrides, str(folder / "cache")) == 0
         found[labelled] = RunFolder(output / f"cmmt-own_pairs-{name}")
     return found
 

@@ -8,7 +8,7 @@ import pytest
 
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluate
-from tests.end_to_end.small_runs import evaluate_again, tiny_pairs, train_and_be_killed
+from tests.end_to_end.small_runs import evaluate_again, tiny_pairs, train
 from tests.end_to_end.toy_run import exit_code_of
 
 SMALL_WORDS = (
@@ -27,8 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     runs = tmp_path_factory.mktemp("runs")
     overrides = [*SMALL_WORDS, f"data.root={root}", f"output_dir={runs}", "name=it"]
-    environment = {"CROSSWALK_CACHE": str(root.parent / "cache")}
-    assert exit_code_of(train_and_be_killed, overrides, None, environment) == 0
+    assert exit_code_of(train, overrides, str(root.parent / "cache")) == 0
     return RunFolder(runs / "cm_moco-synthetic_pairs-it")
 
 

@@ -154,6 +154,11 @@ class RunFolder:
 
     # What it holds
 
+    def remove_unfinished(self) -> None:
+        """Delete what a killed process was writing; nobody else may write here meanwhile."""
+        for leftover in self.path.rglob(f"*{UNFINISHED}"):
+            leftover.unlink(missing_ok=True)
+
     def config(self) -> dict[str, Any]:
         """Return the saved config, to be read; `runnable_config` is to build something from."""
         path = self.config_file

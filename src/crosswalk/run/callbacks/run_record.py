@@ -24,7 +24,7 @@ import torch
 from filelock import Timeout
 
 from crosswalk import __version__
-from crosswalk.files import UNFINISHED, lock
+from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import CHILD_VARIABLE, RANKS, RunFolder, rank_and_launch
 
@@ -190,8 +190,7 @@ class RunRecord(L.Callback):
         self.process = os.getpid()
         if self.is_first_process:
             self._take_lock()
-            for leftover in self.folder.path.rglob(f"*{UNFINISHED}"):  # of a killed run
-                leftover.unlink(missing_ok=True)
+            self.folder.remove_unfinished()
             before, code = self.folder.record(), code_digest(self.config)
             session = {"started": _now(), "ended": None, "code": code}
             sessions = [*(before.get("sessions") or []), session]

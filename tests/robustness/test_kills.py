@@ -1,0 +1,194 @@
+"""Runs of every method are killed at random moments, stages included, and end as if they had not.
+
+A moment is an event: a batch of training, of a sweep or of an evaluation begins, a file is half
+written, whole, or in its place. What is killed are all processes of the command.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crosswalk.cli import main
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.constructors import locate
+from crosswalk.config.search import small_overrides
+from crosswalk.config.stage import stage_config
+from crosswalk.methods.base import Method
+from crosswalk.run.run_folder import RunFolder
+from tests.end_to_end.small_runs import METHODS, assert_same_run, small_run
+from tests.end_to_end.toy_run import exit_code_of, stopping_in_files
+
+KILLS, KILLS_OF_TWO_PROCESSES = 12, 2
+HOOKS = {
+    **{"training_step": "step", "sweep_step": "sweep"},
+    **{"validation_step": "evaluation", "test_step": "evaluation"},
+}
+FORK = multiprocessing.get_context("fork")
+SMALL_STAGE = (
+    "stage.choices.experiment=supervised/synthetic_transfer",
+    "+stage.overrides.trainer.max_epochs=1",
+    *("+stage.overrides.data.batch_size=12", "+stage.overrides.data.source.synthetic.size=tiny"),
+    "++stage.overrides.data.image_size=[64,32]",
+)
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+class Events:
+    """Counts the events of a command, those of processes forked from this one included."""
+
+    def __init__(self, kill_at: int | None) -> None:
+        """Kill the group of this process at the ``kill_at``-th event, from 1."""
+        self.kill_at = kill_at
+        self.number = FORK.Value("q", 0)
+
+    def __call__(self, event: str) -> None:
+        with self.number.get_lock():
+            self.number.value += 1
+            if self.number.value == self.kill_at:
+                os.killpg(0, signal.SIGKILL)
+
+    def watch(self, method: type[Method]) -> None:
+        for hook, event in HOOKS.items():
+            setattr(method, hook, self._counting(getattr(method, hook), event))
+
+    def _counting(self, hook: Callable[..., Any], event: str) -> Callable[..., Any]:
+        def counting(method: Method, *args: object) -> object:
+            self(event)
+            return hook(method, *args)
+
+        return counting
+
+
+class ForkedCommand:
+    """Stands for `subprocess.Popen` where crosswalk starts itself: a fork, which imports nothing.
+
+    So start a stage, and the further processes of a run.
+    """
+
+    def __init__(self, command: list[str], env: dict[str, str], **_: object) -> None:
+        self.process = FORK.Process(target=run_command, args=(command[3:], env))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self) -> int | None:
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+
+def commands_forked(popen: Callable[..., Any]) -> Callable[..., Any]:
+    def start(command: list[str], *args: object, **options: object) -> object:
+        ours = command[:2] == [sys.executable, "-m"] and command[2].startswith("crosswalk")
+        return (ForkedCommand if ours else popen)(command, *args, **options)
+
+    return start
+
+
+def run_command(words: list[str], environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ |= environment
+    sys.argv = ["crosswalk", *words]  # Lightning starts the same program
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("crosswalk.__main__")
+    sys.exit(main(words))
+
+
+def train(overrides: list[str], cache: str, count: str, kill_at: int | None) -> None:
+    """Run ``crosswalk train`` as the leader of a group; write the number of its events."""
+    os.setsid()
+    torch.set_num_threads(1)
+    events = Events(kill_at)
+    config = to_plain(compose(overrides))
+    for each in (config, stage_config(config)) if config["stage"] else (config,):
+        events.watch(locate(each["method"]["_target_"], "method"))
+    subprocess.Popen = commands_forked(subprocess.Popen)
+    try:
+        with stopping_in_files(events):
+            run_command(["train", *overrides], {**os.environ, "CROSSWALK_CACHE": cache})
+    finally:
+        Path(count).write_text(str(events.number.value))
+
+
+class Command:
+    """``crosswalk train`` of a method, its stage included, with all it leaves in one folder."""
+
+    def __init__(self, method: str, cache: Path, folder: Path, processes: int = 1) -> None:
+        has_stage = "stage=null" in small_overrides(method)
+        words = [word for word in small_run(method) if word != "stage=null"]
+        self.words = [*words, *(SMALL_STAGE if has_stage else ()), "checkpoint_every_n_steps=2"]
+        self.has_stage, self.cache, self.processes = has_stage, cache, processes
+        self.folder, self.count = folder, folder.with_name(f"{folder.name}.count")
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """The run, and its stage if it has one."""
+        folders = [*self.folder.glob("*-it"), *self.folder.glob("stages/*/config.yaml")]
+        return [RunFolder(path if path.is_dir() else path.parent) for path in folders]
+
+    @property
+    def is_finished(self) -> bool:
+        return len(self.runs) == 1 + self.has_stage and all(run.is_finished for run in self.runs)
+
+    @property
+    def num_events(self) -> int:
+        return int(self.count.read_text())
+
+    def start(self, kill_at: int | None = None) -> int | None:
+        """Start it, or go on where it was killed; return its exit code."""
+        words = [*self.words, f"output_dir={self.folder}", "name=it"]
+        words.append(f"trainer.devices={self.processes}")
+        if list(self.folder.glob("*-it")):
+            words.append("resume=true")
+        return exit_code_of(train, words, str(self.cache), str(self.count), kill_at)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def commands(method: str, cache: Path, folder: Path, processes: int) -> Iterator[Command]:
+    number = 0
+    while True:
+        yield Command(method, cache, folder / f"killed-{number}", processes)
+        number += 1
+
+
+@every_method
+@pytest.mark.parametrize(("processes", "kills"), [(1, KILLS), (2, KILLS_OF_TWO_PROCESSES)])
+def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(
+    method: str, processes: int, kills: int, cache: Path, tmp_path: Path
+) -> None:
+    whole = Command(method, cache, tmp_path / "whole", processes)
+    assert whole.start() == 0
+    random = np.random.default_rng(zlib.crc32(f"{method} on {processes}".encode()))
+    moments = random.integers(1, whole.num_events // 2, size=kills).tolist()
+
+    for killed in commands(method, cache, tmp_path, processes):
+        while not killed.is_finished:
+            moment = moments.pop() if moments else None
+            code = killed.start(kill_at=moment)
+            assert code == -signal.SIGKILL or (code == 0 and killed.is_finished), moment
+        for found, expected in zip(killed.runs, whole.runs, strict=True):
+            if not (found.path / "report.html").exists():  # killed while it was written
+                assert main(["report", str(found.path)]) == 0
+            assert_same_run(found, expected)
+        if not moments:
+            break
