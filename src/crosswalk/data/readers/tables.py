@@ -94,7 +94,7 @@ def csv_rows(
             hint = " Separate the columns by commas." if semicolons else ""
             raise ValueError(
                 f"{path}, line 1: no column {', '.join(missing)}; the header is "
-                f"{','.join(header) or 'empty'}.{hint} {example}"
+                f"{','.join(header)[:200] or 'empty'}.{hint} {example}"
             )
         doubled = sorted({name for name in header if header.count(name) > 1})
         if doubled:

@@ -1,0 +1,82 @@
+"""Run folders of which one file is damaged, opened by every command that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from crosswalk.run.run_folder import RunFolder
+from tests.end_to_end.small_runs import WholeRuns, small_run
+from tests.robustness.damage import ARCHIVE, JSON, TEXT, YAML, Damage, copy_of, damage
+from tests.robustness.refusals import message_of
+
+FILES: Mapping[str, tuple[Mapping[str, Damage], tuple[str, ...]]] = {
+    "config.yaml": (
+        {kind: change for kind, change in YAML.items() if kind != "cut"},  # half of it is one, too
+        ("evaluate", "report", "compare", "config diff", "resume"),
+    ),
+    "run.json": (JSON, ("report", "compare", "resume")),
+    "results.json": (JSON, ("report", "compare")),
+    "metrics.jsonl": (TEXT, ("report",)),
+    "last.ckpt": (ARCHIVE, ("evaluate", "export-weights", "resume", "checkpoint")),
+    "queries/test-last.npz": (ARCHIVE, ("compare",)),
+}
+"""Files of a run, how they are damaged, and which commands read them."""
+
+SAYS_NOTHING = {
+    *(("metrics.jsonl", each) for each in ("missing", "empty", "zeros", "cut", "deep")),
+    *(("run.json", "missing"), ("results.json", "missing")),
+}
+"""Damage that cannot be told from a run that got no further, or was killed within a line."""
+
+CASES = [
+    pytest.param(name, change, command, id=f"{name}-{kind}-{command}")
+    for name, (damages, commands) in FILES.items()
+    for kind, change in damages.items()
+    for command in commands
+    if (name, kind) not in SAYS_NOTHING
+]
+
+
+def words_of(command: str, run: Path, other: Path, out: Path) -> list[str]:
+    config = RunFolder(other).config()
+    same = [f"{key}={config['choices'][key]}" for key in ("method", "data")]
+    return {
+        "evaluate": ["evaluate", str(run)],
+        "report": ["report", str(run)],
+        "compare": ["compare", str(run), str(other), "--checkpoint=last"],
+        "export-weights": ["export-weights", str(run), str(out / "x.safetensors"), "--which=last"],
+        "config diff": ["config", "diff", str(run), str(other)],
+        "resume": ["train", *same, f"resume={run}"],
+        "checkpoint": ["train", *small_run("mmcl", f"checkpoint={run}", f"output_dir={out}")],
+    }[command]
+
+
+@pytest.mark.parametrize(("name", "change", "command"), CASES)
+def test_a_damaged_file_of_a_run_is_named(
+    name: str,
+    change: Damage,
+    command: str,
+    whole: WholeRuns,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CROSSWALK_CACHE", str(cache))
+    run = copy_of(whole["mmcl"].path, tmp_path / "run")
+    if command == "resume":  # it was killed before its end
+        folder = RunFolder(run)
+        folder.save_record({**folder.record(), "status": "running"})
+        folder.results_file.unlink()
+    damage(run / name, change)
+    out = tmp_path / "out"
+
+    message = message_of(
+        words_of(command, run, whole["mmcl"].path, out), capsys, untouched=[run, out]
+    )
+
+    assert name in message or str(run) in message
