@@ -206,7 +206,7 @@ def saying_what_differs(
 
 def _how_to_fit(path: Path) -> str:
     """Return the overrides that give a run the encoder of the run that a checkpoint is from."""
-    config = config_beside(path)
+    config = config_beside(weights_of(path))
     encoder = (config or {}).get("choices", {}).get("encoder")
     if config is None or encoder is None:
         return "Choose the encoder= and the sizes that the weights were trained with."

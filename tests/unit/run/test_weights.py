@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from crosswalk.methods.base import Method
 from crosswalk.methods.mar import MAR
+from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.weights import load_encoder, load_start, run_export, save_encoder, save_weights
 
 
@@ -153,3 +154,18 @@ def test_an_encoder_is_saved_as_it_is_and_loaded_again(tmp_path: Path) -> None:
 
     assert torch.equal(other.encoder.clip.weight, method.encoder.clip.weight)
     assert torch.equal(other.encoder.head.bias, method.encoder.head.bias)
+
+
+@pytest.mark.parametrize("name", ["", "best.ckpt"])
+def test_weights_that_do_not_fit_name_the_encoder_of_their_run(
+    run: tuple[Path, ToyMethod], name: str
+) -> None:
+    folder, _ = run
+    RunFolder(folder).save_config(
+        {"choices": {"encoder": "timm"}, "data": {"image_size": [64, 32]}, "encoder": {}}
+    )
+    other = ToyMethod()
+    other.encoder.head = nn.Linear(2, 3)
+
+    with pytest.raises(ValueError, match=r"encoder=timm data\.image_size=\[64,32\]"):
+        load_encoder(other, folder / name)
