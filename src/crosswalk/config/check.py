@@ -30,6 +30,7 @@ from crosswalk.config.keys import NEEDED, PATHS, TOP, flatten, with_absolute_pat
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.config.sources import read_signature
 from crosswalk.config.stage import stage_command
+from crosswalk.config.stored import check_stored
 from crosswalk.config.trainer_arguments import check_trainer, num_processes, trainer_settings
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ class Checked:
     trains: bool
 
 
-def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Checked:
+def check(
+    config: DictConfig | Mapping[str, Any], *, trains: bool = True, stored: Path | None = None
+) -> Checked:
     """Return the configuration of a run, ready for `crosswalk.config.build.build`.
 
     Nothing is built, no data are read, nothing is written.
@@ -73,6 +76,7 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Che
         config: What `compose` or `restore` returns.
         trains: False for an evaluation, whose data may be of a kind that the method cannot train
             on.
+        stored: The file of a stored configuration, whose stage may name no other code either.
 
     Raises:
         ValueError: A value that its constructor does not take, or that does not go with the
@@ -95,7 +99,7 @@ def check(config: DictConfig | Mapping[str, Any], *, trains: bool = True) -> Che
     if trains:
         _check_plan(needs, method_class, plain)
         if plain.get("stage") is not None and plain.get("checkpoint") is None:
-            _check_stage(plain)
+            _check_stage(plain, stored)
     return Checked(plain, method_class, needs, trainer_settings(plain["trainer"]), trains)
 
 
@@ -195,10 +199,13 @@ def _check_precision(needs: Needs, trainer: Mapping[str, Any]) -> None:
         )
 
 
-def _check_stage(plain: Mapping[str, Any]) -> None:
+def _check_stage(plain: Mapping[str, Any], stored: Path | None) -> None:
     """Look at the stage of a run before it is trained."""
     try:
-        check(compose(stage_command(plain)))
+        stage = compose(stage_command(plain))
+        if stored is not None:
+            check_stored(to_plain(stage), stored)
+        check(stage, stored=stored)
     except ValueError as error:
         raise ValueError(f"stage (its keys are below stage.overrides): {error}") from error
 

@@ -28,7 +28,7 @@ from crosswalk.config.search import (
     groups,
 )
 from crosswalk.config.sources import read_signature
-from crosswalk.config.stored import check_stored, read_yaml
+from crosswalk.config.stored import check_stored, read_yaml, targets_of, trusting
 from crosswalk.config.trainer_arguments import trainer_keys
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def restore(
         vocabulary: File of the words that the run's tokenizer has learned, if it has.
 
     Raises:
-        ValueError: An override does not exist, or gives one of `OF_THE_MODEL` another value.
+        ValueError: An override does not exist, or gives one of `OF_THE_MODEL` another value; or the
+            run's method makes other code of a group than the override by itself.
 
     Example:
         >>> restore({"seed": 1, "trainer": {"devices": 2}}, ["trainer.devices=1"])
@@ -135,7 +136,25 @@ def restore(
         if "protocol" in stored["data"] and "data.protocol" not in names:
             config.data.protocol = config.protocol
     OmegaConf.set_struct(config, True)
+    _check_chosen(config, choices, single)
     return config
+
+
+def _check_chosen(
+    config: DictConfig, choices: Sequence[Override], single: Sequence[Override]
+) -> None:
+    """Refuse code that came into replaced groups with the stored method, not with an override."""
+    try:
+        plain = to_plain(config) if choices else {}
+    except ValueError:  # a value that nobody has given: said when the configuration is checked
+        return
+    for choice in choices:
+        alone = OmegaConf.to_container(compose([choice.input_line or ""]), resolve=False)
+        given = {each.key_or_group: each.value() for each in single if not each.is_delete()}
+        own = [str(target) for node in (alone, given) for _, target in targets_of(node)]
+        with trusting(own):
+            group = choice.key_or_group
+            check_stored({group: plain.get(group)}, choice.input_line or group)
 
 
 OF_NO_SHAPE = (
@@ -169,15 +188,17 @@ def _take_model(config: DictConfig, checkpoint: object, chosen: Mapping[str, Any
         return
     if _of_shape(ours) == _of_shape(theirs):
         return
-    check_stored({"encoder": theirs}, file)
+    kept = dict(nested(stored.get("data") or {}))
+    sizes = {key: kept[key] for key in ("image_size", "context_length") if key in kept}
+    name = (stored.get("choices") or {}).get("encoder")
+    check_stored({"encoder": theirs, "data": sizes, "choices": {"encoder": name}}, file)
     OmegaConf.set_struct(config, False)
     config.encoder = dict(theirs)
     present = {key for key, _ in nested(OmegaConf.to_container(config.data, resolve=False))}
-    kept = dict(nested(stored.get("data") or {}))
-    for key in ("image_size", "context_length"):
-        if key in kept and key in present:
-            OmegaConf.update(config.data, key, kept[key], merge=False)
-    if name := (stored.get("choices") or {}).get("encoder"):
+    for key, size in sizes.items():
+        if key in present:
+            OmegaConf.update(config.data, key, size, merge=False)
+    if name:
         config.choices.encoder = name
     OmegaConf.set_struct(config, True)
 
@@ -202,6 +223,9 @@ def diagnostics_of(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     Args:
         stored: The plain configuration of the run.
 
+    Raises:
+        ValueError: What the method lists today is no code that a stored configuration may name.
+
     Example:
         >>> diagnostics_of({"choices": {"method": "supervised"}})
         []
@@ -209,8 +233,9 @@ def diagnostics_of(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     method = stored.get("choices", {}).get("method")
     if "diagnostics" in stored or method not in group_values("method"):
         return list(stored.get("diagnostics") or [])
-    today = compose([f"method={method}"]).diagnostics
-    return typing.cast(list[dict[str, Any]], OmegaConf.to_container(today, resolve=True))
+    today = OmegaConf.to_container(compose([f"method={method}"]).diagnostics, resolve=True)
+    check_stored({"diagnostics": today}, f"method={method}")  # its file may have come with the run
+    return typing.cast(list[dict[str, Any]], today)
 
 
 def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

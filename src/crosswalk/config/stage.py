@@ -12,6 +12,7 @@ from typing import Any
 
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.keys import flatten
+from crosswalk.config.stored import SETTABLE
 
 OF_THE_RUN = ("accelerator", "devices", "precision")
 """Trainer settings that a stage takes over from its run."""
@@ -34,6 +35,9 @@ def stage_overrides(config: Mapping[str, Any]) -> list[str]:
             raise ValueError(f"stage.choices: {group}={value} chooses no file of a group.")
     choices = [f"{group}={value}" for group, value in stage["choices"].items()]
     values = flatten(stage["overrides"])
+    for key in values:
+        if not SETTABLE.fullmatch(key):
+            raise ValueError(f"stage.overrides: {key} is no key: names joined by dots.")
     return choices + [f"{key}={as_word(value)}" for key, value in values.items()]
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import date
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from crosswalk.config.constructors import locate
+from crosswalk.config.keys import flatten
 from crosswalk.config.search import ENTRY_POINTS, config_folder, named_folders
 from crosswalk.files import read_text
 
@@ -46,6 +48,9 @@ KINDS = (
 
 NAMED = re.compile(r"""_target_['"]?\s*[:=]\s*['"]?([\w.]+)""")
 RESOLVER = re.compile(r"\$\{[^}]*:")
+SETTABLE = re.compile(r"\+{0,2}\w+(\.\w+)*")  # Hydra reads more into others: a package behind @
+
+SEQUENCES = (list, tuple, set, frozenset)
 
 _trusts_all: ContextVar[bool] = ContextVar("_trusts_all", default=False)
 _trusted: ContextVar[frozenset[str]] = ContextVar("_trusted", default=frozenset())
@@ -72,7 +77,8 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401
     """Return what a YAML file holds: plain containers and values, nothing looked up or run.
 
     Raises:
-        ValueError: If it is no YAML, too large, too deep, or larger with its aliases written out.
+        ValueError: If it is no YAML, too large, too deep, or larger with its aliases written out;
+            or if it holds other kinds of values than a configuration, such as sets.
 
     Example:
         >>> read_yaml(config_folder() / "train.yaml")["seed"]
@@ -81,9 +87,21 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401
     text = read_text(path, limit=LARGEST)
     try:
         _check_size(text)
-        return yaml.safe_load(text)
+        content = yaml.safe_load(text)
+        _check_plain(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return content
+
+
+def _check_plain(node: Any) -> None:  # noqa: ANN401
+    if isinstance(node, (dict, list)):
+        for value in [*node, *node.values()] if isinstance(node, dict) else node:
+            _check_plain(value)
+    elif node is not None and not isinstance(node, (str, int, float, date)):
+        raise ValueError(
+            f"{node!r:.80} is a {type(node).__name__}; write a list or entries by name"
+        )
 
 
 def _check_size(text: str) -> None:
@@ -127,7 +145,7 @@ def targets_of(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:  # noqa: 
     pairs: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
         pairs = node.items()
-    elif isinstance(node, list):
+    elif isinstance(node, SEQUENCES):
         pairs = enumerate(node)
     for name, value in pairs:
         inner = f"{key}.{name}" if key else f"{name}"
@@ -169,6 +187,15 @@ def check_stored(config: Mapping[str, Any], place: str | Path) -> None:
             )
     for key, target in targets_of(config):
         _check_target(key, target, place)
+    _check_stage_keys(config, place)
+
+
+def _check_stage_keys(config: Mapping[str, Any], place: str | Path) -> None:
+    """Refuse keys of ``stage.overrides`` that are more than keys where the stage is composed."""
+    for key in flatten(config):
+        name = key.lstrip("+").partition("stage.overrides.")
+        if name[1] and not name[0] and not SETTABLE.fullmatch(name[2]):
+            raise ValueError(f"{place}: {key} is no key of a stage: names joined by dots.")
 
 
 def _check_target(key: str, target: object, place: str | Path) -> None:
@@ -204,12 +231,13 @@ def check_overrides(overrides: Iterable[Any], place: str | Path) -> None:
                 )
         for key, target in targets_of(given):
             _check_target(key, target, place)
+        _check_stage_keys(given, place)
 
 
 def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401
     if isinstance(node, str):
         yield key, node
-    elif isinstance(node, (Mapping, list)):
+    elif isinstance(node, (Mapping, *SEQUENCES)):
         for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
             yield from _texts(value, f"{key}.{name}" if key else f"{name}")
 

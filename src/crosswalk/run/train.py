@@ -180,7 +180,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     overrides = list(overrides)
     vocabulary = folder.vocabulary_file if folder.vocabulary_file.exists() else None
     config = restore(folder.runnable_config(), overrides, vocabulary=vocabulary)
-    checked = check(config, trains=not overrides)
+    checked = check(config, trains=not overrides, stored=folder.config_file)
     check_hardware(checked.config["trainer"])
     forget_stale_ranks(num_processes(checked.config["trainer"]))
     run = build(checked, loads_weights=True)

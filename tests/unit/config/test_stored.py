@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from crosswalk.config.compose import compose, parse_overrides, to_plain
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose, diagnostics_of, parse_overrides, restore, to_plain
 from crosswalk.config.search import PATH_VARIABLE, group_values
 from crosswalk.config.stage import stage_overrides
 from crosswalk.config.stored import check_overrides, check_stored, read_yaml, trusting
+from crosswalk.lab.compare.audit import run_audit
+from crosswalk.lab.report.report import run_report
 
 FOREIGN = [
     "os.system",
@@ -189,3 +193,102 @@ def test_aliases_of_a_usual_size_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"a": shared, "b": {"c": shared}}))
 
     assert read_yaml(tmp_path / "config.yaml") == {"a": [256, 128], "b": {"c": [256, 128]}}
+
+
+@pytest.mark.parametrize(
+    "kind", ["!!pairs [x: {}]", "!!omap [x: {}]", "!!set {x, y}", "!!binary eA=="]
+)
+def test_a_yaml_file_holds_no_other_containers_than_a_configuration(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    node = "{_target_: os.system, command: 'true'}"
+    path.write_text(f"trainer: {{anything: {kind.replace('{}', node)}}}")
+
+    with pytest.raises(ValueError, match=r"config\.yaml is not valid YAML: .* is a "):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_other_code_is_refused_in_every_kind_of_sequence(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"a\.0\.1\._target_='os\.system'"):
+        check_stored({"a": kind([("x", {"_target_": "os.system"})])}, "it.yaml")
+    with pytest.raises(ValueError, match="interpolation"):
+        check_stored({"a": kind([("x", "${seed}")])}, "it.yaml")
+
+
+@pytest.mark.parametrize("key", ["profiler._target_@x", "profiler/_target_", "a=1,b", "a[b]", "~a"])
+def test_the_keys_of_a_stage_are_nothing_but_keys(key: str) -> None:
+    overrides = {"trainer": {key: "os.system"}}
+    stage = {"choices": {"method": "supervised"}, "overrides": overrides}
+    flat = {f"stage.overrides.trainer.{key}": "os.system"}
+
+    for stored in ({"stage": stage}, flat):
+        with pytest.raises(ValueError, match=r"it\.yaml: stage\.overrides\.trainer\."):
+            check_stored(stored, "it.yaml")
+    with pytest.raises(ValueError, match=r"stage\.overrides: trainer\."):
+        stage_overrides({"stage": stage})
+
+
+@pytest.mark.parametrize(
+    "begin", ["+stage={choices: {method: supervised}, overrides: ", "stage.overrides="]
+)
+def test_a_table_gives_a_stage_nothing_but_keys(begin: str) -> None:
+    line = begin + "{trainer.profiler._target_@x: os.system}" + "}" * begin.startswith("+")
+
+    with pytest.raises(ValueError, match=r"table\.yaml: stage\.overrides\.trainer\.profiler"):
+        check_overrides(parse_overrides([line]), "table.yaml")
+
+
+@pytest.mark.parametrize("key", ["image_size", "context_length"])
+def test_the_sizes_that_a_checkpoint_brings_name_no_other_code(tmp_path: Path, key: str) -> None:
+    stored = to_plain(compose(["method=rde", "encoder=resnet50"]))
+    stored["data"][key] = {"_target_": "os.system", "command": "true"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+
+    with pytest.raises(ValueError, match=rf"config\.yaml: data\.{key}\._target_='os\.system'"):
+        compose(["method=rde", f"checkpoint={tmp_path}"])
+
+
+@pytest.fixture
+def foreign_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``configs/`` of the working folder with a method that brings other code along."""
+    folder = tmp_path / "configs" / "method"
+    folder.mkdir(parents=True)
+    brought = "{_target_: os.getcwd}"
+    (folder / "theirs.yaml").write_text(
+        "# @package _global_\ndefaults: [rde, _self_]\n"
+        f"diagnostics: [{brought}]\ntrainer: {{profiler: {brought}}}\n"
+        f"data: {{reader: {brought}}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.usefixtures("foreign_configs")
+def test_a_method_beside_the_run_brings_no_other_code() -> None:
+    plain = to_plain(compose(["method=supervised"]))
+    with_stage = {**plain, "stage": {"choices": {"method": "theirs"}, "overrides": {}}}
+    chosen = {"choices": {"method": "theirs"}}
+
+    with pytest.raises(ValueError, match=r"diagnostics\.0\._target_='os\.getcwd'"):
+        diagnostics_of(chosen)
+    with pytest.raises(ValueError, match=r"stage.*it\.yaml: .*_target_='os\.getcwd'"):
+        check(with_stage, stored=Path("it.yaml"))
+    with pytest.raises(ValueError, match=r"data\.reader\._target_='os\.getcwd'"):
+        restore({**plain, **chosen}, ["data=synthetic_pairs"])
+    restore(plain, ["data=synthetic_pairs"])
+    with trusting():
+        assert diagnostics_of(chosen) == [{"_target_": "os.getcwd"}]
+
+
+@pytest.mark.parametrize("command", [run_report, run_audit])
+def test_a_file_to_write_is_not_held_against_data_of_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[[Path, Path], int]
+) -> None:
+    monkeypatch.setattr("crosswalk.lab.compare.audit.division_of", lambda *_: None)
+    data = {"root": str(tmp_path), "reader": {"_target_": "os.mkdir", "path": "made"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": data, "method": {}}))
+
+    with pytest.raises(ValueError, match=r"data\.reader\._target_='os\.mkdir'"):
+        command(tmp_path, tmp_path / "page.csv")

@@ -118,7 +118,7 @@ def run_audit(
     record = division_of(folder, which)
     if out.suffix.lower() != ".csv":
         raise ValueError(f"--out={out} does not end in .csv. The page goes beside it, as .html.")
-    refuse_inside_data(folder.config(), out, "--out")
+    refuse_inside_data(folder.runnable_config(()), out, "--out")
     data = evaluation_data(folder)
     check_same_pairs(record, data, folder)
     at_most = threshold_of(folder) if threshold is None else threshold

@@ -53,7 +53,7 @@ def run_compare(
 
 def _compare(sides: list[Side], out: Path) -> None:
     for run in (run for side in sides for run in side.runs):
-        refuse_inside_data(run.config(), out, "--out")
+        refuse_inside_data(run.runnable_config(()), out, "--out")
     notes = check_comparable(sides[0], sides[1])
     data, problem = _data_of(sides)
     comparison = compare_sides(*sides, notes=notes, data=data, data_problem=problem)

@@ -76,6 +76,6 @@ def run_report(path: Path, target: Path | None) -> int:
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no run folder; `ls runs` shows yours.")
     if target is not None:
-        refuse_inside_data(RunFolder(path).config(), target, "--out")
+        refuse_inside_data(RunFolder(path).runnable_config(()), target, "--out")
     print(f"Report: {write_report(RunFolder(path), target=target)}")
     return 0
