@@ -28,7 +28,9 @@ def run(options: Namespace) -> int:
     from crosswalk.config.check import check_early, check_paths
     from crosswalk.config.compose import compose, to_plain
     from crosswalk.config.stored import targets_of, trusting
+    from crosswalk.run.processes import end_with_parent
 
+    end_with_parent()  # before the slow imports, in which the first process may end
     config = compose(options.overrides)
     check_early(config)  # what is wrong is said before the slow imports
     with contextlib.suppress(ValueError):  # what has no value yet is said by the check of the run

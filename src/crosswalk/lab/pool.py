@@ -236,4 +236,4 @@ def stem(config: Mapping[str, Any]) -> str:
 
 
 def _is_unfinished(path: Path) -> bool:
-    return path.is_file() and path.name.endswith(UNFINISHED)
+    return path.is_file() and (path.name == ".lock" or path.name.endswith(UNFINISHED))

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from crosswalk.run.run_folder import rank_and_launch
+from crosswalk.run.run_folder import FIRST_VARIABLE, rank_and_launch
 
 PARENT_VARIABLE = "CROSSWALK_PARENT"
 """Process id of whom a run must not outlive."""
@@ -260,7 +260,7 @@ def end_with_parent() -> None:
 
     The former is told by SIGTERM. A further process of a run, which Lightning started, has nothing
     to save and may wait in a collective, where it hears nothing: it is killed. Works on Linux;
-    elsewhere, and without such a parent, nothing happens.
+    elsewhere, and without such a parent, nothing happens. To be called early, and again at will.
     """
     parent = os.environ.pop(PARENT_VARIABLE, None)
     rank, launch = rank_and_launch(os.environ)
@@ -270,5 +270,6 @@ def end_with_parent() -> None:
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
     number = signal.SIGKILL if is_further else signal.SIGTERM
     ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, int(number))
-    if parent and not is_further and os.getppid() != int(parent):  # it was gone before
-        os.kill(os.getpid(), signal.SIGTERM)
+    starter = os.environ.get(FIRST_VARIABLE) if is_further else parent
+    if starter and os.getppid() != int(starter):  # it was gone before
+        os.kill(os.getpid(), number)

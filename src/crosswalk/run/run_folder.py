@@ -23,6 +23,7 @@ from crosswalk.config.stored import check_stored, read_yaml
 from crosswalk.files import (
     UNFINISHED,
     is_locked,
+    lock,
     read_arrays,
     read_text,
     whole,
@@ -48,8 +49,14 @@ PATIENCE = 300
 CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 """Hands the folder to the processes that Lightning starts beside this one."""
 
+FIRST_VARIABLE = "CROSSWALK_FIRST_PROCESS"
+"""Tells them the process id of this one, which they must not outlive."""
+
 RANKS = ("RANK", "LOCAL_RANK")
 """What launchers, and Lightning for its processes, call the number of a process."""
+
+EVALUATIONS = "evaluations"
+"""Folder below a run's with its evaluations on other data, or by other rules."""
 
 PLACE = ("global_step", "epoch", "time")
 """What a line of ``metrics.jsonl`` holds beside the values."""
@@ -154,10 +161,17 @@ class RunFolder:
 
     # What it holds
 
-    def remove_unfinished(self) -> None:
-        """Delete what a killed process was writing; nobody else may write here meanwhile."""
-        for leftover in self.path.rglob(f"*{UNFINISHED}"):
-            leftover.unlink(missing_ok=True)
+    def remove_unfinished(self, name: str = "*") -> None:
+        """Delete what a killed process was writing; nobody else may write here meanwhile.
+
+        Evaluations of the run are left alone: they may go on beside it.
+
+        Args:
+            name: Pattern of the names to delete, without their end ``.unfinished``.
+        """
+        for leftover in self.path.rglob(f"{name}{UNFINISHED}"):
+            if leftover.relative_to(self.path).parts[0] != EVALUATIONS:
+                leftover.unlink(missing_ok=True)
 
     def config(self) -> dict[str, Any]:
         """Return the saved config, to be read; `runnable_config` is to build something from."""
@@ -555,28 +569,38 @@ def create_run_folder(
         raise ValueError(f"name={name!r} may contain letters, digits and . _ + = - only.")
     root = Path(root)
     stem = f"{method}-{data}-{name or datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    path = root / stem
+    folder = RunFolder(root / stem)
     number = 1
-    while True:
-        try:
-            with writing(path):
-                path.mkdir(parents=True)
-            break
-        except FileExistsError:
-            if _holds_nothing(path):
-                break  # of a run that was killed before its configuration was in it
-            if name is not None:
-                goes_on = (path / "config.yaml").is_file()
-                raise FileExistsError(
-                    f"{path} exists{'' if goes_on else ' and has no config.yaml'}. "
-                    f"{'Continue that run with resume=true, choose' if goes_on else 'Choose'} "
-                    "another name=, or delete the folder."
-                ) from None
-            number += 1
-            path = root / f"{stem}-{number}"
-    folder = RunFolder(path)
-    folder.save_config(config)
+    while not _take(folder, config):
+        if name is not None:
+            goes_on = folder.config_file.is_file()
+            raise FileExistsError(
+                f"{folder.path} exists{'' if goes_on else ' and has no config.yaml'}. "
+                f"{'Continue that run with resume=true, choose' if goes_on else 'Choose'} "
+                "another name=, or delete the folder."
+            )
+        number += 1
+        folder = RunFolder(root / f"{stem}-{number}")
     return folder
+
+
+def _take(folder: RunFolder, config: Mapping[str, Any]) -> bool:
+    """Put the config of a new run into its folder; return False if the folder is another's.
+
+    One of a run that was killed before its config was in it is nobody's.
+    """
+    with writing(folder.path):
+        try:
+            folder.path.mkdir(parents=True)
+        except FileExistsError:
+            if not _holds_nothing(folder.path):
+                return False
+        held = lock(folder.lock_file).acquire()
+    with held:
+        if not _holds_nothing(folder.path):  # a run that started at the same time was faster
+            return False
+        folder.save_config(config)
+    return True
 
 
 def _holds_nothing(path: Path) -> bool:
@@ -720,6 +744,7 @@ def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
         if resume:
             _check_checkpoint_is_there(folder)
     os.environ[CHILD_VARIABLE] = str(folder.path.resolve())
+    os.environ[FIRST_VARIABLE] = str(os.getpid())
     if launch is not None:
         _store_of(os.environ).set(f"crosswalk/{launch}", str(folder.path.resolve()))
     return folder

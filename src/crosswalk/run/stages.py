@@ -23,7 +23,7 @@ from crosswalk.config.stage import as_word, stage_command, stage_config
 from crosswalk.config.stored import check_stored
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder
+from crosswalk.run.run_folder import CHILD_VARIABLE, FIRST_VARIABLE, RunFolder
 from crosswalk.run.weights import saying_what_differs
 from crosswalk.weight_files import tensors_in
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OF_HARDWARE = ("trainer.accelerator", "trainer.devices", "data.eval_batch_size")
 """Keys that do not make it another stage: its weights are the same to rounding."""
 
-OF_A_LAUNCH = ("TORCHELASTIC_", "SLURM_", "PL_", CHILD_VARIABLE)
+OF_A_LAUNCH = ("TORCHELASTIC_", "SLURM_", "PL_", CHILD_VARIABLE, FIRST_VARIABLE)
 OF_A_PROCESS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 

@@ -36,7 +36,7 @@ from crosswalk.run.callbacks.step_log import StepLog
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.processes import end_with_parent
 from crosswalk.run.results import monitor_of, print_results
-from crosswalk.run.run_folder import RunFolder, forget_stale_ranks, prepare_run_folder
+from crosswalk.run.run_folder import EVALUATIONS, RunFolder, forget_stale_ranks, prepare_run_folder
 from crosswalk.run.stages import finished_stage, load_stage
 from crosswalk.run.tracking import RunLogger, wandb_mode, wandb_run_id
 from crosswalk.run.weights import load_encoder, load_start, save_encoder, saying_what_differs
@@ -227,7 +227,7 @@ def _evaluation_folder(folder: RunFolder, run: Run) -> RunFolder:
     rules = [data.fingerprint, data.camera_rule, list(data.extra_map), config.get("reranking")]
     digest = hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:8]
     name = f"{config['choices']['data']}-{config['protocol']}-{digest}"
-    return RunFolder(folder.path / "evaluations" / name)
+    return RunFolder(folder.path / EVALUATIONS / name)
 
 
 def _print(run: Run, results: Results) -> None:

@@ -132,6 +132,7 @@ def test_a_folder_without_its_configuration_is_removed(pool: Pool) -> None:
     folder = pool.folder(fake_config())
     folder.path.mkdir(parents=True)
     (folder.path / "config.yaml.123.unfinished").write_text("seed: ")
+    (folder.path / ".lock").touch()
 
     remove_half_made(folder)
 

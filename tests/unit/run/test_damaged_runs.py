@@ -112,7 +112,12 @@ def config_of(tmp_path: Path, **changed: object) -> dict[str, Any]:
 
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """Return a run of three epochs without its last.ckpt."""
-    for name in ("CROSSWALK_RUN_DIR", "TORCHELASTIC_RUN_ID", "SLURM_PROCID"):
+    for name in (
+        "CROSSWALK_RUN_DIR",
+        "CROSSWALK_FIRST_PROCESS",
+        "TORCHELASTIC_RUN_ID",
+        "SLURM_PROCID",
+    ):
         monkeypatch.setenv(name, "")  # and so put back, whatever the run sets
         monkeypatch.delenv(name)
     config = config_of(tmp_path)

@@ -17,6 +17,7 @@ from crosswalk.run.processes import (
     run_tasks,
     start,
 )
+from crosswalk.run.run_folder import CHILD_VARIABLE, FIRST_VARIABLE
 
 on_linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells children of their parent's end"
@@ -340,6 +341,7 @@ def test_a_further_process_of_a_run_ends_with_the_first_even_where_it_hears_noth
     first = (
         "import os, subprocess, sys, time; from pathlib import Path\n"
         "environment = {**os.environ, 'CROSSWALK_RUN_DIR': 'runs/it', 'LOCAL_RANK': '1'}\n"
+        "environment['CROSSWALK_FIRST_PROCESS'] = str(os.getpid())\n"
         "subprocess.Popen([sys.executable, '-c', sys.argv[2], sys.argv[1]], env=environment)\n"
         "while not Path(sys.argv[1]).exists(): time.sleep(0.01)\n"
     )
@@ -348,3 +350,15 @@ def test_a_further_process_of_a_run_ends_with_the_first_even_where_it_hears_noth
 
     wait_until(whole_file(tmp_path / "pid"))
     wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())), patience=60)
+
+
+@on_linux
+def test_a_further_process_whose_first_one_is_gone_before_it_can_ask_ends(tmp_path: Path) -> None:
+    further = {CHILD_VARIABLE: "runs/it", FIRST_VARIABLE: str(2**30), "LOCAL_RANK": "1"}
+
+    status = subprocess.run(
+        python(SLEEPER, tmp_path / "pid"), env={**os.environ, **further}, timeout=120
+    ).returncode
+
+    assert status == -signal.SIGKILL
+    assert not (tmp_path / "pid").exists()

@@ -4,7 +4,9 @@ import re
 import socket
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from crosswalk.files import write_text
 from crosswalk.run import run_folder
 from crosswalk.run.run_folder import (
     CHILD_VARIABLE,
+    FIRST_VARIABLE,
     RunFolder,
     create_run_folder,
     find_run_to_resume,
@@ -28,6 +31,7 @@ CONFIG: dict[str, Any] = {"seed": 1, "method": {"margin": 0.1, "views": ["a", "b
 OTHER: dict[str, Any] = {"seed": 2, "method": {"margin": 0.1, "views": ["a"]}, "resume": True}
 LAUNCHER_VARIABLES = (
     CHILD_VARIABLE,
+    FIRST_VARIABLE,
     "LOCAL_RANK",
     "RANK",
     "MASTER_ADDR",
@@ -161,6 +165,31 @@ def test_processes_that_lightning_starts_share_the_folder(
     second = prepare_run_folder(whole(tmp_path))
 
     assert second.path == first.path.resolve()
+    assert os.environ[FIRST_VARIABLE] == str(os.getpid())
+
+
+def test_runs_that_start_at_the_same_moment_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one starts when the first has made its folder and put nothing in it yet."""
+    now = SimpleNamespace(now=lambda: datetime(2026, 1, 2, 3, 4, 5))
+    monkeypatch.setattr(run_folder, "datetime", now)
+    save_config = RunFolder.save_config
+    seconds: list[RunFolder] = []
+    other = threading.Thread(target=lambda: seconds.append(start(tmp_path)))
+
+    def slow(folder: RunFolder, config: dict[str, Any]) -> None:
+        monkeypatch.setattr(RunFolder, "save_config", save_config)
+        other.start()
+        other.join(0.5)  # it waits for this one
+        save_config(folder, config)
+
+    monkeypatch.setattr(RunFolder, "save_config", slow)
+    first = create_run_folder(tmp_path, "rde", "toy", name=None, config=OTHER)
+    other.join()
+
+    assert [first.name, seconds[0].name] == ["rde-toy-20260102-030405", "rde-toy-20260102-030405-2"]
+    assert first.config() == OTHER
 
 
 def test_a_run_started_by_another_run_has_its_own_folder(tmp_path: Path) -> None:

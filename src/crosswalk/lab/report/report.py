@@ -36,7 +36,7 @@ def write_report(folder: RunFolder, data: Any = None, *, target: Path | None = N
         FileNotFoundError: If the folder holds no run.
     """
     if not folder.is_in_use():
-        folder.remove_unfinished()
+        folder.remove_unfinished("report.html.*")
     target = folder.path / "report.html" if target is None else target
     sections = report_sections(folder, data)
     subtitle = f"{folder.config()['choices']['method']}, {folder.record().get('started', '')}"

@@ -42,7 +42,7 @@ PACKAGES = (
     "wandb",
 )
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-LOST = re.compile(r"by peer|gloo/transport|Broken pipe|NCCL|ProcessGroup", re.IGNORECASE)
+LOST = re.compile(r"by peer|Broken pipe|remote process exit|Connection closed", re.IGNORECASE)
 """What collectives say where the process at the other end is not there any more."""
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -232,7 +232,8 @@ class RunRecord(L.Callback):
         if lost and self._received is None:
             gone = RuntimeError(
                 "another process of this run is gone: it was killed, or its own message stands "
-                "above. The same command with resume=true goes on from the last checkpoint."
+                "above. The same command with resume=true goes on from the last checkpoint. It was "
+                f"seen by: {str(error).strip().splitlines()[0]}"
             )
             gone.__cause__, error = error, gone
         if self._received is not None:

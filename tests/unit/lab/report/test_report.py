@@ -23,7 +23,7 @@ from crosswalk.lab.report.ranking_lists import (
     ranking_list_html,
     ranking_lists_section,
 )
-from crosswalk.lab.report.report import diagnostic_sections
+from crosswalk.lab.report.report import diagnostic_sections, write_report
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.run.callbacks.ranking_lists import RankedItem, RankingList
 from crosswalk.run.run_folder import RunFolder
@@ -369,6 +369,23 @@ def test_provenance_names_code_data_and_sessions(tmp_path: Path) -> None:
 
 def test_a_run_without_a_record_says_so(tmp_path: Path) -> None:
     assert "run.json is missing" in provenance_section(make_run(tmp_path)).body
+
+
+def test_a_report_removes_a_killed_one_and_nothing_that_an_evaluation_writes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    killed = run.path / "report.html.7.unfinished"
+    written = run.path / "queries/test-best.npz.8.unfinished"
+    written.parent.mkdir()
+    for path in (killed, written):
+        path.touch()
+    monkeypatch.setattr("crosswalk.lab.report.report.report_sections", lambda *_: [])
+
+    write_report(run)
+
+    assert not killed.exists()
+    assert written.exists()
 
 
 def clustered(folder: Path, **config: Any) -> RunFolder:  # noqa: ANN401

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -217,12 +218,14 @@ def test_what_a_killed_run_had_not_written_whole_is_gone_at_the_next_start(tmp_p
         tmp_path / f"results.json.7{UNFINISHED}",
         tmp_path / f"queries/x.npz.7{UNFINISHED}",
     ]
-    for path in leftovers:
-        path.parent.mkdir(exist_ok=True)
+    of_an_evaluation = tmp_path / f"evaluations/toy-last-1/results.json.8{UNFINISHED}"
+    for path in (*leftovers, of_an_evaluation):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
     with RunRecord(folder, seeds={}):
         assert not any(path.exists() for path in leftovers)
+        assert of_an_evaluation.exists()  # it may be written just now
 
 
 @pytest.mark.parametrize(
@@ -230,6 +233,7 @@ def test_what_a_killed_run_had_not_written_whole_is_gone_at_the_next_start(tmp_p
     [
         "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:4",
         "Rank 0 failed: Connection reset by peer",
+        "NCCL error: a network error or a remote process exiting prematurely\nLast error: none",
     ],
 )
 def test_a_run_that_lost_a_process_says_so_and_how_to_go_on(tmp_path: Path, said: str) -> None:
@@ -243,3 +247,23 @@ def test_a_run_that_lost_a_process_says_so_and_how_to_go_on(tmp_path: Path, said
 
     assert folder.record()["status"] == "failed"
     assert "is gone" in folder.record()["error"]
+    assert folder.record()["error"].endswith(said.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "NCCL Error 1: unhandled cuda error",
+        "[../third_party/gloo/gloo/transport/tcp/device.cc:83] ifa != nullptr. No interface",
+        "ProcessGroupGloo: no support for BFloat16",
+    ],
+)
+def test_an_error_of_a_collective_that_lost_nobody_is_told_as_it_is(
+    tmp_path: Path, said: str
+) -> None:
+    folder = RunFolder(tmp_path)
+
+    with pytest.raises(RuntimeError, match=re.escape(said)), RunRecord(folder, seeds={}):
+        raise RuntimeError(said)
+
+    assert folder.record()["error"] == f"RuntimeError: {said}"
