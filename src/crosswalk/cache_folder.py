@@ -23,6 +23,9 @@ from crosswalk.files import lock
 def cache_root() -> Path:
     """Return the folder of all caches: ``$CROSSWALK_CACHE``, or ``~/.cache/crosswalk``.
 
+    Raises:
+        ValueError: If something else lies there.
+
     Example:
         >>> os.environ["CROSSWALK_CACHE"] = "/tmp/cache"
         >>> cache_root()
@@ -30,7 +33,10 @@ def cache_root() -> Path:
         >>> del os.environ["CROSSWALK_CACHE"]
     """
     chosen = os.environ.get("CROSSWALK_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "crosswalk"
+    root = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "crosswalk"
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"the cache {root} is no folder. Set CROSSWALK_CACHE=<folder>.")
+    return root
 
 
 def build_once(entry: Path, write: Callable[[Path], object]) -> bool:

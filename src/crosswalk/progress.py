@@ -66,7 +66,8 @@ def _bar(title: str) -> rich.progress.Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    done = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (*done, Remaining(), TextColumn("left"))
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     bar.start()
     bar.add_task(title)

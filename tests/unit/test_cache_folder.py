@@ -57,3 +57,11 @@ def test_the_cache_folder_is_an_environment_variable(monkeypatch: pytest.MonkeyP
     assert cache_root() == Path.home() / "somewhere"
     monkeypatch.delenv("CROSSWALK_CACHE")
     assert cache_root() == Path.home() / ".cache" / "crosswalk"
+
+
+def test_a_cache_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "notes.txt"))
+    (tmp_path / "notes.txt").touch()
+
+    with pytest.raises(ValueError, match=r"notes\.txt is no folder\. Set CROSSWALK_CACHE=<folder>"):
+        cache_root()
