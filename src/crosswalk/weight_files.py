@@ -69,13 +69,18 @@ def read_weight_file(path: str | Path) -> Any:  # noqa: ANN401
         raise FileNotFoundError(f"{path} {what}: name a file of weights.")
     with path.open("rb") as file:
         head = file.read(1024)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return _safetensors(path)
     if found := _other_kind(path, head):
         what, advice = found
         raise ValueError(f"{path} is {what}, no file of weights. {advice}")
     if head[:2] == b"PK":
         names = _names_in_zip(path)
         if any(name.endswith(".npy") for name in names):
-            return {name: torch.from_numpy(row) for name, row in read_arrays(path).items()}
+            try:
+                return {name: torch.from_numpy(row) for name, row in read_arrays(path).items()}
+            except TypeError as error:  # text, or another kind of array that torch has not
+                raise ValueError(f"{path} holds arrays that are no numbers: {error}") from error
         if not any(name.endswith("data.pkl") for name in names):
             listed = ", ".join(names[:3]) or "nothing"
             raise ValueError(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 Damage = Callable[[bytes], bytes | None]
 """From what a file holds to what is found in its place; None: nothing is."""
@@ -31,6 +32,12 @@ def _zip_of(name: str, content: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(name, content)
+    return file.getvalue()
+
+
+def _saved(content: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
     return file.getvalue()
 
 
@@ -100,7 +107,7 @@ ARCHIVE: Mapping[str, Damage] = {
     "json": lambda content: json.dumps({"a": [1, 2]}).encode(),
     "zip": lambda content: _zip_of("readme.txt", b"hello"),
     "pickle": lambda content: pickle.dumps(_Exploit(), protocol=2),
-    "code": lambda content: _zip_of("archive/data.pkl", pickle.dumps(_Exploit(), protocol=2)),
+    "code": lambda content: _saved({"state_dict": _Exploit()}),
 }
 """Of checkpoints and arrays."""
 

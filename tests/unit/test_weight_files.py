@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from crosswalk.importers.rde import read_rde
 from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO
 from crosswalk.run.weights import load_encoder, run_export
-from crosswalk.weight_files import mismatch, tensors_in
+from crosswalk.weight_files import mismatch, read_weight_file, tensors_in
 
 STATE = {"bias": torch.ones(2)}
 
@@ -87,6 +87,22 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut.safetensors": (raw(save(STATE)[:-4]), "is cut off or damaged"),
     "header.safetensors": (raw(b"\xff" * 8 + b"{}"), "is cut off or damaged"),
 }
+
+
+@pytest.mark.parametrize("length", [0x4B50, 0x1208])
+def test_a_header_whose_length_reads_like_another_kind_of_file_is_none(
+    length: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.safetensors"
+    weights = {"w": torch.arange(3.0)}
+    save_file(weights, path, metadata={"origin": ""})
+    short = int.from_bytes(path.read_bytes()[:8], "little")
+    save_file(weights, path, metadata={"origin": "x" * (length - short)})
+
+    found = read_weight_file(path)
+
+    assert int.from_bytes(path.read_bytes()[:8], "little") == length
+    assert torch.equal(found["w"], weights["w"])
 
 
 @pytest.fixture(params=DAMAGED)

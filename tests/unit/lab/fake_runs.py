@@ -114,8 +114,9 @@ def write_fake_queries(
         precision = np.where(hits > 0, 1 / np.maximum(hits, 1), np.nan)
         lists = np.zeros((len(hits), 1), np.int64)
         matches = (hits > 0).astype(np.int64)
+        rows = np.array(index[: len(hits)])  # the other direction has a query less
         return QueryResults(
-            np.array(index), hits * 0, matches, hits, precision, precision, lists, lists, lists
+            rows, hits * 0, matches, hits, precision, precision, lists, lists, lists
         )
 
     directions = {"text_to_image": results(first_hit), "image_to_text": results([1, 1])}

@@ -339,8 +339,8 @@ def read_command(words: object) -> TrialCommand:
             break
     else:
         raise ValueError(
-            f"command starts {' '.join(texts[:4])}; the local search starts crosswalk train only. "
-            f"{ADVICE}"
+            f"command starts {' '.join(map(str, words[:4]))}; the local search starts "
+            f"crosswalk train only. {ADVICE}"
         )
     macros = [word for word in rest if word.startswith("${")]
     for macro in macros:

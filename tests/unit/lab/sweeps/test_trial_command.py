@@ -51,7 +51,7 @@ def test_a_command_may_start_the_program_and_read_the_environment(
     [
         (None, "command=None is no list of words"),
         ("python train.py", "is no list of words"),
-        (["${env}", "python", "train.py", "${args}"], "command starts python train.py"),
+        (["${env}", "python", "train.py", "${args}"], "command starts ${env} python train.py"),
         ([*START, "method=rde"], "command must hold ${args_no_hyphens} once"),
         ([*START, "${args}", "${args_no_hyphens}"], "command must hold ${args_no_hyphens} once"),
         ([*START, "${args_json}"], "command: ${args_json} is not understood here"),
