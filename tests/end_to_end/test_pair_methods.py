@@ -256,7 +256,8 @@ def test_the_page_of_a_comparison_fits_its_window(whole: WholeRuns, tmp_path: Pa
     for width in (1280, 390):
         found = measure(page, tmp_path, width=width)
         assert found["content_width"] <= width
-        assert found["sections"] == ["runs", "differences", "groups", "better", "worse"]
+        parts = ["verdict", "runs", "differences", "groups", "better", "worse"]
+        assert found["sections"] == parts
         assert found["empty_sections"] == []
         assert all(min(picture["natural"]) > 0 for picture in found["pictures"])
         assert {picture["frame"] for picture in found["pictures"]} == {"right", "wrong"}
