@@ -53,6 +53,7 @@ def missing_images(splits: AnySplits) -> list[ImageProblem]:
 
     Example:
         >>> record = Record(Path("/nowhere/1.jpg"), person_id=3, origin="pairs.csv, line 2")
+        >>> from crosswalk.data.readers.records import Splits
         >>> splits = Splits("own pairs", Path("/nowhere"), "pairs.csv", (record,), (), ())
         >>> [(problem.kind, problem.detail) for problem in missing_images(splits)]
         [('missing', 'there is no folder /nowhere')]
@@ -163,6 +164,7 @@ def by_source(
 
     Example:
         >>> record = Record(Path("imgs/cam_a/1.png"), person_id=3)
+        >>> from crosswalk.data.readers.records import Splits
         >>> splits = Splits("own", Path(), "f", (record,), (), (), image_folder=Path("imgs"))
         >>> table = by_source(splits, [ImageProblem(record.image_path, "empty", "zero bytes")])
         >>> {kind: number for kind, number in table["cam_a"].items() if number}
