@@ -41,6 +41,7 @@ def write_people(folder: Path) -> None:
     colours = {"red": (200, 30, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
     looks = [(coat, trousers) for coat in colours for trousers in colours]
     lines = []
+    folder.mkdir(parents=True)
     for split, people in {"train": looks, "val": looks[:3], "test": looks[3:7]}.items():
         for person, (coat, trousers) in enumerate(people):
             for shot in range(2):
@@ -132,8 +133,7 @@ def test_a_package_of_ones_own_is_trained_and_tabulated_without_a_clone(
     install(wheel, built_wheel(EXAMPLE, tmp_path / "own"), into=site)
     # what crosswalk depends on; its own editable installation is not followed from a second path
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    folder.mkdir()
-    write_people(folder)
+    write_people(folder / "people")
     python = [str(environment / "bin" / "python"), "-m", "crosswalk"]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
@@ -144,7 +144,7 @@ def test_a_package_of_ones_own_is_trained_and_tabulated_without_a_clone(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    small = ("data.root=.", "trainer.max_epochs=1", "data.batch_size=6")
+    small = ("data.root=people", "trainer.max_epochs=1", "data.batch_size=6")
     table = "experiments/pair_contrast/temperature.yaml"
     trained = crosswalk(
         *("train", "method=pair_contrast", "data=lines", "name=own", "logger=csv", *small)
