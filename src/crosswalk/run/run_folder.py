@@ -155,6 +155,31 @@ class RunFolder:
         """Whether the run trained and was evaluated to its end."""
         return bool(self.record().get("status") == "finished")
 
+    @property
+    def evaluated(self) -> Path:
+        """The run that an evaluation below `EVALUATIONS` is of; of a run, its own folder."""
+        whole_path = Path(os.path.abspath(self.path))
+        return whole_path.parents[1] if whole_path.parent.name == EVALUATIONS else self.path
+
+    def check_is_run(self, command: str) -> None:
+        """Refuse the folder of an evaluation.
+
+        Args:
+            command: What the run is named for instead, as in ``crosswalk <command> <run>``.
+        """
+        if self.evaluated != self.path:
+            named = shlex.join(["crosswalk", command, str(self.evaluated)])
+            raise ValueError(
+                f"{self.path} is an evaluation of a run, not a run. Name the run: `{named}`."
+            )
+
+    def evaluate_command(self) -> str:
+        """Return the command that writes the results of the folder again, as far as it is known."""
+        words = ["crosswalk", "evaluate", str(self.evaluated)]
+        if self.evaluated != self.path:
+            words += self._words_behind("evaluate")
+        return shlex.join(words)
+
     def is_in_use(self) -> bool:
         """Return whether a run goes on in the folder, wherever it was started from."""
         return is_locked(self.lock_file)
@@ -218,8 +243,13 @@ class RunFolder:
     def record(self) -> dict[str, Any]:
         """Return the run record; empty before the run has started."""
         mend = (
-            "Put back a copy, or delete it: resume=true behind the run's command then writes it "
-            "again."
+            "Put back a copy, or delete it: "
+            + (
+                "resume=true behind the run's command"
+                if self.evaluated == self.path
+                else f"`crosswalk evaluate {self.evaluated}` with the overrides of this evaluation"
+            )
+            + " then writes it again."
         )
         record = _parsed(self.record_file, mend)
         kinds = {"data": dict, "versions": dict, "hardware": dict, "seeds": dict, "sessions": list}
@@ -254,7 +284,7 @@ class RunFolder:
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Return by checkpoint the metrics as fractions and the epoch; none before evaluation."""
-        mend = f"`crosswalk evaluate {self.path}` writes it again."
+        mend = f"`{self.evaluate_command()}` writes it again."
         results = _parsed(self.results_file, mend)
         for checkpoint, metrics in results.items():
             if not isinstance(metrics, dict) or "epoch" not in metrics:
@@ -341,7 +371,7 @@ class RunFolder:
         file = self.queries_file(split, checkpoint)
         if not file.exists():
             raise FileNotFoundError(self._missing_queries(file, split, checkpoint))
-        mend = f"`crosswalk evaluate {self.path}` writes it again."
+        mend = f"`{self.evaluate_command()}` writes it again."
         try:
             arrays = read_arrays(file)
         except ValueError as error:
@@ -419,14 +449,23 @@ class RunFolder:
 
     def _how_to_mend_config(self) -> str:
         """Return the command that writes ``config.yaml`` again, as far as run.json knows it."""
-        try:
-            words = shlex.split(str(self.record().get("command", "")))
-        except ValueError:
-            words = []
-        made = words[words.index("train") + 1 :] if "train" in words else ["<overrides of the run>"]
-        made = [word for word in made if not word.startswith("resume=")]
+        if self.evaluated != self.path:
+            return f"Put back a copy, or write it again: {self.evaluate_command()}"
+        made = [word for word in self._words_behind("train") if not word.startswith("resume=")]
         command = shlex.join(["crosswalk", "config", "show", *made])
         return f"Put back a copy, or write it again: {command} > {self.config_file}"
+
+    def _words_behind(self, command: str) -> list[str]:
+        """Return the words behind that command of those that made the folder, without the run."""
+        try:
+            record = self.record()
+            words = shlex.split(str(record.get("command", "")))
+        except ValueError:
+            record, words = {}, []
+        if command in words:
+            run = record.get("evaluates", "")
+            return [w for w in words[words.index(command) + 1 :] if os.path.normpath(w) != run]
+        return [f"<overrides of the {'run' if command == 'train' else 'evaluation'}>"]
 
     def _missing_queries(self, file: Path, split: str, checkpoint: str) -> str:
         others = [
@@ -442,8 +481,8 @@ class RunFolder:
         ):
             why = "This run chose no best epoch (protocol=last). "
         return (
-            f"{file} is missing, the results of every query. {why}{found}`crosswalk evaluate "
-            f"{self.path}` writes those of all checkpoints of a run."
+            f"{file} is missing, the results of every query. {why}{found}"
+            f"`{self.evaluate_command()}` writes those of all checkpoints of a run."
         )
 
 
@@ -675,6 +714,10 @@ def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
         ValueError: If it is finished or its config differs, naming the keys.
     """
     folder = RunFolder(path.parent if path.suffix == ".ckpt" else path)
+    if folder.evaluated != folder.path:
+        raise ValueError(
+            f"resume={path} is an evaluation of a run: name the run, resume={folder.evaluated}."
+        )
     differing = _differing(config, folder.config())
     if folder.is_finished:
         raise ValueError(

@@ -18,6 +18,7 @@ from crosswalk import __version__
 from crosswalk.config.build import Run, build, refuse_inside_data
 from crosswalk.config.check import check
 from crosswalk.config.compose import restore
+from crosswalk.config.keys import NOT_RESUMED, compared
 from crosswalk.config.trainer_arguments import check_hardware, num_processes
 from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
@@ -170,13 +171,14 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
         run_folder: The folder `train` printed.
         overrides: Changes of the stored configuration, such as another ``data=``; with any, the
             stored results stay as they are, and the new ones have a folder below
-            ``<run folder>/evaluations``, one for each data set, protocol and way of ranking.
+            ``<run folder>/evaluations``, another for whatever can change a number.
 
     Returns:
         The folder with the results, and the data; None on all processes but the first.
     """
     quiet_lightning()
     folder = RunFolder(run_folder)
+    folder.check_is_run("evaluate")
     overrides = list(overrides)
     vocabulary = folder.vocabulary_file if folder.vocabulary_file.exists() else None
     config = restore(folder.runnable_config(), overrides, vocabulary=vocabulary)
@@ -192,7 +194,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     run.data.setup("test")
     if not run.data.evaluation_roles("test"):
         raise ValueError(nothing_to_evaluate(run))
-    target = _evaluation_folder(folder, run) if overrides else folder
+    target = evaluation_folder(folder, run) if overrides else folder
     trainer = L.Trainer(
         **{**run.trainer, "enable_progress_bar": False},
         callbacks=[
@@ -221,13 +223,40 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     return Trained(target, run.data)
 
 
-def _evaluation_folder(folder: RunFolder, run: Run) -> RunFolder:
+def evaluation_folder(folder: RunFolder, run: Run) -> RunFolder:
     """Return where an evaluation of a run on other data, or by other rules, lies."""
-    data, config = run.data, run.config
-    rules = [data.fingerprint, data.camera_rule, list(data.extra_map), config.get("reranking")]
-    digest = hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:8]
-    name = f"{config['choices']['data']}-{config['protocol']}-{digest}"
+    config = run.config
+    rules = {key: value for key, value in compared(config).items() if key not in NOT_RESUMED}
+    text = json.dumps([run.data.fingerprint, rules], sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode())
+    for _, path in _checkpoints(run, folder):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    name = f"{config['choices']['data']}-{config['protocol']}-{digest.hexdigest()[:8]}"
     return RunFolder(folder.path / EVALUATIONS / name)
+
+
+def _checkpoints(run: Run, folder: RunFolder) -> list[tuple[str, Path]]:
+    """Return what is evaluated of a run: the starting weights, the best and the last epoch.
+
+    Raises:
+        FileNotFoundError: If one is missing.
+    """
+    checkpoints = []
+    trains = run.trainer["max_epochs"] != 0
+    if not trains or run.config["checkpoint"] is not None or run.config["stage"] is not None:
+        checkpoints.append(("start", folder.start_weights))
+    if trains and monitor_of(run.config) is not None:
+        checkpoints.append(("best", folder.best_checkpoint))
+    if trains:
+        checkpoints.append(("last", folder.last_checkpoint))
+    for _, path in checkpoints:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing: the run did not finish an epoch. Continue it with the same "
+                "command plus resume=true."
+            )
+    return checkpoints
 
 
 def _print(run: Run, results: Results) -> None:
@@ -329,20 +358,7 @@ def evaluate_checkpoints(
     """
     results: Results = {}
     wait_for_everyone()  # the first process may still be moving a checkpoint to its place
-    checkpoints = []
-    trains = run.trainer["max_epochs"] != 0
-    if not trains or run.config["checkpoint"] is not None or run.config["stage"] is not None:
-        checkpoints.append(("start", folder.start_weights))
-    if trains and monitor_of(run.config) is not None:
-        checkpoints.append(("best", folder.best_checkpoint))
-    if trains:
-        checkpoints.append(("last", folder.last_checkpoint))
-    for name, path in checkpoints:
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} is missing: the run did not finish an epoch. Continue it with the same "
-                "command plus resume=true."
-            )
+    for name, path in _checkpoints(run, folder):
         only_encoder = encoder_only or name == "start"
         epoch = 0
         if name != "start":

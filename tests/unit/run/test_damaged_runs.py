@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,53 @@ def test_an_array_that_is_missing_is_named_with_its_file(tmp_path: Path, missing
 
     with pytest.raises(ValueError, match=rf"division-last\.npz .* no array '{missing}'"):
         read_division(tmp_path / "division-last.npz")
+
+
+def evaluation_of(run: Path, command: str) -> RunFolder:
+    folder = RunFolder(run / "evaluations" / "toy-last-01234567")
+    folder.save_record({"command": command, "evaluates": str(run)})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        RunFolder.config,
+        RunFolder.results,
+        lambda folder: folder.queries("test", "last"),
+        lambda folder: folder.queries("test", "best"),
+    ],
+)
+@pytest.mark.parametrize("data", ["/sets/run", "/sets/own pairs"])
+def test_what_is_missing_of_an_evaluation_is_written_by_evaluating_the_run(
+    tmp_path: Path, read: Callable[[RunFolder], object], data: str
+) -> None:
+    run, words = tmp_path / "run", ["data=own_pairs", f"data.root={data}"]
+    typed = shlex.join(["python", "-m", "crosswalk", "evaluate", f"{run}/", *words])
+    folder = evaluation_of(run, typed)
+    for file in (folder.config_file, folder.results_file, folder.queries_file("test", "last")):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("[")
+
+    with pytest.raises((ValueError, FileNotFoundError)) as refused:
+        read(folder)
+    assert shlex.join(["crosswalk", "evaluate", str(run), *words]) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["evaluate", "{}"], "`crosswalk evaluate {}`"),
+        (["evaluate", "{}", "data.eval_batch_size=4"], "`crosswalk evaluate {}`"),
+        (["audit", "{}", "--out=suspects.csv"], "`crosswalk audit {}`"),
+        (["train", "method=mmcl", "resume={}"], "resume={}"),
+    ],
+)
+def test_an_evaluation_is_no_run_and_the_run_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], advice: str
+) -> None:
+    folder = evaluation_of(tmp_path / "run", "crosswalk evaluate run")
+    folder.save_config(config_of(tmp_path))
+
+    assert main([word.format(folder.path) for word in words]) == 2
+    assert advice.format(tmp_path / "run") in capsys.readouterr().err

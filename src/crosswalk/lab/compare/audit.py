@@ -115,6 +115,7 @@ def run_audit(
         The exit status.
     """
     folder = RunFolder(run_path)
+    folder.check_is_run("audit")
     record = division_of(folder, which)
     if out.suffix.lower() != ".csv":
         raise ValueError(f"--out={out} does not end in .csv. The page goes beside it, as .html.")

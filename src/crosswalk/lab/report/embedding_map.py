@@ -31,9 +31,9 @@ def embedding_map_section(folder: RunFolder, *, texts_are_queries: bool) -> Sect
         files.pop("last", None)
     if not files:
         body = Markup(
-            "<p>There are no embeddings of this run yet: <code>crosswalk evaluate {}</code> "
+            "<p>There are no embeddings of this run yet: <code>{}</code> "
             "writes some, then <code>crosswalk report</code> shows them here.</p>"
-        ).format(str(folder.path))
+        ).format(folder.evaluate_command())
         return Section("embedding-map", "Embedding map", body)
     roles = ("captions", "images") if texts_are_queries else ("queries", "gallery images")
     maps = []

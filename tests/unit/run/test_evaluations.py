@@ -1,0 +1,59 @@
+"""Where an evaluation of a run on other data, or by other rules, lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from crosswalk.config.build import Run
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.train import evaluation_folder
+
+
+def evaluated(
+    run: Path, *overrides: str, fingerprint: str = "0123", weights: bytes = b"weights"
+) -> Path:
+    """Return the folder of an evaluation with some overrides, data and weights."""
+    run.mkdir(exist_ok=True)
+    for name in ("best.ckpt", "last.ckpt"):
+        (run / name).write_bytes(weights)
+    config = to_plain(compose(["method=mmcl", "data=own_images", "data.root=here", *overrides]))
+    built = SimpleNamespace(
+        config=config,
+        trainer=config["trainer"],
+        data=SimpleNamespace(fingerprint=fingerprint),
+    )
+    return evaluation_folder(RunFolder(run), cast(Run, built)).path
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"overrides": ["method.test_feature=embedded"]},
+        {"overrides": ["trainer.precision=bf16-mixed"]},
+        {"overrides": ["data.eval_interpolation=bilinear"]},
+        {"overrides": ["data.camera_rule=false"]},
+        {"overrides": ["data.extra_map=[trapezoidal]"]},
+        {"overrides": ["reranking=k_reciprocal"]},
+        {"fingerprint": "4567"},
+        {"weights": b"of a later epoch"},
+    ],
+    ids=str,
+)
+def test_whatever_can_change_a_number_makes_another_evaluation(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    overrides = changed.pop("overrides", [])
+
+    assert evaluated(tmp_path / "run", *overrides, **changed) != evaluated(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "override", ["data.root=elsewhere", "data.num_workers=0", "logger=csv", "tags=[a]"]
+)
+def test_the_same_evaluation_has_the_same_folder(tmp_path: Path, override: str) -> None:
+    assert evaluated(tmp_path / "run", override) == evaluated(tmp_path / "run")
