@@ -285,7 +285,7 @@ def is_locked(path: Path) -> bool:
     """Return whether a process holds the `lock` of ``path``; the file need not exist.
 
     Looking takes a free lock for a moment, so whoever takes a lock that others look at should try
-    for longer than that.
+    for longer than that. One that may not be taken, of another user, counts as held.
 
     Example:
         >>> import tempfile
@@ -301,7 +301,7 @@ def is_locked(path: Path) -> bool:
     look = FileLock(path)
     try:
         look.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, OSError):
         return True
     look.release()
     return False

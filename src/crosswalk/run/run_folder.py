@@ -55,6 +55,9 @@ FIRST_VARIABLE = "CROSSWALK_FIRST_PROCESS"
 RANKS = ("RANK", "LOCAL_RANK")
 """What launchers, and Lightning for its processes, call the number of a process."""
 
+KILLED = "it was killed, or its machine stopped; resume=true behind its command goes on"
+"""The error of a run whose process is gone without having said how it ended."""
+
 EVALUATIONS = "evaluations"
 """Folder below a run's with its evaluations on other data, or by other rules."""
 
@@ -180,6 +183,15 @@ class RunFolder:
             words += self._words_behind("evaluate")
         return shlex.join(words)
 
+    def note(self) -> str | None:
+        """Return what is to be said beside the results of a run that has not finished."""
+        record = self.record()
+        status, error = record.get("status", "of unknown status"), record.get("error")
+        if status == "finished":
+            return None
+        why = KILLED if error == KILLED else f"it is {status}"
+        return f"{self.path} has not finished ({why}): its results may still change."
+
     def is_in_use(self) -> bool:
         """Return whether a run goes on in the folder, wherever it was started from."""
         return is_locked(self.lock_file)
@@ -241,7 +253,11 @@ class RunFolder:
         write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
 
     def record(self) -> dict[str, Any]:
-        """Return the run record; empty before the run has started."""
+        """Return the run record; empty before the run has started.
+
+        One that says ``running`` in a folder that is not in use is of a run that was killed, which
+        could not say so: its status is ``interrupted``.
+        """
         mend = (
             "Put back a copy, or delete it: "
             + (
@@ -252,6 +268,10 @@ class RunFolder:
             + " then writes it again."
         )
         record = _parsed(self.record_file, mend)
+        killed = record.get("status") == "running" and not self.is_in_use()
+        if killed:  # unless it has ended between the two looks
+            record = _parsed(self.record_file, mend)
+            killed = record.get("status") == "running"
         kinds = {"data": dict, "versions": dict, "hardware": dict, "seeds": dict, "sessions": list}
         for key, kind in kinds.items():
             value = record.get(key)
@@ -267,7 +287,7 @@ class RunFolder:
                         f"{self.record_file}: sessions.{number}.{key} is "
                         f"{_short(session.get(key))}, no time. {mend}"
                     )
-        return record
+        return record | {"status": "interrupted", "error": KILLED} if killed else record
 
     def save_record(self, record: Mapping[str, Any], *, in_place: bool = False) -> None:
         """Write the run record; what JSON does not know, as text.

@@ -216,6 +216,8 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
         target.save_record({**folder.record(), **described, "evaluates": str(folder.path)})
         for notice in run.data.notices:
             print(f"note: {notice}", file=sys.stderr)
+    if (note := folder.note()) is not None:
+        print(f"note: {note}", file=sys.stderr)
     target.save_results(results)
     _print(run, results)
     if overrides:

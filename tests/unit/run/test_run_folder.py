@@ -283,13 +283,13 @@ def test_what_a_run_leaves_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "rde-toy")
     before = (folder.record(), folder.results(), folder.metrics(), folder.latest_metrics())
 
-    folder.save_record({"status": "running", "folder": Path("runs")})
+    folder.save_record({"status": "finished", "folder": Path("runs")})
     folder.save_results({"last": {"epoch": 2, "test/rank1": 490 / 930}})
     for step in range(3):
         folder.append_metrics({"global_step": step, "epoch": 1, "train/loss": 1 / 3})
 
     assert before == ({}, {}, [], None)
-    assert folder.record() == {"status": "running", "folder": "runs"}
+    assert folder.record() == {"status": "finished", "folder": "runs"}
     assert folder.results() == {"last": {"epoch": 2, "test/rank1": 0.5268817204301075}}
     assert [line["global_step"] for line in folder.metrics()] == [0, 1, 2]
     assert folder.latest_metrics() == {"global_step": 2, "epoch": 1, "train/loss": 1 / 3}

@@ -129,8 +129,7 @@ def check_comparable(first: Side, second: Side) -> list[str]:
             notes += _check_data(reference, run, first.split)
             for direction in (name for name in results if name in queries):
                 _check_queries(direction, reference, results, run, queries)
-            if not run.is_finished:
-                notes.append(f"{run.path} has not finished: its results may still change.")
+            notes += [note] if (note := run.note()) is not None else []
         notes += _differences_within(side)
     views = set(first.views) ^ set(second.views)
     notes += [f"The view {name.removeprefix(VIEW)} is on one side only." for name in sorted(views)]

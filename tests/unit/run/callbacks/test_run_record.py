@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from crosswalk import files
 from crosswalk.files import UNFINISHED, lock
 from crosswalk.run.callbacks.run_record import RunInterrupted, RunRecord, commit_of
 from crosswalk.run.run_folder import RunFolder
@@ -113,6 +114,39 @@ def test_a_folder_is_in_use_while_its_run_goes_on_and_looking_disturbs_nobody(
         seen.append(folder.is_in_use())
 
     assert [*seen, folder.is_in_use()] == [False, True, True, True, False]
+
+
+def test_a_run_whose_process_is_gone_without_a_word_is_interrupted(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    record = RunRecord(folder, seeds={}).__enter__()
+    seen = [folder.record()["status"]]
+    record._lock.release()  # what the system does for a process that is killed
+    seen.append(folder.record()["status"])
+    error, note = folder.record()["error"], folder.note()
+
+    with RunRecord(folder, seeds={}):  # it goes on
+        seen += [folder.record()["status"], folder.record()["error"]]
+
+    assert seen == ["running", "interrupted", "running", None]
+    assert error == "it was killed, or its machine stopped; resume=true behind its command goes on"
+    assert note == f"{tmp_path} has not finished ({error}): its results may still change."
+    assert (folder.record()["status"], folder.note()) == ("finished", None)
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), OSError(errno.EROFS, "no")])
+def test_a_folder_that_may_not_be_written_to_stays_what_its_record_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_record({"status": "running"})
+    folder.lock_file.touch()
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(files.FileLock, "acquire", refuse)
+
+    assert folder.record() == {"status": "running"}
 
 
 def test_a_run_begins_although_somebody_looks_whether_it_is_in_use(tmp_path: Path) -> None:
