@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from crosswalk.cli import COMMANDS, main, parse
+from crosswalk.config.compose import compose, to_plain
 from crosswalk.run.results import MEASURES, print_results
+from crosswalk.run.run_folder import RunFolder
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -253,8 +256,11 @@ def test_evaluate_hands_over_folder_and_overrides(
 
     stand_in(monkeypatch, "crosswalk.run.train", evaluate=evaluate)
 
-    assert main(["evaluate", str(tmp_path), "data=icfg_pedes", "data.root=/x"]) == 0
-    assert seen == [(tmp_path, ["data=icfg_pedes", "data.root=/x"])]
+    RunFolder(tmp_path).save_config(to_plain(compose()))
+    overrides = ["data=icfg_pedes", f"data.root={tmp_path}"]
+
+    assert main(["evaluate", str(tmp_path), *overrides]) == 0
+    assert seen == [(tmp_path, overrides)]
 
 
 def test_evaluate_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -400,9 +406,39 @@ def test_an_option_that_counts_takes_no_negative_number(
     assert "invalid whole number from 0 on value: '-1'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("override", ["data.root=nowhere", "checkpoint=nowhere.ckpt"])
+@pytest.mark.parametrize(
+    ("words", "override"),
+    [
+        ("train", "data.root=nowhere"),
+        ("train", "checkpoint=nowhere.ckpt"),
+        ("train", "data.noise_index=nowhere.npy"),
+        ("train", "encoder.clip.pretrained=nowhere.pt"),
+        ("train method=mmcl", "encoder.backbone.pretrained=weights/nowhere"),
+        ("train method=cmmt", "data.tokenizer.vocabulary=nowhere.json"),
+        ("train method=mar data=dukemtmc_to_market1501", "data.source.root=nowhere"),
+        ("sweep rde --local", "data.root=nowhere"),
+    ],
+)
 def test_a_path_that_does_not_exist_is_named_before_torch(
-    override: str, capsys: pytest.CaptureFixture[str]
+    words: str, override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", override]) == 2
-    assert f"{override} does not exist in " in capsys.readouterr().err
+    assert main([*words.split(), override]) == 2
+    key, value = override.split("=")
+    assert re.search(rf"{key}=\S*{value} does not exist", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("words", [["data.root=nowhere"], []])
+def test_an_evaluation_names_data_that_do_not_exist(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = to_plain(compose(["method=mmcl", "data=own_images", f"data.root={tmp_path}/gone"]))
+    RunFolder(tmp_path).save_config(config)
+    monkeypatch.setattr("crosswalk.run.train.evaluate", None)  # it is not asked
+
+    assert main(["evaluate", str(tmp_path), *words]) == 2
+
+    named = words[0] if words else f"data.root={tmp_path}/gone"
+    assert f"{named} does not exist" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -25,6 +26,13 @@ def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     if not options.run_folder.exists():
         raise FileNotFoundError(f"{options.run_folder} is no run folder; `ls runs` shows yours.")
+    from crosswalk.config.check import check_paths
+    from crosswalk.config.compose import restore, to_plain
+    from crosswalk.run.run_folder import RunFolder
+
+    with contextlib.suppress(ValueError):  # said by `evaluate`, which looks at the whole of it
+        config = restore(RunFolder(options.run_folder).runnable_config(), options.overrides)
+        check_paths({"data": to_plain(config)["data"]})
     from crosswalk.run.train import evaluate
 
     evaluated = evaluate(options.run_folder, options.overrides)

@@ -26,7 +26,7 @@ from crosswalk.config.constructors import (
     optional_arguments,
     signature_of,
 )
-from crosswalk.config.keys import NEEDED, PATHS, TOP, flatten, with_absolute_paths
+from crosswalk.config.keys import NEEDED, TOP, flatten, path_in, with_absolute_paths
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.config.sources import read_signature
 from crosswalk.config.stage import stage_command
@@ -120,20 +120,27 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
 
 
 def check_paths(config: Mapping[str, Any]) -> None:
-    """Refuse a folder of data or a checkpoint that is not there, before anything is imported.
+    """Refuse files and folders that are not there, before anything is imported.
+
+    Those of a stage are looked for once it is trained, and weights where none come from elsewhere.
+
+    Args:
+        config: A configuration, or the part of it whose files will be read.
 
     Raises:
         FileNotFoundError: With the key.
     """
     for key, value in flatten(config).items():
-        if key in PATHS and key != "data.noise_index" and isinstance(value, str):
-            path = Path(value).expanduser()
-            if not path.exists():
-                place = "" if path.is_absolute() else f" in {Path.cwd()}"
-                raise FileNotFoundError(
-                    f"{key}={value} does not exist{place}. Correct the path, or copy or unpack "
-                    "there what it should hold."
-                )
+        path = path_in(key, value)
+        unread = key.startswith("stage.") or (
+            key.endswith(".pretrained") and config.get("checkpoint") is not None
+        )
+        if path is not None and not unread and not path.exists():
+            place = "" if Path(value).expanduser().is_absolute() else f" in {Path.cwd()}"
+            raise FileNotFoundError(
+                f"{key}={value} does not exist{place}. Correct the path, or copy or unpack there "
+                "what it should hold."
+            )
 
 
 def _check_groups(config: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,11 +47,22 @@ WITHOUT_EFFECT = (
 )
 """Keys, or parts with all that is in them, that may differ between two runs of equal numbers."""
 
-PATHS = ("checkpoint", "data.root", "data.source.root", "data.target.root", "data.noise_index")
+ROOTS = ("data.root", "data.source.root", "data.target.root")
+"""Keys of folders of data; a run that goes on may have others, since the fingerprint tells whether
+the data are the same."""
+
+PATHS = re.compile(
+    r"checkpoint|data\.(.+\.)?root|(data|encoder)\.(.+[._])?(file|vocabulary|noise_index)"
+)
 """Keys of files and folders: a run holds them absolute, for commands in another folder."""
 
-NOT_RESUMED = tuple(key for key in PATHS if key.endswith("root"))
-"""What may differ when a run goes on: the fingerprint tells whether the data are the same."""
+LIKE_A_FILE = re.compile(
+    r"([.~]{0,2}/|\w:\\).*|[^:]*(/.*|\.(pth?|ckpt|safetensors|bin|npz|tar|pkl))"
+)
+"""Values of ``*.pretrained`` that are no tags of timm or open_clip."""
+
+ASSETS = Path(__file__).parents[1] / "assets"
+"""Weights that come with the package, named by their file names."""
 
 MISSING = "(missing)"
 
@@ -70,18 +82,34 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
             return {name: absolute(each, f"{inner}{name}") for name, each in value.items()}
         if isinstance(value, list):
             return [absolute(each, key) for each in value]
-        is_file = key.endswith("pretrained") and isinstance(value, str) and os.path.isfile(value)
-        if (
-            isinstance(value, str)
-            and value
-            and (key.removeprefix("stage.overrides.") in PATHS or is_file)
-        ):
-            with contextlib.suppress(RuntimeError):  # ~ of a user that there is not
-                return os.path.abspath(Path(value).expanduser())
-        return value
+        path = path_in(key, value)
+        return value if path is None else str(path)
 
     whole: dict[str, Any] = absolute(config, "")
     return whole
+
+
+def path_in(key: str, value: object) -> Path | None:
+    """Return the file or folder that a value names, absolute; None for other values.
+
+    Example:
+        >>> path_in("encoder.clip.pretrained", "openai") is path_in("seed", "1") is None
+        True
+        >>> path_in("stage.overrides.data.root", "/sets").as_posix()
+        '/sets'
+    """
+    if not isinstance(value, str) or not value:
+        return None
+    key = key.removeprefix("stage.overrides.")
+    with contextlib.suppress(RuntimeError):  # ~ of a user that there is not
+        path = Path(os.path.abspath(Path(value).expanduser()))
+        if PATHS.fullmatch(key):
+            return path
+        if key.endswith(".pretrained") and (
+            path.is_file() or (LIKE_A_FILE.fullmatch(value) and not (ASSETS / value).is_file())
+        ):
+            return path
+    return None
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -111,13 +139,14 @@ def has_effect(key: str) -> bool:
 
 
 def compared(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the leaves that a run's numbers may depend on, by dotted key.
+    """Return the leaves that a run's numbers may depend on, by dotted key; paths are absolute.
 
     Example:
         >>> compared({"seed": 1, "name": "it", "method": {"margin": 0.1}})
         {'seed': 1, 'method.margin': 0.1}
     """
-    return {key: value for key, value in flatten(config).items() if has_effect(key)}
+    leaves = flatten(with_absolute_paths(config))
+    return {key: value for key, value in leaves.items() if has_effect(key)}
 
 
 def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from crosswalk.config.keys import NOT_RESUMED, differing_keys
+from crosswalk.config.keys import ROOTS, differing_keys
 from crosswalk.config.moved import modernised
 from crosswalk.config.stored import check_stored, read_yaml
 from crosswalk.files import (
@@ -714,7 +714,7 @@ def find_run_to_resume(
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
     """Return what must not differ when a run goes on, and does."""
     differing = differing_keys(ours, theirs).items()
-    return {key: change for key, change in differing if key not in NOT_RESUMED}
+    return {key: change for key, change in differing if key not in ROOTS}
 
 
 def _same_choice(path: Path, method: str, data: str, name: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import typing
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from crosswalk.config.check import check, check_early, methods_without_identities
 from crosswalk.config.compose import compose
 from crosswalk.config.constructors import fits, signature_of
-from crosswalk.config.keys import TOP
+from crosswalk.config.keys import TOP, compared, path_in
 from crosswalk.config.search import config_folder, group_values
 from crosswalk.config.sources import read_signature
 from crosswalk.config.trainer_arguments import ARGUMENTS
@@ -327,7 +328,28 @@ def test_paths_are_held_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert config["data"]["root"] == str(tmp_path / "sets")
     assert config["checkpoint"] == str(tmp_path / "a.ckpt")
     assert config["encoder"]["clip"]["pretrained"] == str(tmp_path / "weights.pth")
+    config["stage"] = {"overrides": {"data": {"root": "sets"}}}
+    config["data"]["tokenizer"]["vocabulary"] = "words.json"
+    leaves = compared(config)
+    assert leaves["stage.overrides.data.root"] == str(tmp_path / "sets")
+    assert leaves["data.tokenizer.vocabulary"] == str(tmp_path / "words.json")
     assert check(compose(["data.root=null"])).config["data"]["root"] is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["openai", "resnet50.tv_in1k", "tiny_clip.safetensors", "hf-hub:timm/resnet18.a1_in1k", True],
+)
+def test_names_of_published_weights_are_no_paths(value: str | bool) -> None:
+    assert path_in("encoder.backbone.pretrained", value) is None
+
+
+@pytest.mark.parametrize("value", ["a.pth", "./a", "~/a", "runs/a", "a.safetensors", "/a", "../a"])
+def test_weights_in_a_file_are_a_path_although_it_is_not_there(value: str) -> None:
+    path = path_in("encoder.backbone.pretrained", value)
+
+    assert path is not None
+    assert path == Path(os.path.abspath(Path(value).expanduser()))
 
 
 def test_slurm_says_how_many_processes_a_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,25 @@ def test_a_run_is_finished_only_with_the_same_configuration_and_code(pool: Pool)
     assert newer.finished(fake_config(), any_code=True) == pool.folder(fake_config())
 
 
+def test_data_are_the_same_by_their_place_not_by_how_it_was_typed(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed, held = {"root": "sets"}, {"root": str(tmp_path / "sets")}
+    monkeypatch.chdir(tmp_path)
+    folder = pool.folder(fake_config(data=typed))
+    finish(folder)
+    folder.save_config(fake_config(data=held))  # as the run has it
+    newer = Pool(pool.path, code=lambda config: "ffffff112233")
+
+    for place in (typed, held):
+        assert pool.finished(fake_config(data=place)) == folder
+        assert newer.finished(fake_config(data=place), any_code=True) == folder
+    monkeypatch.chdir(pool.path)
+    assert pool.finished(fake_config(data=held)) == folder
+    assert pool.finished(fake_config(data=typed)) is None
+    assert newer.finished(fake_config(data=typed), any_code=True) is None
+
+
 def test_of_several_codes_the_newest_run_is_taken(pool: Pool) -> None:
     for code, ended in (("aaaaaa0", "2026-01-02"), ("bbbbbb0", "2026-01-03"), ("cccccc0", "2026")):
         other = Pool(pool.path, code=lambda config, code=code: code)

@@ -13,7 +13,7 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
 from crosswalk import distributed
-from crosswalk.config.keys import differing_keys
+from crosswalk.config.keys import differing_keys, with_absolute_paths
 from crosswalk.files import write_text
 from crosswalk.run import run_folder
 from crosswalk.run.run_folder import (
@@ -389,3 +389,25 @@ def test_a_run_goes_on_with_its_data_elsewhere(tmp_path: Path) -> None:
     found = find_run_to_resume(tmp_path, "rde", "toy", name=None, config=moved)
 
     assert found.path == folder.path
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("checkpoint", "start.ckpt"),
+        ("encoder", {"backbone": {"pretrained": "weights.pth"}}),  # it need not be there any more
+        ("data", {"tokenizer": {"vocabulary": "words.json"}}),
+    ],
+)
+def test_a_run_goes_on_by_the_command_that_named_its_files_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, value: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = {**CONFIG, part: value}
+    folder = start(tmp_path, with_absolute_paths(typed))
+
+    assert find_run_to_resume(tmp_path, "rde", "toy", name=None, config=typed) == folder
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="elsewhere"):
+        find_run_to_resume(tmp_path, "rde", "toy", name=None, config=typed)

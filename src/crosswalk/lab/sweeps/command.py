@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from crosswalk.config.build import refuse_inside_data
+from crosswalk.config.check import check_paths
 from crosswalk.files import lock, write_text
 from crosswalk.lab.launch import launcher
 from crosswalk.lab.pool import PlannedRun, command_of
@@ -70,6 +71,8 @@ def run_sweep(options: Namespace) -> int:
     if options.dry_run:
         print(plan(sweep, where.at_a_time))
         return 0
+    if where.slurm is None:
+        check_paths(config)
     if not options.local:
         from crosswalk.lab.sweeps.server import register, run_agents
 
