@@ -18,7 +18,7 @@ from crosswalk import __version__
 from crosswalk.config.build import Run, build, refuse_inside_data
 from crosswalk.config.check import check
 from crosswalk.config.compose import restore
-from crosswalk.config.keys import NOT_RESUMED, compared
+from crosswalk.config.keys import ROOTS, compared
 from crosswalk.config.trainer_arguments import check_hardware, num_processes
 from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
@@ -228,7 +228,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
 def evaluation_folder(folder: RunFolder, run: Run) -> RunFolder:
     """Return where an evaluation of a run on other data, or by other rules, lies."""
     config = run.config
-    rules = {key: value for key, value in compared(config).items() if key not in NOT_RESUMED}
+    rules = {key: value for key, value in compared(config).items() if key not in ROOTS}
     text = json.dumps([run.data.fingerprint, rules], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode())
     for _, path in _checkpoints(run, folder):
