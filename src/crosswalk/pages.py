@@ -68,21 +68,24 @@ def picture_tag(
     Args:
         picture: A file or an image.
         alt: What it shows.
-        frame: Class of the frame: "right" (green), "wrong" (red), "query" (blue) or none.
+        frame: Class of the frame: "right" (green, ✓), "wrong" (red, ✗), "query" (blue) or none.
         title: What a pointer on it is told; nothing by default.
         largest: Width and height that it is made to fit; it is never enlarged.
 
     Example:
-        >>> picture_tag(Image.new("RGB", (8, 16)), alt="a & b", frame="right")[:44]
-        Markup('<img class="right" alt="a &amp; b" width="8"')
+        >>> picture_tag(Image.new("RGB", (8, 16)), alt="a & b", frame="query")[:44]
+        Markup('<img class="query" alt="a &amp; b" width="8"')
     """
     small = small_picture(picture, largest)
     content = io.BytesIO()
     small.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
     data = base64.b64encode(content.getvalue()).decode()
-    return Markup(
+    tag = Markup(
         '<img class="{}" alt="{}"{} width="{}" height="{}" src="data:image/jpeg;base64,{}">'
     ).format(frame, alt, Markup(' title="{}"').format(title) if title else "", *small.size, data)
+    if frame not in ("right", "wrong"):
+        return tag
+    return Markup('<span class="framed {}">{}</span>').format(frame, tag)  # its mark is drawn there
 
 
 def small_picture(picture: Path | Image.Image, largest: tuple[int, int]) -> Image.Image:

@@ -30,7 +30,8 @@ addEventListener("load", () => {
       .map((section) => section.id),
     pictures: [...document.images].map((image) => ({
       frame: image.className, natural: [image.naturalWidth, image.naturalHeight],
-      place: place(image),
+      place: place(image), mark: getComputedStyle(image.parentElement, "::after").content,
+      mark_place: place(image.parentElement),
     })),
     drawings: [...document.querySelectorAll("figure svg")].map(place),
   };

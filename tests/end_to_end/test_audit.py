@@ -14,7 +14,7 @@ from crosswalk.data.pipeline.noise import noisy_caption_index
 from crosswalk.diagnostics.division import division_file, read_division
 from crosswalk.diagnostics.token_selection import read_token_selection, token_selection_file
 from crosswalk.files import read_arrays
-from crosswalk.lab.report.report import diagnostic_sections
+from crosswalk.lab.report.report import diagnostic_sections, diagnostics_in
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import evaluated_copy, run_small, small_run, tiny_pairs
 
@@ -104,7 +104,8 @@ def test_both_divisions_are_kept_with_the_truth(noisy_run: RunFolder) -> None:
 
 
 def test_the_mixtures_of_a_real_run_are_found_again(noisy_run: RunFolder) -> None:
-    sections = {section.anchor: section for section in diagnostic_sections(noisy_run)}
+    shown = diagnostic_sections(noisy_run, diagnostics_in(noisy_run))
+    sections = {section.anchor: section for section in shown}
 
     assert list(sections) == ["division", "token-selection"]
     assert "fit: right" in sections["division"].body

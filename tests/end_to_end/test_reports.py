@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crosswalk.cli import main
+from crosswalk.pages import Section, render_page, table_tag
 from crosswalk.run.callbacks.ranking_lists import QUERY, RIGHT, WRONG
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.browser import measure, screenshot
@@ -87,6 +88,10 @@ def test_a_report_fits_the_window_and_shows_everything(
         assert min(picture["natural"]) > 0
         left, _, shown_width, _ = picture["place"]
         assert 0 <= left <= left + shown_width <= width
+        mark = {"right": '"✓"', "wrong": '"✗"'}.get(picture["frame"])  # for who sees no colours
+        assert picture["mark"] == mark or (mark is None and picture["mark"] == "none")
+        if mark is not None:  # it stands in the picture's corner
+            assert picture["mark_place"][2] == pytest.approx(shown_width, abs=1)
     assert len(measured["drawings"]) >= 3
     for left, _, shown_width, height in measured["drawings"]:
         assert min(shown_width, height) > 100
@@ -115,6 +120,18 @@ def test_frames_have_their_colours_on_the_screen(
         assert [tuple(map(int, border)) for border in borders] == [COLOURS[frame]] * 4
         inside = shown[int(top) + 6 : int(top + tall) - 6, int(left) + 6 : int(left + wide) - 6]
         assert inside.std() > 5  # a picture of something
+
+
+@pytest.mark.parametrize("columns", [3, 60])
+def test_a_table_is_in_the_shade_where_there_is_more_of_it(tmp_path: Path, columns: int) -> None:
+    table = table_tag(["name"] * columns, [["value"] * columns] * 9)
+    page = tmp_path / "page.html"
+    page.write_text(render_page("wide", [Section("one", "One", table)]), encoding="utf-8")
+
+    shown = np.asarray(screenshot(page, tmp_path, width=800, height=500)).astype(int)
+
+    edge = shown[150:400, 770:776].mean()  # the page ends at 776
+    assert edge < 200 if columns == 60 else edge > 250
 
 
 def test_a_report_can_be_written_again_and_without_the_images(

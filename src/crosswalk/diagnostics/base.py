@@ -31,6 +31,10 @@ class Diagnostic(L.Callback):
         self.folder = folder
         self.data = data
 
+    def shows(self, metric: str) -> bool:
+        """Return whether the section has a curve of a logged metric: it is drawn nowhere else."""
+        return False
+
     def section(self, folder: RunFolder) -> Section | None:
         """Return what the report of a run shows; None where the run left nothing to show."""
         raise NotImplementedError(f"{type(self).__name__} does not define section()")
@@ -42,6 +46,10 @@ class LoggedCurves(Diagnostic):
     anchor: ClassVar[str]
     title: ClassVar[str]
     curves: ClassVar[tuple[Curves, ...]]
+
+    def shows(self, metric: str) -> bool:
+        """Return whether it is in one of ``curves``."""
+        return any(metric in curves.lines for curves in self.curves)
 
     def section(self, folder: RunFolder) -> Section | None:
         """Return a panel for each of ``curves`` of which anything was logged."""

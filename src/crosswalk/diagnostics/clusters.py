@@ -134,6 +134,10 @@ class Clusters(Diagnostic):
         of_samples: Tensor | None = self.data.train_person_id
         return of_samples
 
+    def shows(self, metric: str) -> bool:
+        """Return whether it is a measure of clusters."""
+        return re.fullmatch(rf"train/.+_({'|'.join(MEASURES)})", metric) is not None
+
     def section(self, folder: RunFolder) -> Section | None:
         """Return every measure of the clusters over the epochs, and the latest as a table."""
         history = folder.metrics()

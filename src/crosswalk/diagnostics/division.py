@@ -25,12 +25,13 @@ from crosswalk.diagnostics.figures import (
     captioned,
     curve_figures,
     label,
+    legend_below,
     panels,
     side_by_side,
 )
 from crosswalk.files import read_arrays, write_arrays
 from crosswalk.labels.consensus_division import fitted_mixture, min_max_normalised
-from crosswalk.pages import Section, table_tag
+from crosswalk.pages import Section, figure_tag, table_tag
 from crosswalk.run.run_folder import RunFolder
 
 MOST_BINS = 60
@@ -176,6 +177,10 @@ class Division(Diagnostic):
             write_division(first, record)
         write_division(division_file(self.folder, "last"), record)
 
+    def shows(self, metric: str) -> bool:
+        """Return whether it is the share of pairs kept, or how right the division is."""
+        return metric == "train/clean_fraction" or metric in QUALITY.lines
+
     def section(self, folder: RunFolder) -> Section | None:
         """Return losses and mixtures of both divisions, and what every epoch kept, how rightly."""
         files = [division_file(folder.path, "first"), division_file(folder.path, "last")]
@@ -315,12 +320,13 @@ def _table(records: Sequence[DivisionRecord]) -> Markup:
 def _histograms(records: Sequence[DivisionRecord], method: Mapping[str, Any]) -> Markup:
     """Return the losses of each view (rows) at each division (columns)."""
     views = records[0].views
-    figure, axes = panels(len(views), len(records))
+    figures = []
     division, seed = method.get("division") or {}, int(method.get("seed", 0))
     missing = False
-    for column, record in enumerate(records):
-        for row, view in enumerate(views):
-            panel, losses = axes[row][column], record.losses[row].astype(np.float64)
+    for row, view in enumerate(views):
+        for record in records:
+            figure, ((panel,),) = panels(1, 1)
+            losses = record.losses[row].astype(np.float64)
             edges = np.histogram_bin_edges(losses, min(MOST_BINS, 2 * math.isqrt(len(losses)) + 1))
             total = np.histogram(losses, edges)[0]
             if record.true_pair is None:
@@ -340,8 +346,10 @@ def _histograms(records: Sequence[DivisionRecord], method: Mapping[str, Any]) ->
                 panel.plot(grid, scale * density, color=colour, lw=1.3, label=name)
             for place in boundaries(losses, record.prediction[row]):
                 panel.axvline(place, color="black", linestyle="--", linewidth=1)
-            label(panel, title=f"{view}, epoch {record.epoch + 1}", across="loss", up="pairs")
-    axes[0][0].legend(fontsize=7, frameon=False)
+            title = f"{view}, epoch {record.epoch + 1}"
+            label(panel, title=title, across="loss", up="pairs")
+            legend_below(figure, panel)
+            figures.append(figure_tag(figure, alt=f"Losses of all training pairs: {title}"))
     look_for = (
         "Losses of all training pairs at the first and the last division. The two Gaussians should "
         "stand apart, each over its own heap; a view calls a pair right on the low side of the "
@@ -352,7 +360,10 @@ def _histograms(records: Sequence[DivisionRecord], method: Mapping[str, Any]) ->
         look_for += (
             " Where no Gaussians are drawn, the run's fit could not be repeated from its losses."
         )
-    return captioned(figure, alt="Losses of all training pairs by view", look_for=look_for)
+    # two columns at most: beside a view's first division stands its last one
+    return Markup('<div class="figures pairs">{}</div>\n<p class="quiet">{}</p>').format(
+        Markup("\n").join(figures), look_for
+    )
 
 
 def _kept_by_truth(records: Sequence[DivisionRecord]) -> Markup:
@@ -368,8 +379,7 @@ def _kept_by_truth(records: Sequence[DivisionRecord]) -> Markup:
     axes.bar(names, right, color=BLUE, label="right", width=0.7)
     axes.bar(names, wrong, bottom=right, color=ORANGE, label="noise", width=0.7)
     label(axes, title="Kept and rejected pairs", across="", up="pairs")
-    axes.margins(y=0.2)  # room for the legend above the bars
-    axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper right")
+    legend_below(figure, axes)
     look_for = (
         "Each pair by what the division did with it and what it is. Noise among the kept pairs is "
         "trained on; right pairs among the rejected ones are lost."

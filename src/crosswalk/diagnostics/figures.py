@@ -86,6 +86,24 @@ def label(axes: Axes, *, title: str, across: str, up: str) -> None:
     axes.set_ylabel(up, fontsize=8)
 
 
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """Name what is drawn below the panel, where no line can run through the names."""
+    handles, names = axes.get_legend_handles_labels()
+    room = figure.get_figwidth() / (0.35 + 0.06 * max(map(len, names)))  # inches of each name
+    columns = min(len(names), max(1, int(room)))
+    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(names) // columns))
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower left",
+        ncols=columns,
+        fontsize=7,
+        frameon=False,
+        handlelength=1.6,
+        columnspacing=1.2,
+    )
+
+
 def curve_figures(history: Sequence[Mapping[str, Any]], wanted: Iterable[Curves]) -> list[Markup]:
     """Return a figure for each of ``wanted`` of which anything was logged.
 
@@ -145,5 +163,5 @@ def _curve_figure(curves: Curves, lines: Mapping[str, Line]) -> Markup:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     label(axes, title=curves.title, across="epoch", up=curves.unit)
     if len(lines) > 1:
-        axes.legend(fontsize=7, framealpha=0.7, edgecolor="none")
+        legend_below(figure, axes)
     return captioned(figure, alt=f"{curves.title} by epoch", look_for=curves.look_for)

@@ -159,6 +159,10 @@ class Labels(Diagnostic):
             write_arrays(record_file(self.folder, RECORD), arrays)
         self._counts = self._num_labels = None
 
+    def shows(self, metric: str) -> bool:
+        """Return whether the section has a curve of a logged metric."""
+        return any(metric in curves.lines for curves in CURVES)
+
     def section(self, folder: RunFolder) -> Section | None:
         """Return labels per image and their quality over the epochs, and the latest numbers."""
         figures = curve_figures(folder.metrics(), CURVES)
@@ -182,9 +186,11 @@ def _distribution(numbers: NDArray[np.int64], *, epoch: int) -> Markup:
     label(axes, title=title, across="labels", up="images")
     own_alone = f"{counts[1]:,} have none but their own"
     more = f" The last bar holds all with {largest} or more." if numbers.max() > largest else ""
+    images = "1 image" if len(numbers) == 1 else f"{len(numbers):,} images"
+    middle = np.median(numbers)
     look_for = (
-        f"{len(numbers):,} images, {np.median(numbers):g} labels in the middle, "
-        f"{numbers.max()} at most; {own_alone}.{more} A long tail means that look-alikes are put "
+        f"{images}; half of them have {middle:g} {'label' if middle == 1 else 'labels'} or fewer, "
+        f"the most {numbers.max()}; {own_alone}.{more} A long tail means that look-alikes are put "
         "together; a bar at 1 alone, that nothing is found."
     )
     return captioned(figure, alt=title, look_for=look_for)

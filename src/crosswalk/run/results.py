@@ -48,6 +48,23 @@ def chosen_by(monitor: str | None) -> str:
     return f"best epoch by {monitor}"
 
 
+def one_each(results: Results) -> Results:
+    """Return the results with the best epoch and the last one together where they are one.
+
+    Example:
+        >>> one_each({"best": {"epoch": 7}, "last": {"epoch": 7}})
+        {'best = last': {'epoch': 7}}
+    """
+    best, last = results.get("best"), results.get("last")
+    if best is None or last is None or best["epoch"] != last["epoch"]:
+        return results
+    return {
+        "best = last" if name == "best" else name: metrics
+        for name, metrics in results.items()
+        if name != "last"
+    }
+
+
 def result_rows(
     results: Results,
     *,
@@ -70,7 +87,7 @@ def result_rows(
     """
     rows = []
     rankings = {"": "", "reranked/": ", re-ranked"}
-    for checkpoint, metrics in results.items():
+    for checkpoint, metrics in one_each(results).items():
         epoch = f"{checkpoint} ({metrics['epoch']})"
         for split in ("val", "test"):
             for number, direction in enumerate(directions):

@@ -254,8 +254,9 @@ def test_the_division_is_shown_at_the_first_and_the_last_epoch(tmp_path: Path) -
     # of 20 kept pairs one is noise, of 20 rejected ones one is right
     assert first == ["1", "40", "20", "20", "0", "20", "95.0 %", "95.0 %", "95.0 %", "95.0 %"]
     assert last[0] == "3"
+    views = ("global", "token_selection")
     assert titles(section) == [
-        "Losses of all training pairs by view",
+        *(f"Losses of all training pairs: {view}, epoch {n}" for view in views for n in (1, 3)),
         "Kept and rejected pairs by truth",
         "Pairs kept by epoch",
         "Precision and recall of the division by epoch",
@@ -276,7 +277,11 @@ def test_without_known_noise_nothing_is_said_of_truth(tmp_path: Path) -> None:
         ["epoch", "pairs", "kept", "all views: right", "views differ", "all views: wrong"],
         ["1", "40", "20", "20", "0", "20"],  # one epoch, one row
     ]
-    assert titles(section) == ["Losses of all training pairs by view", "Pairs kept by epoch"]
+    assert titles(section) == [
+        "Losses of all training pairs: global, epoch 1",
+        "Losses of all training pairs: token_selection, epoch 1",
+        "Pairs kept by epoch",
+    ]
     assert "noise" not in re.sub(r"<p.*?</p>", "", section.body)
 
 

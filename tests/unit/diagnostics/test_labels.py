@@ -216,6 +216,15 @@ def test_labels_per_image_come_with_their_distribution(tmp_path: Path) -> None:
         *("Labels per image by epoch", "Right labels by epoch", "Labels per image in epoch 7"),
     ]
     assert (
-        "5 images, 2 labels in the middle, 60 at most; 2 have none but their own. The last bar "
-        "holds all with 40 or more."
+        "5 images; half of them have 2 labels or fewer, the most 60; 2 have none but their own. "
+        "The last bar holds all with 40 or more."
     ) in section.body
+
+
+def test_one_label_is_one_label(tmp_path: Path) -> None:
+    arrays = {"epoch": np.array(0), "sample_index": np.arange(3), "num_labels": np.ones(3, int)}
+    write_arrays(record_file(tmp_path, RECORD), arrays)
+
+    section = section_of(Labels(), folder_with(tmp_path, []))
+
+    assert "3 images; half of them have 1 label or fewer, the most 1; 3 have" in section.body

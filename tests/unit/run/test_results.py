@@ -53,6 +53,18 @@ def test_a_row_names_the_direction_that_was_measured() -> None:
     ]
 
 
+def test_the_best_epoch_and_the_last_one_are_one_row_where_they_are_one() -> None:
+    same = {"epoch": 9, **metrics("test", 0.5)}
+    start = {"epoch": 0, **metrics("test", 0.25)}
+
+    rows = result_rows({"best": same, "last": same, "start": start}, directions=TEXT)
+
+    assert [row[:4] for row in rows] == [
+        ("best = last (9)", "test", "text → image", "50.00"),
+        ("start (0)", "test", "text → image", "25.00"),
+    ]
+
+
 def test_a_re_ranking_has_a_row_behind_its_direction() -> None:
     best = {"epoch": 3}
     for number, prefix in enumerate(("", "reranked/", "image_to_text/", "image_to_text/reranked/")):

@@ -15,6 +15,7 @@ from crosswalk.run.results import (
     Results,
     chosen_by,
     monitor_of,
+    one_each,
     result_rows,
 )
 from crosswalk.run.run_folder import RunFolder
@@ -51,7 +52,7 @@ def summary_section(folder: RunFolder) -> Section:
     }
     numbers = [
         (f"{MEASURES[name]}, {checkpoint} ({metrics['epoch']})", f"{100 * value:.2f} %")
-        for checkpoint, metrics in results.items()
+        for checkpoint, metrics in one_each(results).items()
         for name in HEADLINE
         if (value := metrics.get(f"test/{name}")) is not None
     ]
@@ -113,13 +114,17 @@ def _time(text: str) -> float:
 
 def _named(data: Mapping[str, Any]) -> list[str]:
     counts = data.get("counts", {}).get("train", {})
-    sizes = [f"{count} training {name.replace('_', ' ')}" for name, count in counts.items()]
+    names = {name: name.replace("_", " ") for name in counts}
+    sizes = [
+        f"{count} training {names[name].removesuffix('s') if count == 1 else names[name]}"
+        for name, count in counts.items()
+    ]
     return [*([data["dataset"]] if "dataset" in data else []), *sizes]
 
 
 def _view_rows(results: Results) -> list[tuple[str, ...]]:
     rows = []
-    for checkpoint, metrics in results.items():
+    for checkpoint, metrics in one_each(results).items():
         for split in SPLITS:
             prefix = f"{split}/view/"
             views = sorted({n.split("/")[2] for n in metrics if n.startswith(prefix)})

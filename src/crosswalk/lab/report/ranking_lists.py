@@ -1,4 +1,4 @@
-"""Ranking lists as HTML: the query, then what was found for it in green and red frames."""
+"""Ranking lists as HTML: the query, then what was found for it, marked right (✓) or wrong (✗)."""
 
 from __future__ import annotations
 
@@ -141,9 +141,9 @@ def ranking_list_html(ranking_list: RankingList, *, title: str = "", length: int
 def _lists(folder: RunFolder, split: str, checkpoint: str, data: RankingListData) -> Markup:
     parts = [
         Markup(
-            "<p>Of {} on {}. The query is framed in blue, matches in green, others in red; below "
-            "each stand its rank and its similarity. Queries without a match are left out; of "
-            "equal ones some are drawn at random, always the same.</p>"
+            "<p>Of {} on {}. The query is framed in blue, matches in green (✓), others in red "
+            "(✗); below each stand its rank and its similarity. Queries without a match are left "
+            "out; of equal ones some are drawn at random, always the same.</p>"
         ).format(CHECKPOINTS[checkpoint], split)
     ]
     for direction, results in folder.queries(split, checkpoint).items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crosswalk.config.build import instantiate, refuse_inside_data
 from crosswalk.config.compose import diagnostics_of
+from crosswalk.diagnostics.base import Diagnostic
 from crosswalk.files import write_text
 from crosswalk.lab.report.configuration import configuration_section
 from crosswalk.lab.report.curves import curves_section
@@ -47,11 +49,14 @@ def write_report(folder: RunFolder, data: Any = None, *, target: Path | None = N
 def report_sections(folder: RunFolder, data: Any = None) -> list[Section]:  # noqa: ANN401
     """Return the sections of the report, in order."""
     directions = directions_of(folder.results())
+    diagnostics = diagnostics_in(folder)
     return [
         summary_section(folder),
         results_section(folder),
-        curves_section(folder.metrics()),
-        *diagnostic_sections(folder),
+        curves_section(
+            folder.metrics(), lambda metric: any(each.shows(metric) for each in diagnostics)
+        ),
+        *diagnostic_sections(folder, diagnostics),
         ranking_lists_section(folder, data or partial(evaluation_data, folder)),
         embedding_map_section(folder, texts_are_queries=directions[0] == "text_to_image"),
         configuration_section(folder),
@@ -59,14 +64,16 @@ def report_sections(folder: RunFolder, data: Any = None) -> list[Section]:  # no
     ]
 
 
-def diagnostic_sections(folder: RunFolder) -> list[Section]:
-    """Return the sections of what the run's configuration names to observe it.
+def diagnostics_in(folder: RunFolder) -> list[Diagnostic]:
+    """Return what the run's configuration names to observe it."""
+    return [instantiate(node) for node in diagnostics_of(folder.runnable_config(["choices"]))]
+
+
+def diagnostic_sections(folder: RunFolder, diagnostics: Iterable[Diagnostic]) -> list[Section]:
+    """Return the sections of what observed the run.
 
     Needs neither the data set nor its images: what is shown was kept with the run.
     """
-    diagnostics = [
-        instantiate(node) for node in diagnostics_of(folder.runnable_config(["choices"]))
-    ]
     sections = [each.section(folder) for each in diagnostics]
     return [section for section in sections if section is not None]
 

@@ -23,7 +23,12 @@ from crosswalk.lab.report.ranking_lists import (
     ranking_list_html,
     ranking_lists_section,
 )
-from crosswalk.lab.report.report import diagnostic_sections, write_report
+from crosswalk.lab.report.report import (
+    diagnostic_sections,
+    diagnostics_in,
+    report_sections,
+    write_report,
+)
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.run.callbacks.ranking_lists import RankedItem, RankingList
 from crosswalk.run.run_folder import RunFolder
@@ -222,11 +227,50 @@ def test_everything_logged_by_epoch_is_in_one_panel() -> None:
     shown = [name for lines in panels.values() for name in lines]
     assert sorted(shown) == sorted(line)
     assert list(panels) == [
-        *("Training loss 1", "Training loss 2"),
+        *("Training loss 1", "Training loss 2: loss_0"),
         *("Retrieval on test", "Retrieval on val", "Retrieval on val, image → text"),
         *("Retrieval on val, view global", "Learning rate"),
         *("Other measures of training: agreement", "Other numbers of training: clusters"),
     ]
+
+
+def test_losses_that_cannot_be_seen_beside_others_have_a_panel_of_their_own() -> None:
+    names = ("loss", "loss_only", "loss_small", "loss_waits")
+    history = [
+        {"epoch": epoch, **{f"train/{name}": value for name, value in zip(names, row, strict=True)}}
+        for epoch, row in enumerate([(276.0, 276.0, 0.2, 0.0), (90.0, 90.0, 0.1, 60.0)], 1)
+    ]
+
+    panels = wanted_curves(history)
+
+    assert [(panel.title, list(panel.lines.values())) for panel in panels] == [
+        ("Training loss 1", ["loss = loss_only", "loss_waits"]),
+        ("Training loss 2: loss_small", ["loss_small"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "metric"),
+    [
+        ("rde", "train/clean_fraction"),
+        ("mmcl", "train/label_recall"),
+        ("mar", "train/agreement_threshold"),
+        ("cmmt", "train/image_purity"),
+        ("cm_moco", "train/positive_similarity"),
+    ],
+)
+def test_a_curve_is_drawn_once(tmp_path: Path, method: str, metric: str) -> None:
+    run = make_run(tmp_path, f"method={method}")
+    lines = [{"global_step": 1, "epoch": 1, metric: 0.5, "train/image_clusters": 3.0}]
+    run.save_metrics(lines)
+    images = {each.anchor: each.body for each in report_sections(run)}
+
+    shown = sum(body.count("<svg") for body in images.values())
+
+    alone = 1 if method != "cmmt" else 2
+    others = 0 if method == "cmmt" else 1  # image_clusters is no measure of the other methods
+    assert shown == alone + others
+    assert metric.removeprefix("train/") not in images["curves"]
 
 
 @pytest.mark.parametrize("num_groups", [2, 5])
@@ -412,4 +456,4 @@ def test_a_report_has_the_sections_that_its_run_lists(
 ) -> None:
     run = clustered(tmp_path, choices={"method": method}, diagnostics=listed)
 
-    assert [section.anchor for section in diagnostic_sections(run)] == expected
+    assert [section.anchor for section in diagnostic_sections(run, diagnostics_in(run))] == expected
