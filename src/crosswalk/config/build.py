@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,8 +119,12 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
     with downloading(config.get("checkpoint") is None and not loads_weights):
         for name in ENCODERS:
             if config.get(name) is not None:
-                parts[name] = construct(config[name], _words_for(config[name], name, data))
+                with _naming_image_size(config, AssertionError):  # timm's way to refuse
+                    parts[name] = construct(config[name], _words_for(config[name], name, data))
     method = construct(config["method"], {"data": sizes, **parts})
+    if config["data"].get("image_size"):
+        with _naming_image_size(config, RuntimeError, AssertionError, IndexError):
+            _embed_one_image(method, config["data"]["image_size"])
     if checked.trains and checked.method.gives_plan_labels():
         data.plan_labels = method.plan_labels
     wandb = (config.get("logger") or {}).get("wandb")
@@ -132,6 +137,39 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
         diagnostics=construct(diagnostics_of(config), {}),
         tracker=None if wandb is None else construct({**wandb, "_partial_": True}, {}),
     )
+
+
+@contextmanager
+def _naming_image_size(config: Mapping[str, Any], *kinds: type[Exception]) -> Iterator[None]:
+    """Word the errors of an encoder that images of the configured size are too small for."""
+    try:
+        yield
+    except kinds as error:
+        names = {key: name for key, name in nested(config["encoder"]) if key.endswith("name")}
+        wanted = [f"encoder.{key}={name}" for key, name in names.items() if "image" in key]
+        wanted = wanted or [f"encoder.{key}={name}" for key, name in names.items()]
+        encoder = (wanted or [f"encoder={config['choices'].get('encoder')}"])[0]
+        raise ValueError(
+            f"{encoder} takes no images of data.image_size={list(config['data']['image_size'])} "
+            f"({next(iter(str(error).splitlines()), 'too small').rstrip('. ')}). Choose another "
+            f"data.image_size, such as a larger one, or another {encoder.partition('=')[0]}."
+        ) from error
+
+
+def _embed_one_image(method: Any, size: Sequence[int]) -> None:  # noqa: ANN401
+    """Let a method embed an image of a size, and leave it as it was."""
+    import torch
+
+    from crosswalk.types import ImageBatch
+
+    modes = {module: module.training for module in method.modules()}
+    no = torch.zeros(1, dtype=torch.int64)
+    try:
+        with torch.no_grad(), suppress(NotImplementedError):
+            method.eval().embed(ImageBatch(torch.zeros(1, 3, *size), no, no, no, None))
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _words_parameter(node: Mapping[str, Any]) -> inspect.Parameter | None:

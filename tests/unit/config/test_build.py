@@ -3,12 +3,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from crosswalk.cli import main
-from crosswalk.config.build import refuse_inside_data
+from crosswalk.config import build as config_build
+from crosswalk.config.build import build, refuse_inside_data
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, restore
 from tests.unit.data.trees import untouched, write_cuhk, write_image
@@ -139,3 +142,47 @@ def test_a_model_of_images_is_not_evaluated_on_captions() -> None:
 
     with pytest.raises(ValueError, match="data=own_pairs gives image-caption pairs, and a model"):
         check(restored, trains=False)
+
+
+@pytest.mark.parametrize(
+    ("size", "named"),
+    [
+        ("[16,8]", "encoder.backbone.name=densenet121"),
+        ("[8,4]", "encoder.backbone.name=vit_tiny_patch16_224"),
+        ("[20,10]", "encoder.backbone.name=xcit_nano_12_p16_224"),  # while it is made
+    ],
+)
+def test_an_encoder_names_images_that_are_too_small_for_it(
+    tmp_path: Path, size: str, named: str
+) -> None:
+    for name in MARKET:
+        write_image(tmp_path / name)
+    words = ["encoder=timm", f"data.image_size={size}", named]
+    data = ["data=market1501", f"data.root={tmp_path}"]
+    checked = check(compose(["method=mmcl", *data, *words, "encoder.backbone.pretrained=false"]))
+
+    with pytest.raises(ValueError, match=r"takes no images of data\.image_size=") as refused:
+        build(checked)
+
+    assert str(refused.value).startswith(named)
+    assert "or another encoder.backbone.name." in str(refused.value)
+
+
+def test_an_encoder_is_left_as_it_was_made(tmp_path: Path) -> None:
+    for name in MARKET:
+        write_image(tmp_path / name)
+    checked = check(
+        compose(["method=mmcl", "encoder=resnet_tiny", "data=market1501", f"data.root={tmp_path}"])
+    )
+    torch.manual_seed(3)
+    with mock.patch.object(config_build, "_embed_one_image"):
+        expected = build(checked).method
+    drawn = torch.rand(3)
+    torch.manual_seed(3)
+
+    method = build(checked).method
+
+    assert torch.equal(torch.rand(3), drawn)
+    assert all(module.training for module in method.modules())
+    for name, value in expected.state_dict().items():
+        assert torch.equal(method.state_dict()[name], value), name
