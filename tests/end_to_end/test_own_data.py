@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from crosswalk.cli import main
+from crosswalk.files import UNFINISHED
 from crosswalk.run.run_folder import RunFolder
 
 SMALL = (
@@ -64,6 +65,7 @@ def test_every_evaluation_has_results_and_a_report_of_its_own(
         assert main(["evaluate", str(run.path), "data=own_images", f"data.root={root}"]) == 0
 
     printed = capsys.readouterr()
+    assert "has not finished" not in printed.err
     assert "on own_images" in printed.out
     assert "test: 60 queries, 60 images in the gallery" in printed.out
     assert "60 of 60 queries of test are in the gallery too" in printed.err
@@ -78,6 +80,41 @@ def test_every_evaluation_has_results_and_a_report_of_its_own(
         assert not (queries.top_index == queries.sample_index[:, None]).any()
         assert folder.results()["last"]["test/rank1"] < 0.5
         assert json.loads(folder.record_file.read_text())["data"]["dataset"] == "own images"
+
+
+def test_an_evaluation_that_was_killed_is_no_result_and_leaves_nothing_behind(
+    trained: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
+    run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    root = table(tmp_path / "people", "query", "gallery")
+    data = ["data=own_images", f"data.root={root}", "data.num_workers=0"]
+    words = ["evaluate", str(run.path), *data]
+
+    def be_killed(folder: RunFolder, results: object) -> None:
+        (folder.path / "queries" / f"test-last.npz.7{UNFINISHED}").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_results", be_killed)
+        assert main(words) == 130
+    (folder,) = [RunFolder(path) for path in (run.path / "evaluations").iterdir()]
+    assert folder.record()["status"] == "interrupted"
+    assert f"`crosswalk evaluate {run.path}` with the overrides of" in folder.record()["error"]
+    assert folder.results() == {}
+    assert main(["report", str(folder.path)]) == 0
+    assert "interrupted" in (folder.path / "report.html").read_text()
+
+    with folder.being_evaluated():  # by another process
+        assert main(words) == 1
+    assert f"another process evaluates into {folder.path}" in capsys.readouterr().err
+    assert main(words) == 0
+
+    assert (folder.record()["status"], list(folder.results())) == ("finished", ["last"])
+    assert not list(run.path.rglob(f"*{UNFINISHED}"))
 
 
 def test_a_run_does_not_go_on_with_changed_data(

@@ -9,13 +9,15 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from filelock import Timeout
 
 from crosswalk.config.keys import ROOTS, differing_keys
 from crosswalk.config.moved import modernised
@@ -54,9 +56,6 @@ FIRST_VARIABLE = "CROSSWALK_FIRST_PROCESS"
 
 RANKS = ("RANK", "LOCAL_RANK")
 """What launchers, and Lightning for its processes, call the number of a process."""
-
-KILLED = "it was killed, or its machine stopped; resume=true behind its command goes on"
-"""The error of a run whose process is gone without having said how it ended."""
 
 EVALUATIONS = "evaluations"
 """Folder below a run's with its evaluations on other data, or by other rules."""
@@ -189,12 +188,38 @@ class RunFolder:
         status, error = record.get("status", "of unknown status"), record.get("error")
         if status == "finished":
             return None
-        why = KILLED if error == KILLED else f"it is {status}"
+        why = "".join([status, *(f": {line}" for line in str(error or "").splitlines()[:1])])
         return f"{self.path} has not finished ({why}): its results may still change."
 
     def is_in_use(self) -> bool:
         """Return whether a run goes on in the folder, wherever it was started from."""
         return is_locked(self.lock_file)
+
+    @contextmanager
+    def being_evaluated(self) -> Iterator[None]:
+        """Hold the folder for an evaluation, and delete what a killed one was writing.
+
+        A run that goes on keeps its folder; it may be evaluated beside.
+
+        Raises:
+            RuntimeError: If the same evaluation goes on.
+        """
+        held = lock(self.lock_file)
+        try:
+            held.acquire(timeout=1)  # whoever looks at it holds it for a moment
+        except Timeout:
+            if self.evaluated != self.path:
+                raise RuntimeError(
+                    f"another process evaluates into {self.path}. Wait for its end or stop it; "
+                    "then repeat the command."
+                ) from None
+            yield
+            return
+        try:
+            self.remove_unfinished()
+            yield
+        finally:
+            held.release()
 
     # What it holds
 
@@ -258,15 +283,10 @@ class RunFolder:
         One that says ``running`` in a folder that is not in use is of a run that was killed, which
         could not say so: its status is ``interrupted``.
         """
-        mend = (
-            "Put back a copy, or delete it: "
-            + (
-                "resume=true behind the run's command"
-                if self.evaluated == self.path
-                else f"`crosswalk evaluate {self.evaluated}` with the overrides of this evaluation"
-            )
-            + " then writes it again."
-        )
+        again = f"`crosswalk evaluate {self.evaluated}` with the overrides of this evaluation"
+        if self.evaluated == self.path:
+            again = "resume=true behind the run's command"
+        mend = f"Put back a copy, or delete it: {again} then writes it again."
         record = _parsed(self.record_file, mend)
         killed = record.get("status") == "running" and not self.is_in_use()
         if killed:  # unless it has ended between the two looks
@@ -287,7 +307,12 @@ class RunFolder:
                         f"{self.record_file}: sessions.{number}.{key} is "
                         f"{_short(session.get(key))}, no time. {mend}"
                     )
-        return record | {"status": "interrupted", "error": KILLED} if killed else record
+        if killed:
+            error = f"it was killed or its machine stopped; {again} goes on"
+            if self.evaluated != self.path:
+                error = f"it did not end; {again} repeats it"
+            return record | {"status": "interrupted", "error": error}
+        return record
 
     def save_record(self, record: Mapping[str, Any], *, in_place: bool = False) -> None:
         """Write the run record; what JSON does not know, as text.
@@ -837,6 +862,17 @@ def rank_and_launch(environment: Mapping[str, str]) -> tuple[int, str | None]:
     if CHILD_VARIABLE in environment:
         return int(environment.get("LOCAL_RANK", "0")), None
     return 0, None
+
+
+def is_first_process(environment: Mapping[str, str]) -> bool:
+    """Return whether a process writes what its run leaves.
+
+    Example:
+        >>> is_first_process({}), is_first_process({"LOCAL_RANK": "1"})
+        (True, False)
+    """
+    ranks = {environment.get(name, "0") for name in RANKS}
+    return rank_and_launch(environment)[0] == 0 and ranks == {"0"}
 
 
 def forget_stale_ranks(num_processes: int) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,13 @@ from crosswalk.run.callbacks.step_log import StepLog
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.processes import end_with_parent
 from crosswalk.run.results import monitor_of, print_results
-from crosswalk.run.run_folder import EVALUATIONS, RunFolder, forget_stale_ranks, prepare_run_folder
+from crosswalk.run.run_folder import (
+    EVALUATIONS,
+    RunFolder,
+    forget_stale_ranks,
+    is_first_process,
+    prepare_run_folder,
+)
 from crosswalk.run.stages import finished_stage, load_stage
 from crosswalk.run.tracking import RunLogger, wandb_mode, wandb_run_id
 from crosswalk.run.weights import load_encoder, load_start, save_encoder, saying_what_differs
@@ -194,31 +200,39 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     run.data.setup("test")
     if not run.data.evaluation_roles("test"):
         raise ValueError(nothing_to_evaluate(run))
-    target = evaluation_folder(folder, run) if overrides else folder
-    trainer = L.Trainer(
-        **{**run.trainer, "enable_progress_bar": False},
-        callbacks=[
-            RetrievalMetrics(folder=target.path, reranking=run.reranking),
-            *([] if overrides else [each for each in _watching(run, folder) if each.at_test]),
-            Progress(),
-        ],
-        plugins=[AtomicCheckpointIO()],
-        logger=False,
-        enable_checkpointing=False,
-        default_root_dir=target.path,
-    )
-    results = evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
-    if not trainer.is_global_zero:
-        return None
-    if overrides:
-        described = {"name": target.name, "data": run.data.describe(), "command": command_line()}
-        target.save_config({**run.config, "diagnostics": []})
-        target.save_record({**folder.record(), **described, "evaluates": str(folder.path)})
-        for notice in run.data.notices:
-            print(f"note: {notice}", file=sys.stderr)
-    if (note := folder.note()) is not None:
-        print(f"note: {note}", file=sys.stderr)
-    target.save_results(results)
+    target, note = (evaluation_folder(folder, run) if overrides else folder), folder.note()
+    is_first = is_first_process(os.environ)
+    with target.being_evaluated() if is_first else nullcontext():
+        if overrides and is_first:  # one that is killed is known as such
+            described = {
+                "name": target.name,
+                "data": run.data.describe(),
+                "command": command_line(),
+            }
+            record = {**folder.record(), **described, "evaluates": str(folder.path)}
+            target.save_config({**run.config, "diagnostics": []})
+            target.save_record({**record, "status": "running", "error": None})
+        trainer = L.Trainer(
+            **{**run.trainer, "enable_progress_bar": False},
+            callbacks=[
+                RetrievalMetrics(folder=target.path, reranking=run.reranking),
+                *([] if overrides else [each for each in _watching(run, folder) if each.at_test]),
+                Progress(),
+            ],
+            plugins=[AtomicCheckpointIO()],
+            logger=False,
+            enable_checkpointing=False,
+            default_root_dir=target.path,
+        )
+        results = evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
+        if not trainer.is_global_zero:
+            return None
+        target.save_results(results)
+        if overrides:
+            target.save_record({**record, "status": "finished", "error": None})
+    notices = [*(run.data.notices if overrides else ()), *([note] if note is not None else ())]
+    for notice in notices:
+        print(f"note: {notice}", file=sys.stderr)
     _print(run, results)
     if overrides:
         print(f"Evaluation: {target.path}")

@@ -26,7 +26,8 @@ from filelock import Timeout
 from crosswalk import __version__
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import CHILD_VARIABLE, RANKS, RunFolder, rank_and_launch
+from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder
+from crosswalk.run.run_folder import is_first_process as is_first
 
 PACKAGES = (
     "torch",
@@ -175,8 +176,7 @@ class RunRecord(L.Callback):
         self.seeds = dict(seeds)
         self.config = config
         if is_first_process is None:
-            ranks = [os.environ.get(name, "0") for name in RANKS]
-            is_first_process = rank_and_launch(os.environ)[0] == 0 and ranks == ["0", "0"]
+            is_first_process = is_first(os.environ)
         self.is_first_process = is_first_process
         self.process = os.getpid()
         self.contents: dict[str, Any] = {}

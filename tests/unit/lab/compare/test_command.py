@@ -309,10 +309,12 @@ def test_an_unfinished_run_is_noted(compare: Compare, a: Path, tmp_path: Path) -
     c = write_run(tmp_path / "c", QUERIES, status="running")  # nobody holds its lock
 
     assert compare(a, b)["notes"] == [
-        f"{b} has not finished (it is interrupted): its results may still change."
+        f"{b} has not finished (interrupted): its results may still change."
     ]
     (note,) = compare(a, c)["notes"]
-    assert "it was killed, or its machine stopped; resume=true behind its command goes on" in note
+    assert (
+        "it was killed or its machine stopped; resume=true behind the run's command goes on" in note
+    )
 
 
 def test_data_that_differ_elsewhere_than_in_the_split_are_noted(
