@@ -27,6 +27,7 @@ STOREYS = (
         "draws",
         "byte_pairs",
         "progress",
+        "terminal",
         "optim",
     ),
     ("weight_files", "cache_folder", "pages"),

@@ -316,6 +316,8 @@ def print_report(report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from crosswalk.terminal import fit
+
     console = Console(highlight=False, soft_wrap=True)
     for block in _blocks(report):
         if isinstance(block, _Table):
@@ -324,6 +326,6 @@ def print_report(report: Report) -> None:
                 column.justify = "right"
             for row in block.rows:
                 table.add_row(*map(Text, row))
-            console.print(table)
+            console.print(fit(table, console))
         else:
             console.print(Text(block[1], style=block[0]))

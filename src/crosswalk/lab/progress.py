@@ -20,6 +20,7 @@ from rich.text import Text
 from crosswalk.lab.pool import PlannedRun
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.stages import stage_folder
+from crosswalk.terminal import fit
 
 WAITING, RUNNING, ELSEWHERE, DONE, FAILED = "waiting", "running", "elsewhere", "done", "failed"
 STATES = (RUNNING, ELSEWHERE, WAITING, DONE, FAILED)
@@ -333,6 +334,8 @@ class Board:
             elif entry.state in (ELSEWHERE, FAILED):
                 style = "red" if entry.state == FAILED else "dim"
                 table.add_row(Text(entry.run.title), Text(entry.state, style=style))
+        if table.rows:
+            fit(table, self.console, numbers=[2, 3])
         return Group(Text(self.title, style="bold"), Text(self.summary()), table)
 
     def _unknown(self) -> int:

@@ -9,6 +9,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from crosswalk.terminal import fit
+
 MEASURES = {"rank1": "R@1", "rank5": "R@5", "rank10": "R@10", "map": "mAP", "minp": "mINP"}
 EXTRA_MEASURES = {
     "map_trapezoidal": "mAP (trapezoidal)",
@@ -132,15 +134,15 @@ def print_results(
         caption_justify="left",
     )
     for column in ("epoch", "split", "direction"):
-        table.add_column(column, overflow="fold")  # labels shrink in a narrow terminal
+        table.add_column(column)
     for label in columns.values():
-        table.add_column(label, justify="right", min_width=len("100.00"), overflow="fold")
+        table.add_column(label, justify="right")
     for row in result_rows(results, directions=directions, measures=tuple(columns)):
         table.add_row(*row)
     console = Console(file=file)
     if not console.is_terminal:
         console.width = 100 + 20 * (len(columns) - len(MEASURES))
-    console.print(table)
+    console.print(fit(table, console, numbers=range(3, 3 + len(columns))))
 
 
 def _is_measured(results: Results, measure: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from crosswalk.doctor.findings import Finding, Report
+from crosswalk.doctor.findings import Finding, Report, print_report
 from crosswalk.doctor.pairs import check, detect, run_check
 from tests.unit.data.trees import (
     CUHK_ENTRIES,
@@ -19,6 +19,7 @@ from tests.unit.data.trees import (
     write_images,
     write_json,
 )
+from tests.unit.narrow import WIDTHS, plain, terminal
 
 COUNTS = {
     "train": {"person_ids": 2, "images": 3, "captions": 7},
@@ -467,6 +468,25 @@ def test_a_terminal_shows_the_same_words(
     out = capsys.readouterr().out
     assert "Market" in out
     assert ("ERROR  1 image is missing." in out) == bool(num_findings)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrow_terminal_keeps_every_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    names = ("images", "captions", "person_ids", "cameras")
+    counts = {split: dict.fromkeys(names, 123_456) for split in ("train", "val", "test")}
+    expected = {split: dict.fromkeys(names, 123_457) for split in counts}
+    report = Report("MSMT17", "/sets", counts=counts, expected=expected)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    terminal(monkeypatch, width)
+
+    print_report(report)
+
+    shown = plain(capsys.readouterr().out)
+    table = [line for line in shown.splitlines() if "│" in line or "123," in line]
+    assert shown.count("123,456") == shown.count("123,457") == 12
+    assert max(map(len, table)) <= width
 
 
 def test_images_outside_the_folder_are_named_and_not_opened(tmp_path: Path) -> None:

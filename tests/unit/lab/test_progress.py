@@ -18,6 +18,7 @@ from crosswalk.lab.progress import (
 from crosswalk.lab.tables.plan import Plan, estimates_of
 from crosswalk.run.run_folder import RunFolder
 from tests.unit.lab.fake_runs import fake_config, fake_plan, finish
+from tests.unit.narrow import WIDTHS, plain
 
 
 class Clock:
@@ -196,3 +197,23 @@ def test_runs_that_are_not_known_yet_count_as_waiting_and_take_as_long_as_others
 
     assert board.summary() == "1 running, 3 waiting, 3 done, about 5 min left"
     assert file.getvalue().splitlines()[-1] == "[3/7] done after 0 s: row 1, seed 1"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrow_terminal_keeps_every_number(tmp_path: Path, width: int) -> None:
+    title = "a row with a long name of its own, and more words than there is room for"
+    plan = fake_plan(tmp_path, title, "b")
+    shown = Shown(plan, terminal=True)
+    log(plan.runs[0].folder, step=12345, epoch=1)
+    shown.board.move(plan.runs[0], RUNNING, "on device 7")
+    shown.clock.now += 7260
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    shown.board.console = console
+
+    console.print(shown.board.picture())
+
+    text = plain(console.file.getvalue())
+    words = " ".join(text.split())
+    assert all(word in words for word in ("2/2", "12345", "2 h", "1 min", "device"))
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text

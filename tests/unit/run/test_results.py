@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from crosswalk.run.results import MEASURES, print_results, result_rows
+from crosswalk.run.results import EXTRA_MEASURES, MEASURES, print_results, result_rows
+from tests.unit.narrow import WIDTHS, figures, plain, terminal
 
 TEXT = ("text_to_image", "image_to_text")
 
@@ -119,16 +120,20 @@ def test_further_definitions_of_map_have_columns_that_name_them(measured_by: lis
         assert "53.00" not in line or "31.25" in line or line.split("│")[-2].strip() == "-"
 
 
-@pytest.mark.parametrize("width", [72, 80, 100])
-def test_a_narrow_terminal_keeps_every_number(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal
-    values = dict(zip(MEASURES, (1.0, 0.9876, 0.8765, 0.7654, 0.6543), strict=True))
-    best = {"epoch": 12, **{f"test/{name}": value for name, value in values.items()}}
+@pytest.mark.parametrize("width", [*WIDTHS, 100])
+@pytest.mark.parametrize("extra", [(), EXTRA_MEASURES])
+def test_a_narrow_terminal_keeps_every_number(
+    monkeypatch: pytest.MonkeyPatch, width: int, extra: tuple[str, ...]
+) -> None:
+    terminal(monkeypatch, width)
+    numbers = ("100.00", "98.76", "87.65", "76.54", "65.43", "54.32", "43.21")
+    named = zip([*MEASURES, *extra], numbers, strict=False)
+    best = {"epoch": 12, **{f"test/{name}": float(value) / 100 for name, value in named}}
     stream = io.StringIO()
 
     print_results({"best": best}, monitor="val/rank1", directions=TEXT, file=stream)
 
-    shown = stream.getvalue()
-    assert all(number in shown for number in ("100.00", "98.76", "87.65", "76.54", "65.43"))
-    assert "…" not in shown
+    shown = figures(stream.getvalue())
+    assert all(number in shown for number in numbers[: 5 + len(extra)])
+    assert "…" not in stream.getvalue()
+    assert max(map(len, plain(stream.getvalue()).splitlines())) <= width

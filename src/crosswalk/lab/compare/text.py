@@ -1,4 +1,4 @@
-"""The comparison in the terminal: tables that fit 100 columns, plain when they are piped."""
+"""The comparison in the terminal: tables as wide as it is, plain when they are piped."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from crosswalk.lab.compare.words import (
 )
 from crosswalk.run.callbacks.ranking_lists import queries_and_gallery
 from crosswalk.run.results import MEASURES
+from crosswalk.terminal import fit
 
 WIDTH = 100
 MOST_KEYS = 12
@@ -52,18 +53,19 @@ def print_comparison(comparison: Comparison, *, file: TextIO | None = None) -> N
             console.print(Text(f"note: {note}"))
     for name, each in (comparison.directions | comparison.views).items():
         console.print()
-        console.print(_changes_table(title_of(name), each.changes))
+        _print_table(console, _changes_table(title_of(name), each.changes))
         for sentence in sentences_on(each):
             console.print(Text(sentence))
         for breakdown in each.breakdowns:
             console.print()
-            console.print(_breakdown_table(title_of(name), breakdown))
+            _print_table(console, _breakdown_table(title_of(name), breakdown))
     direction = comparison.first.directions[0]
     found = comparison.directions[direction]
     for title, queries in (("got better", found.better), ("got worse", found.worse)):
         if queries:
             console.print()
-            console.print(_queries_table(f"Queries that {title}", comparison, direction, queries))
+            table = _queries_table(f"Queries that {title}", comparison, direction, queries)
+            _print_table(console, table)
     console.print()
     console.print(ABOUT_INTERVALS)
 
@@ -84,7 +86,7 @@ def _print_configuration(console: Console, differing: dict[str, str]) -> None:
         return
     console.print(f"Configuration (A → B), {len(differing)} differing:")
     for key, change in list(differing.items())[:MOST_KEYS]:
-        console.print(Text(f"  {key}: {change}"), no_wrap=True, overflow="ellipsis")
+        console.print(Text(f"  {key}: {change}"))
     if len(differing) > MOST_KEYS:
         console.print(f"  and {len(differing) - MOST_KEYS} more")
 
@@ -92,8 +94,13 @@ def _print_configuration(console: Console, differing: dict[str, str]) -> None:
 def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left")
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+        table.add_column(name, justify="right" if number else "left")
     return table
+
+
+def _print_table(console: Console, table: Table) -> None:
+    numbers = [place for place, column in enumerate(table.columns) if column.justify == "right"]
+    console.print(fit(table, console, numbers=numbers))
 
 
 def _changes_table(title: str, changes: Sequence[Change]) -> Table:
@@ -127,11 +134,11 @@ def _queries_table(
         caption_justify="left",
     )
     for name in ("query", "person", "AP", "first hit"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     names: Sequence[str | Path] | None = None
     if comparison.data is not None:
         names, _ = queries_and_gallery(comparison.data, comparison.first.split, direction)
-        table.add_column("caption or file", no_wrap=True)
+        table.add_column("caption or file")
     for query in queries:
         cells = [
             str(query.sample_index),

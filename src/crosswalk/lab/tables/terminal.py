@@ -22,6 +22,7 @@ from crosswalk.lab.tables.words import (
     runs_of_row,
     source_line,
 )
+from crosswalk.terminal import fit
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def render_terminal(verdict: Verdict, *, file: TextIO | None = None) -> None:
-    """Print the table with its main metrics, readable from 100 columns on.
+    """Print the table with its main metrics.
 
     Args:
         verdict: The table.
@@ -49,14 +50,9 @@ def render_terminal(verdict: Verdict, *, file: TextIO | None = None) -> None:
     table = Table(
         title=Text(heading(verdict)), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1)
     )
-    table.add_column("row", ratio=3)
-    table.add_column("metric", no_wrap=True)
-    for column in ("published", "obtained"):
-        table.add_column(column, no_wrap=True, justify="right")
-    if verdict.is_on_published_data:
-        table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("runs", justify="right", no_wrap=True)
-    table.add_column("verdict", ratio=2)
+    numbers = ["published", "obtained", *(["difference"] * verdict.is_on_published_data), "runs"]
+    for column in ("row", "metric", *numbers, "verdict"):
+        table.add_column(column, justify="right" if column in numbers else "left")
     for row in verdict.rows:
         cells = [row.cells[position] for position in positions]
         columns = [
@@ -68,17 +64,17 @@ def render_terminal(verdict: Verdict, *, file: TextIO | None = None) -> None:
             columns.append([percent(cell.difference, sign=True) for cell in cells])
         texts = [Text("\n".join(column)) for column in columns]
         table.add_row(Text(row.name), *texts, runs_of_row(row), Text(row.verdict))
-    console.print(table)
+    console.print(fit(table, console, numbers=range(1, 2 + len(numbers))))
     lines = [source_line(verdict), *verdict.notes, *conclusions(verdict)]
     if others := other_code(verdict):
         lines.append(others)
     if verdict.references:
-        numbers = "; ".join(
+        others = "; ".join(
             f"{each.name} ({', '.join(percent(each.published[place]) for place in positions)})"
             for each in verdict.references
         )
         labels = ", ".join(metric_label(name) for name in main_metrics(verdict))
-        lines.append(f"Other methods, as published; not run ({labels}): {numbers}.")
+        lines.append(f"Other methods, as published; not run ({labels}): {others}.")
     lines += [f"Not offered: {each.name}: {each.reason}" for each in verdict.not_offered]
     for line in lines:
         console.print(Text(line))

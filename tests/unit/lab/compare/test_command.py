@@ -23,6 +23,7 @@ from tests.unit.lab.hand_made_runs import (
     image_queries,
     write_run,
 )
+from tests.unit.narrow import WIDTHS, figures, plain, terminal
 
 TEXT, IMAGE = "text_to_image", "image_to_text"
 QUERIES = {TEXT: caption_queries(**SECOND), IMAGE: image_queries()}
@@ -489,3 +490,18 @@ def test_runs_are_left_as_they_were(compare: Compare, a: Path, b: Path) -> None:
     compare(a, b)
 
     assert {path: path.stat().st_mtime_ns for path in sorted(a.rglob("*"))} == before
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrow_terminal_keeps_every_number(
+    compare: Compare, a: Path, b: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    terminal(monkeypatch, 200)
+    wide = compare(a, b)["text"]
+
+    terminal(monkeypatch, width)
+    narrow = compare(a, b)["text"]
+
+    assert figures(narrow) == figures(wide)
+    for line in plain(narrow).splitlines():
+        assert len(line) <= width or str(a.parent) in line  # where the page lies

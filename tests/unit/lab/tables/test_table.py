@@ -17,6 +17,8 @@ from crosswalk.lab.tables.page import render_html
 from crosswalk.lab.tables.terminal import render_terminal, verdict_json
 from crosswalk.lab.tables.verdict import Verdict, judge
 from tests.unit.lab.small_tables import runs_with, small_manifest, spread_over_queries
+from tests.unit.narrow import WIDTHS, figures, plain
+from tests.unit.narrow import terminal as narrow_terminal
 
 ROWS = [
     {"name": "A", "published": [70.0, 60.0], "note": "As the paper trains it."},
@@ -219,3 +221,19 @@ def test_files_without_results_are_refused(tmp_path: Path) -> None:
     path.write_text('{"runs": 3}')
     with pytest.raises(ValueError, match="no list of runs"):
         read_results(path)
+
+
+@pytest.mark.parametrize("data", ["cuhk_pedes", "synthetic_pairs"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrow_terminal_keeps_every_number(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, data: str, width: int
+) -> None:
+    verdict = judge(manifest.with_data(data), some_runs(manifest))
+    narrow_terminal(monkeypatch, 200)
+    wide = terminal(verdict)
+
+    narrow_terminal(monkeypatch, width)
+    narrow = terminal(verdict)
+
+    assert figures(narrow) == figures(wide)
+    assert max(map(len, plain(narrow).splitlines())) <= width
