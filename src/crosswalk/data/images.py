@@ -19,6 +19,7 @@ from crosswalk.data.base import (
     refuse_cache_inside,
     synthetic_root,
 )
+from crosswalk.data.pipeline.cache import file_entry
 from crosswalk.data.pipeline.crops import RectangularCrop
 from crosswalk.data.pipeline.datasets import ImageDataset, ids_of
 from crosswalk.data.pipeline.decoding import Interpolation
@@ -183,8 +184,21 @@ class ImageToImageData(RecordedData[ImageSplits]):
         if not self.splits.own:
             return None
         if split not in self._pictures:
-            numbers = shared_pictures(*(self._records(PARTS[split, role]) for role in ROLES))
-            self._pictures[split] = tuple(np.array(each, dtype=np.int64) for each in numbers)
+            sides = [self._records(PARTS[split, role]) for role in ROLES]
+
+            def write(entry: Path) -> None:
+                np.save(entry / "numbers.npy", np.concatenate(shared_pictures(*sides)))
+
+            entry = file_entry(  # to compare files is to read them
+                [record.image_path for side in sides for record in side],
+                {"version": 1, "queries": len(sides[0])},
+                name=f"{self.splits.dataset} {split}",
+                kind="shared",
+                folder=None,
+                write=write,
+            )
+            numbers = np.load(entry / "numbers.npy").astype(np.int64)
+            self._pictures[split] = tuple(np.split(numbers, [len(sides[0])]))
         query, gallery = self._pictures[split]
         return (query, gallery) if (query >= 0).any() else None
 

@@ -24,7 +24,7 @@ from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.plans import ShuffledBatches, identity_plan, shuffled_plan
 from crosswalk.data.readers.market1501 import read_market1501
 from crosswalk.data.readers.own_images import read_own_images
-from crosswalk.data.readers.records import ImageSplits, Record
+from crosswalk.data.readers.records import ImageSplits, Record, shared_pictures
 from crosswalk.draws import keyed_uniform, sample_key
 from crosswalk.types import DataSpec, ImageBatch
 
@@ -868,6 +868,28 @@ def test_a_picture_of_ones_own_is_not_looked_for_in_itself(
     assert (
         f"{len(query)} of {len(query)} queries of test are in the gallery too" in data.notices[-1]
     )
+
+
+def test_pictures_are_compared_once_and_again_when_a_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "a.png,1,,query\nb.png,1,,gallery\nd.png,1,,gallery\n"
+    table, compared = tmp_path / "own" / "own.csv", []
+
+    def count(*sides: Any) -> Any:  # noqa: ANN401
+        compared.append(sides)
+        return shared_pictures(*sides)
+
+    monkeypatch.setattr("crosswalk.data.images.shared_pictures", count)
+    first = own_images(tmp_path / "own", rows).same_pictures("test")
+    again = make_data(table, read_own_images).same_pictures("test")
+    write(table.parent / "d.png", np.full((16, 4, 3), 7, np.uint8))
+
+    assert first is not None
+    assert again is not None
+    assert [side.tolist() for side in again] == [side.tolist() for side in first] == [[0], [-1, 0]]
+    assert make_data(table, read_own_images).same_pictures("test") is None
+    assert len(compared) == 2
 
 
 def test_published_sets_are_ranked_as_their_protocols_say(root: Path) -> None:
