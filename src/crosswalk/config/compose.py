@@ -148,13 +148,28 @@ def _check_chosen(
         plain = to_plain(config) if choices else {}
     except ValueError:  # a value that nobody has given: said when the configuration is checked
         return
-    for choice in choices:
-        alone = OmegaConf.to_container(compose([choice.input_line or ""]), resolve=False)
-        given = {each.key_or_group: each.value() for each in single if not each.is_delete()}
-        own = [str(target) for node in (alone, given) for _, target in targets_of(node)]
-        with trusting(own):
+    with trusting(targets_in([*choices, *single])):
+        for choice in choices:
             group = choice.key_or_group
             check_stored({group: plain.get(group)}, choice.input_line or group)
+
+
+def targets_in(overrides: Iterable[Override]) -> list[str]:
+    """Return the targets that overrides name, or the files that they choose.
+
+    Example:
+        >>> targets_in(parse_overrides(["+data.reader._target_=mine.read"]))
+        ['mine.read']
+    """
+    known = groups()
+    nodes: list[Any] = []
+    for override in overrides:
+        if _is_choice(override, known) and not override.is_delete():
+            chosen = compose([override.input_line or ""])
+            nodes.append(OmegaConf.to_container(chosen, resolve=False))
+        elif not override.is_delete():
+            nodes.append({override.key_or_group: override.value()})
+    return [str(target) for node in nodes for _, target in targets_of(node)]
 
 
 OF_NO_SHAPE = (

@@ -94,7 +94,7 @@ def named_folders() -> tuple[Path, ...]:
 
 
 def _given(named: str) -> list[Path]:
-    folders = [Path(given).expanduser() for given in named.split(os.pathsep) if given]
+    folders = [Path(given).expanduser().absolute() for given in named.split(os.pathsep) if given]
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(

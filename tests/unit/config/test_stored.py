@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from crosswalk.cli import main
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, diagnostics_of, parse_overrides, restore, to_plain
 from crosswalk.config.search import PATH_VARIABLE, group_values
@@ -292,3 +293,34 @@ def test_a_file_to_write_is_not_held_against_data_of_other_code(
 
     with pytest.raises(ValueError, match=r"data\.reader\._target_='os\.mkdir'"):
         command(tmp_path, tmp_path / "page.csv")
+
+
+@pytest.mark.usefixtures("foreign_configs")
+def test_a_table_and_a_sweep_bring_no_other_code_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = (
+        "title: t\nsource: {paper: none, table: 1, verified: false}\nmetrics: [map]\nseeds: [1]\n"
+    )
+    table, sweep = tmp_path / "table.yaml", tmp_path / "sweep.yaml"
+    rows = "rows: [{name: a, overrides: [], published: null}]\n"
+    parameters = (
+        "parameters: {optim.lr: {values: [0.1, 0.2]}}\nmetric: {name: val/rank1, goal: maximize}\n"
+    )
+
+    def said(method: str, *words: str) -> str:
+        table.write_text(f"{base}base: [method={method}, data=synthetic_pairs]\n{rows}")
+        sweep.write_text(
+            f"method: grid\n{parameters}command: [crosswalk, train, method={method}, '${{args}}']\n"
+        )
+        for command in (["ablate", str(table)], ["sweep", str(sweep), "--local"]):
+            main([*command, "--dry-run", "--output-dir", "out", *words])
+        return capsys.readouterr().err
+
+    refused = said("theirs")
+    for path in (table, sweep):
+        assert re.search(rf"{path}: .*_target_='os\.getcwd' is none of the", refused)
+    assert "is none of the" not in said("supervised", "data=synthetic_images", "method=theirs")
+    assert "is none of the" not in said("theirs", "--trust")
+    monkeypatch.setenv(PATH_VARIABLE, "configs")
+    assert "is none of the" not in said("theirs")

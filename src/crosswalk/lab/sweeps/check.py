@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, parse_overrides
-from crosswalk.config.stored import check_overrides
+from crosswalk.config.compose import compose, parse_overrides, targets_in, to_plain
+from crosswalk.config.stored import check_overrides, check_stored, trusting
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.sweep_file import SweepFile
 
@@ -68,7 +68,11 @@ def _check_values(
 ) -> dict[str, Any]:
     try:
         check_overrides(parse_overrides(sweep.command.overrides(values)), sweep.path)
-        return check(compose([*sweep.command.overrides(values), *overrides])).config
+        config = compose([*sweep.command.overrides(values), *overrides])
+        with trusting(targets_in(parse_overrides(overrides))):
+            # a method, or what else the file names, may have come with it in configs/
+            check_stored(to_plain(config), sweep.path)
+            return check(config, stored=sweep.path).config
     except ValueError as error:
         raise ValueError(f"{sweep.path}, {place}: {error}") from error
 

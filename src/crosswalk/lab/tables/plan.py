@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose, parse_overrides, targets_in, to_plain
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.stored import check_stored, trusting
 from crosswalk.lab.pool import PlannedRun, Pool, seconds_of, total_seconds
 from crosswalk.lab.progress import Estimates, epochs_of
 from crosswalk.lab.tables.manifest import Manifest, Row, row_overrides
@@ -221,18 +222,22 @@ def _trained_rows(manifest: Manifest, rows: Iterable[str]) -> set[str]:
 
 def _compose_rows(manifest: Manifest, *, checked: Iterable[str]) -> list[tuple[Row, Any]]:
     """Return the rows that have runs of their own with their configurations, checked by name."""
-    composed = []
-    for row in manifest.rows:
-        if row.run is not None or row.skipped is not None:
-            continue
-        overrides = row_overrides(manifest, row, manifest.seeds[0])
-        try:
-            config = compose([LOGGER, *overrides])
-            if row.name in checked:
-                check(config)
-        except ValueError as error:
-            raise ValueError(f"row '{row.name}': {error}") from error
-        composed.append((row, config))
+    composed, moved = [], manifest.data != manifest.published_data
+    typed = [*manifest.overrides, *([f"data={manifest.data}"] if moved else ())]
+    with trusting(targets_in(parse_overrides(typed))):
+        for row in manifest.rows:
+            if row.run is not None or row.skipped is not None:
+                continue
+            overrides = row_overrides(manifest, row, manifest.seeds[0])
+            try:
+                config = compose([LOGGER, *overrides])
+                # a method, or what else it names, may have come with the table in configs/
+                check_stored(to_plain(config), manifest.path)
+                if row.name in checked:
+                    check(config, stored=manifest.path)
+            except ValueError as error:
+                raise ValueError(f"row '{row.name}': {error}") from error
+            composed.append((row, config))
     return composed
 
 

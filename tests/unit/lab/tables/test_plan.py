@@ -153,7 +153,7 @@ def test_only_the_rows_that_are_wanted_need_to_be_right(
 ) -> None:
     manifest = table("[division=off]", "[method.warmup_epochs=few]")
     checked = []
-    monkeypatch.setattr(planning, "check", lambda config: checked.append(config["seed"]))
+    monkeypatch.setattr(planning, "check", lambda config, stored: checked.append(config["seed"]))
 
     make_plan(manifest, pool, rows=["full"])
 
