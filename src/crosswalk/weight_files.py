@@ -142,9 +142,10 @@ def state_dict_of(content: Any, path: str | Path) -> dict[str, Tensor]:  # noqa:
     if odd:
         listed = ", ".join(f"{name} ({type(content[name]).__name__})" for name in odd[:5])
         raise ValueError(f"{path} holds no state_dict but {listed}. {ELSEWHERE}")
-    whole = Path(path).stat().st_size
-    for name, row in content.items():
-        if row.numel() * row.element_size() > whole:
+    whole, repeated = Path(path).stat().st_size, 0
+    for name, row in content.items():  # tensors that repeat few numbers, once or many of them
+        repeated += max(0, row.numel() * row.element_size() - row.untyped_storage().nbytes())
+        if repeated > whole:
             raise ValueError(
                 f"{path}: {name} is said to be {list(row.shape)}, more than the whole file. {AGAIN}"
             )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import re
@@ -59,6 +60,16 @@ def zip_of(name: str) -> Callable[[Path], object]:
     return write
 
 
+def header(**tensors: tuple[int, int, int]) -> Callable[[Path], object]:
+    """Return what writes a safetensors file of 16 bytes: each tensor's numbers, begin and end."""
+    entries = {
+        name: {"dtype": "F32", "shape": [numbers], "data_offsets": [begin, end]}
+        for name, (numbers, begin, end) in tensors.items()
+    }
+    text = json.dumps(entries).encode()
+    return raw(len(text).to_bytes(8, "little") + text + bytes(16))
+
+
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty.pth": (raw(b""), "is empty"),
     "text.ckpt": (raw(b"these are no weights, but a text"), "is a text"),
@@ -80,12 +91,21 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "epoch.ckpt": (saved({"epoch": 3}), "epoch (int)"),
     "numbers.pth": (saved({0: torch.ones(1)}), "0 (Tensor)"),
     "swollen.pth": (saved({"a": torch.zeros(1).expand(10**10)}), "more than the whole file"),
+    "many.pth": (
+        saved({f"w{i}": torch.zeros(8).expand(100, 8) for i in range(50)}),
+        "more than the whole file",
+    ),
     "evil.pth": (saved({"state_dict": STATE, "args": Evil()}), "would run code from it"),
     "old_evil.pth": (saved({"args": Evil()}, zipped=False), "would run code from it"),
     "pickle.pkl": (raw(pickle.dumps({"a": Evil()}, protocol=2)), "pickle.pkl"),
     "objects.npz": (lambda path: np.savez(path, a=np.array([Evil()], object)), "objects in it"),
     "cut.safetensors": (raw(save(STATE)[:-4]), "is cut off or damaged"),
     "header.safetensors": (raw(b"\xff" * 8 + b"{}"), "is cut off or damaged"),
+    "overlap.safetensors": (header(a=(2, 0, 8), b=(2, 4, 12)), "invalid offset for tensor `b`"),
+    "shared.safetensors": (header(a=(4, 0, 16), b=(4, 0, 16)), "invalid offset for tensor `b`"),
+    "beyond.safetensors": (header(a=(400, 0, 1600)), "is cut off or damaged"),
+    "swollen.safetensors": (header(a=(1 << 60, 0, 16)), "is cut off or damaged"),
+    "hole.safetensors": (header(a=(2, 8, 16)), "is cut off or damaged"),
 }
 
 
