@@ -24,10 +24,19 @@ from crosswalk.lab.sweeps.parameters import (
 METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
 MEASURES = ("rank1", "rank5", "rank10", "map", "minp")
-NEEDED = ("method", "metric", "parameters", "command")
+NEEDED = ("method", "metric", "parameters")
 UNDERSTOOD = (
     *NEEDED,
-    *("program", "early_terminate", "name", "description", "project", "entity", "run_cap"),
+    *(
+        "command",
+        "program",
+        "early_terminate",
+        "name",
+        "description",
+        "project",
+        "entity",
+        "run_cap",
+    ),
 )
 LARGEST_GRID = 10_000
 WRITTEN = {
@@ -37,6 +46,19 @@ WRITTEN = {
     "${args_override_hydra}": "++",
 }
 """How W&B's agent writes ``key=value`` for each of its macros."""
+
+START = ("${env}", "${interpreter}", "-m", "crosswalk", "train")
+DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
+"""What W&B's agent starts where a file has no ``command``."""
+PROGRAM = re.compile(r"(.*/)?crosswalk(/__main__\.py)?")
+"""How ``program`` may name crosswalk."""
+STARTED = re.compile(
+    r"((\$\{env\}|(.*/)?env)\n)?"
+    r"((\$\{interpreter\}|(.*/)?python(3(\.\d+)?)?)\n(-[uBEIOs]+\n)*"
+    r"(-m\ncrosswalk|.*/crosswalk(/__main__\.py)?)|(.*/)?crosswalk)\n"
+    r"train\n"
+)
+"""The words of a command, each with a line end, that start crosswalk train; our Python is taken."""
 
 ADVICE = (
     "Write command: [${env}, ${interpreter}, -m, crosswalk, train, method=<method>, "
@@ -194,7 +216,17 @@ def _read(path: Path, contents: Mapping[str, Any]) -> SweepFile:
             )
     for key in NEEDED:
         if key not in contents:
-            raise ValueError(f"{key} is missing. {ADVICE if key == 'command' else ''}".rstrip())
+            raise ValueError(f"{key} is missing.")
+    words, program = contents.get("command", [*DEFAULT_COMMAND]), contents.get("program")
+    if isinstance(words, list) and "${program}" in words:
+        if not PROGRAM.fullmatch(str(program or "crosswalk")):
+            raise ValueError(
+                f"program={program} is not crosswalk's; the local search starts crosswalk train "
+                f"only. Write program: crosswalk. {ADVICE}"
+            )
+        place = words.index("${program}") + 1
+        rest = words[place + (words[place : place + 1] == ["train"]) :]
+        contents = {**contents, "command": [*START, *rest]}  # what an agent of W&B can start, too
     method = contents["method"]
     if method not in METHODS:
         raise ValueError(f"method={method} is not one of {', '.join(METHODS)}.")
@@ -217,7 +249,7 @@ def _read(path: Path, contents: Mapping[str, Any]) -> SweepFile:
         metric=metric,
         target=target,
         parameters=parameters,
-        command=read_command(contents["command"]),
+        command=read_command(contents.get("command")),
         early=_read_early(contents.get("early_terminate")),
         run_cap=run_cap,
     )
@@ -329,19 +361,13 @@ def read_command(words: object) -> TrialCommand:
     if not isinstance(words, list) or not words:
         raise ValueError(f"command={words!r} is no list of words. {ADVICE}")
     texts = [VARIABLE.sub(_variable, str(word)) for word in words]
-    if texts[0] == "${env}":
-        texts = texts[1:]
-    if re.fullmatch(r"(.*/)?python(3(\.\d+)?)?", texts[0]):  # ours is taken, as for ${interpreter}
-        texts[0] = "${interpreter}"
-    for start in (["${interpreter}", "-m", "crosswalk", "train"], ["crosswalk", "train"]):
-        if texts[: len(start)] == start:
-            rest = texts[len(start) :]
-            break
-    else:
+    begin = STARTED.match("".join(f"{word}\n" for word in texts))
+    if begin is None:
         raise ValueError(
             f"command starts {' '.join(map(str, words[:4]))}; the local search starts "
             f"crosswalk train only. {ADVICE}"
         )
+    rest = texts[begin[0].count("\n") :]
     macros = [word for word in rest if word.startswith("${")]
     for macro in macros:
         if macro not in WRITTEN:

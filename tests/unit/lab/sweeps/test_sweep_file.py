@@ -13,8 +13,9 @@ from crosswalk.lab.sweeps.sweep_file import (
     find_sweep_file,
     read_command,
     read_sweep_file,
+    with_overrides,
 )
-from tests.unit.lab.sweeps.small_sweeps import METRIC, sweep_file
+from tests.unit.lab.sweeps.small_sweeps import COMMAND, METRIC, sweep_file
 
 FILES = sorted((config_folder() / "sweep").glob("*.yaml"))
 
@@ -59,7 +60,11 @@ def test_every_kind_of_search_is_among_the_files() -> None:
         ({"controller": {"type": "local"}}, "controller is not understood"),
         ({"methd": "grid"}, "methd is not understood by the local search. Did you mean method?"),
         ({"method": None}, "method is missing"),
-        ({"command": None}, "command is missing. Write command: [${env}"),
+        (
+            {"command": None, "program": "train.py"},
+            "program=train.py is not crosswalk's; the local",
+        ),
+        ({"command": ["python", "${program}", "${args}"], "program": "x"}, "program=x is not"),
         ({"method": "custom"}, "method=custom is not one of grid, random, bayes"),
         ({"metric": {"goal": "maximize"}}, "metric.name is missing"),
         ({"metric": {"name": "val/rank1"}}, "metric.goal: more of val/rank1 is better"),
@@ -159,8 +164,35 @@ def test_what_is_no_sweep_file_is_refused(tmp_path: Path, text: str) -> None:
         read_sweep_file(path)
 
 
-@pytest.mark.parametrize("python", ["python", "python3", "python3.11", "/opt/env/bin/python"])
-def test_a_python_that_is_named_is_the_interpreter(python: str) -> None:
-    command = read_command([python, "-m", "crosswalk", "train", "method=rde", "${args_no_hyphens}"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        *("python -m crosswalk", "python3 -m crosswalk", "python3.11 -u -m crosswalk"),
+        *("/opt/env/bin/python -m crosswalk", "${env} ${interpreter} -u -m crosswalk"),
+        *("/usr/bin/env python3 -m crosswalk", "env crosswalk", "/opt/env/bin/crosswalk"),
+        "${env} ${interpreter} /opt/env/bin/crosswalk",
+    ],
+)
+def test_the_usual_ways_to_start_a_program_are_taken(start: str) -> None:
+    command = read_command([*start.split(), "train", "method=rde", "${args_no_hyphens}"])
 
     assert command.before == ("method=rde",)
+
+
+@pytest.mark.parametrize("program", [None, "crosswalk", "/opt/env/bin/crosswalk"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        None,  # W&B's default
+        ["${env}", "${interpreter}", "${program}", "${args}"],
+        ["${env}", "${interpreter}", "${program}", "train", "${args}"],
+    ],
+)
+def test_the_program_of_a_file_is_started(
+    tmp_path: Path, program: str | None, words: list[str] | None
+) -> None:
+    sweep = sweep_file(tmp_path, program=program, command=words)
+
+    assert sweep.command.overrides({"optim.lr": 0.1}) == ["--optim.lr=0.1"]
+    started = [*COMMAND[:-1], "${args}"]  # what an agent of W&B can start, too
+    assert with_overrides(sweep.contents, ["seed=2"])["command"] == [*started, "seed=2"]
