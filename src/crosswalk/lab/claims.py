@@ -91,7 +91,7 @@ class Claims:
         Raises:
             ValueError: If the folder holds what is no run and cannot go on.
         """
-        name = run.folder.name
+        name = run.identity
         if not self.take(name):
             return ELSEWHERE
         answer = ""

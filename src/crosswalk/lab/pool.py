@@ -1,14 +1,17 @@
 """Runs of tables and sweeps: what one is, where it lies, and what state its folder is in.
 
-All runs of all tables lie in one folder, each under a name made of its configuration and its code.
-Tables share rows: the full method stands in nearly every one. A run therefore belongs to no table;
-a finished folder of the same configuration and code is the run.
+All runs of all tables lie in one folder, each under a name that ends with digests of its
+configuration and its code. Tables share rows: the full method stands in nearly every one. A run
+therefore belongs to no table, even if it is named for the row that wanted it first; a finished
+folder of the same configuration and code is the run.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,6 +52,11 @@ class PlannedRun:
     def command(self) -> str:
         """What repeats the run alone."""
         return command_of(self.overrides)
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other runs, whoever wants it."""
+        return self.folder.name
 
     @property
     def kind(self) -> str:
@@ -121,12 +129,31 @@ class Pool:
         return self._codes[name]
 
     def run_name(self, config: Mapping[str, Any]) -> str:
-        """Return ``name=`` of the run of a configuration."""
+        """Return what the names of the folders of a configuration's run end with."""
         return f"{config_digest(config)}-{self.code_of(config)[:6]}"
 
-    def folder(self, config: Mapping[str, Any]) -> RunFolder:
-        """Return where the run of a configuration lies, or will lie."""
-        return RunFolder(self.path / f"{stem(config)}-{self.run_name(config)}")
+    def identity(self, config: Mapping[str, Any]) -> str:
+        """Return what tells the run of a configuration from others; folders were called so."""
+        return f"{stem(config)}-{self.run_name(config)}"
+
+    def folder(self, config: Mapping[str, Any], words: str = "") -> RunFolder:
+        """Return where the run of a configuration lies, under whatever name, or will lie.
+
+        Args:
+            config: The resolved configuration, plain.
+            words: What is run, for people: part of the name of a new folder.
+        """
+        pattern = f"{glob.escape(stem(config))}-*{self.run_name(config)}"
+        found = [RunFolder(path) for path in sorted(self.path.glob(pattern))]
+        if found:
+            return min(found, key=lambda each: (not is_whole(each), not each.config_file.exists()))
+        spelled = re.sub(r"[^A-Za-z0-9_.+=]+", "-", words).strip("-.")
+        parts = [stem(config), *([spelled] if spelled else []), self.run_name(config)]
+        return RunFolder(self.path / "-".join(parts))
+
+    def place(self, config: Mapping[str, Any], folder: RunFolder) -> tuple[str, ...]:
+        """Return the overrides that put the run of a configuration into its folder."""
+        return f"output_dir={self.path}", f"name={folder.name.removeprefix(f'{stem(config)}-')}"
 
     def is_done(self, config: Mapping[str, Any]) -> bool:
         """Return whether the run of a configuration is finished, by this code."""
@@ -158,8 +185,9 @@ class Pool:
         return newest_first(self._alike(config))
 
     def _alike(self, config: Mapping[str, Any]) -> list[RunFolder]:
-        pattern = f"{stem(config)}-{'[0-9a-f]' * 8}-*"
-        return [RunFolder(path) for path in self.path.glob(pattern)]
+        name = re.compile(rf"{re.escape(stem(config))}-(.+-seed\d+-)?[0-9a-f]{{8}}-[^-]+")
+        found = self.path.glob(f"{glob.escape(stem(config))}-*")
+        return [RunFolder(path) for path in found if name.fullmatch(path.name)]
 
     def _digest(self, folder: RunFolder) -> str | None:
         if folder.name not in self._digests:

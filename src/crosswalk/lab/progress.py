@@ -26,7 +26,7 @@ WAITING, RUNNING, ELSEWHERE, DONE, FAILED = "waiting", "running", "elsewhere", "
 STATES = (RUNNING, ELSEWHERE, WAITING, DONE, FAILED)
 """What a run can be doing. Elsewhere: another process, perhaps of another machine, makes it."""
 
-LOOK_INTERVAL, LINE_INTERVAL = 1.0, 120.0
+LOOK_INTERVAL, LINE_INTERVAL = 1.0, 60.0
 """Seconds between two looks at the runs, and between two lines where there is no terminal."""
 
 
@@ -186,7 +186,7 @@ class Board:
         self.already, self.planned = already, planned
         self.console = console or Console(stderr=True)
         self.clock = clock
-        self.entries = {run.folder.name: Entry(run) for run in runs}
+        self.entries = {run.identity: Entry(run) for run in runs}
         self._looked = self._spoke = clock()
         self._live: Live | None = None
         self._stages: dict[str, RunFolder] = {}
@@ -222,7 +222,7 @@ class Board:
             state: One of `STATES`.
             note: What else is to be said: its result, or why it failed.
         """
-        entry = self.entries.setdefault(run.folder.name, Entry(run))
+        entry = self.entries.setdefault(run.identity, Entry(run))
         if (entry.state, entry.note) == (state, note):
             return
         if state == DONE:
@@ -230,7 +230,7 @@ class Board:
         # what was running elsewhere or waiting begins anew
         since = entry.since if state == entry.state else self.clock()
         took = f" after {in_words(since - entry.since)}" if entry.state == RUNNING else ""
-        self.entries[run.folder.name] = Entry(run, state, since, note)
+        self.entries[run.identity] = Entry(run, state, since, note)
         if state != WAITING:
             ended = self.already + self.count(DONE) + self.count(FAILED)
             total = self.already + len(self.entries) + self._unknown()

@@ -136,7 +136,7 @@ class _Jobs(Generic[Run]):
             self.work.board.say(f"submitted as job {job.job_id}: {run.title}")
         else:
             self.work.board.say(f"job {job.job_id} goes on: {run.title}")
-        self.active[run.folder.name] = (run, job)
+        self.active[run.identity] = (run, job)
 
     def look(self) -> None:
         """See which jobs run, which are to be stopped and which have ended."""
@@ -159,7 +159,7 @@ class _Jobs(Generic[Run]):
 
     def _note(self, run: PlannedRun) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{run.folder.name}.json"
+        return self.folder / f"{run.identity}.json"
 
 
 @dataclass(frozen=True)

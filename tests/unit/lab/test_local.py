@@ -248,14 +248,14 @@ def test_two_tables_at_a_time_do_not_make_the_same_run_and_the_second_takes_over
 def test_a_run_that_is_finished_elsewhere_in_the_meantime_counts(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "finish", "hang")
     other, second = claims_of(plan), plan.runs[1]
-    assert other.take(second.folder.name)  # another ablation has it
+    assert other.take(second.identity)  # another ablation has it
     done: list[PlannedRun] = []
 
     def on_done(run: PlannedRun) -> str:
         done.append(run)
         finish(second.folder)
-        if other.holds(second.folder.name):
-            other.release(second.folder.name)
+        if other.holds(second.identity):
+            other.release(second.identity)
         return ""
 
     said = io.StringIO()
@@ -275,7 +275,7 @@ def test_a_run_begins_with_its_overrides_its_place_and_its_name(tmp_path: Path) 
 
     assert plan.runs[0].arguments() == [
         *("logger=csv", "+do=finish", "+row=0", f"+code={CODE}", "seed=1"),
-        *(f"output_dir={plan.pool.path}", f"name={name}"),
+        *(f"output_dir={plan.pool.path}", f"name=row-0-seed1-{name}"),
     ]
 
 
@@ -312,3 +312,21 @@ def test_the_pool_of_a_table_does_not_depend_on_where_the_command_is_started(
     pool = Pool(tmp_path, code=lambda config: CODE)
 
     assert pool.folder(fake_config()).path.is_absolute()
+
+
+def test_what_another_table_began_under_its_name_goes_on_there(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, "finish")  # while nobody had begun it
+    run = plan.runs[0]
+    begun = plan.pool.folder(run.config, "the full method-seed1")
+    begun.path.mkdir(parents=True)
+    begun.save_config(run.config)
+
+    console = Console(file=io.StringIO())
+    board = Board("", plan.wanted, estimates_of(plan), at_a_time=1, console=console)
+    (started,) = [TableRuns(plan, board, on_done=lambda run: "").next_run(lambda run: False)]
+
+    assert started.folder == begun
+    assert started.arguments()[-2:] == [
+        f"name={begun.name.removeprefix('rde-toy-')}",
+        "resume=true",
+    ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from crosswalk.config.compose import compose
 from crosswalk.lab.pool import (
     Pool,
     config_digest,
@@ -25,6 +26,36 @@ def test_a_run_is_named_by_method_data_configuration_and_code(pool: Pool) -> Non
 
     assert pool.folder(fake_config()).name == f"rde-toy-{digest}-c0de00"
     assert pool.run_name(fake_config()) == f"{digest}-c0de00"
+
+
+@pytest.mark.parametrize(
+    ("words", "spelled"),
+    [
+        ("MAR without L_RAL-seed1", "MAR-without-L_RAL-seed1"),
+        ("../a/b: *x* [1] (ours)-seed2", "a-b-x-1-ours-seed2"),
+        ("K = 0.5, 行人-seed1", "K-=-0.5-seed1"),
+        ("行人-seed1", "seed1"),
+    ],
+)
+def test_a_run_is_named_for_people_too(pool: Pool, words: str, spelled: str) -> None:
+    config = fake_config()
+
+    folder = pool.folder(config, words)
+
+    assert folder.name == f"rde-toy-{spelled}-{pool.run_name(config)}"
+    assert folder.path.parent == pool.path
+    assert pool.place(config, folder)[1] == f"name={spelled}-{pool.run_name(config)}"
+    compose([pool.place(config, folder)[1]])  # it is a name of a run
+
+
+@pytest.mark.parametrize("before", ["", "row of another table-seed1"])
+def test_a_run_is_found_under_whatever_name_it_has(pool: Pool, before: str) -> None:
+    found = finish(pool.folder(fake_config(), before))
+
+    assert pool.folder(fake_config(), "row-seed1") == found
+    assert pool.finished(fake_config()) == found
+    assert pool.of_any_code(fake_config()) == pool.of_method_and_data(fake_config()) == [found]
+    assert pool.folder(fake_config(2), "row-seed2") != found
 
 
 @pytest.mark.parametrize(

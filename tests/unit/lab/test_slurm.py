@@ -209,7 +209,7 @@ def test_a_command_that_was_killed_waits_for_its_job_when_it_is_started_again(
     plan = plan_of(tmp_path, "wait")
     words = [sys.executable, "-c", ABLATION, str(tmp_path), "wait"]
     command = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATH})
-    note = plan.pool.path / "slurm" / f"{plan.runs[0].folder.name}.json"
+    note = plan.pool.path / "slurm" / f"{plan.runs[0].identity}.json"
     wait_until(lambda: calls(plan) and note.exists())
     command.send_signal(signal.SIGKILL)
     command.wait()
@@ -225,8 +225,7 @@ def test_a_command_that_was_killed_waits_for_its_job_when_it_is_started_again(
 
 def job_of(plan: Plan, code: str | None = None) -> TrainingJob:
     run = plan.runs[0]
-    place = [f"output_dir={plan.pool.path}", f"name={plan.pool.run_name(run.config)}"]
-    words = (*run.overrides, *place)
+    words = (*run.overrides, *run.place)
     return TrainingJob(
         words, run.folder, run.config, code or plan.pool.code_of(run.config), tuple(TRAIN)
     )

@@ -21,6 +21,9 @@ LOGGER = "logger=csv"
 """Rows log to files; ``logger=wandb`` among the overrides of a table wins."""
 
 
+MOST_LETTERS = 50
+"""Of the name of a row in the name of a folder."""
+
 OTHERS = 5
 """Runs of the same method and data whose time is looked at where a row itself never ran."""
 
@@ -33,10 +36,17 @@ class TableRun(PlannedRun):
         rows: Rows with this very configuration, the first of which names it; those that are only
             measured on the run of another row are not among them.
         seed: Its seed.
+        key: Its `identity`.
     """
 
     rows: tuple[Row, ...]
     seed: int
+    key: str
+
+    @property
+    def identity(self) -> str:
+        """Its configuration and code: in other tables the same run may have another name."""
+        return self.key
 
     @property
     def kind(self) -> str:
@@ -116,15 +126,27 @@ def make_plan(
         for row, config in composed:
             config.seed = seed
             run = planned(pool, row, seed, row_overrides(manifest, row, seed), to_plain(config))
-            known = runs.setdefault(run.folder.name, run)
+            known = runs.setdefault(run.identity, run)
             if known is not run:
-                runs[run.folder.name] = replace(known, rows=(*known.rows, row))
+                runs[run.identity] = replace(known, rows=(*known.rows, row))
     wanted = tuple(
         run
         for run in runs.values()
         if run.seed in wanted_seeds and any(row.name in names for row in run.rows)
     )
     return Plan(manifest, pool, tuple(runs.values()), wanted, any_code)
+
+
+def at_home(pool: Pool, run: TableRun) -> TableRun:
+    """Return a run where it lies now: another table may have begun it under another name."""
+    folder = pool.folder(run.config, _words(run.rows[0], run.seed))
+    if folder == run.folder:
+        return run
+    return replace(run, folder=folder, place=pool.place(run.config, folder))
+
+
+def _words(row: Row, seed: int) -> str:
+    return f"{row.name[:MOST_LETTERS]}-seed{seed}"
 
 
 def planned(
@@ -139,15 +161,17 @@ def planned(
         overrides: As the table says them.
         config: The resolved configuration, plain.
     """
+    folder = pool.folder(config, _words(row, seed))
     return TableRun(
         title=f"{row.name}, seed {seed}",
         overrides=tuple(overrides),
         config=config,
-        folder=pool.folder(config),
-        place=(f"output_dir={pool.path}", f"name={pool.run_name(config)}"),
+        folder=folder,
+        place=pool.place(config, folder),
         defaults=(LOGGER,),
         rows=(row,),
         seed=seed,
+        key=pool.identity(config),
     )
 
 

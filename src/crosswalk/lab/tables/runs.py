@@ -11,7 +11,7 @@ from crosswalk.lab.claims import OURS, Claims
 from crosswalk.lab.local import End, Work
 from crosswalk.lab.pool import PlannedRun, is_whole
 from crosswalk.lab.progress import DONE, ELSEWHERE, Board
-from crosswalk.lab.tables.plan import Plan, TableRun
+from crosswalk.lab.tables.plan import Plan, TableRun, at_home
 
 PATIENCE = 2.0
 """Seconds before a run that is made elsewhere is looked at again."""
@@ -60,10 +60,12 @@ class TableRuns(Work[TableRun]):
 
     def next_run(self, was_begun: Callable[[PlannedRun], bool]) -> TableRun | None:
         """Return the next run that nobody else makes, with the code of the plan."""
-        for run in list(self.waiting):
-            name = run.folder.name
+        for waiting in list(self.waiting):
+            name = waiting.identity
             if time.monotonic() < self._not_before.get(name, 0.0):
                 continue
+            run = at_home(self.plan.pool, waiting)
+            self.waiting[self.waiting.index(waiting)] = run
             try:
                 begun = was_begun(run)
                 answer = self.claims.take_run(run, is_done=self._is_done, goes_on=begun)
@@ -102,7 +104,7 @@ class TableRuns(Work[TableRun]):
             changed = "the code was changed while it ran, so it stands for no code"
             reason = changed if is_whole(run.folder) else end.reason
             self._fail(Failure(run, reason, end.log, end.lines))
-        self.claims.release(run.folder.name)
+        self.claims.release(run.identity)
 
     def is_left(self) -> bool:
         """Return whether runs are left, which are made elsewhere.
