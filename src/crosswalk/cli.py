@@ -245,7 +245,11 @@ def _is_users_mistake(error: Exception) -> bool:
 
     A RuntimeError is then no mistake in the words of the command, but in how the run stands.
     """
+    from crosswalk.files import FULL, READ_ONLY
+
     if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+        return True
+    if getattr(error, "errno", None) in (*FULL, *READ_ONLY):
         return True
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)

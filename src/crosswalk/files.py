@@ -62,7 +62,7 @@ def writing(path: Path) -> Iterator[None]:
         elif number in READ_ONLY:
             why = (
                 f"cannot be written: {os.strerror(number)}. Change its permissions, or choose "
-                "another folder (output_dir=, or CROSSWALK_CACHE for the cache)"
+                "another folder (output_dir=, --output-dir, --out; CROSSWALK_CACHE for the cache)"
             )
         else:
             raise
@@ -276,8 +276,14 @@ def lock(path: Path) -> FileLock:
 
     Loader workers and other forks of the process do not keep it. Two locks of one path exclude
     each other within a process, too.
+
+    Raises:
+        OSError: If it cannot be written; the message says what to do.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "")
     return FileLock(path)
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import re
 import shlex
 import subprocess
 import sys
@@ -416,15 +415,13 @@ def test_an_option_that_counts_takes_no_negative_number(
         ("train method=mmcl", "encoder.backbone.pretrained=weights/nowhere"),
         ("train method=cmmt", "data.tokenizer.vocabulary=nowhere.json"),
         ("train method=mar data=dukemtmc_to_market1501", "data.source.root=nowhere"),
-        ("sweep rde --local", "data.root=nowhere"),
     ],
 )
 def test_a_path_that_does_not_exist_is_named_before_torch(
     words: str, override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words.split(), override]) == 2
-    key, value = override.split("=")
-    assert re.search(rf"{key}=\S*{value} does not exist", capsys.readouterr().err)
+    assert f"{override} does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["data.root=nowhere"], []])

@@ -8,10 +8,13 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from crosswalk.cache_folder import build_once
+from crosswalk.cli import main
 from crosswalk.files import (
     csv_text,
     is_locked,
@@ -164,6 +167,49 @@ def test_a_file_that_cannot_be_written_is_named_with_what_to_do(
 
     assert told.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train method=mmcl output_dir={}", "cannot be written: Read-only file system. Change its"),
+        ("data synthesize {}/set --size tiny", "Read-only file system"),
+    ],
+)
+def test_a_folder_that_may_not_be_written_to_is_named_with_what_to_do(
+    words: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, make = tmp_path / "mounted", os.mkdir
+
+    def refuse(path: Any, *mode: int, **options: Any) -> None:  # noqa: ANN401
+        if Path(path).is_relative_to(folder):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        make(path, *mode, **options)
+
+    folder.mkdir()
+    monkeypatch.setattr(os, "mkdir", refuse)
+
+    assert main(words.format(folder).split()) == 2
+
+    message = capsys.readouterr().err
+    assert message.startswith(f"crosswalk: {folder}/")
+    assert said in message
+    assert list(folder.iterdir()) == []
+
+
+def test_a_lock_that_may_not_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    with pytest.raises(PermissionError, match="CROSSWALK_CACHE for the cache") as told:
+        build_once(tmp_path / "entry", print)
+
+    assert told.value.filename == str(tmp_path / ".entry.lock")
 
 
 def test_other_errors_of_a_writer_stay_as_they_are(tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ def _check_values(plain: Mapping[str, Any], describe: Describe | None = None) ->
     """Compare every value with what takes it: type, choice and range."""
     top = {key: plain[key] for key in TOP if key in plain}
     check_call(top, "", optional_arguments(TOP), "a run")
-    check_trainer(plain["trainer"], describe)  # before the others, which take over its numbers
+    # before the others, which take over its numbers
+    check_trainer({"max_epochs": None, **plain["trainer"]}, describe)
     encoders = [name for name in ENCODERS if plain.get(name) is not None]
     wandb = (plain.get("logger") or {}).get("wandb")
     nodes: list[tuple[str, Any, tuple[str, ...]]] = [

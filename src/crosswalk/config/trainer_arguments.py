@@ -30,7 +30,7 @@ Batches = Count | Annotated[float, Gt(0), Le(1)] | None
 
 ARGUMENTS: dict[str, Any] = {
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
-    "strategy": Literal["auto", "ddp", "ddp_spawn"] | Strategy,
+    "strategy": Literal["auto", "ddp", "ddp_spawn", "ddp_find_unused_parameters_true"] | Strategy,
     "devices": Literal["auto", -1, "-1"]
     | Count
     | Annotated[Sequence[WholeNumber], MinLen(1)]
@@ -113,6 +113,14 @@ def check_trainer(trainer: Mapping[str, Any], describe: Describe | None = None) 
     for name, reason in REFUSED.items():
         if name in trainer:
             raise ValueError(f"trainer.{name}={trainer[name]} cannot be set: {reason}.")
+    epochs = trainer.get("max_epochs", 0)
+    if epochs is None or epochs == -1:
+        given = "null" if epochs is None else epochs
+        raise ValueError(
+            f"trainer.max_epochs={given}: rates, labels and the best epoch follow epochs, so a run "
+            "has a number of them. Set trainer.max_epochs=<number>; trainer.max_steps=<number> "
+            "ends it earlier."
+        )
     check_call(trainer, "trainer", optional_arguments(ARGUMENTS), "a run")
     check_node(trainer, "trainer", describe=describe)
 
@@ -131,11 +139,14 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
     check_trainer(trainer)
     settings = {name: construct(value, {}) for name, value in trainer.items()}
     strategy = settings.get("strategy", "auto")
-    if strategy in ("ddp", "ddp_spawn") or (strategy == "auto" and num_processes(trainer) > 1):
+    named = isinstance(strategy, str) and strategy != "auto"
+    if named or (strategy == "auto" and num_processes(trainer) > 1):
         from lightning.pytorch.strategies import DDPStrategy
 
         settings["strategy"] = DDPStrategy(
-            broadcast_buffers=False, start_method="spawn" if strategy == "ddp_spawn" else "popen"
+            broadcast_buffers=False,
+            start_method="spawn" if strategy == "ddp_spawn" else "popen",
+            find_unused_parameters=strategy == "ddp_find_unused_parameters_true",
         )
     return settings
 

@@ -6,6 +6,8 @@ import lightning.pytorch as L
 import pytest
 from lightning.pytorch.strategies import DDPStrategy
 
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose
 from crosswalk.config.trainer_arguments import num_processes, trainer_keys, trainer_settings
 
 
@@ -33,15 +35,27 @@ def test_one_process_gets_no_strategy() -> None:
     assert trainer_settings({"devices": 1, "strategy": "auto"})["strategy"] == "auto"
 
 
-@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_spawn"])
+@pytest.mark.parametrize(
+    "strategy", ["auto", "ddp", "ddp_spawn", "ddp_find_unused_parameters_true"]
+)
 def test_several_processes_keep_their_own_buffers(strategy: str) -> None:
     settings = trainer_settings({"accelerator": "cpu", "devices": 2, "strategy": strategy})
 
     assert isinstance(settings["strategy"], DDPStrategy)
-    assert settings["strategy"]._ddp_kwargs["broadcast_buffers"] is False
+    assert settings["strategy"]._ddp_kwargs == {
+        "broadcast_buffers": False,
+        "find_unused_parameters": strategy.endswith("_true"),
+    }
     assert settings["strategy"]._start_method == ("spawn" if "spawn" in strategy else "popen")
 
 
 def test_a_wrong_type_is_named_by_its_key() -> None:
     with pytest.raises(ValueError, match=r"trainer\.max_epochs='ten' is of type str"):
         trainer_settings({"max_epochs": "ten"})
+
+
+def test_a_trainer_without_a_number_of_epochs_is_refused() -> None:
+    overrides = ["method=mmcl", "~trainer.max_epochs", "optim.schedule.num_epochs=3"]
+
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs=null: .* Set trainer\.max_epochs="):
+        check(compose(overrides))

@@ -57,7 +57,6 @@ def _compare(sides: list[Side], out: Path) -> None:
     notes = check_comparable(sides[0], sides[1])
     data, problem = _data_of(sides)
     comparison = compare_sides(*sides, notes=notes, data=data, data_problem=problem)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, comparison_page(comparison))
     numbers = out.with_suffix(".json")
     write_text(numbers, json.dumps(plain(comparison), indent=1, ensure_ascii=False) + "\n")

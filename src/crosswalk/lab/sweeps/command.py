@@ -120,7 +120,6 @@ def begin(sweep: LocalSweep, seed: int | None) -> LocalSweep:
     Raises:
         ValueError: If the folder holds another sweep, naming what differs.
     """
-    sweep.folder.mkdir(parents=True, exist_ok=True)
     note = sweep.folder / "sweep.json"
     with lock(sweep.folder / "take.lock"):
         ours = _identity(sweep)

@@ -51,6 +51,18 @@ def test_a_local_sweep_ends_with_its_best_trial_and_a_page(
 
 
 @pytest.mark.usefixtures("fake")
+def test_data_that_are_not_there_stop_a_sweep_before_its_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"logger": {"wandb": None}, "trainer": {"devices": 1}, "data": {"root": "nowhere"}}
+    monkeypatch.setattr(command, "check_sweep", lambda *_: config)
+
+    with pytest.raises(FileNotFoundError, match=r"data\.root=nowhere does not exist"):
+        sweep(tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("fake")
 def test_trials_may_be_jobs_of_slurm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
