@@ -159,11 +159,18 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options, strays = parser.parse_known_args(words)
     if strays:
         takes = "; overrides are written key=value" if takes_overrides else ""
-        parser.error(f"not understood: {' '.join(strays)}{takes}")
+        instead = next((f". {HYDRA[word]}" for word in strays if word in HYDRA), "")
+        parser.error(f"not understood: {' '.join(strays)}{takes}{instead}")
     options.overrides, options.run = overrides, module.run
     if getattr(options, "trust", False):
         options.run = _trusting(module.run)
     return options
+
+
+SEVERAL = "`crosswalk sweep <file>` starts a run for each of several values."
+SHOWN = "`crosswalk config show method=<method>` prints the configuration and runs nothing."
+HYDRA = {"-m": SEVERAL, "--multirun": SEVERAL, "--cfg": SHOWN, "-c": SHOWN}
+"""What stands for options of Hydra's programs, whose overrides are those of this one."""
 
 
 def _trusting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

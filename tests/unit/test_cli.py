@@ -439,3 +439,19 @@ def test_an_evaluation_names_data_that_do_not_exist(
 
     named = words[0] if words else f"data.root={tmp_path}/gone"
     assert f"{named} does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["-m", "method=rde", "optim.lr=1e-3,1e-4"], "`crosswalk sweep <file>`"),
+        (["method=rde", "--multirun"], "`crosswalk sweep <file>`"),
+        (["method=rde", "--cfg", "job"], "`crosswalk config show method=<method>`"),
+    ],
+)
+def test_options_of_hydra_have_their_place(
+    capsys: pytest.CaptureFixture[str], words: list[str], advice: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", *words])
+    assert advice in capsys.readouterr().err
