@@ -21,6 +21,11 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
 
 
+def times_left(bar: str) -> list[str]:
+    """Return what stands behind every remaining time of the lines of a bar."""
+    return re.findall(r"[\d-]+:[\d-]{2}:[\d-]{2}( left|)", plain(bar))
+
+
 def figures(text: str) -> Counter[str]:
     """Return how often every number stands in a text, with its sign, brackets and commas."""
     words = re.sub(r"[│┃]", " ", plain(text)).split()

@@ -2,6 +2,7 @@ import pytest
 
 from crosswalk import progress as module
 from crosswalk.progress import Progress
+from tests.unit.narrow import plain, terminal, times_left
 
 
 def test_without_a_terminal_a_line_comes_every_ten_seconds(
@@ -35,13 +36,16 @@ def test_a_terminal_shows_a_bar_of_what_takes_long(
         return now
 
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    terminal(monkeypatch, 100)
     monkeypatch.setattr(module.time, "monotonic", monotonic)
 
     with Progress("Decoding") as progress:
         for done in range(20, 120, 20):
             progress(done, 100)
 
-    assert ("Decoding" in capsys.readouterr().err) == shown
+    bar = plain(capsys.readouterr().err)
+    assert ("Decoding" in bar) == shown
+    assert times_left(bar) == [" left"] * bar.count("Decoding")  # one, which says what it is
 
 
 def test_what_is_left_is_told_from_when_the_work_starts(

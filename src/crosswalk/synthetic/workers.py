@@ -93,12 +93,14 @@ def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     """Give a function that is told of images made: a bar on a terminal, else lines at tenths."""
     if shown and sys.stderr.isatty():
         from rich import progress
+        from rich.console import Console
 
         columns = (
             *(progress.TextColumn("synthetic people"), progress.BarColumn()),
             *(progress.MofNCompleteColumn(), progress.TimeRemainingColumn()),
+            progress.TextColumn("left"),
         )
-        with progress.Progress(*columns) as bar:
+        with progress.Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task("", total=total)
             yield lambda count: bar.advance(task, count)
         return

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from crosswalk.synthetic.workers import carried_out
+from tests.unit.narrow import plain, terminal, times_left
 
 
 def slow_first(number: int) -> tuple[int, int]:
@@ -47,6 +48,21 @@ def test_progress_is_told_in_tenths_of_the_images_without_a_terminal(
         "synthetic people: 5 of 20 images",
         "synthetic people: 20 of 20 images",
     ]
+
+
+def test_a_terminal_shows_one_time_which_says_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    terminal(monkeypatch, 100)
+
+    carried_out(failing, [0, 1, 2], [1, 4, 15], num_workers=1, progress=True)
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    bar = plain(printed.err)
+    assert "20/20" in bar
+    assert times_left(bar) == [" left"] * bar.count("synthetic people")
 
 
 def test_fewer_workers_than_one_are_refused() -> None:
