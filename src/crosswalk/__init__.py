@@ -1,3 +1,23 @@
-"""Text-based person search and person re-identification on PyTorch Lightning."""
+"""Text-based person search and person re-identification on PyTorch Lightning.
+
+Trained models are used from here: ``crosswalk.load("runs/<name>")`` returns one that embeds images
+and sentences.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crosswalk.use.load import load
 
 __version__ = "0.1.0.dev0"
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "load":  # late: importing torch takes seconds, which `--help` does not
+        from crosswalk.use.load import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,7 +35,7 @@ STOREYS = (
     ("methods", "data", "config"),
     ("run",),
     ("diagnostics",),
-    ("doctor", "lab"),
+    ("doctor", "lab", "use"),
     ("commands",),
     ("cli",),
     ("__main__",),

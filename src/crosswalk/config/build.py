@@ -20,6 +20,8 @@ from crosswalk.files import refuse_inside
 if TYPE_CHECKING:
     import lightning.pytorch as L
 
+    from crosswalk.types import DataSpec
+
 
 def instantiate(node: DictConfig | Mapping[str, Any] | None, **kwargs: Any) -> Any:  # noqa: ANN401
     """Return the object a ``_target_`` node describes, after `check_types`.
@@ -115,13 +117,9 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
         sizes = replace(sizes, **{**least, "vocabulary_size": sizes.vocabulary_size})
     from crosswalk.encoders.clip_weights import downloading
 
-    parts = {"optim": construct(config["optim"], {})}
-    with downloading(config.get("checkpoint") is None and not loads_weights):
-        for name in ENCODERS:
-            if config.get(name) is not None:
-                with _naming_image_size(config, AssertionError):  # timm's way to refuse
-                    parts[name] = construct(config[name], _words_for(config[name], name, data))
-    method = construct(config["method"], {"data": sizes, **parts})
+    fetched = config.get("checkpoint") is None and not loads_weights
+    with downloading(fetched, tables=not loads_weights):
+        method = build_method(config, sizes, getattr(data, "tokenizer", None))
     if config["data"].get("image_size"):
         with _naming_image_size(config, RuntimeError, AssertionError, IndexError):
             _embed_one_image(method, config["data"]["image_size"])
@@ -137,6 +135,25 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
         diagnostics=construct(diagnostics_of(config), {}),
         tracker=None if wandb is None else construct({**wandb, "_partial_": True}, {}),
     )
+
+
+def build_method(config: Mapping[str, Any], sizes: DataSpec, tokenizer: object) -> Any:  # noqa: ANN401
+    """Return the method of a configuration, with its encoders.
+
+    Args:
+        config: The plain configuration: ``method``, the encoders and, to train, ``optim``.
+        sizes: Of the training set.
+        tokenizer: Its ``words`` go to encoders that take them; None without captions.
+
+    Raises:
+        ValueError: If an encoder is made for words and the tokenizer has none.
+    """
+    parts = {"optim": construct(config.get("optim"), {})}
+    for name in ENCODERS:
+        if config.get(name) is not None:
+            with _naming_image_size(config, AssertionError):  # timm's way to refuse
+                parts[name] = construct(config[name], _words_for(config[name], name, tokenizer))
+    return construct(config["method"], {"data": sizes, **parts})
 
 
 @contextmanager
@@ -180,17 +197,16 @@ def _words_parameter(node: Mapping[str, Any]) -> inspect.Parameter | None:
         return None
 
 
-def _words_for(node: Mapping[str, Any], name: str, data: Any) -> dict[str, Any]:  # noqa: ANN401
+def _words_for(node: Mapping[str, Any], name: str, tokenizer: object) -> dict[str, Any]:
     """Return the word of each token id for an encoder that takes them."""
     parameter = _words_parameter(node)
     if parameter is None:
         return {}
-    words = getattr(data, "words", None)
+    words = getattr(tokenizer, "words", None)
     if words is None and parameter.default is parameter.empty:
-        tokenizer = type(getattr(data, "tokenizer", None)).__name__
         raise ValueError(
             f"{name}={node['_target_']} is made for a vocabulary of words, and "
-            f"data.tokenizer={tokenizer} has none. Choose "
+            f"data.tokenizer={type(tokenizer).__name__} has none. Choose "
             "data.tokenizer._target_=crosswalk.data.text.word_tokenizer.WordTokenizer."
         )
     return {"words": words}

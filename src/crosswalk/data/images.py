@@ -26,6 +26,7 @@ from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
 from crosswalk.data.pipeline.plans import Index, shuffled_plan
+from crosswalk.data.pipeline.preprocessing import Preprocessing, preprocessing_by
 from crosswalk.data.pipeline.statistics import camera_statistics, channel_statistics
 from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles, camstyle_files, find_camstyle
@@ -178,6 +179,11 @@ class ImageToImageData(RecordedData[ImageSplits]):
                     "own ranking."
                 )
                 self.notices += [notice] * (notice not in self.notices)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to queries and gallery before a model sees them."""
+        return preprocessing_by(self._normalizing, self.image_size, self.eval_interpolation)
 
     def same_pictures(self, split: str) -> tuple[Index, Index] | None:
         """Return the picture that each query and each gallery image of one's own is, by number."""

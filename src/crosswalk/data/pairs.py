@@ -26,6 +26,7 @@ from crosswalk.data.pipeline.datasets import CaptionDataset, ImageDataset, PairD
 from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.noise import noisy_caption_index, read_noise_index
 from crosswalk.data.pipeline.plans import Index, shuffled_plan
+from crosswalk.data.pipeline.preprocessing import Preprocessing, preprocessing_by
 from crosswalk.data.pipeline.transforms import AnyBatch, PairTransform
 from crosswalk.data.readers.icfg_pedes import carve_val
 from crosswalk.data.readers.records import SPLITS, Record, Splits, count
@@ -242,6 +243,11 @@ class TextToImageData(RecordedData[Splits]):
         """Return the batch as methods want it: augmented if it has keys, and normalised."""
         transformed: AnyBatch = self.transform(batch)
         return transformed
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to images before a model sees them, augmentation aside."""
+        return preprocessing_by(self.transform, self.image_size, self.interpolation)
 
     def _part(self, split: str, role: str) -> str:
         return split

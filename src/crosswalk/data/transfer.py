@@ -18,6 +18,7 @@ from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
 from crosswalk.data.pipeline.plans import Index, shuffled_plan
+from crosswalk.data.pipeline.preprocessing import Preprocessing
 from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.ranges import Count, ImageSize, Seed, Workers
 from crosswalk.types import DataSpec, ImageBatch, SourceTargetBatch
@@ -232,6 +233,11 @@ class SourceTargetData(L.LightningDataModule):
     @plan_labels.setter
     def plan_labels(self, labels: PlanLabels | None) -> None:
         self._trained.plan_labels = labels
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to the target's queries and gallery before a model sees them."""
+        return self.target.preprocessing
 
     @property
     def fingerprint(self) -> str:

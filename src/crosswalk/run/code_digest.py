@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).parents[1]
 TRAINING = ("crosswalk.run.train", "crosswalk.config.trainer_arguments")
 """Where every training begins; the second is reached through the check alone."""
 LOOKS_ONLY = (
-    *("lab", "diagnostics", "doctor", "importers", "cli", "pages"),
+    *("lab", "diagnostics", "doctor", "importers", "cli", "pages", "use"),
     *("files", "cache_folder"),
     *("config.check", "config.compose", "config.keys", "config.moved", "config.search"),
     *("config.stage", "run.allocator", "run.code_digest", "run.processes", "run.results"),

@@ -464,6 +464,11 @@ class RunFolder:
         }
         write_arrays(self.queries_file(split, checkpoint), arrays)
 
+    def vocabulary(self) -> dict[str, Any] | None:
+        """Return what `vocabulary_file` holds; None where the tokenizer has learned no words."""
+        mend = "Copy it from where the run was trained."
+        return _parsed(self.vocabulary_file, mend) if self.vocabulary_file.exists() else None
+
     def keep_vocabulary(self, write: Callable[[Path], object]) -> None:
         """Write `vocabulary_file`; in a run that goes on, see that it is the same.
 

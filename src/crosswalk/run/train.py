@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -311,7 +312,13 @@ def final_metrics(results: Results) -> dict[str, float]:
 def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
     """Return the trainer of a run; its callbacks are ordered by what they need of each other."""
     config = run.config
-    record_in_checkpoint = {"config": config, "version": __version__, **commit_of_this_package()}
+    preprocessing = getattr(run.data, "preprocessing", None)
+    record_in_checkpoint = {
+        **{"config": config, "version": __version__, **commit_of_this_package()},
+        # with these a checkpoint is enough to use the model
+        "preprocessing": None if preprocessing is None else asdict(preprocessing),
+        "vocabulary": folder.vocabulary(),
+    }
     loggers: list[Logger] = [RunLogger(folder.path)]
     if run.tracker is not None:
         loggers.append(run.tracker(folder=folder.path, config=config, tags=tuple(config["tags"])))

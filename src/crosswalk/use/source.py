@@ -1,0 +1,115 @@
+"""What a model is loaded from: said, or refused, by names and first bytes alone.
+
+Imports no torch, so that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from crosswalk.run.run_folder import RunFolder
+
+WHICH = ("best", "last", "start")
+"""The checkpoints of a run, in the order in which one is looked for."""
+
+ADVICE = "Name a run folder (`ls runs` shows yours) or a .ckpt of a run."
+TABLES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+
+class Source(NamedTuple):
+    """Where a model's weights lie.
+
+    Attributes:
+        kind: ``run`` is a folder of `crosswalk train`, ``checkpoint`` one of its files alone.
+        folder: The run's folder; the file's own for ``checkpoint``.
+        weights: The file of the weights.
+    """
+
+    kind: Literal["run", "checkpoint"]
+    folder: RunFolder
+    weights: Path
+
+    @property
+    def name(self) -> str:
+        """What people call the model."""
+        return f"{self.folder.path.resolve().name}/{self.weights.stem}"
+
+
+def source_of(model: str | Path, which: str | None = None) -> Source:
+    """Return what a model is loaded from.
+
+    Args:
+        model: A run folder, or a checkpoint of a run.
+        which: Of a run folder ``best``, ``last`` or ``start``; None takes the first that is there.
+
+    Raises:
+        FileNotFoundError: If there is nothing by this name, or the run has no such checkpoint.
+        ValueError: If it is something else; the message says what it seems to be.
+
+    Example:
+        >>> source_of("runs/nowhere")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours) \
+        or a .ckpt of a run.
+    """
+    path = Path(model).expanduser()
+    if which not in (None, *WHICH):
+        raise ValueError(f"which={which!r} is no checkpoint of a run: choose {', '.join(WHICH)}.")
+    if path.is_dir():
+        return _of_folder(path, which)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist. {ADVICE}")
+    if path.suffix == ".ckpt":
+        return Source("checkpoint", RunFolder(path.parent), path)
+    raise ValueError(f"{path} is {_kind_of_file(path)}, no model of crosswalk. {ADVICE}")
+
+
+def _of_folder(path: Path, which: str | None) -> Source:
+    run = RunFolder(path)
+    if not run.config_file.is_file():
+        raise ValueError(f"{path} is no run folder: it {_contents(path)}. {ADVICE}")
+    files = {
+        "best": run.best_checkpoint,
+        "last": run.last_checkpoint,
+        "start": run.start_weights,
+    }
+    for name in WHICH if which is None else (which,):
+        if files[name].is_file():
+            return Source("run", run, files[name])
+    there = ", ".join(name for name in WHICH if files[name].is_file())
+    missing = "checkpoint" if which is None else f"{files[which].name}"
+    advice = f"It has {there}." if there else "Train it further: its command plus resume=true."
+    raise FileNotFoundError(f"{path} has no {missing}. {advice}")
+
+
+def _contents(path: Path) -> str:
+    from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
+
+    names = sorted(child.name for child in path.iterdir())
+    runs = [name for name in names if RunFolder(path / name).config_file.is_file()]
+    if runs:
+        return f"holds {len(runs)} runs, such as {path / runs[-1]}"
+    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if images:
+        return f"holds {len(images):,} images"
+    if not names:
+        return "is empty"
+    more = ", ..." if len(names) > 3 else ""
+    return f"has no config.yaml, but {', '.join(names[:3])}{more}"
+
+
+def _kind_of_file(path: Path) -> str:
+    from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES  # late, with what it imports
+
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "an image"
+    if suffix in TABLES:
+        return "a table"
+    if suffix == ".onnx":
+        return "a model of ONNX, which onnxruntime runs"
+    if suffix in (".safetensors", ".pth", ".pt", ".bin"):
+        return "a file of weights that does not say which model they are of"
+    return f"a file that ends in {suffix!r}" if suffix else "a file without an ending"

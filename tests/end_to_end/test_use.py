@@ -1,0 +1,233 @@
+"""Models of every method, loaded and used, against the evaluation of the same checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import crosswalk
+from crosswalk.cli import main
+from crosswalk.metrics.retrieval import RetrievalScores
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.train import evaluate
+from crosswalk.use.model import Model, joined_views
+from tests.end_to_end.small_runs import METHODS, WholeRuns
+
+
+class Evaluated(NamedTuple):
+    """A run, what its last epoch's evaluation ranked, and what that was made of."""
+
+    run: RunFolder
+    query: Tensor
+    gallery: Tensor
+    images: list[Path]
+    captions: list[str] | None
+    model: Model
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def evaluated(
+    request: pytest.FixtureRequest,
+    whole: WholeRuns,
+    cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Evaluated:
+    run = whole[request.param]
+    ranked: list[tuple[Any, str, Tensor, Tensor]] = []
+    update = RetrievalScores.update
+
+    def listening(self: Any, role: str, views: Any, *ids: Tensor, **named: Tensor) -> None:  # noqa: ANN401
+        index = named["sample_index"] if named else ids[2]
+        ranked.append((self, role, index, joined_views(views)))
+        update(self, role, views, *ids, **named)
+
+    copy = shutil.copytree(run.path, tmp_path_factory.mktemp("evaluated") / "copy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RetrievalScores, "update", listening)
+        patch.setenv("CROSSWALK_CACHE", str(cache))
+        done = evaluate(copy)
+    assert done is not None
+    latest = ranked[-1][0]  # the last epoch's on test
+    rows = {}
+    for role in ("query", "gallery"):
+        batches = [(index, each) for of, at, index, each in ranked if of is latest and at == role]
+        order = torch.cat([index for index, _ in batches]).argsort()
+        rows[role] = torch.cat([each for _, each in batches])[order]
+    data = done.data
+    captions = data.evaluation_captions("test") if hasattr(data, "evaluation_captions") else None
+    images = data.evaluation_images("test")
+    model = crosswalk.load(run.path, which="last")
+    return Evaluated(run, rows["query"], rows["gallery"], images, captions, model)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_images_get_the_embeddings_that_the_evaluation_compares(
+    evaluated: Evaluated, batch_size: int
+) -> None:
+    model, images = evaluated.model, evaluated.images[:20]
+
+    found = model.embed_images(images, batch_size=batch_size)
+
+    torch.testing.assert_close(found, evaluated.gallery[:20], atol=1e-6, rtol=0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(20))
+    assert model.embedding_size == found.shape[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_captions_get_the_embeddings_that_the_evaluation_compares(
+    evaluated: Evaluated, batch_size: int
+) -> None:
+    model, captions = evaluated.model, evaluated.captions
+    if captions is None:
+        with pytest.raises(ValueError, match=r"is a model of images alone and reads no sentences"):
+            model.embed_texts(["a man"])
+        return
+
+    found = model.embed_texts(captions, batch_size=batch_size)
+
+    # where features depend on the longest caption of a batch, one is the longest in few batches
+    assert model.tokenizer is not None
+    length = (model.tokenizer(captions) != 0).sum(dim=1)
+    size = evaluated.run.config()["data"]["eval_batch_size"]
+    longest = torch.cat([(some == some.max()) for some in length.split(size)])
+    alone = longest if model._by_longest else torch.zeros_like(longest)
+    assert len(found) == len(captions)
+    assert alone.float().mean() < 0.4
+    expected = evaluated.query[~alone]
+    torch.testing.assert_close(found[~alone], expected, atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_is_enough(
+    evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the folder of its run, its data, the cache and a network."""
+
+    def no_network(*_: object, **__: object) -> None:
+        raise AssertionError("something was fetched")
+
+    alone = shutil.copy(evaluated.run.last_checkpoint, tmp_path / "model.ckpt")
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+
+    found = crosswalk.load(alone).embed_images(evaluated.images[0])
+
+    torch.testing.assert_close(found, evaluated.gallery[:1], atol=1e-6, rtol=0)
+    assert not (tmp_path / "empty").exists()
+
+
+def test_several_threads_get_what_one_gets(evaluated: Evaluated) -> None:
+    model, images = evaluated.model, evaluated.images[:12]
+    alone = model.embed_images(images)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: model.embed_images(images, batch_size=5), range(8)))
+
+    for each in found:
+        torch.testing.assert_close(each, alone, atol=1e-6, rtol=0)
+
+
+def test_bfloat16_is_near_and_its_rows_are_of_unit_length(evaluated: Evaluated) -> None:
+    model = crosswalk.load(evaluated.run.path, which="last", precision="bf16")
+
+    found = model.embed_images(evaluated.images[:12])
+
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(12))
+    assert (found * evaluated.gallery[:12]).sum(dim=1).min() > 0.99
+
+
+def test_loading_leaves_the_random_numbers_of_the_caller_alone(evaluated: Evaluated) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+
+    crosswalk.load(evaluated.run.path)
+
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_folder_is_embedded_by_the_command_and_broken_images_are_listed(
+    evaluated: Evaluated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image in evaluated.images[:9]:
+        (tmp_path / "photos" / image.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "photos" / image.parent.name / image.name)
+    (tmp_path / "photos" / "0.jpg").write_bytes(b"\xff\xd8 cut")
+    target = tmp_path / "features.npz"
+
+    status = main(
+        ["embed", str(evaluated.run.path), str(tmp_path / "photos"), "--out", str(target)]
+    )
+
+    with np.load(target) as arrays:
+        found = {name: arrays[name] for name in arrays.files}
+    place = {str(path): row for row, path in enumerate(found["path"])}
+    rows = [
+        place[str(tmp_path / "photos" / image.parent.name / image.name)]
+        for image in evaluated.images[:9]
+    ]
+    best = crosswalk.load(evaluated.run.path)
+    expected = best.embed_images(evaluated.images[:9])
+    assert status == 0
+    np.testing.assert_allclose(found["embedding"][rows], expected, atol=1e-6)
+    assert found["broken"].tolist() == [str(tmp_path / "photos" / "0.jpg")]
+    assert str(found["fingerprint"]) == best.fingerprint != ""
+    told = capsys.readouterr().out
+    assert f"9 images with {expected.shape[1]} numbers each are in {target}." in told
+    assert f"left out: {tmp_path / 'photos' / '0.jpg'} is cut off or not an image" in told
+
+
+def test_sentences_of_a_table_are_embedded_by_models_that_read_them(
+    evaluated: Evaluated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(evaluated.images[0], tmp_path / "1.jpg")
+    (tmp_path / "pairs.csv").write_text("image,caption\n1.jpg,a man in a red coat\n")
+    words = ["embed", str(evaluated.run.path), str(tmp_path / "pairs.csv"), "--which", "last"]
+
+    status = main([*words, "--out", str(tmp_path / "features.npz")])
+
+    if evaluated.captions is None:
+        assert status == 2
+        assert "is a model of images alone that reads no sentences" in capsys.readouterr().err
+        return
+    with np.load(tmp_path / "features.npz") as arrays:
+        sentence, path = arrays["caption_embedding"], arrays["caption_path"]
+    expected = evaluated.model.embed_texts(["a man in a red coat"])
+    assert status == 0
+    assert path.tolist() == [str(tmp_path / "1.jpg")]
+    np.testing.assert_allclose(sentence, expected, atol=1e-6)
+
+
+def test_files_that_the_training_started_from_are_not_needed(
+    evaluated: Evaluated, tmp_path: Path
+) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    copy.path.mkdir()
+    shutil.copy(evaluated.run.last_checkpoint, copy.last_checkpoint)
+    config = evaluated.run.config()
+    changed = set_everywhere(config["encoder"], "pretrained", "gone.pt")
+    copy.save_config(config)
+
+    found = crosswalk.load(copy.path).embed_images(evaluated.images[:2])
+
+    assert changed > 0
+    torch.testing.assert_close(found, evaluated.gallery[:2], atol=1e-6, rtol=0)
+
+
+def set_everywhere(node: Any, name: str, value: object) -> int:  # noqa: ANN401
+    """Set ``name`` in all mappings that have it; return how many."""
+    if not isinstance(node, dict):
+        return 0
+    inner = sum(set_everywhere(each, name, value) for each in node.values())
+    if name in node:
+        node[name] = value
+    return inner + (name in node)

@@ -1,0 +1,100 @@
+"""What a model is loaded from is told apart by names, at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from crosswalk.use.source import source_of
+
+
+def a_run(folder: Path, *files: str) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("config.yaml", *files):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_of_a_run_the_best_checkpoint_is_taken_unless_another_is_named(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "rde", "best.ckpt", "last.ckpt")
+
+    assert source_of(run).weights == run / "best.ckpt"
+    assert source_of(str(run), "last").weights == run / "last.ckpt"
+    assert source_of(run / "last.ckpt").kind == "checkpoint"
+    assert source_of(run).name == "rde/best"
+
+
+@pytest.mark.parametrize(
+    ("files", "which", "words"),
+    [
+        (("last.ckpt",), "best", "has no best.ckpt. It has last."),
+        ((), None, "has no checkpoint. Train it further: its command plus resume=true."),
+    ],
+)
+def test_a_checkpoint_that_a_run_lacks_is_named(
+    tmp_path: Path, files: tuple[str, ...], which: str | None, words: str
+) -> None:
+    run = a_run(tmp_path / "rde", *files)
+
+    with pytest.raises(FileNotFoundError) as error:
+        source_of(run, which)
+
+    assert str(error.value) == f"{run} {words}"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda place: None, "does not exist."),
+        (lambda place: place.mkdir(), "is no run folder: it is empty."),
+        (
+            lambda place: a_run(place / "mmcl-toy", "last.ckpt"),
+            "is no run folder: it holds 1 runs, such as {place}/mmcl-toy.",
+        ),
+        (
+            lambda place: (place.mkdir(), Image.new("RGB", (2, 4)).save(place / "a.jpg")),
+            "is no run folder: it holds 1 images.",
+        ),
+        (
+            lambda place: (place.mkdir(), (place / "reid_raw.json").write_text("[]")),
+            "is no run folder: it has no config.yaml, but reid_raw.json.",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_run_is_described(tmp_path: Path, make: object, words: str) -> None:
+    place = tmp_path / "given"
+    make(place)  # type: ignore[operator]
+
+    with pytest.raises((FileNotFoundError, ValueError)) as error:
+        source_of(place)
+
+    begin = f"{place} {words.format(place=place)}"
+    assert (
+        str(error.value)
+        == f"{begin} Name a run folder (`ls runs` shows yours) or a .ckpt of a run."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("a.jpg", "an image"),
+        ("pairs.csv", "a table"),
+        ("model.onnx", "a model of ONNX, which onnxruntime runs"),
+        ("w.pth", "a file of weights that does not say which model they are of"),
+        ("notes.txt", "a file that ends in '.txt'"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, what: str) -> None:
+    path = tmp_path / name
+    path.write_text("x")
+
+    with pytest.raises(ValueError, match=f"is {what}, no model of crosswalk. Name a run folder"):
+        source_of(path)
+
+
+def test_an_unknown_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="which='first' is no checkpoint of a run: choose best,"):
+        source_of(tmp_path, "first")
