@@ -1,10 +1,8 @@
 import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import yaml
 
 from crosswalk.run.run_folder import RunFolder
+from tests.end_to_end.commands import start_command
 from tests.end_to_end.small_runs import assert_same_run, small_run, tiny_pairs
 from tests.unit.lab import fake_slurm
 
@@ -29,7 +28,7 @@ class Table:
     """A table of tiny runs in a folder of its own."""
 
     def __init__(self, folder: Path, root: Path, rows: Sequence[dict] = ROWS) -> None:
-        self.runs, self.root = folder / "runs", root
+        self.runs, self.root, self.said = folder / "runs", root, folder / "said.txt"
         self.path = folder / "experiments" / "rde" / "tiny.yaml"
         self.write(rows)
 
@@ -50,23 +49,17 @@ class Table:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(yaml.safe_dump(content, sort_keys=False))
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "crosswalk", "ablate", str(self.path)]
-        command += ["--data", "synthetic_pairs", "--output-dir", str(self.runs)]
-        command += [f"data.root={self.root}", *words]
-        environment = {**os.environ, "CROSSWALK_CACHE": str(self.root.parent / "cache")}
-        return subprocess.Popen(
-            command,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+    def start(self, *words: str) -> BaseProcess:
+        command = ["ablate", str(self.path), "--data", "synthetic_pairs"]
+        command += ["--output-dir", str(self.runs), f"data.root={self.root}", *words]
+        cache = str(self.root.parent / "cache")
+        return start_command(command, self.said, CROSSWALK_CACHE=cache)
 
-    def run(self, *words: str) -> tuple[int, str]:
+    def run(self, *words: str) -> tuple[int | None, str]:
+        self.said.unlink(missing_ok=True)
         process = self.start(*words)
-        said, _ = process.communicate()
-        return process.returncode, said
+        process.join()
+        return process.exitcode, self.said.read_text()
 
     def folders(self) -> dict[str, RunFolder]:
         """Return the run folders by what distinguishes the rows."""
@@ -146,20 +139,22 @@ def test_a_killed_table_goes_on_and_ends_as_if_nothing_had_happened(
     root: Path, uninterrupted: Table, tmp_path: Path
 ) -> None:
     table = Table(tmp_path, root)
-    process = table.start("--jobs", "2")
+    finished = uninterrupted.folders()["RDE"].path
+    shutil.copytree(finished, table.runs / "ablations" / finished.name)
+    process = table.start()
     deadline = time.monotonic() + PATIENCE
-    while not any(folder.last_checkpoint.exists() for folder in table.folders().values()):
-        assert process.poll() is None
+    while not (ours := table.folders().get("without CCD")) or not ours.last_checkpoint.exists():
+        assert process.is_alive()
         assert time.monotonic() < deadline, "no run has come to its first checkpoint"
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
 
-    status, said = table.run("--jobs", "2")
+    status, said = table.run()
 
     assert status == 0, said
-    for name in ("RDE", "without CCD"):
-        assert_same_run(table.folders()[name], uninterrupted.folders()[name])
+    assert len(ours.record()["sessions"]) == 2
+    assert_same_run(ours, uninterrupted.folders()["without CCD"])
     numbers = [
         [(run["row"], run["results"]) for run in each.content()["runs"]]
         for each in (table, uninterrupted)

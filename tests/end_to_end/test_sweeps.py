@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from crosswalk.cli import main
 from crosswalk.lab.sweeps.trials import epoch_values
 from crosswalk.run.run_folder import RunFolder
+from tests.end_to_end.commands import said_by, start_command
 from tests.end_to_end.small_runs import small_run, tiny_pairs
 
 SWEEP = {
@@ -68,18 +64,10 @@ def words_of(place: Path, root: Path, runs: str, trials: int, logger: str) -> li
     ]
 
 
-def said_by(words: list[str]) -> str:
-    """Return what a command prints that ends well."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        status = main(words)
-    assert status == 0, said.getvalue()
-    return said.getvalue()
-
-
 @pytest.fixture(scope="module")
 def whole(place: Path, root: Path) -> tuple[Path, str]:
     """An uninterrupted sweep of two trials: its folder and what it said."""
-    said = said_by(words_of(place, root, "whole", 2, "wandb"))
+    said = said_by(words_of(place, root, "whole", 2, "wandb"), place / "whole.txt")
     return place / "whole" / "sweeps" / "small", said
 
 
@@ -109,27 +97,21 @@ def test_a_sweep_of_real_runs_finds_its_best_and_groups_them_in_wandb(
 
 
 def test_a_sweep_killed_in_the_middle_of_a_trial_goes_on_and_ends_the_same(
-    place: Path, root: Path, whole: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+    place: Path, root: Path, whole: tuple[Path, str]
 ) -> None:
     folder = place / "killed" / "sweeps" / "small"
     first = RunFolder(folder / "rde-synthetic_pairs-trial-000")
     words = words_of(place, root, "killed", 1, "csv")
-    sweep = subprocess.Popen(
-        [sys.executable, "-m", "crosswalk", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    sweep = start_command(words, place / "killed.txt")
     while not first.last_checkpoint.exists():
-        assert sweep.poll() is None, sweep.communicate()[0]
+        assert sweep.is_alive(), (place / "killed.txt").read_text()
         time.sleep(0.01)
     sweep.kill()
-    sweep.communicate()
+    sweep.join()
     assert not first.is_finished
 
-    said_by(words)
+    assert "running: trial 0 (goes on, " in said_by(words, place / "killed.txt")
 
-    assert "running: trial 0 (goes on, " in capsys.readouterr().err
     assert len(first.record()["sessions"]) == 2
     assert trials_of(folder) == trials_of(whole[0])[:1]
     ours, theirs = (path / first.name / "results.json" for path in (folder, whole[0]))

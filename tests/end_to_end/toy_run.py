@@ -222,14 +222,22 @@ def _with_forked_workers(function: Callable[..., None], args: tuple[object, ...]
     function(*args)
 
 
-def exit_code_of(function: Callable[..., None], *args: object) -> int | None:
-    """Return how a process ends that does nothing but ``function(*args)``."""
+def from_fork_server(
+    function: Callable[..., None], *args: object
+) -> multiprocessing.process.BaseProcess:
+    """Start a process that does nothing but ``function(*args)`` and has little to import."""
     if str(REPOSITORY) not in sys.path:
         sys.path.insert(0, str(REPOSITORY))  # the process imports the function's module by name
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED])
     process = context.Process(target=_with_forked_workers, args=(function, args))
     process.start()
+    return process
+
+
+def exit_code_of(function: Callable[..., None], *args: object) -> int | None:
+    """Return how a process ends that does nothing but ``function(*args)``."""
+    process = from_fork_server(function, *args)
     process.join(300)  # a busy machine takes its time
     code = process.exitcode
     process.kill()

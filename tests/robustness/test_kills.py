@@ -6,14 +6,10 @@ written, whole, or in its place. What is killed are all processes of the command
 
 from __future__ import annotations
 
-import importlib.util
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,7 @@ from crosswalk.config.search import small_overrides
 from crosswalk.config.stage import stage_config
 from crosswalk.methods.base import Method
 from crosswalk.run.run_folder import RunFolder
+from tests.end_to_end.commands import FORK, fork_commands, run_command
 from tests.end_to_end.small_runs import METHODS, assert_same_run, small_run
 from tests.end_to_end.toy_run import exit_code_of, stopping_in_files
 
@@ -36,7 +33,6 @@ HOOKS = {
     **{"training_step": "step", "sweep_step": "sweep"},
     **{"validation_step": "evaluation", "test_step": "evaluation"},
 }
-FORK = multiprocessing.get_context("fork")
 SMALL_STAGE = (
     "stage.choices.experiment=supervised/synthetic_transfer",
     "+stage.overrides.trainer.max_epochs=1",
@@ -73,43 +69,6 @@ class Events:
         return counting
 
 
-class ForkedCommand:
-    """Stands for `subprocess.Popen` where crosswalk starts itself: a fork, which imports nothing.
-
-    So start a stage, and the further processes of a run.
-    """
-
-    def __init__(self, command: list[str], env: dict[str, str], **_: object) -> None:
-        self.process = FORK.Process(target=run_command, args=(command[3:], env))
-        self.process.start()
-
-    def poll(self) -> int | None:
-        return self.process.exitcode
-
-    def wait(self) -> int | None:
-        self.process.join()
-        return self.process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.process.pid, number)
-
-
-def commands_forked(popen: Callable[..., Any]) -> Callable[..., Any]:
-    def start(command: list[str], *args: object, **options: object) -> object:
-        ours = command[:2] == [sys.executable, "-m"] and command[2].startswith("crosswalk")
-        return (ForkedCommand if ours else popen)(command, *args, **options)
-
-    return start
-
-
-def run_command(words: list[str], environment: Mapping[str, str]) -> None:
-    os.environ.clear()
-    os.environ |= environment
-    sys.argv = ["crosswalk", *words]  # Lightning starts the same program
-    sys.modules["__main__"].__spec__ = importlib.util.find_spec("crosswalk.__main__")
-    sys.exit(main(words))
-
-
 def train(overrides: list[str], cache: str, count: str, kill_at: int | None) -> None:
     """Run ``crosswalk train`` as the leader of a group; write the number of its events."""
     os.setsid()
@@ -118,7 +77,7 @@ def train(overrides: list[str], cache: str, count: str, kill_at: int | None) -> 
     config = to_plain(compose(overrides))
     for each in (config, stage_config(config)) if config["stage"] else (config,):
         events.watch(locate(each["method"]["_target_"], "method"))
-    subprocess.Popen = commands_forked(subprocess.Popen)
+    fork_commands()
     try:
         with stopping_in_files(events):
             run_command(["train", *overrides], {**os.environ, "CROSSWALK_CACHE": cache})
