@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from crosswalk.cli import main
+from crosswalk.commands import train as train_command
 from crosswalk.config.search import group_values, small_overrides
-from crosswalk.files import lock
+from crosswalk.files import lock, write_text
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluate
 from crosswalk.synthetic.generate import synthesize_pairs
@@ -75,8 +76,15 @@ def rename_training_people(cache: Path) -> int:
     return sets
 
 
-def train(overrides: list[str], cache: str) -> None:
-    """Run ``crosswalk train``."""
+def leave_empty_reports() -> None:
+    """Let runs of this process leave an empty page: to draw the figures takes most of a run."""
+    train_command.leave_report = lambda folder, data: write_text(folder.path / "report.html", "")
+
+
+def train(overrides: list[str], cache: str, report: bool = False) -> None:
+    """Run ``crosswalk train``, with an empty report unless it is asked for."""
+    if not report:
+        leave_empty_reports()
     torch.set_num_threads(1)
     os.environ["CROSSWALK_CACHE"] = cache
     L.seed_everything(0, verbose=False)
@@ -91,23 +99,29 @@ def evaluate_again(folder: Path, cache: str, overrides: Sequence[str] = ()) -> N
     evaluate(folder, overrides)
 
 
-def run_small(overrides: list[str], runs: Path, cache: Path) -> tuple[int | None, RunFolder]:
+def run_small(
+    overrides: list[str], runs: Path, cache: Path, *, report: bool = False
+) -> tuple[int | None, RunFolder]:
     """Run `train` in a process of its own; return its exit code and its folder.
 
     Args:
         overrides: Of the run; name and output folder are added.
         runs: Where its folder is made; it should hold no other.
         cache: The cache folder.
+        report: Whether the page of the run matters.
     """
     overrides = [f"output_dir={runs}", "name=it", *overrides]
-    code = exit_code_of(train, overrides, str(cache))
+    code = exit_code_of(train, overrides, str(cache), report)
     (folder,) = runs.glob("*-it")
     return code, RunFolder(folder)
 
 
-def run_kind(kind: str, runs: Path, cache: Path, *more: str) -> tuple[int | None, RunFolder]:
+def run_kind(
+    kind: str, runs: Path, cache: Path, *more: str, report: bool = False
+) -> tuple[int | None, RunFolder]:
     """Run one of `KINDS` as `run_small` does, with a checkpoint every other step."""
-    return run_small(small_run(kind, "checkpoint_every_n_steps=2", *more), runs, cache)
+    overrides = small_run(kind, "checkpoint_every_n_steps=2", *more)
+    return run_small(overrides, runs, cache, report=report)
 
 
 class WholeRuns:
@@ -120,7 +134,7 @@ class WholeRuns:
         runs = self.folder / re.sub(r"\W+", "-", kind)
         with lock(Path(f"{runs}.lock")):
             if not list(runs.glob("*-it/report.html")):
-                code, _ = run_kind(kind, runs, self.cache)
+                code, _ = run_kind(kind, runs, self.cache, report=True)
                 assert code == 0
             (folder,) = runs.glob("*-it")
         return RunFolder(folder)

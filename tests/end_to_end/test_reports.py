@@ -47,7 +47,8 @@ def runs(
 ) -> dict[str, RunFolder]:
     """Return a run on data that a test moves away, and one that others look at, too."""
     overrides = small_run("rde", f"data.root={tiny_pairs(data)}", "data.noise_rate=0.5")
-    code, rde = run_small(overrides, tmp_path_factory.mktemp("rde"), data / "cache")
+    folder = tmp_path_factory.mktemp("rde")
+    code, rde = run_small(overrides, folder, data / "cache", report=True)
     assert code == 0
     return {"rde": rde, "mar": whole["mar"]}
 
@@ -158,9 +159,9 @@ def test_a_run_of_no_epochs_has_a_report(
     runs: dict[str, RunFolder], data: Path, tmp_path: Path
 ) -> None:
     weights = runs["rde"].last_checkpoint
-    overrides = small_run("rde", f"data.root={data / 'tiny-pairs'}", f"checkpoint={weights}")
+    more = (f"data.root={data / 'tiny-pairs'}", f"checkpoint={weights}", "trainer.max_epochs=0")
 
-    code, run = run_small([*overrides, "trainer.max_epochs=0"], tmp_path, data / "cache")
+    code, run = run_small(small_run("rde", *more), tmp_path, data / "cache", report=True)
 
     assert code == 0
     page = report_of(run).read_text()
