@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -231,3 +232,40 @@ def set_everywhere(node: Any, name: str, value: object) -> int:  # noqa: ANN401
     if name in node:
         node[name] = value
     return inner + (name in node)
+
+
+@pytest.mark.parametrize(("half", "atol"), [(False, 1e-6), (True, 2e-2)])
+def test_an_exported_folder_is_enough(
+    evaluated: Evaluated, tmp_path: Path, half: bool, atol: float
+) -> None:
+    words = ["export", str(evaluated.run.path), "--out", str(tmp_path / "model"), "--which", "last"]
+
+    status = main([*words, *(["--half"] if half else [])])
+
+    model = crosswalk.load(tmp_path / "model")
+    found = model.embed_images(evaluated.images[:12])
+    assert status == 0
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        *("README.md", "config.json", "model.safetensors"),
+    ]
+    torch.testing.assert_close(found, evaluated.gallery[:12], atol=atol, rtol=0)
+    assert (model.fingerprint == evaluated.model.fingerprint) is not half
+    if evaluated.captions is not None:
+        sentence = ["a man in a red coat"]
+        expected = evaluated.model.embed_texts(sentence)
+        torch.testing.assert_close(model.embed_texts(sentence), expected, atol=atol, rtol=0)
+
+
+def test_a_card_says_what_was_measured(
+    evaluated: Evaluated, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["card", str(evaluated.run.path), "--which", "last"])
+
+    card = capsys.readouterr().out
+    results, record = evaluated.run.results()["last"], evaluated.run.record()
+    assert status == 0
+    assert re.search(rf"\| {100 * results['test/rank1']:.1f} \(\d+\.\d to \d+\.\d\) \|", card)
+    assert re.search(rf"\| {100 * results['test/map']:.1f} \(\d+\.\d to \d+\.\d\) \|", card)
+    assert record["command"] in card
+    assert f"Fingerprint `{record['data']['fingerprint']}`." in card
+    assert ("embed_texts" in card) is (evaluated.captions is not None)

@@ -89,7 +89,7 @@ def run_export(
             f"{path} is missing: name a run folder, or one of its .ckpt files. A run without val "
             "split has no best epoch; pass --which last."
         )
-    weights = _weights_in(path) | _parts_in(path, _parts_of_methods())
+    weights = encoder_weights(path) | _parts_in(path, _parts_of_methods())
     if part:
         prefix = part + "."
         weights = {
@@ -102,13 +102,24 @@ def run_export(
                 f"the encoder of {path} has no part {part!r}; CLIP models have 'clip'."
             )
     if half:
-        weights = {
-            name: tensor.half() if tensor.is_floating_point() else tensor
-            for name, tensor in weights.items()
-        }
+        weights = halved(weights)
     save_weights(target, weights, method="", origin=path.parent.name, architecture={})
     print(f"{len(weights)} tensors of {path} are in {target}.")
     return 0
+
+
+def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with floating point numbers rounded to float16, half the size.
+
+    Example:
+        >>> import torch
+        >>> halved({"w": torch.ones(1)})["w"].dtype
+        torch.float16
+    """
+    return {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
 
 
 def save_weights(
@@ -307,8 +318,13 @@ def _encoder_in(contents: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain_names(weights)
 
 
-def _weights_in(path: Path) -> dict[str, Tensor]:
-    """Return the encoder's weights of a checkpoint, or everything that a weight file holds."""
+def encoder_weights(path: Path) -> dict[str, Tensor]:
+    """Return the encoder's weights of a checkpoint, or everything that a weight file holds.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no weights of an encoder, or is damaged.
+    """
     from crosswalk.weight_files import safetensors_header
 
     contents = _contents(path)

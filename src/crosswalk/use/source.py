@@ -13,7 +13,16 @@ from crosswalk.run.run_folder import RunFolder
 WHICH = ("best", "last", "start")
 """The checkpoints of a run, in the order in which one is looked for."""
 
-ADVICE = "Name a run folder (`ls runs` shows yours) or a .ckpt of a run."
+EXPORTED = "config.json"
+"""What `crosswalk export` writes beside the weights."""
+
+CARD = "README.md"
+"""The model card that it writes."""
+
+WEIGHTS = "model.safetensors"
+"""The weights that it writes."""
+
+ADVICE = "Name a run folder (`ls runs` shows yours), a .ckpt of a run, or an exported folder."
 TABLES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -21,26 +30,28 @@ class Source(NamedTuple):
     """Where a model's weights lie.
 
     Attributes:
-        kind: ``run`` is a folder of `crosswalk train`, ``checkpoint`` one of its files alone.
-        folder: The run's folder; the file's own for ``checkpoint``.
+        kind: ``run`` is a folder of `crosswalk train`, ``checkpoint`` one of its files alone,
+            ``export`` a folder of `crosswalk export`.
+        folder: The folder; the file's own for ``checkpoint``.
         weights: The file of the weights.
     """
 
-    kind: Literal["run", "checkpoint"]
+    kind: Literal["run", "checkpoint", "export"]
     folder: RunFolder
     weights: Path
 
     @property
     def name(self) -> str:
         """What people call the model."""
-        return f"{self.folder.path.resolve().name}/{self.weights.stem}"
+        name = self.folder.path.resolve().name
+        return name if self.kind == "export" else f"{name}/{self.weights.stem}"
 
 
 def source_of(model: str | Path, which: str | None = None) -> Source:
     """Return what a model is loaded from.
 
     Args:
-        model: A run folder, or a checkpoint of a run.
+        model: A run folder, a checkpoint of a run, or an exported folder.
         which: Of a run folder ``best``, ``last`` or ``start``; None takes the first that is there.
 
     Raises:
@@ -51,8 +62,8 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
         >>> source_of("runs/nowhere")
         Traceback (most recent call last):
             ...
-        FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours) \
-        or a .ckpt of a run.
+        FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours), \
+        a .ckpt of a run, or an exported folder.
     """
     path = Path(model).expanduser()
     if which not in (None, *WHICH):
@@ -68,8 +79,10 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
 
 def _of_folder(path: Path, which: str | None) -> Source:
     run = RunFolder(path)
+    if (path / EXPORTED).is_file() and (path / WEIGHTS).is_file():
+        return Source("export", run, path / WEIGHTS)
     if not run.config_file.is_file():
-        raise ValueError(f"{path} is no run folder: it {_contents(path)}. {ADVICE}")
+        raise ValueError(f"{path} is no model: it {_contents(path)}. {ADVICE}")
     files = {
         "best": run.best_checkpoint,
         "last": run.last_checkpoint,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from crosswalk.use.source import source_of
+from crosswalk.use.source import ADVICE, source_of
 
 
 def a_run(folder: Path, *files: str) -> Path:
@@ -48,18 +48,18 @@ def test_a_checkpoint_that_a_run_lacks_is_named(
     ("make", "words"),
     [
         (lambda place: None, "does not exist."),
-        (lambda place: place.mkdir(), "is no run folder: it is empty."),
+        (lambda place: place.mkdir(), "is no model: it is empty."),
         (
             lambda place: a_run(place / "mmcl-toy", "last.ckpt"),
-            "is no run folder: it holds 1 runs, such as {place}/mmcl-toy.",
+            "is no model: it holds 1 runs, such as {place}/mmcl-toy.",
         ),
         (
             lambda place: (place.mkdir(), Image.new("RGB", (2, 4)).save(place / "a.jpg")),
-            "is no run folder: it holds 1 images.",
+            "is no model: it holds 1 images.",
         ),
         (
             lambda place: (place.mkdir(), (place / "reid_raw.json").write_text("[]")),
-            "is no run folder: it has no config.yaml, but reid_raw.json.",
+            "is no model: it has no config.yaml, but reid_raw.json.",
         ),
     ],
 )
@@ -70,11 +70,7 @@ def test_a_folder_that_is_no_run_is_described(tmp_path: Path, make: object, word
     with pytest.raises((FileNotFoundError, ValueError)) as error:
         source_of(place)
 
-    begin = f"{place} {words.format(place=place)}"
-    assert (
-        str(error.value)
-        == f"{begin} Name a run folder (`ls runs` shows yours) or a .ckpt of a run."
-    )
+    assert str(error.value) == f"{place} {words.format(place=place)} {ADVICE}"
 
 
 @pytest.mark.parametrize(

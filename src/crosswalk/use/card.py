@@ -1,0 +1,134 @@
+"""The model card: what a model is, what was measured, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from crosswalk.metrics.paired import bootstrap_means, measures_per_query
+from crosswalk.run.results import MEASURES, chosen_by, monitor_of
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.use.described import Described
+
+INTERVAL = (2.5, 97.5)
+"""Percentiles of the means of queries drawn with replacement."""
+
+USE = """\
+For research on the retrieval of people in pictures, and for tools around it, where there is a
+legal ground and the consent that the law asks for. Not for identifying or following people without
+it, not for decisions about people, and not where a wrong match harms somebody: a ranking list
+always has a first place, whether the person is there or not."""
+
+LIMITS = """\
+- Measured on the data named above alone. On other cameras, places, clothes and groups of people it
+  is worse, and how much worse is not known.
+- Whole people in upright crops are expected; faces, groups and full scenes are not."""
+
+
+def model_card(folder: RunFolder, described: Described, checkpoint: str) -> str:
+    """Return the card of a run's checkpoint, in Markdown, with the header that the hub reads.
+
+    Args:
+        folder: The run.
+        described: What its model needs.
+        checkpoint: ``best``, ``last`` or ``start``.
+
+    Raises:
+        ValueError: If a file of the run is damaged; the message names it.
+    """
+    config, record = described.config, folder.record()
+    data: Mapping[str, Any] = record.get("data") or {}
+    choices = config.get("choices") or {}
+    height, width = described.preprocessing.image_size
+    reads = "images and sentences" if "tokenizer" in config["data"] else "images"
+    versions = record.get("versions") or {}
+    sections = {
+        "Use it": _use(reads),
+        "What it is": (
+            f"Method `{choices.get('method')}`, encoder `{choices.get('encoder')}`; reads {reads}; "
+            f"images are resized to {height}x{width}."
+        ),
+        "Training data": _data(data),
+        "What was measured": _measured(folder, config, checkpoint),
+        "How to make it again": _again(record, versions),
+        "Intended use": USE,
+        "Known limits": LIMITS,
+        "Licence": (
+            "The weights follow from the data set and from what the training started from, whose "
+            "terms hold for them; crosswalk itself is under Apache-2.0."
+        ),
+    }
+    head = "---\nlibrary_name: crosswalk\ntags: [person-retrieval, person-reid]\n---\n\n"
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    return f"{head}# {folder.name} ({checkpoint})\n\n{body}\n"
+
+
+def _use(reads: str) -> str:
+    lines = [
+        "import crosswalk",
+        "",
+        'model = crosswalk.load("<this folder>")',
+        'images = model.embed_images(["1.jpg", "2.jpg"])  # float32, unit length',
+    ]
+    if "sentences" in reads:
+        lines += [
+            'texts = model.embed_texts(["a woman in a red coat"])',
+            "scores = texts @ images.T",
+        ]
+    else:
+        lines += ["scores = images @ images.T"]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    if not data:
+        return "Unknown: the run has no record."
+    parts = [data, *(data[name] for name in ("source", "target") if name in data)]
+    lines = []
+    for part in parts:
+        counts = (part.get("counts") or {}).get("train") or {}
+        numbers = ", ".join(f"{number:,} {what}" for what, number in counts.items())
+        lines.append(f"- {part.get('dataset')}" + (f": {numbers} in training" if numbers else ""))
+    return "\n".join(lines) + f"\n\nFingerprint `{data.get('fingerprint')}`."
+
+
+def _measured(folder: RunFolder, config: Mapping[str, Any], checkpoint: str) -> str:
+    results = folder.results().get(checkpoint)
+    if results is None:
+        return "Nothing: the run was not evaluated."
+    lines = [
+        f"Percent on test, of epoch {results['epoch']}; {chosen_by(monitor_of(config))}. In "
+        "brackets 95 % intervals: queries drawn anew, 10,000 times. They say nothing about other "
+        "seeds or other data.",
+        "",
+        "| direction | " + " | ".join(MEASURES.values()) + " |",
+        "|---|" + "---:|" * len(MEASURES),
+    ]
+    try:
+        queries = folder.queries("test", checkpoint)
+    except FileNotFoundError:
+        return "Nothing on test, or the file of its queries is gone."
+    for direction, ranked in queries.items():
+        if direction.startswith("view/"):
+            continue
+        measures = measures_per_query(ranked)
+        values = np.stack([measures[name] for name in MEASURES], axis=1)
+        values = values[np.isfinite(values).all(axis=1)]
+        low, high = np.percentile(100 * bootstrap_means(values), INTERVAL, axis=0)
+        cells = [
+            f"{mean:.1f} ({least:.1f} to {most:.1f})"
+            for mean, least, most in zip(100 * values.mean(axis=0), low, high, strict=True)
+        ]
+        lines.append(f"| {direction.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _again(record: Mapping[str, Any], versions: Mapping[str, Any]) -> str:
+    if not record.get("command"):
+        return "Unknown: the run has no record."
+    known = ", ".join(f"{name} {version}" for name, version in versions.items())
+    commit = record.get("commit") or "of an installed package"
+    changed = ", with uncommitted changes" if record.get("dirty") else ""
+    return f"```sh\n{record['command']}\n```\n\nCode: commit {commit}{changed}. Versions: {known}."

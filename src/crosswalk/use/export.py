@@ -1,0 +1,49 @@
+"""`crosswalk export`: a run as a folder that can be given away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crosswalk.files import write_text
+from crosswalk.run.weights import encoder_weights, halved, save_weights
+from crosswalk.use.card import model_card
+from crosswalk.use.described import described_by
+from crosswalk.use.source import CARD, EXPORTED, WEIGHTS, Source
+
+
+def export(source: Source, target: Path, *, half: bool = False) -> int:
+    """Write weights, description and card of a run to a folder, say so, and return 0.
+
+    Args:
+        source: A run's.
+        target: The folder to make; `crosswalk.load` reads it.
+        half: Whether floating point numbers are rounded to float16, half the size.
+
+    Raises:
+        ValueError: If the run is damaged.
+    """
+    described = described_by(source)
+    weights = encoder_weights(source.weights)
+    if half:
+        weights = halved(weights)
+    target.mkdir(parents=True, exist_ok=True)
+    save_weights(target / WEIGHTS, weights, method="", origin=source.name, architecture={})
+    write_text(target / EXPORTED, described.to_json())
+    write_text(target / CARD, model_card(source.folder, described, source.weights.stem))
+    print(
+        f"{len(weights)} tensors of {source.weights} are in {target}, with a card: {target / CARD}."
+    )
+    return 0
+
+
+def check_target(target: Path) -> None:
+    """Refuse a folder that holds something else than an earlier export.
+
+    Raises:
+        ValueError: If it does.
+    """
+    there = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    strange = sorted(there - {WEIGHTS, EXPORTED, CARD})
+    if strange or target.is_file():
+        what = f"holds {strange[0]}" if strange else "is a file"
+        raise ValueError(f"--out {target} {what}. Name a new folder, or one of an earlier export.")
