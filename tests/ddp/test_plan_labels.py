@@ -1,5 +1,7 @@
 """Batches by pseudo identity: an epoch's labels decide them, on any number of processes."""
 
+from collections.abc import Callable
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from tests.end_to_end.small_runs import small_run
 from tests.end_to_end.toy_run import assert_same
 
 EPOCHS, PEOPLE, SAMPLES_EACH = 2, 4, 2
+Outcomes = Callable[[str, int, int], list[dict[str, Any]]]
 PLAN = "crosswalk.data.pipeline.plans.identity_plan"
 
 
@@ -98,24 +101,29 @@ def trained(outcome: dict[str, Any]) -> dict[str, Any]:
     return {**outcome, "metrics": metrics, "lines": []}
 
 
-@pytest.fixture(scope="module", params=["images", "pairs"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Return what uninterrupted runs come to, each made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("data")
+
+    @once
+    def outcomes_of(kind: str, processes: int, workers: int) -> list[dict[str, Any]]:
+        run = toy_run(kind, folder, f"data.num_workers={workers}")
+        return run_on_processes(fit, processes, *run, tmp_path_factory.mktemp("run"), processes)
+
+    return outcomes_of
 
 
-@pytest.fixture(scope="module")
-def alone(kind: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture
+def alone(kind: str, outcomes: Outcomes) -> dict[str, Any]:
     """Return what one process without workers comes to."""
-    run = toy_run(kind, folder / kind)
-    outcome: dict[str, Any] = run_on_processes(fit, 1, *run, tmp_path_factory.mktemp("1"), 1)[0]
-    return outcome
+    return outcomes(kind, 1, 0)[0]
 
 
+every_kind = pytest.mark.parametrize("kind", ["images", "pairs"])
+
+
+@every_kind
 def test_every_epoch_takes_the_batches_of_its_own_labels(alone: dict[str, Any]) -> None:
     labels, seen = (alone["state"][name].numpy() for name in ("labels_of_epoch", "seen"))
     plan = IdentityBatches(np.full(labels.shape[1], -1), seen.shape[2], 1, SAMPLES_EACH)
@@ -127,47 +135,40 @@ def test_every_epoch_takes_the_batches_of_its_own_labels(alone: dict[str, Any]) 
     assert not np.array_equal(*labels)
 
 
+@every_kind
 def test_their_clusters_are_compared_with_the_truth(alone: dict[str, Any]) -> None:
     assert alone["metrics"]["train/sample_clusters"] == 6
     assert 0 < alone["metrics"]["train/sample_purity"] <= 1
 
 
-@pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (2, 2)])
+several = pytest.mark.parametrize(
+    ("kind", "processes", "workers"), [("images", 1, 2), ("images", 2, 0), ("pairs", 2, 2)]
+)
+"""Every kind with workers and without, on one process and on two; workers on one and on two."""
+
+
+@several
 def test_neither_processes_nor_workers_change_the_batches(
-    kind: str,
-    folder: Path,
-    alone: dict[str, Any],
-    processes: int,
-    workers: int,
-    tmp_path: Path,
+    kind: str, processes: int, workers: int, alone: dict[str, Any], outcomes: Outcomes
 ) -> None:
-    run = toy_run(kind, folder / kind, f"data.num_workers={workers}")
-
-    outcomes = run_on_processes(fit, processes, *run, tmp_path, processes)
-
-    for outcome in outcomes:
+    for outcome in outcomes(kind, processes, workers):
         assert torch.equal(outcome["state"]["seen"], alone["state"]["seen"])
         assert_equal_to_one_process(trained(alone), trained(outcome))
 
 
-@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 2), (2, 0)])
+@several
 def test_a_run_goes_on_within_an_epoch_with_the_labels_that_it_began_with(
-    kind: str,
-    folder: Path,
-    alone: dict[str, Any],
-    processes: int,
-    workers: int,
-    tmp_path: Path,
+    kind: str, processes: int, workers: int, outcomes: Outcomes, tmp_path: Path
 ) -> None:
-    stop = alone["state"]["seen"].shape[1] + 3
-    run = toy_run(kind, folder / kind, f"data.num_workers={workers}")
-    whole = run_on_processes(fit, processes, *run, tmp_path / "whole", processes)
+    whole = outcomes(kind, processes, workers)
+    stop = whole[0]["state"]["seen"].shape[1] + 3
+    run = toy_run(kind, tmp_path, f"data.num_workers={workers}")
 
     parts = run_on_processes(fit_in_parts, processes, *run, tmp_path / "parts", processes, stop)
 
-    for once, twice in zip(whole, parts, strict=True):
-        assert twice["metrics"] == once["metrics"]
-        assert_same(twice["state"], once["state"])
+    for whole_one, parts_one in zip(whole, parts, strict=True):
+        assert parts_one["metrics"] == whole_one["metrics"]
+        assert_same(parts_one["state"], whole_one["state"])
 
 
 class Batches(L.Callback):
