@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
+from typing import Any
 
+from crosswalk.run import train as training
 from crosswalk.run.run_folder import RunFolder
-from tests.end_to_end.small_runs import run_small, small_run
-
-ROOT = Path(__file__).parents[2]
-SLOW = """
-import sys, time
-from crosswalk.cli import main
-from crosswalk.run import train
-
-save = train.save_encoder
-
-def save_slowly(*arguments, **options):
-    time.sleep(5)  # the other process waits for no file meanwhile
-    save(*arguments, **options)
-
-train.save_encoder = save_slowly
-sys.exit(main(sys.argv[1:]))
-"""
+from tests.end_to_end.small_runs import run_small, small_run, train
+from tests.end_to_end.toy_run import from_fork_server
 
 
 def free_port() -> int:
@@ -35,27 +21,41 @@ def free_port() -> int:
     return port
 
 
+def train_as_torchrun_starts(rank: int, port: int, overrides: list[str], cache: str) -> None:
+    """Be one of two processes of torchrun; the first writes what it starts from slowly."""
+    os.environ |= {
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "ROLE_RANK": str(rank)},
+        **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "ROLE_WORLD_SIZE": "2"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"},
+        **{"TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_MAX_RESTARTS": "0"},
+    }
+    save = training.save_encoder
+
+    def save_slowly(*arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        time.sleep(3)  # the other process waits for no file meanwhile
+        save(*arguments, **options)
+
+    training.save_encoder = save_slowly
+    train(overrides, cache)
+
+
 def test_the_configured_weights_are_evaluated_and_again_by_two_processes_that_start_from_them(
     tmp_path: Path,
 ) -> None:
     overrides, cache = small_run("mmcl", "trainer.max_epochs=0"), tmp_path / "cache"
 
     code, alone = run_small(overrides, tmp_path / "alone", cache)
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW)
     words = [*overrides, f"checkpoint={alone.start_weights}", "trainer.devices=2", "name=it"]
-    torchrun = ["torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
-    subprocess.run(
-        [sys.executable, "-m", *torchrun, str(script), "train", f"output_dir={tmp_path}", *words],
-        env={
-            **os.environ,
-            "CROSSWALK_CACHE": str(cache),
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
-        },
-        check=True,
-        timeout=500,
-    )
+    words.append(f"output_dir={tmp_path}")
+    port = free_port()
+    processes = [
+        from_fork_server(train_as_torchrun_starts, rank, port, words, str(cache))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.join(300)
 
+    assert [process.exitcode for process in processes] == [0, 0]
     (folder,) = tmp_path.glob("mmcl-*-it")
     results = alone.results()
     assert code == 0
