@@ -12,7 +12,6 @@ from tests.ddp.small_fits import assert_equal_to_one_process, composed, fit, fit
 from tests.end_to_end.small_runs import KINDS, METHODS, small_run
 from tests.end_to_end.toy_run import assert_same
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
 OfTwo = Callable[[str], list[dict[str, Any]]]
 
 
@@ -40,7 +39,7 @@ def of_two_processes(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> O
     return outcomes
 
 
-@every_kind
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_what_one_trains(
     kind: str, cache: Path, of_two_processes: OfTwo, tmp_path: Path
 ) -> None:
@@ -66,13 +65,13 @@ def test_three_processes_train_what_one_trains_with_statistics_of_groups(
         assert_equal_to_one_process(alone, outcome)
 
 
-@every_kind
+@pytest.mark.parametrize("method", METHODS)
 def test_two_processes_go_on_exactly_where_they_stopped(
-    kind: str, cache: Path, of_two_processes: OfTwo, tmp_path: Path
+    method: str, cache: Path, of_two_processes: OfTwo, tmp_path: Path
 ) -> None:
-    whole = of_two_processes(kind)
+    whole = of_two_processes(method)
 
     stop = whole[0]["steps"] - 1
-    parts = run_on_processes(fit_in_parts, 2, *run_of(kind, cache), tmp_path, 2, stop)
+    parts = run_on_processes(fit_in_parts, 2, *run_of(method, cache), tmp_path, 2, stop)
 
     assert_same(parts, whole)

@@ -37,7 +37,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """Overrides of further kinds of run, behind the name of their method and a comma."""
 
 KINDS = (*METHODS, *VARIANTS)
-"""What every guarantee is tested on: a method that is added is among them by its file."""
+"""What is trained whole, by two processes and without identities.
+
+A method that is added is among them by its file. What the variants do not change, such as going
+on after a stop, is tested on the methods alone.
+"""
 
 
 def small_run(kind: str, *more: str) -> list[str]:

@@ -15,6 +15,7 @@ from crosswalk.run.run_folder import RunFolder
 from crosswalk.types import Needs
 from tests.end_to_end.small_runs import (
     KINDS,
+    METHODS,
     WholeRuns,
     assert_same_run,
     evaluated_copy,
@@ -91,7 +92,7 @@ def test_a_checkpoint_holds_plain_values_and_the_whole_configuration(
     assert checkpoint["crosswalk"]["config"] == whole[kind].config()
 
 
-@every_kind
+@pytest.mark.parametrize("kind", METHODS)
 def test_workers_and_the_cache_change_nothing(
     kind: str, cache: Path, whole: WholeRuns, tmp_path: Path
 ) -> None:
