@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
+import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.small_runs import WholeRuns, small_run
@@ -31,13 +34,16 @@ SAYS_NOTHING = {
 }
 """Damage that cannot be told from a run that got no further, or was killed within a line."""
 
-CASES = [
-    pytest.param(name, change, command, id=f"{name}-{kind}-{command}")
-    for name, (damages, commands) in FILES.items()
-    for kind, change in damages.items()
-    for command in commands
-    if (name, kind) not in SAYS_NOTHING
-]
+
+def drawn_cases() -> list[ParameterSet]:
+    """Return every damage of every file with one of the commands, and every command."""
+    random = np.random.default_rng(11)
+    cases = []
+    for name, (damages, commands) in FILES.items():
+        kinds = [kind for kind in damages if (name, kind) not in SAYS_NOTHING]
+        for kind, command in zip(random.permutation(kinds).tolist(), cycle(commands), strict=False):
+            cases.append(pytest.param(name, damages[kind], command, id=f"{name}-{kind}-{command}"))
+    return cases
 
 
 def words_of(command: str, run: Path, other: Path, out: Path) -> list[str]:
@@ -53,7 +59,7 @@ def words_of(command: str, run: Path, other: Path, out: Path) -> list[str]:
     }[command]
 
 
-@pytest.mark.parametrize(("name", "change", "command"), CASES)
+@pytest.mark.parametrize(("name", "change", "command"), drawn_cases())
 def test_a_damaged_file_of_a_run_is_named(
     name: str,
     change: Damage,
