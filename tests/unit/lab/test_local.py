@@ -1,7 +1,4 @@
 import io
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,17 +15,8 @@ from crosswalk.lab.progress import DONE, ELSEWHERE, FAILED, Board
 from crosswalk.lab.tables.plan import Plan, estimates_of
 from crosswalk.lab.tables.runs import CodeChanged, Failure, TableRuns
 from crosswalk.run.processes import make_slots
+from tests.end_to_end.toy_run import from_fork_server
 from tests.unit.lab.fake_runs import CODE, TRAIN, calls, fake_config, fake_plan, finish
-
-ROOT = Path(__file__).parents[3]
-PATH = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
-ABLATION = """
-import sys
-from pathlib import Path
-from tests.unit.lab.fake_runs import fake_plan
-from tests.unit.lab.test_local import launch
-launch(fake_plan(Path(sys.argv[1]), *sys.argv[2:]))
-"""
 
 
 def launch(
@@ -69,9 +57,8 @@ def wait_until(condition: Callable[[], object], patience: float = 600.0) -> None
         time.sleep(0.01)
 
 
-def start_ablation(folder: Path, *does: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", ABLATION, str(folder), *does]
-    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATH})
+def launch_rows(folder: Path, *does: str) -> None:
+    launch(fake_plan(folder, *does))
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
@@ -211,12 +198,12 @@ def test_no_run_is_started_after_the_code_was_changed(tmp_path: Path) -> None:
 
 def test_a_killed_table_takes_its_runs_along_and_goes_on_later(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "finish", "stumble", "hang")
-    ablation = start_ablation(tmp_path, "finish", "stumble", "hang")
+    ablation = from_fork_server(launch_rows, tmp_path, "finish", "stumble", "hang")
     wait_until(lambda: len(calls(plan)) == 3)
     child = calls(plan)[-1]["pid"]
 
-    ablation.send_signal(signal.SIGKILL)
-    ablation.wait()
+    ablation.kill()
+    ablation.join()
 
     if sys.platform.startswith("linux"):
         wait_until(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child))
@@ -235,13 +222,13 @@ def test_two_tables_at_a_time_do_not_make_the_same_run_and_the_second_takes_over
     tmp_path: Path,
 ) -> None:
     plan = fake_plan(tmp_path, "hang", "finish")
-    first = start_ablation(tmp_path, "hang")
+    first = from_fork_server(launch_rows, tmp_path, "hang")
     wait_until(lambda: len(calls(plan)) == 1)
 
     assert take(plan, plan.runs[0]) == ELSEWHERE
     assert take(plan, plan.runs[1]) == OURS
     first.kill()
-    first.wait()
+    first.join()
     wait_until(lambda: take(plan, plan.runs[0]) == OURS)
 
 

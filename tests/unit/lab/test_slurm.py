@@ -1,8 +1,6 @@
 import io
 import json
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,18 +18,13 @@ from crosswalk.lab.slurm import (
 from crosswalk.lab.tables.plan import Plan, estimates_of
 from crosswalk.lab.tables.runs import Failure, TableRuns
 from crosswalk.run.code_digest import code_digest
+from tests.end_to_end.toy_run import from_fork_server
 from tests.unit.lab import fake_slurm
 from tests.unit.lab.fake_runs import TRAIN, calls, fake_config, fake_plan, finish
-from tests.unit.lab.test_local import PATH, ROOT, wait_until
+from tests.unit.lab.test_local import wait_until
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install submitit")
 ASKED = {"timeout_min": 3, "partition": "gpu"}
-ABLATION = """
-import sys
-from pathlib import Path
-from tests.unit.lab.test_slurm import plan_of, submit
-submit(plan_of(Path(sys.argv[1]), *sys.argv[2:]))
-"""
 
 
 def plan_of(folder: Path, *does: str, **trainer: object) -> Plan:
@@ -56,6 +49,11 @@ def submit(
         interval=0.05,
     )
     return runs.failures, board, said.getvalue()
+
+
+def submit_rows(environment: dict[str, str], folder: Path, *does: str) -> None:
+    os.environ |= environment
+    submit(plan_of(folder, *does))
 
 
 @pytest.fixture
@@ -153,15 +151,17 @@ def test_submitits_local_executor_runs_a_table_and_reports_a_failure(tmp_path: P
     assert "  | crosswalk: there are no images" in said
 
 
-def test_a_second_command_submits_only_what_failed(tmp_path: Path) -> None:
+def test_a_second_command_submits_only_what_failed(tmp_path: Path, slurm: Path) -> None:
     plan = plan_of(tmp_path, "finish", "stumble")
-    failures, *_ = submit(plan, cluster="local")
+    done = plan.runs[0]
+    finish(done.folder, config=dict(done.config), code=plan.pool.code_of(done.config))
+    failures, *_ = submit(plan)
     assert [failure.run.config["row"] for failure in failures] == [1]
 
-    failures, *_ = submit(plan, cluster="local")
+    failures, *_ = submit(plan)
 
     assert failures == []
-    assert [(call["row"], call["resumes"]) for call in calls(plan)[2:]] == [(1, True)]
+    assert [(call["row"], call["resumes"]) for call in calls(plan)] == [(1, False), (1, True)]
 
 
 def test_jobs_of_an_earlier_stand_in_are_forgotten(tmp_path: Path, slurm: Path) -> None:
@@ -191,15 +191,15 @@ def test_a_run_of_several_nodes_is_one_job_with_a_task_for_each_process(
 
 
 def test_no_more_jobs_are_submitted_at_a_time_than_asked_for(tmp_path: Path, slurm: Path) -> None:
-    plan = plan_of(tmp_path, "finish", "finish", "fail")
+    plan = plan_of(tmp_path, "finish", "fail")
 
     failures, board, said = submit(plan, at_a_time=1)
 
-    assert (board.count(DONE), len(failures)) == (2, 1)
-    assert failures[0].reason == "its job 3 ended without results"
+    assert (board.count(DONE), len(failures)) == (1, 1)
+    assert failures[0].reason == "its job 2 ended without results"
     jobs = [line.split(":")[0] for line in said.splitlines() if "submitted" in line or "[" in line]
     assert jobs[0] == "submitted as job 1"
-    first_end = next(number for number, line in enumerate(jobs) if line.startswith("[1/3]"))
+    first_end = next(number for number, line in enumerate(jobs) if line.startswith("[1/2]"))
     assert first_end < jobs.index("submitted as job 2")
 
 
@@ -207,12 +207,12 @@ def test_a_command_that_was_killed_waits_for_its_job_when_it_is_started_again(
     tmp_path: Path, slurm: Path
 ) -> None:
     plan = plan_of(tmp_path, "wait")
-    words = [sys.executable, "-c", ABLATION, str(tmp_path), "wait"]
-    command = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATH})
+    environment = {name: os.environ[name] for name in ("PATH", "FAKE_SLURM")}
+    command = from_fork_server(submit_rows, environment, tmp_path, "wait")
     note = plan.pool.path / "slurm" / f"{plan.runs[0].identity}.json"
     wait_until(lambda: calls(plan) and note.exists())
-    command.send_signal(signal.SIGKILL)
-    command.wait()
+    command.kill()
+    command.join()
     (plan.pool.path / "go").touch()
 
     failures, _, said = submit(plan)
