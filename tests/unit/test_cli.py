@@ -442,6 +442,29 @@ def test_an_evaluation_names_data_that_do_not_exist(
 
 
 @pytest.mark.parametrize(
+    ("words", "method", "gone"),
+    [
+        ([], "cmmt", "data.tokenizer.vocabulary"),
+        (["trainer.devices=1"], "cmmt", "data.tokenizer.vocabulary"),
+        ([], "rde", "data.noise_index"),
+    ],
+)
+def test_an_evaluation_needs_no_file_of_the_training_alone(
+    words: list[str], method: str, gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ["data=own_pairs", f"data.root={tmp_path}", f"{gone}={tmp_path}/gone"]
+    RunFolder(tmp_path).save_config(to_plain(compose([f"method={method}", *overrides])))
+    if method == "cmmt":
+        RunFolder(tmp_path).vocabulary_file.write_text("{}")
+    asked = []
+    monkeypatch.setattr("crosswalk.run.train.evaluate", lambda *given: asked.append(given))
+
+    assert main(["evaluate", str(tmp_path), *words]) == 0
+
+    assert asked == [(tmp_path, words)]
+
+
+@pytest.mark.parametrize(
     ("words", "advice"),
     [
         (["-m", "method=rde", "optim.lr=1e-3,1e-4"], "`crosswalk sweep <file>`"),

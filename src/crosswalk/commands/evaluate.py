@@ -31,8 +31,14 @@ def run(options: Namespace) -> int:
     from crosswalk.run.run_folder import RunFolder
 
     with contextlib.suppress(ValueError):  # said by `evaluate`, which looks at the whole of it
-        config = restore(RunFolder(options.run_folder).runnable_config(), options.overrides)
-        check_paths({"data": to_plain(config)["data"]})
+        folder = RunFolder(options.run_folder)
+        config = restore(
+            folder.runnable_config(), options.overrides, vocabulary=folder.kept_vocabulary
+        )
+        data = to_plain(config)["data"]
+        if not options.overrides:
+            data.pop("noise_index", None)  # of the training alone
+        check_paths({"data": data})
     from crosswalk.run.train import evaluate
 
     evaluated = evaluate(options.run_folder, options.overrides)

@@ -185,7 +185,7 @@ class Pool:
         return newest_first(self._alike(config))
 
     def _alike(self, config: Mapping[str, Any]) -> list[RunFolder]:
-        name = re.compile(rf"{re.escape(stem(config))}-(.+-seed\d+-)?[0-9a-f]{{8}}-[^-]+")
+        name = re.compile(rf"{re.escape(stem(config))}-((.+-)?seed\d+-)?[0-9a-f]{{8}}-[^-]+")
         found = self.path.glob(f"{glob.escape(stem(config))}-*")
         return [RunFolder(path) for path in found if name.fullmatch(path.name)]
 

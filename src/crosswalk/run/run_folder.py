@@ -153,6 +153,11 @@ class RunFolder:
         return self.last_checkpoint if self.last_checkpoint.exists() else None
 
     @property
+    def kept_vocabulary(self) -> Path | None:
+        """`vocabulary_file` if it exists: None where the tokenizer has learned no words."""
+        return self.vocabulary_file if self.vocabulary_file.exists() else None
+
+    @property
     def is_finished(self) -> bool:
         """Whether the run trained and was evaluated to its end."""
         return bool(self.record().get("status") == "finished")
@@ -161,7 +166,11 @@ class RunFolder:
     def evaluated(self) -> Path:
         """The run that an evaluation below `EVALUATIONS` is of; of a run, its own folder."""
         whole_path = Path(os.path.abspath(self.path))
-        return whole_path.parents[1] if whole_path.parent.name == EVALUATIONS else self.path
+        if whole_path.parent.name == EVALUATIONS:
+            run = RunFolder(whole_path.parents[1])
+            if run.config_file.exists():  # else ``output_dir`` is only called so
+                return run.path
+        return self.path
 
     def check_is_run(self, command: str) -> None:
         """Refuse the folder of an evaluation.
@@ -467,7 +476,7 @@ class RunFolder:
     def vocabulary(self) -> dict[str, Any] | None:
         """Return what `vocabulary_file` holds; None where the tokenizer has learned no words."""
         mend = "Copy it from where the run was trained."
-        return _parsed(self.vocabulary_file, mend) if self.vocabulary_file.exists() else None
+        return None if self.kept_vocabulary is None else _parsed(self.vocabulary_file, mend)
 
     def keep_vocabulary(self, write: Callable[[Path], object]) -> None:
         """Write `vocabulary_file`; in a run that goes on, see that it is the same.

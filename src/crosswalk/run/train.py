@@ -187,7 +187,7 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     folder = RunFolder(run_folder)
     folder.check_is_run("evaluate")
     overrides = list(overrides)
-    vocabulary = folder.vocabulary_file if folder.vocabulary_file.exists() else None
+    vocabulary = folder.kept_vocabulary
     config = restore(folder.runnable_config(), overrides, vocabulary=vocabulary)
     checked = check(config, trains=not overrides, stored=folder.config_file)
     check_hardware(checked.config["trainer"])

@@ -48,7 +48,7 @@ def test_a_run_is_named_for_people_too(pool: Pool, words: str, spelled: str) -> 
     compose([pool.place(config, folder)[1]])  # it is a name of a run
 
 
-@pytest.mark.parametrize("before", ["", "row of another table-seed1"])
+@pytest.mark.parametrize("before", ["", "row of another table-seed1", "行人-seed1"])
 def test_a_run_is_found_under_whatever_name_it_has(pool: Pool, before: str) -> None:
     found = finish(pool.folder(fake_config(), before))
 

@@ -181,6 +181,7 @@ def test_an_array_that_is_missing_is_named_with_its_file(tmp_path: Path, missing
 
 
 def evaluation_of(run: Path, command: str) -> RunFolder:
+    RunFolder(run).save_config({"seed": 1})
     folder = RunFolder(run / "evaluations" / "toy-last-01234567")
     folder.save_record({"command": command, "evaluates": str(run)})
     return folder

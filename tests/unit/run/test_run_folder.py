@@ -279,6 +279,20 @@ def test_what_the_data_call_people_is_kept(tmp_path: Path, people: dict[int, str
     assert folder.people_file.exists() == bool(people)
 
 
+@pytest.mark.parametrize("output_dir", ["evaluations", "runs/it/evaluations"])
+def test_only_what_lies_below_a_run_is_an_evaluation(tmp_path: Path, output_dir: str) -> None:
+    RunFolder(tmp_path / "runs" / "it").path.mkdir(parents=True)
+    RunFolder(tmp_path / "runs" / "it").save_config(CONFIG)
+    folder = RunFolder(tmp_path / output_dir / "rde-toy")
+
+    if output_dir == "evaluations":
+        folder.check_is_run("evaluate")
+        assert folder.evaluated == folder.path
+    else:
+        with pytest.raises(ValueError, match=r"is an evaluation of a run, not a run"):
+            folder.check_is_run("evaluate")
+
+
 def test_what_a_run_leaves_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "rde-toy")
     before = (folder.record(), folder.results(), folder.metrics(), folder.latest_metrics())

@@ -23,8 +23,8 @@ def evaluation_data(run_folder: RunFolder) -> Any:  # noqa: ANN401
     from crosswalk.config.build import instantiate
     from crosswalk.config.compose import restore
 
-    vocabulary = run_folder.vocabulary_file if run_folder.vocabulary_file.exists() else None
-    config = restore(run_folder.runnable_config(["choices", "data"]), vocabulary=vocabulary)
+    stored = run_folder.runnable_config(["choices", "data"])
+    config = restore(stored, vocabulary=run_folder.kept_vocabulary)
     data = instantiate(config["data"])
     before = (run_folder.record().get("data") or {}).get("fingerprint")
     if before is not None and not data.is_fingerprint(before):
