@@ -412,7 +412,7 @@ def test_an_option_that_counts_takes_no_negative_number(
         ("train", "checkpoint=nowhere.ckpt"),
         ("train", "data.noise_index=nowhere.npy"),
         ("train", "encoder.clip.pretrained=nowhere.pt"),
-        ("train method=mmcl", "encoder.backbone.pretrained=weights/nowhere"),
+        ("train method=mmcl", "encoder.backbone.pretrained=./weights/nowhere"),
         ("train method=cmmt", "data.tokenizer.vocabulary=nowhere.json"),
         ("train method=mar data=dukemtmc_to_market1501", "data.source.root=nowhere"),
     ],

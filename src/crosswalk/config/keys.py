@@ -52,14 +52,17 @@ ROOTS = ("data.root", "data.source.root", "data.target.root")
 the data are the same."""
 
 PATHS = re.compile(
-    r"checkpoint|data\.(.+\.)?root|(data|encoder)\.(.+[._])?(file|vocabulary|noise_index)"
+    r"checkpoint|data\.((source|target)\.)?root|data\.(tokenizer\.vocabulary|noise_index)|"
+    r"encoder\.(.+\.)?table\.file"
 )
-"""Keys of files and folders: a run holds them absolute, for commands in another folder."""
+"""Keys of files and folders: a run holds them absolute, for commands in another folder.
+
+What code of one's own takes under other keys may be from elsewhere, or no path at all."""
 
 LIKE_A_FILE = re.compile(
-    r"([.~]{0,2}/|\w:\\).*|[^:]*(/.*|\.(pth?|ckpt|safetensors|bin|npz|tar|pkl))"
+    r"([.~]{0,2}/|\w:\\).*|[^:]*(/[^:]*/.*|\.(pth?|ckpt|safetensors|bin|npz|tar|pkl))"
 )
-"""Values of ``*.pretrained`` that are no tags of timm or open_clip."""
+"""Values of ``*.pretrained`` that are no tags of timm or open_clip, nor ``<owner>/<name>``."""
 
 ASSETS = Path(__file__).parents[1] / "assets"
 """Weights that come with the package, named by their file names."""

@@ -338,14 +338,37 @@ def test_paths_are_held_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.reader.split_file", "splits.json"),
+        ("data.reader.root", "part"),
+        ("data.phrases.vocabulary", "english"),
+        ("encoder.text.vocabulary", "bert-base-uncased"),
+        ("encoder.image.config_file", "base.yaml"),
+    ],
+)
+def test_what_code_of_ones_own_takes_is_left_as_it_was_typed(key: str, value: str) -> None:
+    assert path_in(key, value) is None
+
+
+def test_the_file_of_a_word_table_is_a_path() -> None:
+    assert path_in("encoder.text.vectors.table.file", "rows.npy") == Path("rows.npy").absolute()
+
+
+@pytest.mark.parametrize(
     "value",
-    ["openai", "resnet50.tv_in1k", "tiny_clip.safetensors", "hf-hub:timm/resnet18.a1_in1k", True],
+    [
+        *("openai", "resnet50.tv_in1k", "tiny_clip.safetensors", "hf-hub:timm/resnet18.a1_in1k"),
+        *("google/vit-base-patch16", True),
+    ],
 )
 def test_names_of_published_weights_are_no_paths(value: str | bool) -> None:
     assert path_in("encoder.backbone.pretrained", value) is None
 
 
-@pytest.mark.parametrize("value", ["a.pth", "./a", "~/a", "runs/a", "a.safetensors", "/a", "../a"])
+@pytest.mark.parametrize(
+    "value", ["a.pth", "./a", "~/a", "runs/a/b", "a.safetensors", "/a", "../a"]
+)
 def test_weights_in_a_file_are_a_path_although_it_is_not_there(value: str) -> None:
     path = path_in("encoder.backbone.pretrained", value)
 
