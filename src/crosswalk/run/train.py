@@ -243,7 +243,12 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
 def evaluation_folder(folder: RunFolder, run: Run) -> RunFolder:
     """Return where an evaluation of a run on other data, or by other rules, lies."""
     config = run.config
-    rules = {key: value for key, value in compared(config).items() if key not in ROOTS}
+    # neither where the data lie counts, nor where the run does, with its words
+    rules = {
+        key: value
+        for key, value in compared(config).items()
+        if key not in (*ROOTS, "data.tokenizer.vocabulary")
+    }
     text = json.dumps([run.data.fingerprint, rules], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode())
     for _, path in _checkpoints(run, folder):

@@ -21,7 +21,13 @@ def evaluated(
     run.mkdir(exist_ok=True)
     for name in ("best.ckpt", "last.ckpt"):
         (run / name).write_bytes(weights)
-    config = to_plain(compose(["method=mmcl", "data=own_images", "data.root=here", *overrides]))
+    kind = [
+        "method=mmcl",
+        "data=own_images",
+        "data.root=here",
+        "+data.tokenizer.vocabulary=here.json",
+    ]
+    config = to_plain(compose([*kind, *overrides]))
     built = SimpleNamespace(
         config=config,
         trainer=config["trainer"],
@@ -53,7 +59,11 @@ def test_whatever_can_change_a_number_makes_another_evaluation(
 
 
 @pytest.mark.parametrize(
-    "override", ["data.root=elsewhere", "data.num_workers=0", "logger=csv", "tags=[a]"]
+    "override",
+    [
+        *("data.root=elsewhere", "data.num_workers=0", "logger=csv", "tags=[a]"),
+        "data.tokenizer.vocabulary=moved/vocabulary.json",
+    ],
 )
 def test_the_same_evaluation_has_the_same_folder(tmp_path: Path, override: str) -> None:
     assert evaluated(tmp_path / "run", override) == evaluated(tmp_path / "run")
