@@ -15,6 +15,7 @@ from crosswalk.lab.progress import DONE, ELSEWHERE, FAILED, Board
 from crosswalk.lab.tables.plan import Plan, estimates_of
 from crosswalk.lab.tables.runs import CodeChanged, Failure, TableRuns
 from crosswalk.run.processes import make_slots
+from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.toy_run import from_fork_server
 from tests.unit.lab.fake_runs import CODE, TRAIN, calls, fake_config, fake_plan, finish
 
@@ -317,3 +318,37 @@ def test_what_another_table_began_under_its_name_goes_on_there(tmp_path: Path) -
         f"name={begun.name.removeprefix('rde-toy-')}",
         "resume=true",
     ]
+
+
+def test_what_another_table_began_meanwhile_goes_on_there(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, "finish")
+    run = plan.runs[0]
+    begun = RunFolder(plan.pool.path / f"rde-toy-other-{plan.pool.run_name(run.config)}")
+
+    def begins(looked_at: PlannedRun) -> bool:
+        if not begun.path.exists():
+            begun.save_config(run.config)
+        return False
+
+    board = Board(
+        "", plan.wanted, estimates_of(plan), at_a_time=1, console=Console(file=io.StringIO())
+    )
+    runs = TableRuns(plan, board, on_done=lambda run: "")
+    looks = [runs.next_run(begins) for _ in range(2)]
+
+    assert [look and look.folder for look in looks] == [None, begun]
+
+
+def test_a_record_that_is_damaged_stops_no_other_run(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, "finish", "finish")
+    board = Board(
+        "", plan.wanted, estimates_of(plan), at_a_time=1, console=Console(file=io.StringIO())
+    )
+    runs = TableRuns(plan, board, on_done=lambda run: "")
+    finish(plan.runs[0].folder, config=plan.runs[0].config).record_file.write_text("{")
+
+    started = runs.next_run(lambda run: False)
+
+    assert started == plan.runs[1]
+    assert [failure.run for failure in runs.failures] == [plan.runs[0]]
+    assert "run.json is damaged" in runs.failures[0].reason

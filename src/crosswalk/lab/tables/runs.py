@@ -64,12 +64,18 @@ class TableRuns(Work[TableRun]):
             name = waiting.identity
             if time.monotonic() < self._not_before.get(name, 0.0):
                 continue
-            run = at_home(self.plan.pool, waiting)
-            self.waiting[self.waiting.index(waiting)] = run
+            run = waiting
             try:
+                run = at_home(self.plan.pool, waiting)
+                self.waiting[self.waiting.index(waiting)] = run
                 begun = was_begun(run)
                 answer = self.claims.take_run(run, is_done=self._is_done, goes_on=begun)
+                if answer == OURS and at_home(self.plan.pool, run) is not run:
+                    self.claims.release(name)  # begun elsewhere meanwhile: looked at there next
+                    continue
             except ValueError as error:
+                if self.claims.holds(name):
+                    self.claims.release(name)
                 self.waiting.remove(run)
                 self._fail(Failure(run, str(error), run.log))
                 continue
