@@ -142,10 +142,12 @@ def state_dict_of(content: Any, path: str | Path) -> dict[str, Tensor]:  # noqa:
     if odd:
         listed = ", ".join(f"{name} ({type(content[name]).__name__})" for name in odd[:5])
         raise ValueError(f"{path} holds no state_dict but {listed}. {ELSEWHERE}")
-    whole, repeated = Path(path).stat().st_size, 0
-    for name, row in content.items():  # tensors that repeat few numbers, once or many of them
-        repeated += max(0, row.numel() * row.element_size() - row.untyped_storage().nbytes())
-        if repeated > whole:
+    # tensors may show numbers of others, such as tied weights, but not a few over and over
+    room, kept, shown = 4 * Path(path).stat().st_size, dict[int, int](), 0
+    for name, row in content.items():
+        kept[row.untyped_storage().data_ptr()] = row.untyped_storage().nbytes()
+        shown += row.numel() * row.element_size()
+        if shown > room + sum(kept.values()):
             raise ValueError(
                 f"{path}: {name} is said to be {list(row.shape)}, more than the whole file. {AGAIN}"
             )

@@ -95,6 +95,10 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
         saved({f"w{i}": torch.zeros(8).expand(100, 8) for i in range(50)}),
         "more than the whole file",
     ),
+    "shared.pth": (
+        saved({f"w{i}": row for row in [torch.zeros(1000)] for i in range(500)}),
+        "more than the whole file",
+    ),
     "evil.pth": (saved({"state_dict": STATE, "args": Evil()}), "would run code from it"),
     "old_evil.pth": (saved({"args": Evil()}, zipped=False), "would run code from it"),
     "pickle.pkl": (raw(pickle.dumps({"a": Evil()}, protocol=2)), "pickle.pkl"),
