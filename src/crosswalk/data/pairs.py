@@ -190,12 +190,6 @@ class TextToImageData(RecordedData[Splits]):
         person_id = self.train_image_person_id
         return None if person_id is None else person_id[self._captions("train").image]
 
-    @property
-    def words(self) -> Sequence[str] | None:
-        """The word of each token id, "" for padding; None where ids are pieces of words."""
-        words: Sequence[str] | None = getattr(self.tokenizer, "words", None)
-        return words
-
     @cached_property
     def caption_of_sample(self) -> Index:
         """Which caption each training sample has: its own, or another one as injected noise."""
