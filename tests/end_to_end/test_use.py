@@ -119,9 +119,13 @@ def test_a_checkpoint_is_enough(
     monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr(socket.socket, "connect", no_network)
 
-    found = crosswalk.load(alone).embed_images(evaluated.images[0])
+    model = crosswalk.load(alone)
 
+    found = model.embed_images(evaluated.images[0])
     torch.testing.assert_close(found, evaluated.gallery[:1], atol=1e-6, rtol=0)
+    if evaluated.captions is not None:
+        expected = evaluated.model.embed_texts(evaluated.captions[:3])
+        torch.testing.assert_close(model.embed_texts(evaluated.captions[:3]), expected)
     assert not (tmp_path / "empty").exists()
 
 

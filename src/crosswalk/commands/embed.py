@@ -41,21 +41,33 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    source_of(options.model, options.which)  # before torch is imported, and before long lists
+    source = source_of(options.model, options.which)  # before torch is imported
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size {options.batch_size} should be at least 1.")
     from crosswalk.use.embed import check_target, embed_files, inputs_of
 
     check_target(options.out, options.images)
     inputs = inputs_of(options.images, allow_outside=options.allow_outside)
+    if (
+        inputs.captions
+        and source.kind == "run"
+        and "tokenizer" not in source.folder.config()["data"]
+    ):
+        raise ValueError(_reads_no_sentences(options.images, source.name))
     from crosswalk.use.load import load
 
     model = load(
         options.model, which=options.which, device=options.device, precision=options.precision
     )
     if inputs.captions and model.tokenizer is None:
-        raise ValueError(
-            f"{options.images} has a column `caption`, and {model.name} is a model of images alone "
-            "that reads no sentences. Leave the column out, or name a run of text-based search."
-        )
+        raise ValueError(_reads_no_sentences(options.images, model.name))
     skip = options.on_error == "skip"
     embed_files(model, inputs, options.out, batch_size=options.batch_size, skip=skip)
     return 0
+
+
+def _reads_no_sentences(table: Path, name: str) -> str:
+    return (
+        f"{table} has a column `caption`, and {name} is a model of images alone that reads no "
+        "sentences. Leave the column out, or name a run of text-based search."
+    )

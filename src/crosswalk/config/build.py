@@ -117,8 +117,7 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
         sizes = replace(sizes, **{**least, "vocabulary_size": sizes.vocabulary_size})
     from crosswalk.encoders.clip_weights import downloading
 
-    fetched = config.get("checkpoint") is None and not loads_weights
-    with downloading(fetched, tables=not loads_weights):
+    with downloading(config.get("checkpoint") is None and not loads_weights):
         method = build_method(config, sizes, getattr(data, "tokenizer", None))
     if config["data"].get("image_size"):
         with _naming_image_size(config, RuntimeError, AssertionError, IndexError):

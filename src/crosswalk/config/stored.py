@@ -39,6 +39,13 @@ LIBRARIES = {
 }
 """Kinds of classes that may be named, by the part of the library that has to define them."""
 
+FUNCTIONS = (
+    "crosswalk.encoders.word_table.file_word_table",
+    "crosswalk.encoders.word_table.joined_word_tables",
+    "crosswalk.encoders.word_table.missing_word_table",
+)
+"""Functions that no configuration of ours names, and that yours may."""
+
 KINDS = (
     "torch.nn.Module",  # methods are of this kind, too
     "lightning.pytorch.LightningDataModule",
@@ -92,6 +99,47 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return content
+
+
+def check_plain(node: Any, place: str | Path) -> None:  # noqa: ANN401
+    """Refuse what a file holds beside tensors unless it is like a configuration.
+
+    YAML and JSON files are refused by their size; objects of a checkpoint may hold each other.
+
+    Args:
+        node: Containers and values.
+        place: The file, for messages.
+
+    Raises:
+        ValueError: If it has other values than text, numbers and truth values, is nested deeper
+            than `DEEPEST` levels, or has more than `LARGEST` values once all is written out.
+
+    Example:
+        >>> endless = {}
+        >>> endless["self"] = endless
+        >>> check_plain(endless, "best.ckpt")
+        Traceback (most recent call last):
+            ...
+        ValueError: best.ckpt: what it says of its model is nested deeper than 40 levels.
+    """
+    begin = f"{place}: what it says of its model"
+    waiting, number = [(node, 0)], 0
+    while waiting:
+        each, depth = waiting.pop()
+        number += 1
+        if depth > DEEPEST:
+            raise ValueError(f"{begin} is nested deeper than {DEEPEST} levels.")
+        if number > LARGEST:
+            raise ValueError(f"{begin} makes more than {LARGEST} values.")
+        if isinstance(each, dict):
+            strange = [name for name in each if not isinstance(name, str)]
+            if strange:
+                raise ValueError(f"{begin} has the name {strange[0]!r:.80}, no text.")
+            waiting += [(value, depth + 1) for value in each.values()]
+        elif isinstance(each, (list, tuple)):
+            waiting += [(value, depth + 1) for value in each]
+        elif each is not None and not isinstance(each, (str, int, float)):
+            raise ValueError(f"{begin} holds a {type(each).__name__}, no plain value.")
 
 
 def _check_plain(node: Any) -> None:  # noqa: ANN401
@@ -175,7 +223,7 @@ def check_stored(config: Mapping[str, Any], place: str | Path) -> None:
             ...
         ValueError: runs/x/config.yaml: loss._target_='os.system' is none of the classes and \
         functions that a stored configuration may name, so nothing was run. Look at the file; if \
-        you trust it, repeat the command with --trust.
+        you trust it, repeat the command with --trust (in Python: trust=True).
     """
     if _trusts_all.get():
         return
@@ -203,7 +251,7 @@ def _check_target(key: str, target: object, place: str | Path) -> None:
         raise ValueError(
             f"{place}: {key}={target!r} is none of the classes and functions that a stored "
             "configuration may name, so nothing was run. Look at the file; if you trust it, "
-            "repeat the command with --trust."
+            "repeat the command with --trust (in Python: trust=True)."
         )
 
 
@@ -244,7 +292,7 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN4
 
 def _is_known(target: str) -> bool:
     packages = {"crosswalk", *(_top(entry.value) for entry in entry_points(group=ENTRY_POINTS))}
-    if target in _trusted.get() or target in _named(named_folders()):
+    if target in (*_trusted.get(), *FUNCTIONS) or target in _named(named_folders()):
         return True
     for part, kinds in LIBRARIES.items():
         if target.startswith(f"{part}."):

@@ -196,41 +196,29 @@ def _differ(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> bool:
 
 
 _downloads: ContextVar[bool] = ContextVar("_downloads", default=True)
-_tables: ContextVar[bool] = ContextVar("_tables", default=True)
 
 
 @contextmanager
-def downloading(wanted: bool, *, tables: bool = True) -> Iterator[None]:
+def downloading(wanted: bool) -> Iterator[None]:
     """Say whether published weights are fetched; without, the same networks stay random.
 
     For encoders whose weights all come from a checkpoint afterwards.
-
-    Args:
-        wanted: Whether weights are.
-        tables: Whether tables of word vectors are made, which checkpoints of crosswalk hold and
-            official ones lack.
 
     Example:
         >>> with downloading(False):
         ...     pretrained_file("ViT-B-16-quickgelu", "openai") is None
         True
     """
-    tokens = _downloads.set(wanted), _tables.set(tables)
+    token = _downloads.set(wanted)
     try:
         yield
     finally:
-        _downloads.reset(tokens[0])
-        _tables.reset(tokens[1])
+        _downloads.reset(token)
 
 
 def are_downloaded() -> bool:
     """Return whether published weights are fetched now, see `downloading`."""
     return _downloads.get()
-
-
-def tables_are_made() -> bool:
-    """Return whether tables of word vectors are made now, see `downloading`."""
-    return _tables.get()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor
 from crosswalk.byte_pairs import open_clip_tokenizer
 from crosswalk.cache_folder import build_once, cache_root
 from crosswalk.encoders.clip_text import ClipText, open_clip_text
-from crosswalk.encoders.clip_weights import downloading, local_file, tables_are_made
+from crosswalk.encoders.clip_weights import downloading, local_file
 from crosswalk.encoders.word_vectors import MakeTable, Words
 
 _SETTING = "encoder.text.vectors.table.pretrained"
@@ -49,8 +49,7 @@ def clip_word_table(
         folder: The cache folder; default `cache_root`.
 
     Returns:
-        ``[len(words), embed_dim]`` float32; zeros for padding. Where a checkpoint will fill it
-        (`crosswalk.encoders.clip_weights.downloading`), a `missing_word_table` of this size.
+        ``[len(words), embed_dim]`` float32; zeros for padding.
 
     Raises:
         ValueError: If the template has no place for the word, or the model is not supported.
@@ -70,10 +69,6 @@ def clip_word_table(
         raise ValueError(
             f"encoder.text.vectors.table.template={template!r} should have one {{}}, for the word."
         )
-    if not tables_are_made():
-        with torch.device("meta"):
-            size = open_clip_text(name=name, pretrained=None, setting=_SETTING).num_features
-        return missing_word_table(words, size=size)
     settings = {
         "version": _VERSION,
         "name": name,

@@ -186,7 +186,25 @@ def load_encoder(method: nn.Module, path: Path) -> None:
         parts = _parts_of_methods()
         weights = {name: tensor for name, tensor in weights.items() if name not in parts}
     begin = f"checkpoint={path} does not fit the configured encoder"
-    with saying_what_differs(begin, encoder, lambda: weights, advice=_how_to_fit(path)):
+    load_weights(method, weights, begin, advice=_how_to_fit(path))
+
+
+def load_weights(
+    method: nn.Module, weights: Mapping[str, Tensor], begin: str, *, advice: str
+) -> None:
+    """Load the encoder's weights.
+
+    Args:
+        method: Has the submodule ``encoder``.
+        weights: By name.
+        begin: Begins the message where they do not fit.
+        advice: Ends it.
+
+    Raises:
+        ValueError: If names or shapes differ from those of the encoder.
+    """
+    encoder = method.get_submodule("encoder")
+    with saying_what_differs(begin, encoder, lambda: weights, advice=advice):
         encoder.load_state_dict(weights)
     cast("Method[Any]", method).encoder_loaded()
 

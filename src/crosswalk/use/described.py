@@ -8,14 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from torch import Tensor
+
 from crosswalk import __version__
 from crosswalk.config.check import ENCODERS
-from crosswalk.config.constructors import construct, signature_of
-from crosswalk.config.stored import check_stored
+from crosswalk.config.constructors import check_node, construct, locate, signature_of
+from crosswalk.config.moved import modernised
+from crosswalk.config.stored import check_plain, check_stored
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.preprocessing import Preprocessing, preprocessing_by
 from crosswalk.data.pipeline.transforms import PairTransform
 from crosswalk.files import read_text
+from crosswalk.methods.base import Method
 from crosswalk.run.callbacks.checkpoints import read_checkpoint
 from crosswalk.use.source import EXPORTED, Source
 
@@ -30,6 +34,12 @@ OF_CAPTIONS = ("tokenizer", "context_length")
 
 STARTS = ("pretrained", "start")
 """Arguments of encoders that only say what their training starts from."""
+
+TABLE = "table"
+"""What makes the word vectors of an encoder; checkpoints hold them."""
+
+MISSING = "crosswalk.encoders.word_table.missing_word_table"
+PREPROCESSING = "crosswalk.data.pipeline.preprocessing.Preprocessing"
 
 
 @dataclass(frozen=True)
@@ -49,22 +59,26 @@ class Described:
     vocabulary: dict[str, Any] | None
     place: Path
 
-    def to_json(self) -> str:
-        """Return what `described_by` reads of an exported folder."""
+    def content(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return all that the embeddings depend on beside ``weights``, plain."""
         config, data = self.config, self.config["data"]
-        parts = {name: without_start(config[name]) for name in ENCODERS if name in config}
-        chosen = config.get("choices") or {}
-        content = {
-            "format": FORMAT,
-            "crosswalk": __version__,
-            "choices": {name: chosen.get(name) for name in ("method", *ENCODERS)},
+        return {
             "method": config["method"],
-            **parts,
+            **{name: without_start(config[name], weights) for name in ENCODERS if name in config},
             "data": {name: data[name] for name in OF_CAPTIONS if name in data},
             "preprocessing": asdict(self.preprocessing),
             "vocabulary": self.vocabulary,
         }
-        return json.dumps(content, indent=1) + "\n"
+
+    def to_json(self, weights: Mapping[str, Tensor]) -> str:
+        """Return what `described_by` reads of a folder that holds these weights."""
+        chosen = self.config.get("choices") or {}
+        head = {
+            "format": FORMAT,
+            "crosswalk": __version__,
+            "choices": {name: chosen.get(name) for name in ("method", *ENCODERS)},
+        }
+        return json.dumps({**head, **self.content(weights)}, indent=1) + "\n"
 
 
 def described_by(source: Source) -> Described:
@@ -75,30 +89,44 @@ def described_by(source: Source) -> Described:
     """
     if source.kind == "export":
         return _described_by_export(source)
-    folder, told = source.folder, cast("dict[str, Any]", {})
-    if source.weights.suffix == ".ckpt":
-        told = read_checkpoint(source.weights).get("crosswalk") or {}
+    folder, told = source.folder, _told_by(source.weights)
     if source.kind == "run":
         config = folder.runnable_config(needed=("method", "data"))
+        if source.weights == folder.start_weights:  # which say nothing of themselves
+            others = (folder.last_checkpoint, folder.best_checkpoint)
+            told = next((_told_by(path) for path in others if path.is_file()), told)
     else:
-        config = told.get("config") or {}
-        if not all(isinstance(config.get(key), dict) for key in ("method", "data")):
+        stored = told.get("config")
+        config = modernised(stored) if isinstance(stored, dict) else {}
+        if not isinstance(config.get("method"), dict):
             raise ValueError(
                 f"{source.weights} does not say which model it is of: it was not written by "
                 "`crosswalk train`. Name a run folder."
             )
         check_stored(config, source.weights)
-    vocabulary, stored = told.get("vocabulary"), told.get("preprocessing")
+    check_model(config, source.weights if source.kind == "checkpoint" else folder.config_file)
+    vocabulary, steps = told.get("vocabulary"), told.get("preprocessing")
+    if steps is not None:
+        preprocessing = _as_preprocessing(steps, source.weights)
+    else:
+        preprocessing = _preprocessing_of(config["data"], source)
     return Described(
         config=config,
-        preprocessing=(
-            _as_preprocessing(stored, source.weights)
-            if stored is not None
-            else _preprocessing_of(config["data"], source.weights)
-        ),
+        preprocessing=preprocessing,
         vocabulary=folder.vocabulary() if vocabulary is None else vocabulary,
         place=source.weights,
     )
+
+
+def _told_by(weights: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of its run; nothing of another file."""
+    if weights.suffix != ".ckpt":
+        return {}
+    told = read_checkpoint(weights).get("crosswalk") or {}
+    check_plain(told, weights)
+    if not isinstance(told, dict):
+        raise ValueError(f"{weights}: what it says of its model is no entries by name.")
+    return cast("dict[str, Any]", told)
 
 
 def _described_by_export(source: Source) -> Described:
@@ -109,6 +137,7 @@ def _described_by_export(source: Source) -> Described:
             raise ValueError("it has no method")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} is damaged ({error}). Export the run again.") from error
+    check_plain(content, place)
     if content.get("format") != FORMAT:
         raise ValueError(
             f"{place} was written by crosswalk {content.get('crosswalk')}, in a format "
@@ -117,6 +146,7 @@ def _described_by_export(source: Source) -> Described:
     config = {name: content.get(name) for name in ("method", *ENCODERS, "data", "choices")}
     config["data"] = config["data"] or {}
     check_stored(config, place)
+    check_model(config, place)
     return Described(
         config=config,
         preprocessing=_as_preprocessing(content.get("preprocessing"), place),
@@ -125,64 +155,121 @@ def _described_by_export(source: Source) -> Described:
     )
 
 
-def without_start(node: Any) -> Any:  # noqa: ANN401
+def check_model(config: Mapping[str, Any], place: Path) -> None:
+    """Compare the nodes that a model is built of with the constructors that they name.
+
+    Args:
+        config: A stored configuration, whose targets are known.
+        place: The file, for messages.
+
+    Raises:
+        ValueError: If a node is missing, or an argument is none of its constructor, or of another
+            kind or range.
+    """
+    data = config.get("data")
+    if not isinstance(data, dict):
+        raise ValueError(f"{place}: data is {type(data).__name__}, not entries by name.")
+    encoders = [name for name in ENCODERS if config.get(name) is not None]
+    nodes: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("method", config.get("method"), ("data", "optim", *encoders)),
+        *((name, config[name], ("words",)) for name in encoders),
+    ]
+    if data.get("tokenizer") is not None:
+        nodes.append(("data.tokenizer", data["tokenizer"], ("context_length",)))
+    for key, node, given in nodes:
+        if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+            raise ValueError(f"{place}: {key} names no class (_target_).")
+        try:
+            check_node(node, key, frozenset(given))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+    target: Any = locate(config["method"]["_target_"], "method")
+    if not (isinstance(target, type) and issubclass(target, Method)) or not encoders:
+        what = "has no encoder" if encoders == [] else f"is {target}, no method"
+        raise ValueError(f"{place}: method._target_={config['method']['_target_']} {what}.")
+
+
+def without_start(node: Any, weights: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
     """Return an encoder's node without the files that its training started from.
 
-    They may not be on this machine, and all weights come from the checkpoint.
+    They may not be on this machine, and all weights come from the checkpoint, tables of word
+    vectors included.
+
+    Args:
+        node: The node, or a part of it.
+        weights: By name, for the size of such a table.
 
     Example:
-        >>> without_start({"_target_": "crosswalk.encoders.resnet.resnet", "pretrained": "a.pth"})
+        >>> node = {"_target_": "crosswalk.encoders.resnet.resnet", "pretrained": "a.pth"}
+        >>> without_start(node, {})
         {'_target_': 'crosswalk.encoders.resnet.resnet', 'pretrained': None}
     """
     if isinstance(node, list):
-        return [without_start(item) for item in node]
+        return [without_start(item, weights) for item in node]
     if not isinstance(node, Mapping):
         return node
-    plain = {name: without_start(value) for name, value in node.items()}
+    plain = {name: without_start(value, weights) for name, value in node.items()}
     takes = signature_of(node["_target_"], "encoder") if "_target_" in node else None
     for name in STARTS:
         if name in plain and takes is not None and name in takes.parameters:
             default = takes.parameters[name].default
             if default is None or default is True:
                 plain[name] = None if default is None else False
+    tables = [row for name, row in weights.items() if name.endswith(".table") and row.dim() == 2]
+    if isinstance(plain.get(TABLE), Mapping) and len(tables) == 1:
+        plain[TABLE] = {"_target_": MISSING, "_partial_": True, "size": tables[0].shape[1]}
     return plain
 
 
 def _as_preprocessing(stored: Any, place: Path) -> Preprocessing:  # noqa: ANN401
+    if not isinstance(stored, dict):
+        raise ValueError(f"{place}: what it says of the preprocessing of images is damaged.")
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in stored.items()}
     try:
-        lists = {name: tuple(stored[name]) for name in ("image_size", "mean", "std")}
-        known = Preprocessing(**{**stored, **lists})
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{place}: what it says of the preprocessing of images is damaged ({error}). Put back "
-            "a copy."
-        ) from error
-    return known
+        check_node({"_target_": PREPROCESSING, **plain}, "preprocessing")
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    arguments: dict[str, Any] = dict(plain)
+    arguments |= {name: tuple(plain[name]) for name in ("image_size", "mean", "std")}
+    return Preprocessing(**arguments)
 
 
-def _preprocessing_of(data: Mapping[str, Any], place: Path) -> Preprocessing:
+def _preprocessing_of(data: Mapping[str, Any], source: Source) -> Preprocessing:
     """Return what a run of an earlier release did to images, which did not keep it.
 
     Args:
-        data: The part of its configuration.
-        place: The file of its weights, for messages.
+        data: The part of its configuration; of a target, what it says itself counts more.
+        source: Of the model.
     """
-    if data.get("normalization") == "dataset":
-        measured = construct(dict(data), {}).preprocessing  # of its training images: they are read
-        return cast(Preprocessing, measured)
-    default = PairTransform() if "tokenizer" in data else ImageTransform()
-    takes = signature_of(data["_target_"], "data")
+    own = data.get("target")
+    known = {**data, **own} if isinstance(own, Mapping) else dict(data)
+    place = source.weights
+    if known.get("normalization") == "dataset":
+        if source.kind != "run":
+            raise ValueError(
+                f"{place} is of an earlier release, which did not keep the mean and std of the "
+                "images that the model is used on. Load its run folder, while its data are there."
+            )
+        # of its training images: they are read
+        return cast(Preprocessing, construct(dict(data), {}).preprocessing)
+    takes = signature_of(str(known.get("_target_")), "data")
 
     def value(name: str) -> Any:  # noqa: ANN401
-        return data[name] if name in data or takes is None else takes.parameters[name].default
+        if name in known or takes is None or name not in takes.parameters:
+            return known.get(name)
+        return takes.parameters[name].default
 
-    interpolation = data.get("eval_interpolation") or value("interpolation")
-    transform = construct(data.get("transform"), {}) or default
-    known = preprocessing_by(transform, value("image_size"), interpolation)
-    if known is None:
+    interpolation = known.get("eval_interpolation") or value("interpolation")
+    default = PairTransform() if "tokenizer" in known else ImageTransform()
+    transform = construct(known.get("transform"), {}) or default
+    size = value("image_size")
+    if not isinstance(size, (list, tuple)) or len(size) != 2:
+        raise ValueError(f"{place}: data.image_size={size} is not what crosswalk knows: two sides.")
+    found = preprocessing_by(transform, size, interpolation)
+    if found is None:
         raise ValueError(
             f"{place}: its data.transform={type(transform).__name__} does not say by which mean "
             "and std it normalises, so what the model takes is not known. Give the class the "
             "attributes mean and std."
         )
-    return known
+    return found

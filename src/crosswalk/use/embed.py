@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crosswalk.data.readers.annotations import raise_problems
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
-from crosswalk.data.readers.tables import Row, csv_rows, read_table_text
+from crosswalk.data.readers.tables import Row, csv_rows, read_table_text, text_complaint
 from crosswalk.files import refuse_inside, write_arrays
+
+if TYPE_CHECKING:
+    from crosswalk.use.model import Model
 
 IMAGE_COLUMNS = ("path", "image")
 EXAMPLE = "A CSV has a column `path` (or `image`), and `caption` if there are sentences."
@@ -22,11 +28,13 @@ class Inputs(NamedTuple):
         images: Every file once.
         captions: Every sentence of a table, in its order.
         of_image: The place among ``images`` of the image of each sentence.
+        lines: The line of the table of each sentence.
     """
 
     images: list[Path]
     captions: list[str]
     of_image: list[int]
+    lines: list[int]
 
 
 def inputs_of(place: Path, *, allow_outside: bool = False) -> Inputs:
@@ -59,7 +67,7 @@ def inputs_of(place: Path, *, allow_outside: bool = False) -> Inputs:
                 f"{place} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), nor do the "
                 "folders in it."
             )
-        return Inputs(images, [], [])
+        return Inputs(images, [], [], [])
     if place.suffix.lower() != ".csv":
         raise ValueError(f"{place} is neither a folder of images nor a .csv. {EXAMPLE}")
     return _of_table(place, allow_outside)
@@ -72,16 +80,20 @@ def _is_image(path: Path, above: Path) -> bool:
 
 def _of_table(path: Path, allow_outside: bool) -> Inputs:
     text, problems, folder = read_table_text(path), list[str](), path.parent.resolve()
-    header = text.partition("\n")[0]
-    column = next((name for name in IMAGE_COLUMNS if name in header.split(",")), "path")
+    header = next(csv.reader(io.StringIO(text, newline="")), [])
+    names = [name.strip() for name in header]
+    column = next((name for name in IMAGE_COLUMNS if name in names), "path")
     places: dict[Path, int] = {}
-    captions, of_image = list[str](), list[int]()
+    captions, of_image, lines = list[str](), list[int](), list[int]()
     rows: list[tuple[int, Row]] = list(
         csv_rows(path, text, problems, required=(column,), example=EXAMPLE)
     )
     for line, row in rows:
         if not row.get(column):
             problems.append(f"line {line}: `{column}` is empty")
+            continue
+        if complaint := text_complaint(row[column], is_name=True):
+            problems.append(f"line {line}: `{column}` {complaint}")
             continue
         image = path.parent / row[column]
         if not (allow_outside or image.resolve().is_relative_to(folder)):
@@ -94,10 +106,11 @@ def _of_table(path: Path, allow_outside: bool) -> Inputs:
         if row.get("caption"):
             captions.append(row["caption"])
             of_image.append(place)
+            lines.append(line)
     raise_problems(path, problems, "Correct the file; nothing was embedded.")
     if not places:
         raise ValueError(f"{path} lists no images. {EXAMPLE}")
-    return Inputs(list(places), captions, of_image)
+    return Inputs(list(places), captions, of_image, lines)
 
 
 def check_target(target: Path, place: Path) -> None:
@@ -111,11 +124,13 @@ def check_target(target: Path, place: Path) -> None:
         raise ValueError(f"--out {target} should end in .npz, NumPy's format for arrays by name.")
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out {target}: there is no folder {target.parent}. Make it.")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise PermissionError(f"--out {target}: {target.absolute().parent} may not be written to.")
     if place.is_dir():
         refuse_inside(target, place, (), "--out", given=place)
 
 
-def embed_files(model: Any, inputs: Inputs, target: Path, *, batch_size: int, skip: bool) -> int:  # noqa: ANN401
+def embed_files(model: Model, inputs: Inputs, target: Path, *, batch_size: int, skip: bool) -> int:
     """Embed, write ``target``, say so, and return the number of images that could not be read.
 
     The file has ``path`` and ``embedding``, a row per image; where there are sentences
@@ -123,7 +138,7 @@ def embed_files(model: Any, inputs: Inputs, target: Path, *, batch_size: int, sk
     model; and ``broken``, the files that are left out.
 
     Args:
-        model: A `crosswalk.use.model.Model`.
+        model: Embeds.
         inputs: From `inputs_of`.
         target: The .npz.
         batch_size: Images computed at a time.
@@ -134,6 +149,15 @@ def embed_files(model: Any, inputs: Inputs, target: Path, *, batch_size: int, sk
     """
     import numpy as np
 
+    from crosswalk.use.model import SentenceError
+
+    captions: Any = None
+    if inputs.captions:  # first: of a sentence without words it is heard before hours of images
+        try:
+            captions = model.embed_texts(inputs.captions, progress=True).numpy()
+        except SentenceError as error:
+            line = inputs.lines[error.place]
+            raise ValueError(f"line {line}: {error.caption!r} has no words. Write some.") from error
     broken: dict[int, str] = {}
     rows = model.embed_images(
         inputs.images,
@@ -156,7 +180,7 @@ def embed_files(model: Any, inputs: Inputs, target: Path, *, batch_size: int, sk
         arrays = {
             **arrays,
             "caption": np.array(inputs.captions),
-            "caption_embedding": model.embed_texts(inputs.captions, progress=True).numpy(),
+            "caption_embedding": captions,
             "caption_path": np.array([paths[place] for place in inputs.of_image]),
         }
     write_arrays(target, arrays)

@@ -24,11 +24,10 @@ def export(source: Source, target: Path, *, half: bool = False) -> int:
     """
     described = described_by(source)
     weights = encoder_weights(source.weights)
-    if half:
-        weights = halved(weights)
+    weights = halved(weights) if half else weights
     target.mkdir(parents=True, exist_ok=True)
     save_weights(target / WEIGHTS, weights, method="", origin=source.name, architecture={})
-    write_text(target / EXPORTED, described.to_json())
+    write_text(target / EXPORTED, described.to_json(weights))
     write_text(target / CARD, model_card(source.folder, described, source.weights.stem))
     print(
         f"{len(weights)} tensors of {source.weights} are in {target}, with a card: {target / CARD}."

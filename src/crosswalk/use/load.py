@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -11,16 +13,18 @@ from typing import Any, Literal
 import torch
 
 from crosswalk.config.build import build_method
-from crosswalk.config.check import ENCODERS
-from crosswalk.config.constructors import construct
+from crosswalk.config.constructors import construct, signature_of
 from crosswalk.config.stored import trusting
 from crosswalk.data.pairs import LearningTokenizer, Tokenizer
 from crosswalk.encoders.clip_weights import downloading
-from crosswalk.run.weights import load_encoder
+from crosswalk.run.weights import encoder_weights, load_weights
 from crosswalk.types import DataSpec
-from crosswalk.use.described import Described, described_by, without_start
+from crosswalk.use.described import Described, described_by
 from crosswalk.use.model import Model, Precision
 from crosswalk.use.source import Source, source_of
+
+CONTEXT_LENGTH = 77
+"""That of `crosswalk.data.pairs.TextToImageData`, where a configuration leaves it out."""
 
 Which = Literal["best", "last", "start"]
 
@@ -58,18 +62,16 @@ def load(
         a .ckpt of a run, or an exported folder.
     """
     source = source_of(model, which)
-    if trust:
-        with trusting():
-            loaded = _load(source, precision)
-    else:
-        loaded = _load(source, precision)
-    return loaded.to(device)
+    _check_device(device)
+    with trusting() if trust else nullcontext():
+        return _load(source, precision).to(device)
 
 
 def _load(source: Source, precision: Precision) -> Model:
     described = described_by(source)
-    with TemporaryDirectory() as folder:
-        tokenizer = _tokenizer_of(described, Path(folder))
+    weights = encoder_weights(source.weights)
+    content = described.content(weights)
+    tokenizer = _tokenizer_of(described)
     # memories and classifiers, which grow with the training set, are not used: they may be small
     sizes = DataSpec(
         num_samples=1,
@@ -78,35 +80,60 @@ def _load(source: Source, precision: Precision) -> Model:
         vocabulary_size=0 if tokenizer is None else tokenizer.vocabulary_size,
         num_source_person_ids=1,
     )
-    config = {**described.config, "optim": None}
-    config |= {name: without_start(config[name]) for name in ENCODERS if name in config}
-    with torch.random.fork_rng(devices=[]), downloading(False, tables=False):
-        method = build_method(config, sizes, tokenizer)
-    load_encoder(method, source.weights)
-    return Model(
+    with torch.random.fork_rng(devices=[]), downloading(False):
+        method = build_method({**described.config, **content, "optim": None}, sizes, tokenizer)
+    begin = f"{source.weights} does not fit the encoder that {described.place} describes"
+    load_weights(method, weights, begin, advice="They are of two models.")
+    model = Model(
         method,
         described.preprocessing,
         tokenizer=tokenizer,
         name=source.name,
         precision=precision,
+        identity=json.dumps(content, sort_keys=True),
     )
+    height, width = described.preprocessing.image_size
+    try:
+        _ = model.embedding_size
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"{described.place}: the model does not take images of {height}x{width}, which it says "
+            f"it does ({str(error).splitlines()[0]}). Put back a copy."
+        ) from error
+    return model
 
 
-def _tokenizer_of(described: Described, folder: Path) -> Tokenizer | None:
-    """Return the tokenizer of a run with its words; None for a model of images alone."""
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={device} is not there ({str(error).splitlines()[0]}). Choose cpu, or a device "
+            "that torch finds."
+        ) from error
+
+
+def _tokenizer_of(described: Described) -> Tokenizer | None:
+    """Return the tokenizer of a model with its words; None for a model of images alone."""
     data = described.config["data"]
     node: Mapping[str, Any] | None = data.get("tokenizer")
     if node is None:
         return None
-    arguments: dict[str, Any] = {}
-    if "context_length" in data:
-        arguments["context_length"] = data["context_length"]
-    if described.vocabulary is not None:
-        file = folder / "vocabulary.json"
-        file.write_text(json.dumps(described.vocabulary), encoding="utf-8")
-        node = {**node, "vocabulary": str(file)}
-    tokenizer: Tokenizer = construct(dict(node), {})(**arguments)
-    if isinstance(tokenizer, LearningTokenizer) and described.vocabulary is None:
+    takes = signature_of(node["_target_"], "data.tokenizer")
+    arguments: dict[str, Any] = {"context_length": data.get("context_length", CONTEXT_LENGTH)}
+    learns = takes is not None and "vocabulary" in takes.parameters
+    with TemporaryDirectory() as folder:
+        if learns and described.vocabulary is not None:
+            file = Path(folder) / "vocabulary.json"
+            file.write_text(json.dumps(described.vocabulary), encoding="utf-8")
+            node = {**node, "vocabulary": str(file)}
+        try:
+            make = construct({**node, "_partial_": True}, {})
+            tokenizer: Tokenizer = make(**arguments)
+        except ValueError as error:
+            said = re.sub(rf"{re.escape(folder)}\S*json", "its vocabulary", str(error))
+            raise ValueError(f"{described.place}: {said}") from error
+    if isinstance(tokenizer, LearningTokenizer) and learns and described.vocabulary is None:
         raise FileNotFoundError(
             f"{described.place.parent / 'vocabulary.json'} is missing: the token ids of this model "
             "mean the words in it. Copy it from where the run was trained."

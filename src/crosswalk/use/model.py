@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import astuple
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -39,6 +39,22 @@ _AHEAD = 2
 """Batches that are decoded while one is computed."""
 
 
+class SentenceError(ValueError):
+    """A sentence has no words.
+
+    Attributes:
+        place: Which it is among those that were given.
+        caption: The sentence.
+    """
+
+    def __init__(self, place: int, caption: str) -> None:
+        self.place, self.caption = place, caption
+        super().__init__(
+            f"sentence {place}, {caption!r}, has no words. Write what is to be seen, such as "
+            "'a woman in a red coat'."
+        )
+
+
 class Model:
     """Embeds images and, where its method reads captions, sentences. Made by `crosswalk.load`.
 
@@ -56,6 +72,7 @@ class Model:
         tokenizer: Of captions; None for a model of images alone.
         name: What people call it.
         precision: In which it computes.
+        identity: A text of whatever the embeddings depend on beside the weights.
     """
 
     def __init__(
@@ -66,6 +83,7 @@ class Model:
         tokenizer: Tokenizer | None = None,
         name: str = "model",
         precision: Precision = "float32",
+        identity: str = "",
     ) -> None:
         if precision not in ("float32", "bf16"):
             raise ValueError(f"precision={precision!r} should be float32 or bf16.")
@@ -75,6 +93,7 @@ class Model:
         self.name = name
         self.precision = precision
         self.device = torch.device("cpu")
+        self._identity = identity
         embed = getattr(method.get_submodule("encoder"), "embed_texts", None)
         self._by_longest = embed is not None and "longest" in inspect.signature(embed).parameters
 
@@ -91,8 +110,8 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with the weights and with what is done to images."""
-        digest = hashlib.sha256(repr(astuple(self.preprocessing)).encode())
+        """16 hexadecimal digits that change with whatever the embeddings depend on."""
+        digest = hashlib.sha256(self._identity.encode())
         for name, row in sorted(self.method.get_submodule("encoder").state_dict().items()):
             digest.update(f"{name} {list(row.shape)} {row.dtype}".encode())
             digest.update(row.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -125,6 +144,8 @@ class Model:
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error={on_error!r} should be raise or skip.")
+        if isinstance(images, np.ndarray) and images.dtype.kind in "UO":  # names, such as `embed`'s
+            images = images.tolist()
         if isinstance(images, (str, Path, Image.Image)) or getattr(images, "ndim", 4) < 4:
             images = [images]  # type: ignore[list-item]
         wrong: dict[int, str] = {}
@@ -182,10 +203,7 @@ class Model:
         empty = (tokens == 0).all(dim=1).nonzero().flatten().tolist()
         empty += [place for place, caption in enumerate(captions) if not caption.strip()]
         if empty:
-            raise ValueError(
-                f"sentence {start + min(empty)}, {captions[min(empty)]!r}, has no words. Write "
-                "what is to be seen, such as 'a woman in a red coat'."
-            )
+            raise SentenceError(start + min(empty), captions[min(empty)])
         if self._by_longest:  # one more row, the longest that there can be
             tokens = torch.cat([tokens, torch.ones_like(tokens[:1])])
         zeros = torch.zeros(len(tokens), dtype=torch.int64, device=self.device)
@@ -211,7 +229,7 @@ class Model:
             return torch.empty(0, self.embedding_size)
         return torch.cat(rows).clone()  # a plain tensor: those of inference know no autograd
 
-    @property
+    @cached_property
     def embedding_size(self) -> int:
         """D, the columns of embeddings."""
         black = torch.zeros(3, *self.preprocessing.image_size, dtype=torch.uint8)

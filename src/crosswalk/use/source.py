@@ -72,6 +72,10 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
         return _of_folder(path, which)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. {ADVICE}")
+    if which is not None:
+        raise ValueError(
+            f"{path} is a file, and which={which} names a checkpoint of a run folder. Leave it out."
+        )
     if path.suffix == ".ckpt":
         return Source("checkpoint", RunFolder(path.parent), path)
     raise ValueError(f"{path} is {_kind_of_file(path)}, no model of crosswalk. {ADVICE}")
@@ -91,9 +95,15 @@ def _of_folder(path: Path, which: str | None) -> Source:
     for name in WHICH if which is None else (which,):
         if files[name].is_file():
             return Source("run", run, files[name])
+    if run.evaluated != run.path:
+        raise ValueError(
+            f"{path} is an evaluation, which holds no weights. Name its run: {run.evaluated}."
+        )
     there = ", ".join(name for name in WHICH if files[name].is_file())
     missing = "checkpoint" if which is None else f"{files[which].name}"
-    advice = f"It has {there}." if there else "Train it further: its command plus resume=true."
+    gone = "Its checkpoints are gone: put them back, or train it again."
+    further = gone if run.is_finished else "Train it further: its command plus resume=true."
+    advice = f"It has {there}." if there else further
     raise FileNotFoundError(f"{path} has no {missing}. {advice}")
 
 
@@ -103,10 +113,10 @@ def _contents(path: Path) -> str:
     names = sorted(child.name for child in path.iterdir())
     runs = [name for name in names if RunFolder(path / name).config_file.is_file()]
     if runs:
-        return f"holds {len(runs)} runs, such as {path / runs[-1]}"
+        return f"holds runs, such as {path / runs[-1]}"
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if images:
-        return f"holds {len(images):,} images"
+        return f"holds images, such as {images[0]}"
     if not names:
         return "is empty"
     more = ", ..." if len(names) > 3 else ""

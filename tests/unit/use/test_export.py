@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from crosswalk.config.compose import compose, to_plain
 from crosswalk.use.described import described_by
 from crosswalk.use.export import check_target
 from crosswalk.use.source import source_of
 
+CONFIG = to_plain(compose(["method=supervised", "encoder=resnet_tiny", "data=synthetic_images"]))
 DESCRIPTION = {
     "format": 1,
     "crosswalk": "0",
-    "method": {"_target_": "crosswalk.methods.supervised.Supervised"},
-    "encoder": {"_target_": "crosswalk.encoders.image.ImageEncoder"},
+    "method": CONFIG["method"],
+    "encoder": CONFIG["encoder"],
     "data": {},
     "preprocessing": {
         **{"image_size": [64, 32], "interpolation": "bilinear"},
@@ -49,7 +51,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     [
         ({"format": 2}, "in a format (2) that this one does not know. Update crosswalk."),
         ({"method": None}, "is damaged (it has no method). Export the run again."),
-        ({"preprocessing": {"image_size": [1, 1]}}, "preprocessing of images is damaged ('mean')"),
+        ({"preprocessing": {"image_size": [1, 1]}}, "preprocessing.interpolation has no value"),
         ({"preprocessing": None}, "preprocessing of images is damaged"),
         ({"encoder": {"_target_": "os.system"}}, "encoder._target_='os.system' is none of the"),
         ({"data": {"tokenizer": {"_target_": "os.getcwd"}}}, "data.tokenizer._target_='os.getcwd'"),

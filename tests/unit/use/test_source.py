@@ -51,11 +51,11 @@ def test_a_checkpoint_that_a_run_lacks_is_named(
         (lambda place: place.mkdir(), "is no model: it is empty."),
         (
             lambda place: a_run(place / "mmcl-toy", "last.ckpt"),
-            "is no model: it holds 1 runs, such as {place}/mmcl-toy.",
+            "is no model: it holds runs, such as {place}/mmcl-toy.",
         ),
         (
             lambda place: (place.mkdir(), Image.new("RGB", (2, 4)).save(place / "a.jpg")),
-            "is no model: it holds 1 images.",
+            "is no model: it holds images, such as a.jpg.",
         ),
         (
             lambda place: (place.mkdir(), (place / "reid_raw.json").write_text("[]")),
@@ -89,6 +89,29 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, what: str) -
 
     with pytest.raises(ValueError, match=f"is {what}, no model of crosswalk. Name a run folder"):
         source_of(path)
+
+
+def test_an_evaluation_names_its_run(tmp_path: Path) -> None:
+    a_run(tmp_path / "rde", "last.ckpt")
+    evaluation = a_run(tmp_path / "rde" / "evaluations" / "own_images-last-0a")
+
+    with pytest.raises(ValueError, match=f"is an evaluation.* Name its run: {tmp_path / 'rde'}"):
+        source_of(evaluation)
+
+
+def test_a_finished_run_without_checkpoints_is_not_to_be_trained_further(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "rde")
+    (run / "run.json").write_text('{"status": "finished"}')
+
+    with pytest.raises(FileNotFoundError, match="Its checkpoints are gone"):
+        source_of(run)
+
+
+def test_a_checkpoint_is_not_chosen_of_a_file(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "rde", "best.ckpt", "last.ckpt")
+
+    with pytest.raises(ValueError, match=r"best\.ckpt is a file, and which=last names"):
+        source_of(run / "best.ckpt", "last")
 
 
 def test_an_unknown_checkpoint_is_refused(tmp_path: Path) -> None:

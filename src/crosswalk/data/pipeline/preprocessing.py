@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from crosswalk.data.pipeline.decoding import Interpolation, Size
+from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.transforms import PixelFormat, in_chunks, normalize
-
-Colours = tuple[float, float, float]
+from crosswalk.ranges import Pixels, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,10 @@ class Preprocessing:
         (4, 2)
     """
 
-    image_size: Size
+    image_size: tuple[Pixels, Pixels]
     interpolation: Interpolation
-    mean: Colours
-    std: Colours
+    mean: tuple[Share, Share, Share]
+    std: tuple[Positive, Positive, Positive]
     pixel_format: PixelFormat = "rgb01"
 
     def normalized(self, image: Tensor) -> Tensor:
