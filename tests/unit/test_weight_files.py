@@ -106,7 +106,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut.safetensors": (raw(save(STATE)[:-4]), "is cut off or damaged"),
     "header.safetensors": (raw(b"\xff" * 8 + b"{}"), "is cut off or damaged"),
     "overlap.safetensors": (header(a=(2, 0, 8), b=(2, 4, 12)), "invalid offset for tensor `b`"),
-    "shared.safetensors": (header(a=(4, 0, 16), b=(4, 0, 16)), "invalid offset for tensor `b`"),
+    "shared.safetensors": (header(a=(4, 0, 16), b=(4, 0, 16)), "invalid offset for tensor"),
     "beyond.safetensors": (header(a=(400, 0, 1600)), "is cut off or damaged"),
     "swollen.safetensors": (header(a=(1 << 60, 0, 16)), "is cut off or damaged"),
     "hole.safetensors": (header(a=(2, 8, 16)), "is cut off or damaged"),
