@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,9 +119,9 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
 
     with downloading(config.get("checkpoint") is None and not loads_weights):
         method = build_method(config, sizes, getattr(data, "tokenizer", None))
-    if config["data"].get("image_size"):
-        with _naming_image_size(config, RuntimeError, AssertionError, IndexError):
-            _embed_one_image(method, config["data"]["image_size"])
+    size = _image_size(config)
+    if size is not None and (error := _error_of(_embed_one_image, method, size)) is not None:
+        _refuse_image_size(config, error, _error_of(_embed_one_image, method, _larger(size, size)))
     if checked.trains and checked.method.gives_plan_labels():
         data.plan_labels = method.plan_labels
     wandb = (config.get("logger") or {}).get("wandb")
@@ -150,26 +150,58 @@ def build_method(config: Mapping[str, Any], sizes: DataSpec, tokenizer: object) 
     parts = {"optim": construct(config.get("optim"), {})}
     for name in ENCODERS:
         if config.get(name) is not None:
-            with _naming_image_size(config, AssertionError):  # timm's way to refuse
-                parts[name] = construct(config[name], _words_for(config[name], name, tokenizer))
+            words = _words_for(config[name], name, tokenizer)
+            try:
+                parts[name] = construct(config[name], words)
+            except AssertionError as error:  # timm's way to refuse
+                larger = _larger(config[name], _image_size(config))
+                _refuse_image_size(config, error, _error_of(construct, larger, words))
+                raise
     return construct(config["method"], {"data": sizes, **parts})
 
 
-@contextmanager
-def _naming_image_size(config: Mapping[str, Any], *kinds: type[Exception]) -> Iterator[None]:
-    """Word the errors of an encoder that images of the configured size are too small for."""
+def _image_size(config: Mapping[str, Any]) -> list[int] | None:
+    """Return height and width of the images; None where one's own data say it in another way."""
+    size = config["data"].get("image_size")
+    whole = isinstance(size, list) and [type(each) for each in size] == [int, int]
+    return size if whole else None
+
+
+def _larger(value: Any, size: list[int] | None) -> Any:  # noqa: ANN401
+    """Return a part of a configuration with larger images wherever it has their size."""
+    if isinstance(value, Mapping):
+        return {key: _larger(each, size) for key, each in value.items()}
+    return [4 * each for each in value] if size is not None and value == size else value
+
+
+def _error_of(function: Callable[..., object], *arguments: object) -> Exception | None:
+    """Return what a call raises; None if it ends well."""
     try:
-        yield
-    except kinds as error:
-        names = {key: name for key, name in nested(config["encoder"]) if key.endswith("name")}
-        wanted = [f"encoder.{key}={name}" for key, name in names.items() if "image" in key]
-        wanted = wanted or [f"encoder.{key}={name}" for key, name in names.items()]
-        encoder = (wanted or [f"encoder={config['choices'].get('encoder')}"])[0]
-        raise ValueError(
-            f"{encoder} takes no images of data.image_size={list(config['data']['image_size'])} "
-            f"({next(iter(str(error).splitlines()), 'too small').rstrip('. ')}). Choose another "
-            f"data.image_size, such as a larger one, or another {encoder.partition('=')[0]}."
-        ) from error
+        function(*arguments)
+    except Exception as error:  # of code of any kind
+        return error
+    return None
+
+
+def _refuse_image_size(
+    config: Mapping[str, Any], error: Exception, of_larger: Exception | None
+) -> None:
+    """Word an error with images of the configured size, unless larger ones have the same.
+
+    Raises:
+        ValueError: If it comes from their size.
+    """
+    if of_larger is not None and repr(of_larger) == repr(error):
+        return
+    names = {key: name for key, name in nested(config.get("encoder") or {}) if key.endswith("name")}
+    wanted = [f"encoder.{key}={name}" for key, name in names.items() if "image" in key]
+    wanted = wanted or [f"encoder.{key}={name}" for key, name in names.items()]
+    encoder = (wanted or [f"encoder={config['choices'].get('encoder')}"])[0]
+    raise ValueError(
+        f"{encoder} takes no images of data.image_size={_image_size(config)} "
+        f"({next(iter(str(error).splitlines()), 'too small').rstrip('. ')}). Choose another "
+        f"data.image_size, such as a larger one, or another {encoder.partition('=')[0]}."
+    ) from error
 
 
 def _embed_one_image(method: Any, size: Sequence[int]) -> None:  # noqa: ANN401

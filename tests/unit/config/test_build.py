@@ -13,7 +13,10 @@ from crosswalk.cli import main
 from crosswalk.config import build as config_build
 from crosswalk.config.build import build, refuse_inside_data
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, restore
+from crosswalk.config.compose import compose, restore, to_plain
+from crosswalk.data.images import ImageToImageData, Reader
+from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.types import DataSpec, ImageBatch, Needs
 from tests.unit.data.trees import untouched, write_cuhk, write_image
 
 MARKET = (
@@ -166,6 +169,67 @@ def test_an_encoder_names_images_that_are_too_small_for_it(
 
     assert str(refused.value).startswith(named)
     assert "or another encoder.backbone.name." in str(refused.value)
+
+
+class Square(ImageToImageData):
+    """Data of one's own whose images are as high as wide."""
+
+    def __init__(
+        self, reader: Reader, *, root: str, image_size: int, identities: bool = True
+    ) -> None:
+        super().__init__(
+            reader, root=root, image_size=(image_size, image_size), identities=identities
+        )
+
+
+class KnowsItsTrainer(Method[ImageBatch]):
+    """A method of one's own that looks at what it has in a run only."""
+
+    needs = Needs(batches=(ImageBatch,))
+
+    def __init__(self, data: DataSpec, optim: OptimFactory, encoder: torch.nn.Module) -> None:
+        super().__init__(optim)
+        self.encoder = encoder
+
+    def embed(self, batch: ImageBatch) -> torch.Tensor:
+        assert self.trainer.training
+        return torch.zeros(1)
+
+
+class Refuses(torch.nn.Module):
+    """An encoder with a mistake of its own."""
+
+    def __init__(self) -> None:
+        raise AssertionError("a mistake")
+
+
+def of_ones_own(root: Path, **parts: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the configuration of a run with parts of this module."""
+    for name in MARKET:
+        write_image(root / name)
+    words = ["method=mmcl", "encoder=resnet_tiny", "data=market1501", f"data.root={root}"]
+    config = to_plain(compose([*words, "data.image_size=[16,8]"]))
+    for key, name in parts.items():
+        config[key] = {"_target_": f"{__name__}.{name}"}
+    if "data" in parts:
+        config["data"] |= {"reader": reader("market1501"), "root": str(root), "image_size": 16}
+    return config
+
+
+@pytest.mark.parametrize("parts", [{"data": "Square"}, {"method": "KnowsItsTrainer"}], ids=str)
+def test_what_says_nothing_about_the_image_size_refuses_no_run(
+    tmp_path: Path, parts: dict[str, str]
+) -> None:
+    run = build(check(of_ones_own(tmp_path, **parts)))
+
+    assert all(module.training for module in run.method.modules())
+
+
+def test_a_mistake_in_an_encoder_is_not_put_down_to_the_image_size(tmp_path: Path) -> None:
+    config = of_ones_own(tmp_path, method="KnowsItsTrainer", encoder="Refuses")
+
+    with pytest.raises(AssertionError, match="a mistake"):
+        build(check(config))
 
 
 def test_an_encoder_is_left_as_it_was_made(tmp_path: Path) -> None:
