@@ -317,7 +317,9 @@ class RunFolder:
                         f"{_short(session.get(key))}, no time. {mend}"
                     )
         if killed:
-            error = f"it was killed or its machine stopped; {again} goes on"
+            # not every network file system shows the locks of other machines
+            why = "it was killed, its machine stopped, or it still runs on another one"
+            error = f"{why}; {again} goes on"
             if self.evaluated != self.path:
                 error = f"it did not end; {again} repeats it"
             return record | {"status": "interrupted", "error": error}

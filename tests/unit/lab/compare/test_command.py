@@ -314,8 +314,9 @@ def test_an_unfinished_run_is_noted(compare: Compare, a: Path, tmp_path: Path) -
     ]
     (note,) = compare(a, c)["notes"]
     assert (
-        "it was killed or its machine stopped; resume=true behind the run's command goes on" in note
-    )
+        "it was killed, its machine stopped, or it still runs on another one; resume=true behind "
+        "the run's command goes on"
+    ) in note
 
 
 def test_data_that_differ_elsewhere_than_in_the_split_are_noted(

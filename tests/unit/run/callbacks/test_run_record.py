@@ -128,9 +128,9 @@ def test_a_run_whose_process_is_gone_without_a_word_is_interrupted(tmp_path: Pat
         seen += [folder.record()["status"], folder.record()["error"]]
 
     assert seen == ["running", "interrupted", "running", None]
-    assert (
-        error
-        == "it was killed or its machine stopped; resume=true behind the run's command goes on"
+    assert error == (
+        "it was killed, its machine stopped, or it still runs on another one; resume=true behind "
+        "the run's command goes on"
     )
     assert (
         note == f"{tmp_path} has not finished (interrupted: {error}): its results may still change."
