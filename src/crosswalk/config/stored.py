@@ -223,7 +223,7 @@ def check_stored(config: Mapping[str, Any], place: str | Path) -> None:
             ...
         ValueError: runs/x/config.yaml: loss._target_='os.system' is none of the classes and \
         functions that a stored configuration may name, so nothing was run. Look at the file; if \
-        you trust it, repeat the command with --trust (in Python: trust=True).
+        you trust it, repeat the command with --trust (in Python: the argument `trust`).
     """
     if _trusts_all.get():
         return
@@ -251,7 +251,7 @@ def _check_target(key: str, target: object, place: str | Path) -> None:
         raise ValueError(
             f"{place}: {key}={target!r} is none of the classes and functions that a stored "
             "configuration may name, so nothing was run. Look at the file; if you trust it, "
-            "repeat the command with --trust (in Python: trust=True)."
+            "repeat the command with --trust (in Python: the argument `trust`)."
         )
 
 

@@ -5,6 +5,7 @@ Imports no torch, so that the command line can look at runs quickly.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -62,6 +63,20 @@ EVALUATIONS = "evaluations"
 
 PLACE = ("global_step", "epoch", "time")
 """What a line of ``metrics.jsonl`` holds beside the values."""
+
+
+def no_run(path: Path) -> str:
+    """Return what to say of a path where there is nothing, with the run that may be meant.
+
+    ``name=`` is the end of a folder's name.
+
+    Example:
+        >>> no_run(Path("nowhere/own"))
+        'nowhere/own is no run folder; `ls runs` shows yours.'
+    """
+    near = sorted(path.parent.glob(f"*-{glob.escape(path.name)}")) if path.name else []
+    hint = f" Did you mean {near[-1]}?" if near else ""
+    return f"{path} is no run folder; `ls runs` shows yours.{hint}"
 
 
 @dataclass(frozen=True)

@@ -243,8 +243,10 @@ def _how_to_fit(path: Path) -> str:
     backbone = (config.get("encoder") or {}).get("backbone") or {}
     if isinstance(backbone, dict) and "name" in backbone:
         words.append(f"encoder.backbone.name={backbone['name']}")
-    if size := (config.get("data") or {}).get("image_size"):
-        words.append(f"data.image_size={str(size).replace(' ', '')}")
+    data = config.get("data") or {}
+    for key in ("image_size", "context_length"):
+        if data.get(key):
+            words.append(f"data.{key}={str(data[key]).replace(' ', '')}")
     return f"Its run had {' '.join(words)}."
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crosswalk.data.readers.annotations import raise_problems
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
+from crosswalk.data.readers.records import within
 from crosswalk.data.readers.tables import Row, csv_rows, read_table_text, text_complaint
 from crosswalk.files import refuse_inside, write_arrays
 
@@ -79,7 +80,7 @@ def _is_image(path: Path, above: Path) -> bool:
 
 
 def _of_table(path: Path, allow_outside: bool) -> Inputs:
-    text, problems, folder = read_table_text(path), list[str](), path.parent.resolve()
+    text, problems, inside = read_table_text(path), list[str](), within(path.parent)
     header = next(csv.reader(io.StringIO(text, newline="")), [])
     names = [name.strip() for name in header]
     column = next((name for name in IMAGE_COLUMNS if name in names), "path")
@@ -96,7 +97,7 @@ def _of_table(path: Path, allow_outside: bool) -> Inputs:
             problems.append(f"line {line}: `{column}` {complaint}")
             continue
         image = path.parent / row[column]
-        if not (allow_outside or image.resolve().is_relative_to(folder)):
+        if not (allow_outside or inside(image)):
             problems.append(
                 f"line {line}: {row[column]} lies outside the folder of the file; add "
                 "--allow-outside if it should be read"

@@ -5,6 +5,7 @@ Imports no torch, so that a mistake is answered at once.
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -71,7 +72,9 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
     if path.is_dir():
         return _of_folder(path, which)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist. {ADVICE}")
+        near = sorted(path.parent.glob(f"*-{glob.escape(path.name)}")) if path.name else []
+        hint = f"Did you mean {near[-1]}?" if near else ADVICE
+        raise FileNotFoundError(f"{path} does not exist. {hint}")
     if which is not None:
         raise ValueError(
             f"{path} is a file, and which={which} names a checkpoint of a run folder. Leave it out."

@@ -87,3 +87,12 @@ def test_a_target_that_cannot_be_written_is_refused(
 
     with pytest.raises((FileNotFoundError, ValueError), match=re.escape(words)):
         check_target(tmp_path / target, tmp_path / "photos")
+
+
+def test_a_link_in_the_folder_may_lead_elsewhere(tmp_path: Path) -> None:
+    image = an_image(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "link.png").symlink_to(image)
+    (tmp_path / "mine" / "list.csv").write_text("path\nlink.png\n")
+
+    assert inputs_of(tmp_path / "mine" / "list.csv").images == [tmp_path / "mine" / "link.png"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from crosswalk.run.run_folder import no_run
 from crosswalk.use.source import ADVICE, source_of
 
 
@@ -117,3 +118,11 @@ def test_a_checkpoint_is_not_chosen_of_a_file(tmp_path: Path) -> None:
 def test_an_unknown_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="which='first' is no checkpoint of a run: choose best,"):
         source_of(tmp_path, "first")
+
+
+def test_the_end_of_a_name_finds_the_run_that_is_meant(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "supervised-own_images-mine", "last.ckpt")
+
+    with pytest.raises(FileNotFoundError, match=f"mine does not exist. Did you mean {run}"):
+        source_of(tmp_path / "mine")
+    assert no_run(tmp_path / "mine").endswith(f" Did you mean {run}?")

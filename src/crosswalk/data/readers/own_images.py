@@ -111,6 +111,8 @@ def read_own_images(root: Path, *, check_files: bool = True) -> ImageSplits:
         raise FileNotFoundError(
             f"data.root={root} is missing. Pass data.root=<your folder or .csv file>. {EXAMPLE}"
         )
+    if root.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"data.root={root} is an image. Pass your folder or .csv file. {EXAMPLE}")
     return _from_csv(root, check_files)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -254,18 +254,28 @@ def images_outside(splits: Splits | ImageSplits) -> list[Record]:
         >>> [record.image_path.as_posix() for record in images_outside(splits)]
         ['people/../b.jpg', '/c.jpg']
     """
-    prefix = os.path.join(splits.root, "")
-    roots = tuple(os.path.join(of(splits.root), "") for of in (os.path.abspath, os.path.realpath))
-    found = []
-    for _, record in splits:
-        path = str(record.image_path)
+    inside = within(splits.root)
+    return [record for _, record in splits if not inside(record.image_path)]
+
+
+def within(folder: Path) -> Callable[[Path], bool]:
+    """Return what says whether a path that was joined to ``folder`` stays in it; links do.
+
+    Example:
+        >>> inside = within(Path("people"))
+        >>> inside(Path("people/a.jpg")), inside(Path("people/../b.jpg"))
+        (True, False)
+    """
+    prefix = os.path.join(folder, "")
+    roots = tuple(os.path.join(of(folder), "") for of in (os.path.abspath, os.path.realpath))
+
+    def is_inside(image: Path) -> bool:
+        path = str(image)
         if ".." in path:  # behind a link, .. is another folder than it looks
-            inside = all(of(path).startswith(roots) for of in (os.path.abspath, os.path.realpath))
-        else:
-            inside = not os.path.isabs(path) or path.startswith((prefix, *roots))
-        if not inside:
-            found.append(record)
-    return found
+            return all(of(path).startswith(roots) for of in (os.path.abspath, os.path.realpath))
+        return not os.path.isabs(path) or path.startswith((prefix, *roots))
+
+    return is_inside
 
 
 def refuse_outside(splits: Splits | ImageSplits) -> None:

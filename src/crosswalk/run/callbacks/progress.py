@@ -30,6 +30,7 @@ NOISE = (
 )
 NOISY_WARNINGS = (
     r"The '.*' does not have many workers",  # data.num_workers is the user's choice
+    r"This DataLoader will create \d+ worker processes",  # likewise
     r".*smaller than the logging interval",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # RDE is published so
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
