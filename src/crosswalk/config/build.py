@@ -193,6 +193,8 @@ def _refuse_image_size(
     """
     if of_larger is not None and repr(of_larger) == repr(error):
         return
+    if isinstance(error, ValueError):  # in the encoder's own words
+        raise error
     names = {key: name for key, name in nested(config.get("encoder") or {}) if key.endswith("name")}
     wanted = [f"encoder.{key}={name}" for key, name in names.items() if "image" in key]
     wanted = wanted or [f"encoder.{key}={name}" for key, name in names.items()]

@@ -196,6 +196,13 @@ class KnowsItsTrainer(Method[ImageBatch]):
         return torch.zeros(1)
 
 
+class OfOneSize(KnowsItsTrainer):
+    """A method of one's own that says itself which images it takes."""
+
+    def embed(self, batch: ImageBatch) -> torch.Tensor:
+        raise ValueError(f"images {batch.image.shape[-1]} wide are none of mine")
+
+
 class Refuses(torch.nn.Module):
     """An encoder with a mistake of its own."""
 
@@ -223,6 +230,11 @@ def test_what_says_nothing_about_the_image_size_refuses_no_run(
     run = build(check(of_ones_own(tmp_path, **parts)))
 
     assert all(module.training for module in run.method.modules())
+
+
+def test_a_method_says_in_its_own_words_which_images_it_takes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^images 8 wide are none of mine$"):
+        build(check(of_ones_own(tmp_path, method="OfOneSize")))
 
 
 def test_a_mistake_in_an_encoder_is_not_put_down_to_the_image_size(tmp_path: Path) -> None:
