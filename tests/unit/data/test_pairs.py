@@ -235,19 +235,15 @@ def test_a_tokenizer_learns_the_captions_of_all_splits_once(root: Path) -> None:
     assert data.tokenizer.learned == [
         {name: all_captions(read(root), name) for name in ("train", "val", "test")}
     ]
-    assert data.words[:4] == ("", "0", "1", "2")
-    assert data.spec.vocabulary_size == len(data.words)
+    assert data.tokenizer.words[:4] == ("", "0", "1", "2")
+    assert data.spec.vocabulary_size == len(data.tokenizer.words)
 
 
 def test_a_vocabulary_does_not_depend_on_images_that_cannot_be_read(root: Path) -> None:
-    words = make_word_data(root).words
+    words = make_word_data(root).tokenizer.words
     (root / "0.png").write_bytes(b"")
 
-    assert make_word_data(root, allow_missing=True).words == words
-
-
-def test_pieces_of_words_are_no_words(root: Path) -> None:
-    assert make_data(root).words is None
+    assert make_word_data(root, allow_missing=True).tokenizer.words == words
 
 
 def test_tokens_of_another_vocabulary_are_made_anew(root: Path) -> None:
