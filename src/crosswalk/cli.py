@@ -32,6 +32,7 @@ COMMANDS = {
     "embed": Command("embed images and sentences with a trained model", opens_others=True),
     "export": Command("write a trained model as a folder to give away", opens_others=True),
     "card": Command("write the model card of a run", opens_others=True),
+    "benchmark": Command("time a trained model, and say how large it is", opens_others=True),
     "report": Command("write the report of a run again", opens_others=True),
     "compare": Command("compare two runs query by query", opens_others=True),
     "audit": Command("list the training pairs that a run judged wrong", opens_others=True),

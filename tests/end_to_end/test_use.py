@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -20,6 +21,7 @@ from crosswalk.metrics.retrieval import RetrievalScores
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluate
 from crosswalk.use.model import Model, joined_views
+from crosswalk.use.source import source_of
 from tests.end_to_end.small_runs import METHODS, WholeRuns
 
 
@@ -273,3 +275,27 @@ def test_a_card_says_what_was_measured(
     assert record["command"] in card
     assert f"Fingerprint `{record['data']['fingerprint']}`." in card
     assert ("embed_texts" in card) is (evaluated.captions is not None)
+
+
+def test_a_model_is_timed_by_the_command(
+    evaluated: Evaluated,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("crosswalk.use.benchmark._timed", lambda call: (call(), 0.004, 0.001)[1:])
+    target = tmp_path / "speed.json"
+
+    status = main(["benchmark", str(evaluated.run.path), "--batch-size", "2", "--out", str(target)])
+
+    found, out = json.loads(target.read_text()), capsys.readouterr().out
+    kinds = ["images", "image files", *(["captions"] if evaluated.captions is not None else [])]
+    assert status == 0
+    assert [(row["what"], row["batch"], row["per_second"]) for row in found["speeds"]] == [
+        (what, batch, 250 * batch) for what in kinds for batch in (1, 2)
+    ]
+    encoder = evaluated.model.method.get_submodule("encoder")
+    assert found["parameters"] == sum(each.numel() for each in encoder.parameters())
+    assert found["bytes_of_file"] == source_of(evaluated.run.path).weights.stat().st_size
+    assert found["embedding_size"] == evaluated.gallery.shape[1]
+    assert re.search(rf"{kinds[-1]} +│ +2 │ +4 │ +1 │ +500 │", out)
