@@ -173,7 +173,7 @@ def longest_length(length: Tensor) -> int:
         5
     """
     lengths = all_gather_rows(length)
-    return int(lengths.max()) if len(lengths) else 0
+    return cast(int, lengths.max().item()) if lengths.shape[0] else 0
 
 
 Result = TypeVar("Result", bound=Tensor | tuple[Tensor, ...])

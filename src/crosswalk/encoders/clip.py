@@ -266,9 +266,9 @@ class VisionTransformer(nn.Module):
     def forward(self, image: Tensor) -> ClipTokens:
         """Return the tokens of ``[B, 3, height, width]`` images."""
         patches = self.conv1(image).flatten(2).mT
-        class_token = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        class_token = self.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         hidden = torch.cat([class_token, patches], dim=1) + self.positional_embedding
-        global_position = torch.zeros(len(image), dtype=torch.int64, device=image.device)
+        global_position = torch.zeros(image.shape[0], dtype=torch.int64, device=image.device)
         tokens: ClipTokens = self.transformer(self.ln_pre(hidden), global_position)
         return tokens
 

@@ -162,7 +162,7 @@ class AttentionPool(nn.Module):
     def _attend(self, query: Tensor, tokens: Tensor) -> Tensor:
         """Return ``[b, heads, channels]``: every head's mean of the ``[b, n, channels]`` tokens."""
         size = query.shape[1] // self.heads
-        query = query.view(len(query), self.heads, size) * size**-0.5
+        query = query.view(query.shape[0], self.heads, size) * size**-0.5
         back = torch.einsum("bhd,hdc->bhc", query, self._per_head(self.k_proj.weight))
         # The bias of keys would shift a row alike, so do nothing. DDP waits for its gradient, which
         # is 0 here; Adam would scale one of rounding errors up to whole steps

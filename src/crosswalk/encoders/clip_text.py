@@ -127,10 +127,12 @@ class ClipText(nn.Module):
             length: Not used: the end token, the largest id, tells where a caption ends.
             longest: Not used.
         """
-        if not len(tokens):
+        if not tokens.shape[0]:
             return no_features(self)
         end = tokens.argmax(dim=1)
-        shown = int(end.max()) + 1  # nothing sees the padding
+        # nothing sees the padding; an exported graph has one shape for all captions
+        exported = torch.compiler.is_exporting()
+        shown = tokens.shape[1] if exported else int(end.max()) + 1
         hidden = self.token_embedding(tokens[:, :shown]) + self.positional_embedding[:shown]
         finished = self.transformer.finish(self.transformer(hidden, end), end[:, None])
         features: Tensor = self.ln_final(finished[:, 0]) @ self.text_projection

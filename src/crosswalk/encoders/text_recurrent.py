@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from crosswalk.encoders.heads import no_features, num_features_of
+from crosswalk.encoders.padded_words import max_over_own_words, padded_states
 from crosswalk.encoders.word_vectors import MakeVectors, Words
 from crosswalk.ranges import Depth, Width
 
@@ -62,9 +63,13 @@ class BiGru(nn.Module):
         Raises:
             ValueError: If a caption is empty, or longer than ``L`` or ``longest``.
         """
-        if not len(tokens):
+        if not tokens.shape[0]:
             return no_features(self)
-        features = _max_over_words(self.states(tokens, length, longest))
+        if torch.compiler.is_exporting():
+            states = padded_states(self.gru, self.vectors(tokens), length)
+            features = max_over_own_words(states, length)
+        else:
+            features = _max_over_words(self.states(tokens, length, longest))
         if self.mask_padding:
             return features
         is_shorter = (length < longest).to(features.device)
@@ -133,8 +138,11 @@ class BiLstm(nn.Module):
         Raises:
             ValueError: If a caption is empty, or longer than ``L`` or ``longest``.
         """
-        if not len(tokens):
+        if not tokens.shape[0]:
             return no_features(self)
+        if torch.compiler.is_exporting():
+            padded = padded_states(self.lstm, self.vectors(tokens), length)
+            return max_over_own_words(self.projection(padded), length)
         states = self.states(tokens, length, longest)
         with torch.autocast(tokens.device.type, enabled=False):
             return _max_over_words(_with_data(states, self.projection(states.data)))
