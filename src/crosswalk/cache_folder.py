@@ -20,6 +20,22 @@ from rich.console import Console
 from crosswalk.files import lock
 
 
+def no_root(kind: str) -> str:
+    """Return what to say where no folder of data is given, and none may be generated here.
+
+    Args:
+        kind: Of generated people that would do: ``pairs``, ``images`` or ``transfer``.
+
+    Example:
+        >>> no_root("pairs")[:21]
+        'data.root is missing.'
+    """
+    return (
+        "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
+        f"people with data=synthetic_{kind}."
+    )
+
+
 def cache_root() -> Path:
     """Return the folder of all caches: ``$CROSSWALK_CACHE``, or ``~/.cache/crosswalk``.
 

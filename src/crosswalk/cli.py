@@ -164,6 +164,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if strays:
         takes = "; overrides are written key=value" if takes_overrides else ""
         instead = next((f". {HYDRA[word]}" for word in strays if word in HYDRA), "")
+        if takes_overrides and not instead:
+            instead = _meant(strays)
         parser.error(f"not understood: {' '.join(strays)}{takes}{instead}")
     options.overrides, options.run = overrides, module.run
     if getattr(options, "trust", False):
@@ -175,6 +177,23 @@ SEVERAL = "`crosswalk sweep <file>` starts a run for each of several values."
 SHOWN = "`crosswalk config show method=<method>` prints the configuration and runs nothing."
 HYDRA = {"-m": SEVERAL, "--multirun": SEVERAL, "--cfg": SHOWN, "-c": SHOWN}
 """What stands for options of Hydra's programs, whose overrides are those of this one."""
+
+
+def _meant(words: Iterable[str]) -> str:
+    """Return the overrides that words may stand for: files of groups, and paths that exist."""
+    from crosswalk.config.search import group_values
+
+    meant = []
+    for word in words:
+        groups = [group for group in ("method", "data", "encoder") if word in group_values(group)]
+        if os.path.isdir(word) and os.path.exists(os.path.join(word, "config.yaml")):
+            meant.append(f"resume={word} (go on with it) or checkpoint={word} (start from it)")
+        elif os.path.exists(word):
+            key = "checkpoint" if word.endswith((".ckpt", ".safetensors", ".pth")) else "data.root"
+            meant.append(f"{key}={word}")
+        elif groups:
+            meant.append(f"{groups[0]}={word}")
+    return f". Did you mean {' '.join(meant)}?" if meant else ""
 
 
 def _trusting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

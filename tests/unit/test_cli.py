@@ -30,34 +30,65 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[.
     monkeypatch.setitem(sys.modules, name, module)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        [],
-        ["--help"],
-        ["--version"],
-        *([*name.split(), "--help"] for name in COMMANDS),
-        ["config", "diff", "data=cuhk_pedes", "data=rstp_reid"],
-        ["train", "methd=rde"],
-        ["train", "trainer.max_epoch=3"],
-        ["train", "trainer.devices=0", "seed=-1"],
-        ["train", "method=mmcl", "data.batch_size=much"],
-        ["train", "data=cuhk_pedes", "data.root=/nowhere"],
-    ],
-)
-def test_help_and_config_import_nothing_heavy(words: list[str]) -> None:
+def test_help_config_and_mistakes_import_nothing_heavy() -> None:
+    lines = [
+        *("", "--help", "--version", *(f"{name} --help" for name in COMMANDS)),
+        "config diff data=cuhk_pedes data=rstp_reid",
+        *("train methd=rde", "train rde", "train trainer.max_epoch=3"),
+        *("train trainer.devices=0 seed=-1", "train method=mmcl data.batch_size=much"),
+        *("train data=cuhk_pedes data.root=/nowhere", "train data=cuhk_pedes"),
+        *("train method=mmcl data=market1501", "train data=market1501"),
+        "train method=mmcl encoder=timm",
+        *(f"{name} nowhere" for name in ("evaluate", "report", "audit", "card", "ablate", "sweep")),
+        *("compare nowhere elsewhere", "export-weights nowhere x.safetensors"),
+        *("embed nowhere x --out x.npz", "export nowhere --out x", "data check nowhere"),
+    ]
     code = (
         "import sys\nfrom crosswalk.cli import main\n"
-        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'wandb'} & set(sys.modules)\n"
-        "print('HEAVY', sorted(heavy))"
+        f"for line in {lines!r}:\n"
+        "    try:\n        main(line.split())\n    except SystemExit:\n        pass\n"
+        "    heavy = {'torch', 'lightning', 'open_clip', 'timm', 'wandb'} & set(sys.modules)\n"
+        "    print('HEAVY', line, sorted(heavy))"
     )
 
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
 
-    assert output.stdout.splitlines()[-1] == "HEAVY []"
+    found = [line for line in output.stdout.splitlines() if line.startswith("HEAVY")]
+    assert found == [f"HEAVY {line} []" for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("train rde", "method=rde"),
+        ("train mmcl market1501", "method=mmcl data=market1501"),
+        ("train cuhk_pedes", "data=cuhk_pedes"),
+        ("train resnet50", "encoder=resnet50"),
+        ("train own", "resume=own (go on with it) or checkpoint=own (start from it)"),
+        ("train best.ckpt", "checkpoint=best.ckpt"),
+        ("train pictures", "data.root=pictures"),
+        ("evaluate own market1501", "data=market1501"),
+        ("sweep rde cuhk_pedes", "data=cuhk_pedes"),
+    ],
+)
+def test_a_word_alone_is_answered_with_the_override_that_is_meant(
+    words: str,
+    meant: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    RunFolder(tmp_path / "own").save_config({})
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "best.ckpt").touch()
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SystemExit):
+        main(words.split())
+
+    assert f"Did you mean {meant}?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

@@ -65,6 +65,12 @@ def add_launcher(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.config.search import file_beside_configs
+    from crosswalk.lab.tables.manifest import read_manifest
+
+    read_manifest(
+        file_beside_configs(options.table)
+    )  # says what is wrong, with slow imports to come
     from crosswalk.lab.tables.command import run_ablation
 
     return run_ablation(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.run.run_folder import runs_named
+
+    for words in (options.first, options.second, *options.more):
+        for run_folder in runs_named(words):
+            run_folder.config()  # what is no run is said before the slow imports
+    print("Comparing query by query …", file=sys.stderr, flush=True)
     from crosswalk.lab.compare.command import run_compare
 
     return run_compare(

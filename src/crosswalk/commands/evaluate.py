@@ -24,10 +24,6 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    from crosswalk.run.run_folder import no_run
-
-    if not options.run_folder.exists():
-        raise FileNotFoundError(no_run(options.run_folder))
     from crosswalk.config.check import check_paths
     from crosswalk.config.compose import restore, to_plain
     from crosswalk.run.run_folder import RunFolder

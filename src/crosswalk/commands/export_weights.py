@@ -19,6 +19,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.run.run_folder import RunFolder
+
+    if not options.run_folder.is_file():  # what is no run is said before the slow imports
+        RunFolder(options.run_folder).config()
     from crosswalk.run.weights import run_export
 
     return run_export(

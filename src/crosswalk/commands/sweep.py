@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.lab.sweeps.sweep_file import find_sweep_file, read_sweep_file
+
+    file = read_sweep_file(find_sweep_file(options.sweep))  # says what is wrong at once
+    if options.dry_run:
+        print(f"Checking the trials of {file.path} …", file=sys.stderr, flush=True)
     from crosswalk.lab.sweeps.command import run_sweep
 
     return run_sweep(options)

@@ -7,14 +7,16 @@ whether their people are known, `check_identities` asks once they have been read
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from crosswalk.cache_folder import no_root
 from crosswalk.config.compose import compose, nested, to_plain
 from crosswalk.config.constructors import (
     Describe,
@@ -28,7 +30,7 @@ from crosswalk.config.constructors import (
 )
 from crosswalk.config.keys import NEEDED, TOP, flatten, path_in, with_absolute_paths
 from crosswalk.config.search import group_values, read_group_file
-from crosswalk.config.sources import read_signature
+from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.stage import stage_command
 from crosswalk.config.stored import check_stored
 from crosswalk.config.trainer_arguments import check_trainer, num_processes, trainer_settings
@@ -44,6 +46,10 @@ BATCHES = {
     "ImageBatch": "images of people",
     "SourceTargetBatch": "images of a labelled source and of a target",
 }
+
+
+SYNTHETIC = {"PairBatch": "pairs", "ImageBatch": "images", "SourceTargetBatch": "transfer"}
+"""The kinds of generated people."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,11 @@ def check(
     needs = needs_of(method_class, config["method"])
     # first: a method may ask for keys that only its own kind of data has
     data_class = locate(config["data"]["_target_"], "data")
+    takes, gives = _names(needs.batches), _names(getattr(data_class, "batch_types", ()))
     if trains:
-        _check_batches(needs, data_class, config["choices"])
+        _check_batches(takes, gives, config["choices"])
     else:
-        _check_captions(needs, data_class, config["choices"])
+        _check_captions(takes, gives, config["choices"])
     _check_encoders(config)
     plain = with_absolute_paths(to_plain(config))
     _check_values(plain)
@@ -104,7 +111,7 @@ def check(
 
 
 def check_early(config: DictConfig | Mapping[str, Any]) -> None:
-    """Refuse wrong types, choices and ranges without importing what the configuration names.
+    """Refuse wrong types, choices, ranges and data without importing what the configuration names.
 
     So they are said at once; `check` says them too, and what only the constructors tell.
 
@@ -112,11 +119,28 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
         ValueError: As `check`.
     """
     _check_groups(config)
+    takes, gives = (
+        read_batches(str(config[group].get("_target_"))) for group in ("method", "data")
+    )
+    if takes and gives:
+        _check_batches(takes, gives, config["choices"])
     try:
-        plain = to_plain(config)
-    except ValueError:  # said by `check`, once it knows that the data are of the method's kind
-        return
-    _check_values(plain, read_signature)
+        _check_values(to_plain(config), read_signature)
+    except ValueError as error:
+        if str(error).startswith("encoder.") and not _has_own_encoder(config):
+            _check_encoders(config)  # imports, but has the better words for it
+        raise
+
+
+def _has_own_encoder(config: DictConfig | Mapping[str, Any]) -> bool:
+    """Return whether an encoder is of the class of the method's own one; nothing is imported."""
+    try:
+        own = compose([f"method={config['choices']['method']}"])
+    except ValueError:  # of a package that is not here
+        return False
+    return all(
+        (own.get(each) or {}).get("_target_") == config[each]["_target_"] for each in ENCODERS
+    )
 
 
 def check_paths(config: Mapping[str, Any]) -> None:
@@ -141,6 +165,18 @@ def check_paths(config: Mapping[str, Any]) -> None:
                 f"{key}={value} does not exist{place}. Correct the path, or copy or unpack there "
                 "what it should hold."
             )
+    _check_root(config.get("data") or {})
+
+
+def _check_root(data: Mapping[str, Any]) -> None:
+    """Refuse data that are neither to be generated nor lie anywhere."""
+    for node in (data, *(value for _, value in nested(data))):
+        if not isinstance(node, Mapping) or "reader" not in node:
+            continue
+        given = (node.get("root"), node.get("synthetic"), data.get("root"))
+        if all(each is None for each in given):
+            gives = read_batches(str(data.get("_target_")))
+            raise FileNotFoundError(no_root(SYNTHETIC[gives[0]] if gives else "pairs"))
 
 
 def _check_groups(config: Mapping[str, Any]) -> None:
@@ -150,8 +186,37 @@ def _check_groups(config: Mapping[str, Any]) -> None:
             raise ValueError(f"a run needs {group}=. Choose one of {values}.")
 
 
+FOREIGN = re.compile(r" is not an argument of |=\S+ gives ")
+"""In messages about a part whose constructor, or whose place, is another one's."""
+
+
 def _check_values(plain: Mapping[str, Any], describe: Describe | None = None) -> None:
     """Compare every value with what takes it: type, choice and range."""
+    try:
+        _check_nodes(plain, describe)
+    except ValueError as error:
+        if FOREIGN.search(str(error)) and (guess := _foreign_choices(plain.get("choices") or {})):
+            raise ValueError(f"{error}{guess}") from error
+        raise
+
+
+def _foreign_choices(choices: Mapping[str, str]) -> str:
+    """Return which choices of files may be the reason that a key has no place; else nothing."""
+    method, data = choices.get("method"), choices.get("data")
+    try:
+        own = compose([f"method={method}", f"data={data}"]).choices
+    except ValueError:  # of a package that is not here
+        return ""
+    said = ""
+    for group, value in choices.items():
+        if group in ("method", "data", "experiment") or own.get(group) == value:
+            continue
+        without = f"whose own is {group}={own[group]}" if group in own else "which has none"
+        said += f" Perhaps {group}={value} does not go with method={method}, {without}."
+    return said
+
+
+def _check_nodes(plain: Mapping[str, Any], describe: Describe | None) -> None:
     top = {key: plain[key] for key in TOP if key in plain}
     check_call(top, "", optional_arguments(TOP), "a run")
     # before the others, which take over its numbers
@@ -285,24 +350,40 @@ def check_types(
     check_node(to_plain(node), key, frozenset(given))
 
 
-def _check_batches(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
-    """Refuse data without batches that the method takes.
+def _check_batches(takes: Sequence[str], gives: Sequence[str], choices: Mapping[str, str]) -> None:
+    """Refuse data without batches that the method takes, by the names of the kinds.
 
     A class names all kinds of batches it can give, an object the kind that it gives.
     """
-    gives = _gives(data)
-    if not gives or set(gives) & set(needs.batches):
+    if not gives or set(gives) & set(takes):
         return
-    known = [
-        name
-        for name in group_values("data")
-        if (target := _target_of("data", name)) is not None
-        and set(_gives(locate(target, "data"))) & set(needs.batches)
-    ]
+    known = [name for name in group_values("data") if set(_given_by(name)) & set(takes)]
     raise ValueError(
         f"data={choices.get('data')} gives {_named(gives)}; method={choices.get('method')} trains "
-        f"on {_named(needs.batches)}. Choose one of {', '.join(f'data={name}' for name in known)}."
+        f"on {_named(takes)}. Choose one of {', '.join(f'data={name}' for name in known)}"
+        f"{''.join(f', or method={name}' for name in _methods_for(gives))}."
     )
+
+
+def _methods_for(gives: Sequence[str]) -> list[str]:
+    """Return the methods of this package that train on a kind of batches."""
+    targets = {name: _target_of_method(name) for name in group_values("method")}
+    return [
+        name for name, target in targets.items() if set(read_batches(target) or ()) & set(gives)
+    ]
+
+
+def _target_of_method(name: str) -> str:
+    return str(read_group_file("method", name).get("method", {}).get("_target_"))
+
+
+def _given_by(data: str) -> Sequence[str]:
+    """Return the kinds of batches of ``data=<data>``."""
+    target = _target_of("data", data)
+    if target is None:
+        return ()
+    read = read_batches(target)
+    return _names(getattr(locate(target, "data"), "batch_types", ())) if read is None else read
 
 
 def _target_of(group: str, value: str) -> str | None:
@@ -314,12 +395,11 @@ def _target_of(group: str, value: str) -> str | None:
     return content.get("_target_")
 
 
-def _check_captions(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # noqa: ANN401
+def _check_captions(takes: Sequence[str], gives: Sequence[str], choices: Mapping[str, str]) -> None:
     """Refuse to evaluate a model of images alone on captions."""
-    kinds = [{batch.__name__ for batch in each} for each in (_gives(data), needs.batches)]
-    if kinds[0] == {"PairBatch"} and "PairBatch" not in kinds[1]:
+    if set(gives) == {"PairBatch"} and "PairBatch" not in takes:
         raise ValueError(
-            f"data={choices.get('data')} gives {_named(_gives(data))}, and a model of method="
+            f"data={choices.get('data')} gives {_named(gives)}, and a model of method="
             f"{choices.get('method')} knows no captions. Evaluate it on images of people, such as "
             "data=own_images data.root=<folder or .csv>."
         )
@@ -333,7 +413,7 @@ def check_data(needs: Needs, data: Any, choices: Mapping[str, str]) -> None:  # 
         data: The data module, its data read.
         choices: The files of the groups, for the message.
     """
-    _check_batches(needs, data, choices)
+    _check_batches(_names(needs.batches), _names(data.batch_types), choices)
     if data.spec.num_samples == 0:
         raise ValueError(
             f"data={choices.get('data')} has nothing to train on: no train split. Add one, or "
@@ -371,13 +451,12 @@ def methods_without_identities(batches: Iterable[type]) -> list[str]:
     return sorted(found, key=lambda name: (-runs[name], name))
 
 
-def _gives(data: Any) -> tuple[type, ...]:  # noqa: ANN401
-    gives: tuple[type, ...] = getattr(data, "batch_types", ())
-    return gives
+def _names(batches: Iterable[type]) -> list[str]:
+    return [batch.__name__ for batch in batches]
 
 
-def _named(batches: Iterable[type]) -> str:
-    return " or ".join(BATCHES[batch.__name__] for batch in batches)
+def _named(batches: Iterable[str]) -> str:
+    return " or ".join(BATCHES[batch] for batch in batches)
 
 
 def check_together(config: Mapping[str, Any], *, whole_batch: bool) -> None:

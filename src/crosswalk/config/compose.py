@@ -424,7 +424,10 @@ def _check_choice(choice: Override) -> None:
         advice += (
             f" A model of timm, for image methods: encoder=timm encoder.backbone.name={value}."
         )
-    raise ValueError(f"{group}={value} does not exist.{did_you_mean(str(value), values)} {advice}")
+    near = did_you_mean(str(value), values) or did_you_mean(
+        re.sub(r"\W", "_", str(value)).lower(), values
+    )
+    raise ValueError(f"{group}={value} does not exist.{near} {advice}")
 
 
 def _choice_line(choice: Override) -> str | None:
@@ -492,7 +495,7 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
         _check_trainer_key(key, line)
         adds = not override.is_delete()
     if key not in known and not adds:
-        near = did_you_mean(key, [*known, *groups])
+        near = did_you_mean(key, [*known, *groups, *(f"trainer.{name}" for name in trainer_keys())])
         advice = near or f" `crosswalk config show` lists all; +{key}=<value> adds a new one."
         raise ValueError(f"{key} is not a key of this configuration.{advice}")
     if override.is_delete():

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple, Union
 
+from crosswalk.config.keys import CALLED_ELSEWHERE
 from crosswalk.ranges import allows, in_words
 
 PLAIN_TYPES = (bool, int, float, str)
@@ -30,16 +31,20 @@ PLAIN_TYPES = (bool, int, float, str)
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Return a question after the nearest candidate, or nothing where none is near.
 
-    A dotted key whose last part is right somewhere else counts as nearest.
+    A dotted key whose last part is right somewhere else counts as nearest, then one that other
+    programs of the field call so, or this one first for a word without dots.
 
     Example:
         >>> did_you_mean("method.temperature", ["method.seed", "method.loss.temperature"])
         ' Did you mean method.loss.temperature?'
         >>> did_you_mean("rdee", ["rde", "mmcl"])
         ' Did you mean rde?'
+        >>> did_you_mean("learning_rate", ["method.momentum_growth", "optim.lr"])
+        ' Did you mean optim.lr?'
     """
     candidates = list(dict.fromkeys(candidates))
     last = word.rsplit(".", 1)[-1]
+    elsewhere = CALLED_ELSEWHERE.get(last.lower().replace("-", "_"))
     same_name = [candidate for candidate in candidates if candidate.rsplit(".", 1)[-1] == last]
     longer = [candidate for candidate in candidates if word and candidate.startswith(word)]
     near = [
@@ -47,7 +52,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
         for candidate in difflib.get_close_matches(word, candidates, n=3, cutoff=0.6)
         if difflib.get_close_matches(last, [candidate.rsplit(".", 1)[-1]], cutoff=0.6)
     ]
-    best = (same_name or longer or near)[:1]
+    meant = [elsewhere] if elsewhere in candidates else []
+    best = (meant if "." not in word else []) or same_name or meant or longer or near
     return f" Did you mean {best[0]}?" if best else ""
 
 

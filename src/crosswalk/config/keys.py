@@ -69,6 +69,52 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 MISSING = "(missing)"
 
+CALLED_ELSEWHERE = {
+    name: key
+    for key, names in {
+        "optim.lr": "learning_rate lr base_lr init_lr initial_lr",
+        "optim.weight_decay": "wd weight_decay",
+        "trainer.max_epochs": "epochs epoch num_epochs n_epochs nb_epochs num_epoch total_epochs",
+        "trainer.max_steps": "steps iters iterations max_iters max_iter num_iters num_steps",
+        "trainer.devices": "gpus gpu num_gpus ngpus n_gpus gpu_ids gpu_id device_ids nproc",
+        "trainer.accelerator": "device cuda use_gpu",
+        "trainer.num_nodes": "nodes nnodes",
+        "trainer.precision": "amp fp16 bf16 mixed_precision use_amp half",
+        "trainer.gradient_clip_val": "grad_clip clip_grad clip_norm max_grad_norm grad_norm",
+        "trainer.accumulate_grad_batches": "accumulate accumulation accum_steps grad_accum "
+        "accumulation_steps gradient_accumulation_steps",
+        "trainer.check_val_every_n_epoch": "eval_every val_every eval_period eval_interval "
+        "val_interval eval_freq eval_step test_every",
+        "trainer.log_every_n_steps": "log_every log_interval log_period print_freq log_freq",
+        "data.batch_size": "bs batch batchsize train_batch_size ims_per_batch per_gpu_batch_size",
+        "data.eval_batch_size": "test_batch_size val_batch_size eval_batch eval_bs test_bs",
+        "data.num_workers": "workers n_workers num_worker nworkers",
+        "data.root": "root_dir data_root data_dir datadir data_path dataset_root dataset_path path "
+        "dataset_dir datasets_dir",
+        "data.image_size": "img_size imgsize image_shape input_size size size_train resize height "
+        "width",
+        "data.context_length": "max_length max_len text_length caption_length seq_length",
+        "data.noise_rate": "noise noise_ratio noisy_rate noise_level",
+        "data.noise_index": "noise_file noise_index_file",
+        "data": "dataset dataset_name data_name datasets",
+        "method": "model model_name algorithm approach",
+        "encoder": "backbone arch architecture network net visual_encoder",
+        "optim": "optimiser optimizer_name optimizer scheduler lr_scheduler",
+        "loss": "loss_name criterion loss_names",
+        "logger": "wandb use_wandb tracker",
+        "checkpoint": "ckpt weights weight pretrain load load_from ckpt_path checkpoint_path "
+        "load_checkpoint init_from finetune model_path",
+        "resume": "resume_from continue resume_path resume_from_checkpoint auto_resume",
+        "output_dir": "output out out_dir outdir save_dir save_path log_dir work_dir exp_dir",
+        "name": "exp_name run_name experiment_name exp run expname",
+        "seed": "random_seed manual_seed rng_seed",
+        "protocol": "selection model_selection",
+        "compile": "torch_compile",
+    }.items()
+    for name in names.split()
+}
+"""What other programs of the field call a key, by its last part."""
+
 
 def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose `PATHS`, and weights that are files, are absolute.

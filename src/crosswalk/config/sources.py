@@ -35,16 +35,56 @@ def read_signature(target: str, key: str = "") -> Signature | None:
         >>> read_signature("torch.nn.Linear") is None
         True
     """
+    path, name = _place(target)
+    return None if path is None else _signatures(path).get(name)
+
+
+def read_batches(target: str) -> tuple[str, ...] | None:
+    """Return the kinds of batches that a class of data gives, or one of methods takes.
+
+    None where only an import tells: of what is not in this package.
+
+    Example:
+        >>> read_batches("crosswalk.methods.rde.RDE")
+        ('PairBatch',)
+        >>> read_batches("crosswalk.data.transfer.SourceTargetData")
+        ('SourceTargetBatch', 'ImageBatch')
+    """
+    path, name = _place(target)
+    for item in _parsed(path) if path is not None else ():
+        if isinstance(item, ast.ClassDef) and item.name == name:
+            values = {
+                ast.unparse(each.targets[0] if isinstance(each, ast.Assign) else each.target): (
+                    each.value
+                )
+                for each in item.body
+                if isinstance(each, (ast.Assign, ast.AnnAssign))
+            }
+            value = values.get("batch_types", values.get("needs"))
+            if isinstance(value, ast.Call):
+                value = next((each.value for each in value.keywords if each.arg == "batches"), None)
+            if isinstance(value, ast.Tuple):
+                return tuple(map(ast.unparse, value.elts))
+    return None
+
+
+def _place(target: str) -> tuple[Path | None, str]:
+    """Return the file of a target of this package, and its name there; None for others."""
     package, _, rest = target.partition(".")
     module, _, name = rest.rpartition(".")
     path = PACKAGE / f"{module.replace('.', '/')}.py"
-    return _signatures(path).get(name) if package == "crosswalk" and path.is_file() else None
+    return path if package == "crosswalk" and path.is_file() else None, name
+
+
+@cache
+def _parsed(path: Path) -> list[ast.stmt]:
+    return ast.parse(path.read_text(encoding="utf-8")).body
 
 
 @cache
 def _signatures(path: Path) -> dict[str, Signature]:
     found = {}
-    for item in ast.parse(path.read_text(encoding="utf-8")).body:
+    for item in _parsed(path):
         if isinstance(item, ast.FunctionDef):
             found[item.name] = _of_function(item)
         elif isinstance(item, ast.ClassDef):

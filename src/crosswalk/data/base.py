@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.cache_folder import build_once, cache_root
+from crosswalk.cache_folder import build_once, cache_root, no_root
 from crosswalk.data.pipeline.datasets import (
     CaptionDataset,
     ImageDataset,
@@ -483,10 +483,7 @@ def synthetic_root(
         ValueError: If there is neither a folder nor anything to generate, or an unknown key.
     """
     if given is None:
-        raise ValueError(
-            "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
-            f"people with data=synthetic_{kind}."
-        )
+        raise ValueError(no_root(kind))
     if unknown := given.keys() - defaults.keys():
         *most, last = defaults
         raise ValueError(

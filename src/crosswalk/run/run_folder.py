@@ -34,6 +34,7 @@ from crosswalk.files import (
     write_text,
     writing,
 )
+from crosswalk.words import counted
 
 if TYPE_CHECKING:
     from crosswalk.metrics.retrieval import QueryResults
@@ -43,6 +44,9 @@ PARTS = ("choices", "data", "trainer", "method", "optim")
 
 NEEDED = (*PARTS, "protocol", "checkpoint", "stage")
 """What the configuration of every run has."""
+
+CONFIG = "config.yaml"
+"""Every folder of a run has it."""
 
 NO_NUMBERS = ("nan", "inf", "-inf")
 """How JSON lines write numbers that JSON does not know."""
@@ -66,7 +70,7 @@ PLACE = ("global_step", "epoch", "time")
 
 
 def no_run(path: Path) -> str:
-    """Return what to say of a path where there is nothing, with the run that may be meant.
+    """Return what to say of a path that is no run, with the run that may be meant.
 
     ``name=`` is the end of a folder's name.
 
@@ -74,9 +78,32 @@ def no_run(path: Path) -> str:
         >>> no_run(Path("nowhere/own"))
         'nowhere/own is no run folder; `ls runs` shows yours.'
     """
+    if path.is_dir():
+        runs = sorted(each.parent for each in path.glob(f"*/{CONFIG}"))
+        if runs:
+            newest = max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
+            number = counted(len(runs), "run")
+            return f"{path} is no run folder, but holds {number}: name one, such as {newest}."
+        return (
+            f"{path / CONFIG} is missing, so {path} is not the folder of a run, or of one that was "
+            "stopped before its first step. Pass the folder that `crosswalk train` printed."
+        )
+    if (path.parent / CONFIG).is_file() and path.exists():
+        return f"{path} is a file of a run. Name its folder: {path.parent}."
     near = sorted(path.parent.glob(f"*-{glob.escape(path.name)}")) if path.name else []
     hint = f" Did you mean {near[-1]}?" if near else ""
     return f"{path} is no run folder; `ls runs` shows yours.{hint}"
+
+
+def runs_named(words: str) -> list[RunFolder]:
+    """Return the runs that a word of a command names: one, or several with commas between them.
+
+    Example:
+        >>> [run.name for run in runs_named("runs/a,runs/b")]
+        ['a', 'b']
+    """
+    names = [words] if Path(words).is_dir() else [word for word in words.split(",") if word]
+    return [RunFolder(Path(name)) for name in names]
 
 
 @dataclass(frozen=True)
@@ -100,7 +127,7 @@ class RunFolder:
     @property
     def config_file(self) -> Path:
         """The resolved config."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG
 
     @property
     def record_file(self) -> Path:
@@ -263,10 +290,7 @@ class RunFolder:
         """Return the saved config, to be read; `runnable_config` is to build something from."""
         path = self.config_file
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing, so {self.path} is not the folder of a run, or of one that was "
-                "stopped before its first step. Pass the folder that `crosswalk train` printed."
-            )
+            raise FileNotFoundError(no_run(self.path))
         try:
             config = modernised(read_yaml(path))
             _check_entries(path, config, {"choices": str})

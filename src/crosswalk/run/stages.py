@@ -24,8 +24,6 @@ from crosswalk.config.stored import check_stored
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import CHILD_VARIABLE, FIRST_VARIABLE, RunFolder
-from crosswalk.run.weights import saying_what_differs
-from crosswalk.weight_files import tensors_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,6 +127,10 @@ def load_stage(method: nn.Module, folder: RunFolder, parts: Mapping[str, str]) -
     Raises:
         ValueError: If a part does not exist on one of the sides, or names or shapes differ.
     """
+    # late: the boards of tables and sweeps look at stages without torch
+    from crosswalk.run.weights import saying_what_differs
+    from crosswalk.weight_files import tensors_in
+
     stage = tensors_in(folder.last_checkpoint)
     for theirs, ours in parts.items():
         prefix = f"{theirs}."

@@ -11,6 +11,7 @@ from PIL import Image
 from crosswalk.config.build import build, instantiate
 from crosswalk.config.check import check, check_together, check_types, methods_without_identities
 from crosswalk.config.compose import compose, differences, restore, to_plain, to_yaml
+from crosswalk.config.keys import CALLED_ELSEWHERE
 from crosswalk.config.search import config_folder, default_method, group_values
 from crosswalk.config.stored import read_yaml
 from crosswalk.data.text.word_tokenizer import WordTokenizer
@@ -624,3 +625,29 @@ def test_an_encoder_of_foreign_code_is_not_brought(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"config\.yaml: encoder\.backbone\._target_='os\.system'"):
         compose(["method=mmcl", f"checkpoint={run}"])
+
+
+@pytest.mark.parametrize("name", CALLED_ELSEWHERE)
+def test_what_other_programs_call_a_key_leads_to_it(name: str) -> None:
+    key = CALLED_ELSEWHERE[name]
+
+    with pytest.raises(ValueError, match=rf"{name} is not a key .* Did you mean {key}\?"):
+        compose([f"{name}=1"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("optim.learning_rate=1e-3", "optim.lr"),
+        ("trainer.epochs=3", "trainer.max_epochs"),
+        ("trainer.gpus=2", "trainer.devices"),
+        ("data.Workers=2", "data.num_workers"),
+        ("img-size=[1,2]", "data.image_size"),
+        ("data=CUHK-PEDES", "cuhk_pedes"),
+        ("data=Market-1501", "market1501"),
+        ("method=RDE", "rde"),
+    ],
+)
+def test_a_key_or_a_choice_in_other_words_leads_to_ours(typed: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf" Did you mean {meant}\?"):
+        compose([typed])

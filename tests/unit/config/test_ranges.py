@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from crosswalk.config.check import check, check_early, methods_without_identities
-from crosswalk.config.compose import compose
-from crosswalk.config.constructors import fits, signature_of
+from crosswalk.config.check import check, check_early, check_paths, methods_without_identities
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.constructors import fits, locate, signature_of
 from crosswalk.config.keys import TOP, compared, path_in
 from crosswalk.config.search import config_folder, group_values
-from crosswalk.config.sources import read_signature
+from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.trainer_arguments import ARGUMENTS
 from crosswalk.types import ImageBatch
 
@@ -254,6 +254,61 @@ def test_an_encoder_of_another_kind_is_told_those_that_fit(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check(compose(overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=rde", "encoder=resnet_tiny"], "encoder=resnet_tiny does not go with method=rde"),
+        (["method=rde", "encoder=timm"], "encoder=timm does not go with method=rde"),
+        (["method=mmcl", "text=clip_frozen"], "text=clip_frozen does not go with method=mmcl, wh"),
+        (["method=rde", "labels=own"], "labels=own does not go with method=rde, which has none"),
+        (["method=rde", "transform=mmcl"], "transform=mmcl does not go with method=rde"),
+        (["method=mmcl", "division=off"], "division=off does not go with method=mmcl"),
+        (["method=rde", "classifier=linear"], "classifier=linear does not go with method=rde"),
+        (["method=mar", "loss=multilabel"], "loss=multilabel does not go with method=mar"),
+        (["method=rde", "optim=sgd_step"], "own is optim=adam_warmup_cosine"),
+        (["method=cmmt", "encoder=clip_tiny"], "encoder=clip_tiny does not go with method=cmmt"),
+        (["data=market1501"], "data=market1501 gives images .*, or method=mmcl, or method=supervi"),
+        (["method=mar", "data=market1501"], "Choose one of data=dukemtmc_to_market1501"),
+        (["method=mmcl", "data=cuhk_pedes"], "data=cuhk_pedes gives image-caption pairs; method=m"),
+        (["method=mmcl", "encoder=timm"], r"Set it with encoder\.backbone\.name=<value>"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_named_as_they_were_typed(
+    overrides: list[str], message: str
+) -> None:
+    config = compose(overrides)
+
+    for look in (check_early, check):
+        with pytest.raises(ValueError, match=message):
+            look(config)
+
+
+def test_a_loss_of_another_method_is_named_as_it_was_typed() -> None:
+    with pytest.raises(ValueError, match="loss=multilabel does not go with method=rde, whose own"):
+        check(compose(["method=rde", "loss=multilabel"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        (["data=own_pairs"], "pairs"),
+        (["method=mmcl", "data=own_images"], "images"),
+        (["method=mar", "data=msmt17_to_market1501"], "transfer"),
+    ],
+)
+def test_a_folder_that_is_missing_is_asked_for_at_once(overrides: list[str], kind: str) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"data\.root is missing.*data=synthetic_{kind}"):
+        check_paths(to_plain(compose(overrides)))
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name.startswith("crosswalk.")])
+def test_batches_are_read_from_the_source_as_they_are_imported(target: str) -> None:
+    made = locate(target, "")
+    declared = getattr(made, "batch_types", getattr(getattr(made, "needs", None), "batches", None))
+
+    assert read_batches(target) == (declared and tuple(each.__name__ for each in declared))
 
 
 def test_a_stage_is_looked_at_before_it_is_trained() -> None:

@@ -126,3 +126,11 @@ def test_the_end_of_a_name_finds_the_run_that_is_meant(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"mine does not exist. Did you mean {run}"):
         source_of(tmp_path / "mine")
     assert no_run(tmp_path / "mine").endswith(f" Did you mean {run}?")
+
+
+def test_what_is_no_run_is_told_the_run_in_it_or_above_it(tmp_path: Path) -> None:
+    assert no_run(tmp_path).startswith(f"{tmp_path / 'config.yaml'} is missing")
+    run = a_run(tmp_path / "rde-first", "last.ckpt")
+
+    assert no_run(tmp_path).endswith(f"but holds 1 run: name one, such as {run}.")
+    assert no_run(run / "last.ckpt").endswith(f"is a file of a run. Name its folder: {run}.")

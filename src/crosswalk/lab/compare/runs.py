@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from crosswalk.config.keys import differing_keys
 from crosswalk.lab.compare.groups import split_fingerprint
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.metrics.retrieval import QueryResults
-from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.run_folder import RunFolder, runs_named
 
 Queries = Mapping[str, QueryResults]
 """Per-query results by direction, and ``view/<view>`` of single views."""
@@ -67,17 +66,12 @@ def shared_checkpoint(sides: Sequence[str], split: str) -> str:
         sides: As `read_side` takes them.
         split: "test" or "val".
     """
-    runs = [run for words in sides for run in _runs(words)]
+    runs = [run for words in sides for run in runs_named(words)]
     for of in (all, any):
         for checkpoint in ("best", "last", "start"):
             if of(run.queries_file(split, checkpoint).exists() for run in runs):
                 return checkpoint
     return "best"
-
-
-def _runs(words: str) -> list[RunFolder]:
-    names = [words] if Path(words).is_dir() else [word for word in words.split(",") if word]
-    return [RunFolder(Path(name)) for name in names]
 
 
 def read_side(words: str, label: str, *, checkpoint: str, split: str) -> Side:
@@ -92,7 +86,7 @@ def read_side(words: str, label: str, *, checkpoint: str, split: str) -> Side:
     Raises:
         FileNotFoundError: If a folder holds no run, or a run has no such results.
     """
-    runs = tuple(_runs(words))
+    runs = tuple(runs_named(words))
     if not runs:
         raise FileNotFoundError(f"side {label} names no run folder; `ls runs` shows yours.")
     return Side(
@@ -101,11 +95,6 @@ def read_side(words: str, label: str, *, checkpoint: str, split: str) -> Side:
 
 
 def _queries(run: RunFolder, checkpoint: str, split: str) -> Queries:
-    if not run.config_file.exists():
-        raise FileNotFoundError(
-            f"{run.path} is no run folder: it has no {run.config_file.name}. Pass the folder that "
-            "`crosswalk train` printed; `ls runs` shows yours."
-        )
     run.runnable_config(())  # its data may be made again from it
     return run.queries(split, checkpoint)
 

@@ -23,7 +23,7 @@ from crosswalk.lab.report.outcome import (
 from crosswalk.lab.report.provenance import provenance_section
 from crosswalk.lab.report.ranking_lists import ranking_lists_section
 from crosswalk.pages import Section, render_page
-from crosswalk.run.run_folder import RunFolder, no_run
+from crosswalk.run.run_folder import RunFolder
 
 
 def write_report(folder: RunFolder, data: Any = None, *, target: Path | None = None) -> Path:  # noqa: ANN401
@@ -80,8 +80,6 @@ def diagnostic_sections(folder: RunFolder, diagnostics: Iterable[Diagnostic]) ->
 
 def run_report(path: Path, target: Path | None) -> int:
     """Write the report of the run in ``path`` and print where it is; return the exit status."""
-    if not path.is_dir():
-        raise FileNotFoundError(no_run(path))
     if target is not None:
         refuse_inside_data(RunFolder(path).runnable_config(()), target, "--out")
     print(f"Report: {write_report(RunFolder(path), target=target)}")
