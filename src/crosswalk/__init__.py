@@ -1,7 +1,7 @@
 """Text-based person search and person re-identification on PyTorch Lightning.
 
 Trained models are used from here: ``crosswalk.load("runs/<name>")`` returns one that embeds images
-and sentences.
+and sentences; ``crosswalk.from_pretrained`` is the same by the name that users of the hub expect.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crosswalk.use.load import load
+    from crosswalk.use.load import load as from_pretrained
 
 __version__ = "0.1.0.dev0"
-__all__ = ["load"]
+__all__ = ["from_pretrained", "load"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "load":  # late: importing torch takes seconds, which `--help` does not
+    if name in __all__:  # late: importing torch takes seconds, which `--help` does not
         from crosswalk.use.load import load
 
         return load

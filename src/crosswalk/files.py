@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import re
 import shutil
@@ -219,6 +220,18 @@ def read_text(path: Path, *, limit: int = 1 << 30) -> str:
         raise ValueError(
             f"{path} is damaged: it is no text in UTF-8 (byte {error.start + 1})."
         ) from error
+
+
+def safetensors_header(path: Path) -> dict[str, str]:
+    """Return the notes in the header of a safetensors file; none for a file of another kind."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(size) if size < 1 << 26 else b""
+    try:
+        notes = json.loads(header)["__metadata__"]
+        return {name: value for name, value in notes.items() if isinstance(value, str)}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -7,7 +7,6 @@ come through it.
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import re
 import string
@@ -299,18 +298,6 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise ValueError(f"{path} is cut off or damaged ({_brief(error)}). {AGAIN}") from error
     return weights
-
-
-def safetensors_header(path: Path) -> dict[str, str]:
-    """Return the notes in the header of a safetensors file; none for a file of another kind."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = file.read(size) if size < 1 << 26 else b""
-    try:
-        notes: dict[str, str] = json.loads(header)["__metadata__"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return notes
 
 
 def _refused(path: Path, error: Exception) -> str:

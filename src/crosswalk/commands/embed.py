@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.use.source import WHICH, source_of
+from crosswalk.use.source import MODELS, WHICH, reads_captions, source_of
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def configure(parser: ArgumentParser) -> None:
         "`caption`, `caption_embedding` and `caption_path`; `broken`, what was left out; the name\n"
         "and the fingerprint of the model. The product of two rows is the score of the evaluation."
     )
-    parser.add_argument("model", metavar="RUN", type=Path, help="a run folder, or a .ckpt of one")
+    parser.add_argument("model", metavar="MODEL", help=MODELS)
     parser.add_argument("images", metavar="FOLDER|CSV", type=Path, help="what is embedded")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.npz")
     parser.add_argument("--which", choices=WHICH, help="of the run; default: the best there is")
@@ -48,11 +48,7 @@ def run(options: Namespace) -> int:
 
     check_target(options.out, options.images)
     inputs = inputs_of(options.images, allow_outside=options.allow_outside)
-    if (
-        inputs.captions
-        and source.kind == "run"
-        and "tokenizer" not in source.folder.config()["data"]
-    ):
+    if inputs.captions and reads_captions(source) is False:
         raise ValueError(_reads_no_sentences(options.images, source.name))
     from crosswalk.use.load import load
 

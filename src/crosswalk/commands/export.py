@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.use.source import WHICH, source_of
+from crosswalk.use.source import MODELS, WHICH, source_of
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def configure(parser: ArgumentParser) -> None:
         "Example:\n  crosswalk export runs/<name> --out model/\n"
     )
     add = parser.add_argument
-    add("model", metavar="RUN", type=Path, help="a run folder, or a .ckpt of one")
+    add("model", metavar="MODEL", help=MODELS)
     add("--out", required=True, type=Path, metavar="FOLDER", help="the folder to write")
     add("--which", choices=WHICH, help="of the run; default: the best there is")
     add("--half", action="store_true", help="round the weights to float16")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crosswalk.cache_folder import one_attempt
 from crosswalk.encoders.known_names import unwrapped
 from crosswalk.weight_files import mismatch, plain_names, tensors_in
 
@@ -219,24 +217,6 @@ def downloading(wanted: bool) -> Iterator[None]:
 def are_downloaded() -> bool:
     """Return whether published weights are fetched now, see `downloading`."""
     return _downloads.get()
-
-
-@contextmanager
-def one_attempt() -> Iterator[None]:
-    """Ask the hub's cache alone if its host cannot be reached: the hub would try for minutes."""
-    from huggingface_hub import constants
-
-    host = urlsplit(constants.ENDPOINT).hostname or ""
-    offline = constants.HF_HUB_OFFLINE
-    if not getproxies():
-        try:
-            socket.create_connection((host, 443), timeout=10).close()
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline
 
 
 def pretrained_file(

@@ -15,12 +15,12 @@ from torchvision.models.resnet import (  # type: ignore[import-untyped]
     conv1x1,
 )
 
+from crosswalk.cache_folder import one_attempt
 from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
 from crosswalk.encoders.clip_weights import (
     are_downloaded,
     load_backbone,
     local_file,
-    one_attempt,
     read_weights,
 )
 from crosswalk.encoders.known_names import from_torchvision, like_torchvision, unwrapped

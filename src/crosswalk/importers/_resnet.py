@@ -9,6 +9,7 @@ from torch import Tensor
 
 from crosswalk.importers._files import norm_names
 
+_SIZES = ("block", "layers", "stem_width", "planes")
 _NAMES = {
     ("basic", (2, 2, 2, 2)): "resnet18",
     ("basic", (3, 4, 6, 3)): "resnet34",
@@ -62,6 +63,25 @@ def published_name(sizes: dict[str, Any]) -> str | None:
     """
     usual = sizes["stem_width"] == 64 and sizes["planes"] == (64, 128, 256, 512)
     return _NAMES.get((sizes["block"], sizes["layers"])) if usual else None
+
+
+def node_of(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the node of a configuration that makes a ResNet: by its name if it has one.
+
+    Args:
+        architecture: ``name``, sizes, and strides that sizes do not tell.
+
+    Example:
+        >>> sizes = {"block": "basic", "layers": (1,), "stem_width": 4, "planes": (4,)}
+        >>> node_of({"name": "resnet18", **sizes, "last_stride": 1})
+        {'_target_': 'crosswalk.encoders.resnet.resnet', 'last_stride': 1, 'name': 'resnet18'}
+    """
+    kept = {name: value for name, value in architecture.items() if name != "name"}
+    if architecture["name"] is None:
+        return {"_target_": "crosswalk.encoders.resnet.ResNet", **kept}
+    kept = {name: value for name, value in kept.items() if name not in _SIZES}
+    target = "crosswalk.encoders.resnet.resnet"
+    return {"_target_": target, **kept, "name": architecture["name"]}
 
 
 def names_of(sizes: dict[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from crosswalk.importers._files import (
     state_dict_in,
     weight_and_bias,
 )
-from crosswalk.importers._resnet import names_of, published_name, sizes_of
+from crosswalk.importers._resnet import names_of, node_of, published_name, sizes_of
 
 _ORIGIN = "the official CM-MoCo model"
 # The first that is there is read. The code after its first commit saves a contrastive model's
@@ -34,6 +34,8 @@ _LEFT_OUT = (
     *("embed_model.v_queue", "embed_model.t_queue", "embed_model.id_queue"),
     *("embed_model.queue_ptr", "embed_model.loss_evaluator."),
 )
+_VECTORS = "crosswalk.encoders.word_vectors"
+_MISSING = "crosswalk.encoders.word_table.missing_word_table"
 _POSITIONS = "attnpool.positional_embedding"
 _CLIP_NAMES = {
     ((3, 4, 6, 3), 64, 1024): "RN50",
@@ -105,6 +107,45 @@ def architecture_of(
         "image": _clip_sizes(image, image_size) if _POSITIONS in image else _resnet_sizes(image),
         "text": _text_sizes(text),
         "left_out": sorted(left_out),
+    }
+
+
+def recipe_of(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of the published configuration that an architecture changes.
+
+    The table of word vectors, which no official file holds, has to be added to the weights.
+    """
+    image, text = dict(architecture["image"]), architecture["text"]
+    size = image.get("image_size")
+    recipe: dict[str, Any] = {} if size is None else {"data.image_size": size}
+    if image.pop("kind") == "resnet":
+        node = node_of(image)
+    elif image["name"] is None:
+        node = {"_target_": "crosswalk.encoders.clip_resnet.ClipResNet", **image}
+        del node["name"]
+    else:
+        given = {name: image[name] for name in ("name", "image_size", "last_stride")}
+        node = {"_target_": "crosswalk.encoders.clip_resnet.clip_resnet", **given}
+    table = {"_target_": _MISSING, "_partial_": True, "size": text.get("table_size", text["size"])}
+    kinds: dict[str, dict[str, Any]] = {
+        "table": {"_target_": f"{_VECTORS}.WordTable", "table": table},
+        "projected": {
+            "_target_": f"{_VECTORS}.ProjectedWords",
+            "table": table,
+            "size": text["size"],
+        },
+        "learned": {
+            "_target_": f"{_VECTORS}.LearnedWords",
+            "size": text["size"],
+            "num_words": text.get("num_words"),
+        },
+    }
+    return {
+        **recipe,
+        "encoder.image": node,
+        "encoder.embedding_size": architecture["embedding_size"],
+        "encoder.text.hidden_size": text["hidden_size"],
+        "encoder.text.vectors": {**kinds[text["vectors"]], "_partial_": True},
     }
 
 

@@ -14,7 +14,7 @@ from crosswalk.importers._files import (
     state_dict_in,
     weight_and_bias,
 )
-from crosswalk.importers._resnet import names_of, published_name, sizes_of
+from crosswalk.importers._resnet import names_of, node_of, published_name, sizes_of
 
 _ORIGIN = "the official CMMT model"
 _IMAGE, _WORDS, _LSTM = "image_model.", "bilstm.embed.weight", "bilstm.bilstm.0."
@@ -76,6 +76,25 @@ def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
             "output_size": len(projection),
         },
         "vectors": {"num_words": len(vectors), "size": vectors.shape[1]},
+    }
+
+
+def recipe_of(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of the published configuration that an architecture changes.
+
+    Raises:
+        ValueError: If it has no image stream.
+    """
+    if architecture["image"] is None:
+        raise ValueError(f"this is no state dict of {_ORIGIN} with an image stream")
+    text = {f"encoder.text.{name}": value for name, value in architecture["text"].items()}
+    vectors = {f"encoder.text.vectors.{n}": value for n, value in architecture["vectors"].items()}
+    return {
+        "encoder.image": node_of(architecture["image"]),
+        "encoder.embedding_size": architecture["embedding_size"],
+        "data.tokenizer.padding": "first_word",  # as in the distributed words
+        **text,
+        **vectors,
     }
 
 

@@ -16,11 +16,16 @@ import torch
 from torch import Tensor
 
 from crosswalk.importers._files import rename
-from crosswalk.importers._resnet import names_of, published_name, sizes_of
+from crosswalk.importers._resnet import names_of, node_of, published_name, sizes_of
 from crosswalk.weight_files import tensors_in
 
 AGENTS = "agents.weight"
 """Name of the reference agents ``[persons, D]`` beside the encoder's entries, not scaled."""
+
+MSMT17_MEAN = (79.2386, 73.9793, 77.2493)
+"""Of the channels of MSMT17's training images, of 255: MAR, released code."""
+
+MSMT17_STD = (67.2012, 63.9191, 61.8367)
 
 _ORIGIN = "the official MAR model"
 _MALFORMED = (
@@ -162,6 +167,21 @@ def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
         "neck": "none",
         "backbone": sizes | {"last_stride": 2, "last_relu": False},
         "num_agents": len(state["fc.weight"]) if "fc.weight" in state else 0,
+    }
+
+
+def recipe_of(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of the published configuration that an architecture changes.
+
+    The colours of a set are normalised by its own training images. Which they were for the file is
+    in none of its entries: those of MSMT17 are taken, which every published model has learned from.
+    """
+    sizes = {"name": architecture["name"], **architecture["backbone"]}
+    return {
+        "encoder.backbone": node_of(sizes),
+        "encoder.neck": architecture["neck"],
+        "data.transform.mean": [value / 255 for value in MSMT17_MEAN],
+        "data.transform.std": [value / 255 for value in MSMT17_STD],
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from crosswalk.importers._files import entries_below, norm_names, rename, state_dict_in
-from crosswalk.importers._resnet import names_of, published_name, sizes_of
+from crosswalk.importers._resnet import names_of, node_of, published_name, sizes_of
 
 _ORIGIN = "the official MMCL model"
 
@@ -57,3 +57,9 @@ def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
         "neck": "batch_norm",
         "backbone": sizes | {"last_stride": 1, "last_relu": True},
     }
+
+
+def recipe_of(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of the published configuration that an architecture changes."""
+    sizes = {"name": architecture["name"], **architecture["backbone"]}
+    return {"encoder.backbone": node_of(sizes), "encoder.neck": architecture["neck"]}

@@ -19,6 +19,11 @@ _BLOCK = (
     *("attn.in_proj_weight", "attn.in_proj_bias"),
     *weight_and_bias("attn.out_proj", "ln_1", "mlp.c_fc", "mlp.c_proj", "ln_2"),
 )
+_CLIP_NAMES = {
+    (16, 768, 12): "ViT-B-16-quickgelu",
+    (32, 768, 12): "ViT-B-32-quickgelu",
+    (14, 1024, 24): "ViT-L-14-quickgelu",
+}
 _UNUSED = ("visul_emb_layer.linear.", "visul_emb_layer.mlp.bns.1.", "texual_emb_layer.mlp.bns.1.")
 
 
@@ -94,6 +99,24 @@ def architecture_of(
             "vocabulary_size": len(state["token_embedding.weight"]),
             "quick_gelu": True,
         },
+    }
+
+
+def recipe_of(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of the published configuration that an architecture changes."""
+    clip = dict(architecture["clip"])
+    own = tuple(clip[name] for name in ("patch_size", "vision_width", "vision_layers"))
+    node = {"_target_": "crosswalk.encoders.clip.ClipDualEncoder", **clip}
+    if own in _CLIP_NAMES:
+        given = {name: clip[name] for name in ("image_size", "context_length")}
+        stride = None if clip["stride"] == clip["patch_size"] else clip["stride"]
+        target = "crosswalk.encoders.clip.open_clip_vit"
+        node = {"_target_": target, "name": _CLIP_NAMES[own], **given, "stride": stride}
+    return {
+        "encoder.clip": node,
+        "encoder.embedding_size": architecture["embedding_size"],
+        "data.image_size": clip["image_size"],
+        "data.context_length": clip["context_length"],
     }
 
 

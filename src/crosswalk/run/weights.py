@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crosswalk import __version__
 from crosswalk.config.constructors import locate
+from crosswalk.config.model_file import HEADER
 from crosswalk.config.search import group_values, read_group_file
-from crosswalk.files import whole
+from crosswalk.files import safetensors_header, whole
+from crosswalk.run.imported import described
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.weight_files import mismatch
 
@@ -35,13 +37,24 @@ def importable_methods() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
-def run_import(method: str, source: Path, target: Path) -> int:
+def run_import(
+    method: str,
+    source: Path,
+    target: Path,
+    *,
+    vocabulary: Path | None = None,
+    word_table: Path | None = None,
+) -> int:
     """Write the weights of an official checkpoint to ``target``, say so, and return 0.
+
+    Where all is known that they need, the file describes its model and can be loaded alone.
 
     Args:
         method: Whose checkpoint it is.
         source: The official file.
         target: The ``.safetensors`` to write; ``checkpoint=<target>`` starts a run from it.
+        vocabulary: A file with the words of its token ids, of CM-MoCo and CMMT.
+        word_table: A ``.npy`` with their vectors, of CM-MoCo.
 
     Raises:
         ValueError: If no importer of this name exists, or the file is another model's.
@@ -61,9 +74,31 @@ def run_import(method: str, source: Path, target: Path) -> int:
     official = getattr(importer, f"read_{method}")(source)
     weights = getattr(importer, f"import_{method}")(official)
     architecture = importer.architecture_of(official)
-    save_weights(target, weights, method=method, origin=source.name, architecture=architecture)
+    description = described(
+        method,
+        architecture,
+        importer.recipe_of,
+        weights,
+        vocabulary=vocabulary,
+        word_table=word_table,
+    )
+    save_weights(
+        target,
+        weights,
+        method=method,
+        origin=source.name,
+        architecture=architecture,
+        description=description,
+    )
     print(f"{len(weights)} tensors of {source} are in {target}. Architecture:")
     print(json.dumps(architecture, indent=2))
+    if description is None:
+        print(
+            "Such a file holds no words: it can start a run (checkpoint=), and not be loaded or "
+            "evaluated alone. Repeat this with --vocabulary FILE (its published list, or the "
+            "vocabulary.json of a run on the same data), and with --word-table FILE.npy where it "
+            "looks words up in a table."
+        )
     return 0
 
 
@@ -129,8 +164,9 @@ def save_weights(
     method: str,
     origin: str,
     architecture: Mapping[str, object],
+    description: str | None = None,
 ) -> None:
-    """Write a weight file whose header says where it is from.
+    """Write a weight file whose header says where it is from and, if known, what it is of.
 
     Raises:
         ValueError: If the name does not end in ``.safetensors``.
@@ -154,9 +190,14 @@ def save_weights(
         "origin": origin,
         "architecture": json.dumps(architecture),
     }
+    if description is not None:
+        header[HEADER] = description
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     with whole(target) as unfinished:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # of any new file; safetensors makes one that is private
         save_file(tensors, unfinished, header)
+        unfinished.chmod(mode)
 
 
 def save_encoder(target: Path, method: nn.Module, *, origin: str) -> None:
@@ -183,8 +224,7 @@ def load_encoder(method: nn.Module, path: Path) -> None:
     weights = _encoder_in(contents) or contents
     wanted = encoder.state_dict()
     if not weights.keys() <= wanted.keys():  # a file for another method, perhaps
-        parts = _parts_of_methods()
-        weights = {name: tensor for name, tensor in weights.items() if name not in parts}
+        weights = without_parts(weights)
     begin = f"checkpoint={path} does not fit the configured encoder"
     load_weights(method, weights, begin, advice=_how_to_fit(path))
 
@@ -282,6 +322,17 @@ def load_start(method: nn.Module, path: Path) -> None:
         ours.data.copy_(theirs)
 
 
+def without_parts(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights without what methods start with beside their encoder.
+
+    Example:
+        >>> sorted(without_parts({"agents.weight": None, "neck.bias": None}))
+        ['neck.bias']
+    """
+    parts = _parts_of_methods()
+    return {name: tensor for name, tensor in weights.items() if name not in parts}
+
+
 def _parts_of_methods() -> dict[str, tuple[str, ...]]:
     """Return what any method starts with beside its encoder."""
     files = [read_group_file("method", name) for name in group_values("method")]
@@ -345,8 +396,6 @@ def encoder_weights(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no weights of an encoder, or is damaged.
     """
-    from crosswalk.weight_files import safetensors_header
-
     contents = _contents(path)
     weights = _encoder_in(contents)
     if not weights and safetensors_header(weights_of(path)):

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from crosswalk.config.model_file import LARGEST
+from crosswalk.files import read_text, safetensors_header
 from crosswalk.metrics.paired import bootstrap_means, measures_per_query
 from crosswalk.run.results import MEASURES, chosen_by, monitor_of
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.use.described import Described
+from crosswalk.use.source import CARD, Source
 
 INTERVAL = (2.5, 97.5)
 """Percentiles of the means of queries drawn with replacement."""
@@ -27,32 +30,37 @@ LIMITS = """\
 - Whole people in upright crops are expected; faces, groups and full scenes are not."""
 
 
-def model_card(folder: RunFolder, described: Described, checkpoint: str) -> str:
-    """Return the card of a run's checkpoint, in Markdown, with the header that the hub reads.
+def card_of(source: Source, described: Described) -> str:
+    """Return the card of a model, in Markdown, with the header that the hub reads.
 
     Args:
-        folder: The run.
-        described: What its model needs.
-        checkpoint: ``best``, ``last`` or ``start``.
+        source: Of the model; an exported folder has its card already.
+        described: What the model needs.
 
     Raises:
         ValueError: If a file of the run is damaged; the message names it.
     """
-    config, record = described.config, folder.record()
-    data: Mapping[str, Any] = record.get("data") or {}
+    own = source.folder.path / CARD
+    if source.kind == "export" and own.is_file():
+        return read_text(own, limit=LARGEST)
+    config = described.config
     choices = config.get("choices") or {}
     height, width = described.preprocessing.image_size
     reads = "images and sentences" if "tokenizer" in config["data"] else "images"
-    versions = record.get("versions") or {}
+    encoder = choices.get("encoder") or config["encoder"]["_target_"].rpartition(".")[2]
+    title = source.name
+    if source.is_of_a_run:
+        title = f"{source.folder.name} ({source.weights.stem})"
+        told = _of_a_run(source.folder, config, source.weights.stem)
+    else:
+        told = _of_others(source)
     sections = {
         "Use it": _use(reads),
         "What it is": (
-            f"Method `{choices.get('method')}`, encoder `{choices.get('encoder')}`; reads {reads}; "
+            f"Method `{choices.get('method')}`, encoder `{encoder}`; reads {reads}; "
             f"images are resized to {height}x{width}."
         ),
-        "Training data": _data(data),
-        "What was measured": _measured(folder, config, checkpoint),
-        "How to make it again": _again(record, versions),
+        **told,
         "Intended use": USE,
         "Known limits": LIMITS,
         "Licence": (
@@ -62,7 +70,31 @@ def model_card(folder: RunFolder, described: Described, checkpoint: str) -> str:
     }
     head = "---\nlibrary_name: crosswalk\ntags: [person-retrieval, person-reid]\n---\n\n"
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    return f"{head}# {folder.name} ({checkpoint})\n\n{body}\n"
+    return f"{head}# {title}\n\n{body}\n"
+
+
+def _of_a_run(folder: RunFolder, config: Mapping[str, Any], checkpoint: str) -> dict[str, str]:
+    record = folder.record()
+    return {
+        "Training data": _data(record.get("data") or {}),
+        "What was measured": _measured(folder, config, checkpoint),
+        "How to make it again": _again(record, record.get("versions") or {}),
+    }
+
+
+def _of_others(source: Source) -> dict[str, str]:
+    if source.kind == "import":
+        origin = safetensors_header(source.weights).get("origin", "an official file")
+        where = f"That of the official checkpoint `{origin}`; the file does not say which it was."
+    else:
+        where = f"That of the published weights `{source.name}`."
+    return {
+        "Training data": where,
+        "What was measured": (
+            "Nothing, so far. `crosswalk evaluate model/ data=<data set> data.root=<folder>` "
+            "measures it, without any training."
+        ),
+    }
 
 
 def _use(reads: str) -> str:

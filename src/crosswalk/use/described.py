@@ -1,33 +1,34 @@
-"""What has to be known of a model beside its weights, from a run, a checkpoint or an export."""
+"""What has to be known of a model beside its weights, wherever it is loaded from."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
-from crosswalk import __version__
 from crosswalk.config.check import ENCODERS
 from crosswalk.config.constructors import check_node, construct, locate, signature_of
+from crosswalk.config.keys import flatten
+from crosswalk.config.model_file import (
+    place_of_description,
+    read_description,
+    written_description,
+)
 from crosswalk.config.moved import modernised
 from crosswalk.config.stored import check_plain, check_stored
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.preprocessing import Preprocessing, preprocessing_by
 from crosswalk.data.pipeline.transforms import PairTransform
-from crosswalk.files import read_text
 from crosswalk.methods.base import Method
 from crosswalk.run.callbacks.checkpoints import read_checkpoint
-from crosswalk.use.source import EXPORTED, Source
+from crosswalk.use.named import named_model
+from crosswalk.use.source import Source
 
-FORMAT = 1
-"""Of the file ``config.json``; raised when older crosswalks cannot read it."""
-
-LARGEST = 20_000_000
-"""Bytes of that file, words included."""
+EVALUATED_BY = ("data.eval_batch_size", "trainer.precision")
+"""Keys of a run that an evaluation of its model repeats: numbers may depend on them a little."""
 
 OF_CAPTIONS = ("tokenizer", "context_length")
 """Keys of ``data`` that say how captions become numbers."""
@@ -52,12 +53,14 @@ class Described:
         preprocessing: What is done to images.
         vocabulary: The words that the tokenizer has learned, as ``vocabulary.json`` holds them.
         place: Where this was read, for messages.
+        evaluation: What the run had for keys of `EVALUATED_BY`.
     """
 
     config: dict[str, Any]
     preprocessing: Preprocessing
     vocabulary: dict[str, Any] | None
     place: Path
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return all that the embeddings depend on beside ``weights``, plain."""
@@ -73,12 +76,11 @@ class Described:
     def to_json(self, weights: Mapping[str, Tensor]) -> str:
         """Return what `described_by` reads of a folder that holds these weights."""
         chosen = self.config.get("choices") or {}
-        head = {
-            "format": FORMAT,
-            "crosswalk": __version__,
-            "choices": {name: chosen.get(name) for name in ("method", *ENCODERS)},
-        }
-        return json.dumps({**head, **self.content(weights)}, indent=1) + "\n"
+        return written_description(
+            self.content(weights),
+            choices={name: chosen.get(name) for name in ("method", *ENCODERS)},
+            evaluation=self.evaluation,
+        )
 
 
 def described_by(source: Source) -> Described:
@@ -87,8 +89,11 @@ def described_by(source: Source) -> Described:
     Raises:
         ValueError: If it is damaged, names code that is not known, or does not say enough.
     """
-    if source.kind == "export":
-        return _described_by_export(source)
+    if source.kind in ("timm", "open_clip"):
+        model = named_model(source.name)
+        return Described(model.config, model.preprocessing, None, source.weights)
+    if not source.is_of_a_run:
+        return _described_by_itself(source)
     folder, told = source.folder, _told_by(source.weights)
     if source.kind == "run":
         config = folder.runnable_config(needed=("method", "data"))
@@ -115,7 +120,13 @@ def described_by(source: Source) -> Described:
         preprocessing=preprocessing,
         vocabulary=folder.vocabulary() if vocabulary is None else vocabulary,
         place=source.weights,
+        evaluation=_settings_of_evaluations(config),
     )
+
+
+def _settings_of_evaluations(config: Mapping[str, Any]) -> dict[str, Any]:
+    leaves = flatten(config)
+    return {key: leaves[key] for key in EVALUATED_BY if key in leaves}
 
 
 def _told_by(weights: Path) -> dict[str, Any]:
@@ -129,20 +140,10 @@ def _told_by(weights: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", told)
 
 
-def _described_by_export(source: Source) -> Described:
-    place = source.folder.path / EXPORTED
-    try:
-        content = json.loads(read_text(place, limit=LARGEST))
-        if not isinstance(content, dict) or not isinstance(content.get("method"), dict):
-            raise ValueError("it has no method")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place} is damaged ({error}). Export the run again.") from error
-    check_plain(content, place)
-    if content.get("format") != FORMAT:
-        raise ValueError(
-            f"{place} was written by crosswalk {content.get('crosswalk')}, in a format "
-            f"({content.get('format')}) that this one does not know. Update crosswalk."
-        )
+def _described_by_itself(source: Source) -> Described:
+    place = place_of_description(source.weights)
+    assert place is not None  # `source_of` has looked
+    content = read_description(place)
     config = {name: content.get(name) for name in ("method", *ENCODERS, "data", "choices")}
     config["data"] = config["data"] or {}
     check_stored(config, place)
@@ -152,6 +153,11 @@ def _described_by_export(source: Source) -> Described:
         preprocessing=_as_preprocessing(content.get("preprocessing"), place),
         vocabulary=content.get("vocabulary"),
         place=place,
+        evaluation={
+            key: value
+            for key, value in (content.get("evaluation") or {}).items()
+            if key in EVALUATED_BY and isinstance(value, (int, str))
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""From a run, a checkpoint alone or an exported folder to a model that embeds."""
+"""From a run, a file or a name to a model that embeds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from crosswalk.config.build import build_method
 from crosswalk.config.constructors import construct, signature_of
 from crosswalk.config.stored import trusting
 from crosswalk.data.pairs import LearningTokenizer, Tokenizer
 from crosswalk.encoders.clip_weights import downloading
-from crosswalk.run.weights import encoder_weights, load_weights
+from crosswalk.run.weights import encoder_weights, load_weights, without_parts
 from crosswalk.types import DataSpec
 from crosswalk.use.described import Described, described_by
 from crosswalk.use.model import Model, Precision
@@ -39,11 +40,14 @@ def load(
 ) -> Model:
     """Return a trained model that embeds images and, where its method reads captions, sentences.
 
-    Neither its data nor a network is needed. Safe on files of somebody else: see
-    ``docs/security.md``.
+    Neither its data nor, for what lies here, a network is needed. Safe on files of somebody else:
+    see ``docs/security.md``.
 
     Args:
-        model: A run folder, a ``best.ckpt`` or ``last.ckpt`` alone, or an exported folder.
+        model: A run folder, a ``best.ckpt`` or ``last.ckpt`` alone, an exported folder or the
+            ``model.safetensors`` in it, or a file of `crosswalk import-weights`. ``timm:<name>`` or
+            ``open_clip:<name>/<tag>``, whose weights are fetched if need be. ``hf:<user>/<name>``,
+            an exported folder on the Hugging Face hub, which is fetched, or in its cache.
         which: Which checkpoint of a run folder; None takes the best epoch, else the last one.
         device: Where it computes, such as ``cuda``.
         precision: ``float32``, or ``bf16``: most of the computation in bfloat16, about as good and
@@ -59,7 +63,8 @@ def load(
         Traceback (most recent call last):
             ...
         FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours), \
-        a .ckpt of a run, or an exported folder.
+        a .ckpt of a run, an exported folder, a file of `crosswalk import-weights`, timm:<name>, \
+        open_clip:<name>/<tag>, or hf:<user>/<repository>.
     """
     source = source_of(model, which)
     _check_device(device)
@@ -69,7 +74,7 @@ def load(
 
 def _load(source: Source, precision: Precision) -> Model:
     described = described_by(source)
-    weights = encoder_weights(source.weights)
+    weights = weights_of(source, described)
     content = described.content(weights)
     tokenizer = _tokenizer_of(described)
     # memories and classifiers, which grow with the training set, are not used: they may be small
@@ -101,6 +106,30 @@ def _load(source: Source, precision: Precision) -> Model:
             f"it does ({str(error).splitlines()[0]}). Put back a copy."
         ) from error
     return model
+
+
+def weights_of(source: Source, described: Described) -> dict[str, Tensor]:
+    """Return the weights of a model's encoder; published ones are fetched if need be.
+
+    Raises:
+        FileNotFoundError: If they cannot be fetched.
+        ValueError: If they are damaged, or of another network.
+    """
+    if source.kind not in ("timm", "open_clip"):
+        weights = encoder_weights(source.weights)
+        return without_parts(weights) if source.kind == "import" else weights
+    with torch.random.fork_rng(devices=[]), downloading(True):
+        try:
+            encoder: torch.nn.Module = construct(described.config["encoder"], {})
+        except FileNotFoundError as error:  # could not be fetched, and from where
+            where = str(error).partition(" and pass ")[0]
+            name = re.sub(r"(?<=timm:)([^./]+).*|(?<=open_clip:)([^/]+).*", r"\1\2", source.name)
+            raise FileNotFoundError(
+                f"{source.name}: {where}, and name it: {name}/<file>."
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{source.name}: {error}") from error
+    return encoder.state_dict()
 
 
 def _check_device(device: str | torch.device) -> None:

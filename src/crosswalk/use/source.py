@@ -1,30 +1,53 @@
-"""What a model is loaded from: said, or refused, by names and first bytes alone.
+"""What a model is loaded from: said, or refused, by names and headers alone.
 
 Imports no torch, so that a mistake is answered at once.
 """
 
 from __future__ import annotations
 
+import difflib
 import glob
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from crosswalk.config.model_file import (
+    EXPORTED,
+    WEIGHTS,
+    place_of_description,
+    read_description,
+)
+from crosswalk.files import safetensors_header
 from crosswalk.run.run_folder import RunFolder
 
 WHICH = ("best", "last", "start")
 """The checkpoints of a run, in the order in which one is looked for."""
 
-EXPORTED = "config.json"
-"""What `crosswalk export` writes beside the weights."""
-
 CARD = "README.md"
 """The model card that it writes."""
 
-WEIGHTS = "model.safetensors"
-"""The weights that it writes."""
-
-ADVICE = "Name a run folder (`ls runs` shows yours), a .ckpt of a run, or an exported folder."
+ADVICE = (
+    "Name a run folder (`ls runs` shows yours), a .ckpt of a run, an exported folder, a file of "
+    "`crosswalk import-weights`, timm:<name>, open_clip:<name>/<tag>, or hf:<user>/<repository>."
+)
+MODELS = (
+    "a run folder, a .ckpt of one, an exported folder, a file of import-weights, timm:<name>, "
+    "open_clip:<name>/<tag> or hf:<user>/<repository>"
+)
 TABLES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+FORMS = {
+    "timm": "timm:<name>, timm:<name>.<tag> or timm:<name>/<file of weights>",
+    "open_clip": "open_clip:<name>/<tag>, or a file of weights for the tag",
+    "hf": "hf:<user>/<repository>, with @<revision> behind it or not",
+}
+"""How models are named that do not lie here, by what stands before the colon."""
+
+OF_LIBRARY = re.compile(r"(\w[\w.-]*?)(?:/(.+))?", re.ASCII)
+OF_HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", re.ASCII)
+
+Kind = Literal["run", "checkpoint", "export", "import", "timm", "open_clip"]
 
 
 class Source(NamedTuple):
@@ -32,27 +55,39 @@ class Source(NamedTuple):
 
     Attributes:
         kind: ``run`` is a folder of `crosswalk train`, ``checkpoint`` one of its files alone,
-            ``export`` a folder of `crosswalk export`.
-        folder: The folder; the file's own for ``checkpoint``.
-        weights: The file of the weights.
+            ``export`` a folder of `crosswalk export`, ``import`` a file of `crosswalk
+            import-weights`; ``timm`` and ``open_clip`` are published weights.
+        folder: The folder; the file's own for ``checkpoint`` and ``import``.
+        weights: The file of the weights; of published ones what they are called.
+        called: What people call the model, where it is not called by its folder.
     """
 
-    kind: Literal["run", "checkpoint", "export"]
+    kind: Kind
     folder: RunFolder
     weights: Path
+    called: str = ""
 
     @property
     def name(self) -> str:
         """What people call the model."""
         name = self.folder.path.resolve().name
-        return name if self.kind == "export" else f"{name}/{self.weights.stem}"
+        if self.called or self.kind == "export":
+            return self.called or name
+        return self.weights.stem if self.kind == "import" else f"{name}/{self.weights.stem}"
+
+    @property
+    def is_of_a_run(self) -> bool:
+        """Whether its folder may tell of a training."""
+        return self.kind in ("run", "checkpoint")
 
 
 def source_of(model: str | Path, which: str | None = None) -> Source:
     """Return what a model is loaded from.
 
     Args:
-        model: A run folder, a checkpoint of a run, or an exported folder.
+        model: A run folder, a checkpoint of a run, an exported folder or the weights in it, a file
+            of `crosswalk import-weights`, or one of `FORMS`. ``<user>/<repository>`` is a model of
+            the Hugging Face hub where there is no folder ``<user>``.
         which: Of a run folder ``best``, ``last`` or ``start``; None takes the first that is there.
 
     Raises:
@@ -64,24 +99,116 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
         Traceback (most recent call last):
             ...
         FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours), \
-        a .ckpt of a run, or an exported folder.
+        a .ckpt of a run, an exported folder, a file of `crosswalk import-weights`, timm:<name>, \
+        open_clip:<name>/<tag>, or hf:<user>/<repository>.
+        >>> source_of("timm:resnet18").name
+        'timm:resnet18'
     """
     path = Path(model).expanduser()
     if which not in (None, *WHICH):
         raise ValueError(f"which={which!r} is no checkpoint of a run: choose {', '.join(WHICH)}.")
     if path.is_dir():
         return _of_folder(path, which)
+    elsewhere = None if path.exists() else _elsewhere(str(model))
+    if which is not None and (elsewhere is not None or path.exists()):
+        raise ValueError(
+            f"{model} is {'a file' if path.exists() else 'no run'}, and which={which} names a "
+            "checkpoint of a run folder. Leave it out."
+        )
+    if elsewhere is not None:
+        return elsewhere
     if not path.exists():
         near = sorted(path.parent.glob(f"*-{glob.escape(path.name)}")) if path.name else []
         hint = f"Did you mean {near[-1]}?" if near else ADVICE
         raise FileNotFoundError(f"{path} does not exist. {hint}")
-    if which is not None:
-        raise ValueError(
-            f"{path} is a file, and which={which} names a checkpoint of a run folder. Leave it out."
-        )
     if path.suffix == ".ckpt":
         return Source("checkpoint", RunFolder(path.parent), path)
+    place = place_of_description(path)
+    if place is not None:
+        kind: Kind = "import" if place == path else "export"
+        return Source(kind, RunFolder(path.parent), path)
     raise ValueError(f"{path} is {_kind_of_file(path)}, no model of crosswalk. {ADVICE}")
+
+
+def description(source: Source) -> dict[str, Any] | None:
+    """Return what an export or an import says of its model; None of other sources.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    if source.kind not in ("export", "import"):
+        return None
+    place = place_of_description(source.weights)
+    assert place is not None  # `source_of` has looked
+    return read_description(place)
+
+
+def reads_captions(source: Source) -> bool | None:
+    """Return whether a model reads captions; None where only its checkpoint tells.
+
+    Raises:
+        ValueError: If what describes the model is damaged.
+    """
+    if source.kind in ("timm", "open_clip"):
+        return source.kind == "open_clip"
+    if source.kind == "checkpoint":
+        return None
+    config: Mapping[str, Any] = description(source) or source.folder.config()
+    return bool((config.get("data") or {}).get("tokenizer"))
+
+
+def _elsewhere(model: str) -> Source | None:
+    """Return what a name of `FORMS` means; None if the words look like a path."""
+    library, colon, name = model.partition(":")
+    if colon and library in FORMS:
+        found = (OF_HUB if library == "hf" else OF_LIBRARY).fullmatch(name)
+        if found is None:
+            raise ValueError(f"{model} is not of the form {FORMS[library]}.")
+        if library == "hf":
+            return _of_hub(model, found[1], found[2])
+        kind: Kind = "timm" if library == "timm" else "open_clip"
+        return Source(kind, RunFolder(Path()), Path(model), model)
+    if colon and re.fullmatch(r"\w\w+", library):
+        near = difflib.get_close_matches(library.lower(), FORMS, n=1, cutoff=0.4)
+        forms = FORMS[near[0]] if near else "; ".join(FORMS.values())
+        raise FileNotFoundError(
+            f"{model} does not exist, and {library}: is no library of models. "
+            f"{'Did you mean' if near else 'There are'} {forms}{'?' if near else '.'}"
+        )
+    found = OF_HUB.fullmatch(model)
+    if found is None or model.startswith(".") or Path(found[1]).parts[0] in ("runs", "."):
+        return None
+    if Path(found[1]).parent.exists() or Path(model).suffix in (".ckpt", ".safetensors"):
+        return None
+    return _of_hub(model, found[1], found[2])
+
+
+def _of_hub(model: str, repository: str, revision: str | None) -> Source:
+    """Return the model in a repository of the Hugging Face hub, from its cache if it is there."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    from crosswalk.cache_folder import one_attempt
+
+    try:
+        with one_attempt():
+            for name in (EXPORTED, WEIGHTS):
+                file = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        why = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise FileNotFoundError(
+            f"{model} is no folder here, and {repository} could not be had from the Hugging Face "
+            f"hub, nor is it in its cache ({why}). Check the name; where "
+            "there is no network, name a run folder, or an exported folder that was copied here."
+        ) from error
+    try:
+        read_description(file.parent / EXPORTED)
+    except ValueError as error:
+        raise ValueError(
+            f"{repository} of the Hugging Face hub is no model of crosswalk: `crosswalk export` "
+            f"did not write it ({error})"
+        ) from error
+    return Source("export", RunFolder(file.parent), file, repository)
 
 
 def _of_folder(path: Path, which: str | None) -> Source:
@@ -136,6 +263,11 @@ def _kind_of_file(path: Path) -> str:
         return "a table"
     if suffix == ".onnx":
         return "a model of ONNX, which onnxruntime runs"
+    if suffix == ".safetensors" and (method := safetensors_header(path).get("method")):
+        return (
+            f"an import of {method} that does not describe its model (repeat `crosswalk "
+            f"import-weights {method} FILE OUT`, with --vocabulary where it learned words)"
+        )
     if suffix in (".safetensors", ".pth", ".pt", ".bin"):
         return "a file of weights that does not say which model they are of"
     return f"a file that ends in {suffix!r}" if suffix else "a file without an ending"

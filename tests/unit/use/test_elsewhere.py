@@ -1,0 +1,358 @@
+"""Models that no run of ours made, or whose run is not here: imports, exports, names, the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import timm
+import torch
+from huggingface_hub import constants
+from PIL import Image
+from torch import nn
+from torch.testing import assert_close
+
+import crosswalk
+from crosswalk.cli import main
+from crosswalk.encoders.clip import ClipDualEncoder
+from crosswalk.encoders.dual_embedding import DualEmbedding
+from tests.unit.importers import test_cm_moco, test_cmmt, test_mar, test_mmcl, test_rde
+
+WORDS = ["a", "man", "in", "red"]
+PHOTO = Image.fromarray(np.random.default_rng(1).integers(0, 255, (90, 40, 3), np.uint8))
+
+
+class Official(NamedTuple):
+    """An official checkpoint, small.
+
+    Attributes:
+        encoder: Its encoder as ours.
+        state: What its file holds.
+        options: Of the import, with ``{}`` for the folder of `WORDS` and their vectors.
+        preprocessing: Image size, interpolation, first mean.
+    """
+
+    encoder: nn.Module
+    state: dict[str, Any]
+    options: tuple[str, ...]
+    preprocessing: tuple[tuple[int, int], str, float]
+
+
+def of_rde() -> Official:
+    torch.manual_seed(1)
+    sizes = {**test_rde.SIZES, "context_length": 20, "vocabulary_size": 49408}
+    model = DualEmbedding(ClipDualEncoder(**sizes), select_ratio=0.3, embedding_size=10)
+    state = {name: row.float() for name, row in test_rde.official_state(model).items()}
+    return Official(model, {"model": state}, (), ((48, 16), "bilinear", 0.48145466))
+
+
+def of_mmcl() -> Official:
+    model = test_mmcl.encoder()
+    state = {"state_dict": test_mmcl.official_state(model)}
+    return Official(model, state, (), ((256, 128), "bicubic", 0.485))
+
+
+def of_mar() -> Official:
+    return Official(
+        test_mar.encoder(), test_mar.official_state(), (), ((384, 128), "bicubic", 79.2386 / 255)
+    )
+
+
+def of_cm_moco() -> Official:
+    model = test_cm_moco.encoder(vectors="table")
+    model.text.vectors.table = torch.arange(35.0).view(5, 7)  # type: ignore[union-attr]
+    options = ("--vocabulary", "{}/words.txt", "--word-table", "{}/table.npy")
+    state = {"model": test_cm_moco.official_state(model)}
+    return Official(model, state, options, ((96, 32), "bilinear", 0.48145466))
+
+
+def of_cmmt() -> Official:
+    model = test_cmmt.small_encoder()
+    state = {"network": test_cmmt.official_state(model)}
+    options = ("--vocabulary", "{}/word_to_index.json")
+    return Official(model, state, options, ((384, 128), "bicubic", 0.485))
+
+
+OFFICIAL: dict[str, Callable[[], Official]] = {
+    "rde": of_rde,
+    "mmcl": of_mmcl,
+    "mar": of_mar,
+    "cm_moco": of_cm_moco,
+    "cmmt": of_cmmt,
+}
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """Return a folder with `WORDS` in the form of either method, and their vectors."""
+    (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n")
+    numbers = {word: number for number, word in enumerate([*WORDS, "<START>", "<END>", "UNK"])}
+    (tmp_path / "word_to_index.json").write_text(json.dumps(numbers))
+    np.save(tmp_path / "table.npy", np.arange(35, dtype=np.float32).reshape(5, 7))
+    return tmp_path
+
+
+def imported(method: str, folder: Path, *, options: bool = True) -> tuple[Official, Path]:
+    official, target = OFFICIAL[method](), folder / f"{method}.safetensors"
+    torch.save(official.state, folder / "official.pth")
+    more = [word.format(folder) for word in official.options] if options else []
+    assert main(["import-weights", method, str(folder / "official.pth"), str(target), *more]) == 0
+    return official, target
+
+
+@pytest.mark.parametrize("method", OFFICIAL)
+def test_an_imported_checkpoint_is_enough(words: Path, method: str) -> None:
+    official, path = imported(method, words)
+
+    model = crosswalk.load(shutil.move(path, words / "renamed.safetensors"))
+
+    steps = model.preprocessing
+    found = (steps.image_size, steps.interpolation, steps.mean[0])
+    assert found == official.preprocessing
+    assert_close(
+        dict(model.method.encoder.state_dict()),
+        dict(official.encoder.state_dict()),
+        rtol=1e-3,
+        atol=1e-3,
+    )  # RDE's files hold a part in float16
+    assert model.embed_images(PHOTO).shape == (1, model.embedding_size)
+    assert (model.tokenizer is not None) == (method in ("rde", "cm_moco", "cmmt"))
+    if model.tokenizer is not None:
+        assert model.embed_texts(["a man in red"]).shape == (1, model.embedding_size)
+
+
+@pytest.mark.parametrize("method", ["cm_moco", "cmmt"])
+def test_an_import_without_its_words_says_how_to_give_them(
+    words: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, path = imported(method, words, options=False)
+
+    assert "Repeat this with --vocabulary FILE" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=rf"{method}\.safetensors is an import of {method} that "):
+        crosswalk.load(path)
+
+
+def test_words_that_no_part_of_an_import_needs_are_refused(
+    words: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(of_mmcl().state, words / "official.pth")
+    command = ["import-weights", "mmcl", str(words / "official.pth"), str(words / "o.safetensors")]
+
+    assert main([*command, "--vocabulary", str(words / "words.txt")]) == 2
+
+    assert "words.txt: this checkpoint of mmcl needs none." in capsys.readouterr().err
+    assert not (words / "o.safetensors").exists()
+
+
+def test_an_import_is_exported_and_the_weights_of_an_export_are_enough(words: Path) -> None:
+    _, path = imported("mmcl", words)
+    expected = crosswalk.load(path)
+
+    assert main(["export", str(path), "--out", str(words / "model")]) == 0
+    assert main(["export", str(words / "model"), "--out", str(words / "again")]) == 0
+
+    file = words / "again" / "model.safetensors"
+    found = crosswalk.load(file)
+    assert found.fingerprint == expected.fingerprint
+    assert torch.equal(found.embed_images(PHOTO), expected.embed_images(PHOTO))
+    assert found.name == "again"
+    assert file.stat().st_mode == (words / "again" / "config.json").stat().st_mode
+    assert "official checkpoint `official.pth`" in (words / "again" / "README.md").read_text()
+
+
+def timm_weights(folder: Path) -> tuple[nn.Module, Path]:
+    torch.manual_seed(1)
+    model = timm.create_model("resnet10t", pretrained=False)
+    torch.save(model.state_dict(), folder / "r10.pth")
+    return model.eval(), folder / "r10.pth"
+
+
+def test_a_model_of_timm_embeds_as_timm_does(tmp_path: Path) -> None:
+    theirs, path = timm_weights(tmp_path)
+
+    model = crosswalk.load(f"timm:resnet10t/{path}")
+
+    settings = timm.data.resolve_model_data_config(theirs)
+    steps = model.preprocessing
+    assert (3, *steps.image_size) == settings["input_size"]
+    assert (steps.mean, steps.std) == (settings["mean"], settings["std"])
+    assert steps.interpolation == settings["interpolation"]
+    image = torch.from_numpy(np.array(PHOTO.resize(steps.image_size[::-1], 3)))
+    mean, std = (torch.tensor(settings[name]) for name in ("mean", "std"))
+    batch = ((image / 255 - mean) / std).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = theirs.forward_head(theirs.forward_features(batch), pre_logits=True)
+    assert_close(model.embed_images(PHOTO), nn.functional.normalize(expected), atol=1e-2, rtol=0)
+    with pytest.raises(ValueError, match="is a model of images alone"):
+        model.embed_texts(["a man"])
+
+
+TINY_CLIP = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}
+
+
+@pytest.fixture
+def tiny_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """Let open_clip know a tiny model, whose weights are in ``clip.pth``."""
+    import open_clip
+
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny-quickgelu", TINY_CLIP)
+    torch.manual_seed(1)
+    model = open_clip.create_model("ViT-tiny-quickgelu", pretrained=None)
+    torch.save(model.state_dict(), tmp_path / "clip.pth")
+    return model.eval()
+
+
+def test_a_model_of_open_clip_embeds_as_open_clip_does(
+    tiny_clip: nn.Module, tmp_path: Path
+) -> None:
+    import open_clip
+
+    model = crosswalk.load(f"open_clip:ViT-tiny-quickgelu/{tmp_path / 'clip.pth'}")
+
+    sentences = ["a man in a red coat", "a woman with a bag"]
+    steps = model.preprocessing
+    image = torch.from_numpy(np.array(PHOTO.resize((32, 32), 3))).permute(2, 0, 1)[None]
+    tokens = open_clip.get_tokenizer("ViT-B-32")(sentences)
+    with torch.no_grad():
+        texts = tiny_clip.encode_text(tokens, normalize=True)
+        images = tiny_clip.encode_image(steps.normalized(image), normalize=True)
+    assert (steps.image_size, steps.interpolation) == ((32, 32), "bicubic")
+    assert_close(model.embed_texts(sentences), texts, atol=1e-5, rtol=0)
+    assert_close(model.embed_images(PHOTO), images, atol=2e-2, rtol=0)
+    assert main(["export", model.name, "--out", str(tmp_path / "model")]) == 0
+    again = crosswalk.load(tmp_path / "model")
+    assert torch.equal(again.embed_texts(sentences), model.embed_texts(sentences))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm:resnt18", "timm has no model 'resnt18'. Near: resnet18,"),
+        ("timm:resnet18.foo", "timm has no weights 'foo' of resnet18; it has the tags a1_in1k,"),
+        ("timm:resnet18/gone.pth", "gone.pth is missing. Name a file of weights."),
+        ("open_clip:ViT-B-16", "names no weights. open_clip has the tags openai, laion400m_e31,"),
+        ("open_clip:ViT-B-16/opnai", "opnai is no tag of it: open_clip has the tags openai,"),
+        ("open_clip:ViT-B-16/openai", "Write open_clip:ViT-B-16-quickgelu/openai."),
+        ("open_clip:ViT-B-61/openai", "open_clip has no model 'ViT-B-61'. Near: ViT-B-16"),
+    ],
+)
+def test_a_name_that_a_library_does_not_know_is_refused_with_those_it_knows(
+    name: str, words: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(words)):
+        crosswalk.load(name)
+
+
+def test_weights_that_cannot_be_fetched_are_asked_for_as_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    with pytest.raises(FileNotFoundError, match=r"and name it: timm:resnet10t/<file>\.$"):
+        crosswalk.load("timm:resnet10t.c3_in1k")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a model in the cache of a hub that cannot be reached."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    cached, revision = tmp_path / "hub" / "models--somebody--reid", "a" * 40
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(revision)
+    return cached / "snapshots" / revision
+
+
+@pytest.mark.parametrize("name", ["somebody/reid", "hf:somebody/reid", "hf:somebody/reid@main"])
+def test_a_model_of_the_hub_is_read_from_its_cache(hub: Path, tmp_path: Path, name: str) -> None:
+    _, path = timm_weights(tmp_path)
+    assert main(["export", f"timm:resnet10t/{path}", "--out", str(hub)]) == 0
+
+    model = crosswalk.from_pretrained(name)
+
+    assert model.name == "somebody/reid"
+    assert torch.equal(model.embed_images(PHOTO), crosswalk.load(hub).embed_images(PHOTO))
+
+
+def test_a_model_that_is_not_in_the_cache_is_refused_in_one_line(hub: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="somebody/else is no folder here, and somebody/el"):
+        crosswalk.load("somebody/else")
+
+
+def test_a_model_of_the_hub_that_is_none_of_ours_is_refused(hub: Path) -> None:
+    hub.mkdir(parents=True)
+    (hub / "config.json").write_text('{"model_type": "bert"}')
+    (hub / "model.safetensors").write_bytes(b"")
+
+    with pytest.raises(ValueError, match="somebody/reid of the Hugging Face hub is no model of cr"):
+        crosswalk.load("somebody/reid")
+
+
+MISTAKES = {
+    "runs/nowhere": "does not exist",
+    "tim:resnet18": "tim: is no library of models. Did you mean timm:<name>",
+    "openclip:ViT-B-16/openai": "Did you mean open_clip:<name>/<tag>",
+    "timm:": "is not of the form timm:<name>",
+    "hf:reid": "is not of the form hf:<user>/<repository>",
+    "hf:somebody/reid": "is no folder here, and somebody/reid could not be had",
+    "model.onnx": "is a model of ONNX",
+    "photos": "is no model: it holds images",
+}
+
+
+def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """All in one process, as it takes a second to start one."""
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x07")
+    (tmp_path / "photos").mkdir()
+    PHOTO.save(tmp_path / "photos" / "1.png")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
+    description = {"format": 1, "method": {"_target_": "x"}, "data": {}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(description))
+    (tmp_path / "pairs.csv").write_text("image,caption,person_id,split\n1.jpg,a man,1,test\n")
+    commands = [["embed", name, "photos", "--out", "o.npz"] for name in MISTAKES]
+    commands += [[command, name] for command in ("card",) for name in MISTAKES]
+    commands += [["export", name, "--out", "out"] for name in MISTAKES]
+    told = list(MISTAKES.values())
+    told = told * 3
+    for name in ("model", "timm:resnet18"):
+        commands += [["embed", name, "pairs.csv", "--out", "o.npz"]]
+        told += ["reads no sentences"]
+    program = (
+        "import json, sys\n"
+        "from crosswalk.cli import main\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    print('#', file=sys.stderr)\n"
+        "    assert main(words) == 2, words\n"
+        "    heavy = {'torch', 'lightning', 'timm', 'open_clip'} & set(sys.modules)\n"
+        "    assert not heavy, (words, heavy)\n"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
+
+    found = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(commands)],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert found.returncode == 0, found.stderr
+    for words, said in zip(told, found.stderr.split("#\n")[1:], strict=True):
+        assert words in said
