@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-ddp golden bench pretrain ablation tables sweep lint types format check clean
+.PHONY: help setup train test test-ddp golden bench pretrain notebooks ablation tables sweep lint types format check clean
 
 PYTHON ?= python3
 METHOD ?= rde
@@ -65,6 +65,9 @@ pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic
 	  encoder.image_head._target_=crosswalk.encoders.heads.normed_projection
 	@$(BIN)/crosswalk export-weights runs/cmmt-synthetic_pairs-pretrain-clip --which last \
 	  --part image --half src/crosswalk/assets/tiny_clip_resnet.safetensors
+
+notebooks: $(STAMP)  ## execute the notebooks of examples/ and keep their outputs
+	@$(BIN)/python docs/tools/notebooks.py
 
 ablation: $(STAMP)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SEEDS DATA JOBS DEVICES SAVE
 	@test -n "$(TABLE)" || { echo 'usage: make ablation TABLE=experiments/<method>/<table>.yaml' \

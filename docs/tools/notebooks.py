@@ -1,0 +1,48 @@
+"""Executes the notebooks of ``examples/`` and keeps their outputs: ``make notebooks``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+FOLDER = Path("examples")
+LONGEST = 3600
+"""Seconds that a cell may take."""
+
+
+def executed(file: Path, settings: Mapping[str, str] | None = None) -> NotebookNode:
+    """Return a notebook with its outputs.
+
+    Args:
+        file: The notebook.
+        settings: Texts by the name of a variable, set behind the cell tagged ``parameters``.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: If a cell fails.
+        ValueError: If there are settings, and no cell or more than one is tagged so.
+    """
+    notebook: NotebookNode = nbformat.read(file, as_version=4)
+    if settings:
+        tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", ())]
+        if len(tagged) != 1:
+            raise ValueError(f"{file} has {len(tagged)} cells tagged 'parameters'; tag one.")
+        lines = "".join(f"\n{name} = {value!r}" for name, value in settings.items())
+        tagged[0].source += lines
+    with TemporaryDirectory() as folder:  # where a cell writes without saying where
+        place = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, timeout=LONGEST, kernel_name="python3", resources=place)
+        client.execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # when it ran
+    return notebook
+
+
+if __name__ == "__main__":
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        nbformat.write(executed(path), path)
+        print(f"wrote {path}")
