@@ -33,3 +33,14 @@ def open_clip_tokenizer() -> Any:  # noqa: ANN401
     module: ModuleType = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@cache
+def byte_pairs() -> Any:  # noqa: ANN401
+    """Return open_clip's tokenizer, whose tables take a moment to read.
+
+    Example:
+        >>> byte_pairs().encode("a man")
+        [320, 786]
+    """
+    return open_clip_tokenizer().SimpleTokenizer()

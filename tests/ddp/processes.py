@@ -20,7 +20,7 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-PRELOADED = ("lightning.pytorch", "torchmetrics", "open_clip", "hydra", "crosswalk.run.train")
+PRELOADED = ("lightning.pytorch", "torchmetrics", "open_clip", "tests.end_to_end.prepared")
 """Seconds to import; processes are forked from one that has."""
 
 

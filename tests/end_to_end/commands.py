@@ -43,6 +43,10 @@ class ForkedCommand:
         self.process.start()
         self.pid = self.process.pid
 
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
     def poll(self) -> int | None:
         return self.process.exitcode
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from crosswalk.byte_pairs import open_clip_tokenizer
+from crosswalk.byte_pairs import byte_pairs
 from crosswalk.cache_folder import build_once, cache_root
 from crosswalk.encoders.clip_text import ClipText, open_clip_text
 from crosswalk.encoders.clip_weights import downloading, local_file
@@ -178,8 +178,7 @@ def missing_word_table(words: Words, *, size: int) -> Tensor:
 def _encode(clip: ClipText, words: Words, template: str) -> Tensor:
     """Return one row per word; sentences of similar length are encoded together."""
     texts = [template.replace("{}", word) for word in words]
-    tokenizer = open_clip_tokenizer().SimpleTokenizer()
-    tokens: Tensor = tokenizer(texts, context_length=clip.context_length)
+    tokens: Tensor = byte_pairs()(texts, context_length=clip.context_length)
     length = (tokens.argmax(dim=1) + 1).to(torch.int64)
     rows = torch.empty(len(words), clip.num_features)
     for some in torch.split(length.argsort(stable=True), 256):

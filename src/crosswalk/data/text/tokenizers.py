@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from crosswalk.byte_pairs import open_clip_tokenizer
+from crosswalk.byte_pairs import byte_pairs, open_clip_tokenizer
 from crosswalk.ranges import TokenCount
 
 _SPECIAL_IDS = {"<|mask|>": 49405, "<|startoftext|>": 49406, "<|endoftext|>": 49407}
@@ -48,7 +48,7 @@ class ClipTokenizer:
             )
         self.context_length = context_length
         library = open_clip_tokenizer()
-        self._byte_pairs = library.SimpleTokenizer()
+        self._byte_pairs = byte_pairs()
         special = "|".join(token.replace("|", r"\|") for token in _SPECIAL_IDS)
         self._pieces = library.re.compile(
             special + r"|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
