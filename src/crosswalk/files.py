@@ -11,11 +11,12 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
@@ -220,6 +221,34 @@ def read_text(path: Path, *, limit: int = 1 << 30) -> str:
         raise ValueError(
             f"{path} is damaged: it is no text in UTF-8 (byte {error.start + 1})."
         ) from error
+
+
+def load_yaml(text: str, before: Callable[[str, Any], None] | None = None) -> Any:  # noqa: ANN401
+    """Return what YAML text holds: plain containers and values.
+
+    libyaml reads ten times as fast; what it cannot read is read again for a better message.
+
+    Args:
+        text: A document.
+        before: Called with the text and the loader first.
+
+    Raises:
+        yaml.YAMLError: If it is no YAML.
+
+    Example:
+        >>> load_yaml("{seed: 1, rows: [a, b]}")
+        {'seed': 1, 'rows': ['a', 'b']}
+    """
+    try:
+        return _load_yaml(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader), before)
+    except yaml.YAMLError:
+        return _load_yaml(text, yaml.SafeLoader, before)
+
+
+def _load_yaml(text: str, loader: Any, before: Callable[[str, Any], None] | None) -> Any:  # noqa: ANN401
+    if before is not None:
+        before(text, loader)
+    return yaml.load(text, Loader=loader)
 
 
 def safetensors_header(path: Path) -> dict[str, str]:

@@ -489,12 +489,13 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
     """Change the configuration by one override, or say which key was meant."""
     key, line = override.key_or_group, override.input_line or ""
     _check_settable(override, config)
-    known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
+    is_known = _has_key(config, key)
     adds = override.is_add() or override.is_force_add() or key.startswith(OPEN)
-    if key.startswith("trainer.") and key not in known:
+    if key.startswith("trainer.") and not is_known:
         _check_trainer_key(key, line)
         adds = not override.is_delete()
-    if key not in known and not adds:
+    if not is_known and not adds:
+        known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
         near = did_you_mean(key, [*known, *groups, *(f"trainer.{name}" for name in trainer_keys())])
         advice = near or f" `crosswalk config show` lists all; +{key}=<value> adds a new one."
         raise ValueError(f"{key} is not a key of this configuration.{advice}")
@@ -515,6 +516,17 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
                 f"{line}: what is above {key} is a single value. `crosswalk config show` says "
                 f"which ({_first_line(error)})."
             ) from error
+
+
+def _has_key(config: DictConfig, key: str) -> bool:
+    """Return whether a configuration has a dotted key, as a list's place as well."""
+    first, dot, rest = key.partition(".")
+    parts = dict(config.items_ex(resolve=False))
+    if first not in parts or not dot:
+        return first in parts
+    node = parts[first]
+    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    return isinstance(plain, (dict, list)) and rest in dict(nested(plain))
 
 
 def _check_settable(override: Override, config: DictConfig) -> None:

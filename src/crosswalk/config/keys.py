@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
+from crosswalk.files import load_yaml
 from crosswalk.ranges import Count, Matching, Seed, WholeNumber
 
 Name = Annotated[
@@ -214,5 +215,6 @@ def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[s
 
 
 def _as_saved(config: Mapping[str, Any]) -> dict[str, Any]:
-    saved: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(config)))
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # with libyaml ten times as fast
+    saved: dict[str, Any] = load_yaml(yaml.dump(dict(config), Dumper=dumper))
     return saved

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-import yaml
+from crosswalk.files import load_yaml
 
 PATH_VARIABLE = "CROSSWALK_CONFIG_PATH"
 """Folders of configurations, separated as in PATH; ``--config-dir`` sets it for all processes."""
@@ -64,7 +65,7 @@ def _config_folders(named: str, working_folder: Path) -> tuple[Path, ...]:
     # with a train.yaml of its own it is a clone's, or another program's
     if beside.is_dir() and not (beside / PRIMARY).exists():
         folders.append(beside)
-    folders += [_folder_of(entry) for entry in entry_points(group=ENTRY_POINTS)]
+    folders += [_folder_of(entry) for entry in installed()]
     different = tuple(dict.fromkeys(folder.resolve() for folder in folders))
     owners: dict[Path, Path] = {}
     for folder in different:
@@ -89,8 +90,24 @@ def named_folders() -> tuple[Path, ...]:
         True
     """
     given = _given(os.environ.get(PATH_VARIABLE, ""))
-    installed = (_folder_of(entry) for entry in entry_points(group=ENTRY_POINTS))
-    return (config_folder(), *given, *installed)
+    return (config_folder(), *given, *map(_folder_of, installed()))
+
+
+def installed() -> tuple[EntryPoint, ...]:
+    """Return the entry points of installed packages that bring configurations.
+
+    To look for them opens a file of every installed package, so it is done once for a search path.
+
+    Example:
+        >>> all(entry.group == "crosswalk.configs" for entry in installed())
+        True
+    """
+    return _installed(tuple(sys.path))
+
+
+@cache
+def _installed(search_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 def _given(named: str) -> list[Path]:
@@ -161,7 +178,7 @@ def read_group_file(group: str, value: str) -> dict[str, Any]:
     for folder in group_folders(group):
         path = folder / f"{value}.yaml"
         if path.is_file():
-            content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            content: dict[str, Any] = load_yaml(path.read_text(encoding="utf-8")) or {}
             return content
     folders = ", ".join(map(str, config_folders()))
     raise FileNotFoundError(f"{group}={value} has no file {group}/{value}.yaml in {folders}.")
@@ -190,7 +207,7 @@ def default_method() -> str:
         >>> default_method()
         'rde'
     """
-    primary = yaml.safe_load((config_folder() / PRIMARY).read_text(encoding="utf-8"))
+    primary = load_yaml((config_folder() / PRIMARY).read_text(encoding="utf-8"))
     chosen: dict[str, str] = {}
     for entry in primary["defaults"]:
         chosen |= entry if isinstance(entry, dict) else {}

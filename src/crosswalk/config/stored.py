@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import date
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ import yaml
 
 from crosswalk.config.constructors import locate
 from crosswalk.config.keys import flatten
-from crosswalk.config.search import ENTRY_POINTS, config_folder, named_folders
-from crosswalk.files import read_text
+from crosswalk.config.search import config_folder, installed, named_folders
+from crosswalk.files import load_yaml, read_text
 
 LARGEST = 300_000
 """Bytes of a YAML file, and values in it once its aliases are written out."""
@@ -93,8 +92,7 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401
     """
     text = read_text(path, limit=LARGEST)
     try:
-        _check_size(text)
-        content = yaml.safe_load(text)
+        content = load_yaml(text, before=_check_size)
         _check_plain(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
@@ -152,11 +150,11 @@ def _check_plain(node: Any) -> None:  # noqa: ANN401
         )
 
 
-def _check_size(text: str) -> None:
+def _check_size(text: str, loader: Any) -> None:  # noqa: ANN401
     """Refuse what would take long to load, from the events of the parser, without recursion."""
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=loader):
         size = 1
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
@@ -291,7 +289,7 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN4
 
 
 def _is_known(target: str) -> bool:
-    packages = {"crosswalk", *(_top(entry.value) for entry in entry_points(group=ENTRY_POINTS))}
+    packages = {"crosswalk", *(_top(entry.value) for entry in installed())}
     if target in (*_trusted.get(), *FUNCTIONS) or target in _named(named_folders()):
         return True
     for part, kinds in LIBRARIES.items():
