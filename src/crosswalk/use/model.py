@@ -204,12 +204,18 @@ class Model:
         empty += [place for place, caption in enumerate(captions) if not caption.strip()]
         if empty:
             raise SentenceError(start + min(empty), captions[min(empty)])
+        return self._embed(self.text_batch(tokens.to(self.device)))[: len(captions)]
+
+    def text_batch(self, tokens: Tensor) -> TextBatch:
+        """Return ``[N, L]`` token ids as its method takes them; rows behind N are to be left out.
+
+        Args:
+            tokens: On the device of the model.
+        """
         if self._by_longest:  # one more row, the longest that there can be
             tokens = torch.cat([tokens, torch.ones_like(tokens[:1])])
-        zeros = torch.zeros(len(tokens), dtype=torch.int64, device=self.device)
-        length = token_length(tokens).to(self.device)
-        batch = TextBatch(tokens.to(self.device), length, zeros, zeros, zeros)
-        return self._embed(batch)[: len(captions)]
+        zeros = torch.zeros(tokens.shape[0], dtype=torch.int64, device=self.device)
+        return TextBatch(tokens, token_length(tokens), zeros, zeros, zeros)
 
     def _image_batch(self, batch: Sequence[Tensor]) -> ImageBatch:
         image = torch.stack(list(batch)).to(self.device)

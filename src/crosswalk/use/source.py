@@ -35,6 +35,9 @@ MODELS = (
     "a run folder, a .ckpt of one, an exported folder, a file of import-weights, timm:<name>, "
     "open_clip:<name>/<tag> or hf:<user>/<repository>"
 )
+RUN_BY = {".onnx": "onnxruntime", ".pt2": "torch.export"}
+"""What runs the graphs that `crosswalk export` writes, by how their names end."""
+
 TABLES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 FORMS = {
@@ -247,6 +250,9 @@ def _contents(path: Path) -> str:
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if images:
         return f"holds images, such as {images[0]}"
+    graphs = [name for name in names if Path(name).suffix in RUN_BY]
+    if graphs:
+        return f"holds {graphs[0]}, which {RUN_BY[Path(graphs[0]).suffix]} runs"
     if not names:
         return "is empty"
     more = ", ..." if len(names) > 3 else ""
@@ -261,8 +267,8 @@ def _kind_of_file(path: Path) -> str:
         return "an image"
     if suffix in TABLES:
         return "a table"
-    if suffix == ".onnx":
-        return "a model of ONNX, which onnxruntime runs"
+    if suffix in RUN_BY:
+        return f"a model of {suffix[1:].upper()}, which {RUN_BY[suffix]} runs"
     if suffix == ".safetensors" and (method := safetensors_header(path).get("method")):
         return (
             f"an import of {method} that does not describe its model (repeat `crosswalk "

@@ -10,7 +10,7 @@ import pytest
 
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.use.described import described_by
-from crosswalk.use.export import check_target
+from crosswalk.use.export_check import check_target
 from crosswalk.use.source import source_of
 
 CONFIG = to_plain(compose(["method=supervised", "encoder=resnet_tiny", "data=synthetic_images"]))

@@ -1,0 +1,165 @@
+"""The part of a model card that says how its exported graphs are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosswalk.config.model_file import WEIGHTS
+from crosswalk.files import read_text
+from crosswalk.use.export_check import FORMATS, Format
+from crosswalk.use.source import CARD
+
+if TYPE_CHECKING:
+    from crosswalk.use.graphs import Graph
+
+TITLES: dict[Format, str] = {"onnx": "Run it by onnxruntime", "torch": "Run it by torch.export"}
+"""Of the section of each format."""
+
+OF_WEIGHTS = "Use it"
+"""Title of the section that says how crosswalk loads the folder."""
+
+BEFORE = "\n## Intended use\n"
+"""What the sections stand before."""
+
+
+def merged(card: str, target: Path, form: Format, text: str = "") -> str:
+    """Return a card that says how all files of a folder are called.
+
+    Args:
+        card: Of the model.
+        target: The folder, before this export.
+        form: The format that is written.
+        text: How its graphs are called.
+
+    Raises:
+        ValueError: If files of another format in the folder are another model's.
+    """
+    names = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    kept = {
+        other: sorted(name for name in names if name.endswith(suffix))
+        for other, suffix in FORMATS.items()
+        if other != form
+    }
+    old = read_text(target / CARD) if CARD in names else ""
+    others = [name for found in kept.values() for name in found]
+    if old and others and _heading(old) != _heading(card):
+        raise ValueError(
+            f"--out {target} holds {others[0]} of another model, "
+            f"{_heading(old)}. Name a new folder."
+        )
+    for other, title in TITLES.items():
+        own = text if other == form else _section(old, title) if kept[other] else None
+        card = _without(card, title)
+        if own:
+            place = card.find(BEFORE)
+            place = len(card) if place < 0 else place
+            card = f"{card[:place]}\n## {title}\n\n{own}\n{card[place:]}"
+    return card if form == "safetensors" or WEIGHTS in names else _without(card, OF_WEIGHTS)
+
+
+def _heading(card: str) -> str:
+    found = re.search(r"^# (.+)$", card, re.MULTILINE)
+    return "" if found is None else found[1]
+
+
+def _section(card: str, title: str) -> str | None:
+    found = re.search(rf"\n## {re.escape(title)}\n\n(.*?)\n(?=\n## |\Z)", card, re.DOTALL)
+    return None if found is None else found[1]
+
+
+def _without(card: str, title: str) -> str:
+    return re.sub(rf"\n## {re.escape(title)}\n.*?(?=\n## |\Z)", "", card, flags=re.DOTALL)
+
+
+def calling(form: str, graphs: Sequence[Graph], said: Sequence[str], *, half: bool) -> str:
+    """Return how graphs are called, and what was measured of them.
+
+    Args:
+        form: ``onnx`` or ``torch``.
+        graphs: What was exported.
+        said: Sentences about tokens and differences.
+        half: Whether weights are stored as float16.
+    """
+    images, *texts = graphs
+    steps = images.model.preprocessing
+    height, width = steps.image_size
+    if images.takes == "pixels":
+        takes = (
+            f"`pixels`, uint8 [N, {height}, {width}, 3]: RGB from 0 to 255. They are normalised "
+            "inside, and not to be normalised before."
+        )
+    else:
+        values = (
+            f"RGB / 255, less {list(steps.mean)}, by {list(steps.std)}"
+            if steps.pixel_format == "rgb01"
+            else f"BGR from 0 to 255, less {list(steps.mean)}, by {list(steps.std)}"
+        )
+        takes = f"`normalized`, float32 [N, 3, {height}, {width}]: {values}."
+    suffix = "onnx" if form == "onnx" else "pt2"
+    lines = [
+        f"- `image.{suffix}` takes {takes} Images are resized to {height}x{width} before, by "
+        f"Pillow's {steps.interpolation} filter: that is not in the file."
+    ]
+    if texts:
+        length = texts[0].example.shape[1]
+        lines.append(f"- `text.{suffix}` takes `tokens`, int64 [N, {length}].")
+    kept = "; weights are stored as float16, computed is in float32" if half else ""
+    lines.append(
+        f"- Each gives `embeddings`, float32 [N, D] of unit length, for any N{kept}. The product "
+        "of two is their score."
+    )
+    by = _by_onnxruntime(images) if form == "onnx" else _by_torch(images)
+    listed = "\n".join(lines)
+    measured = "\n\n".join(said)
+    return f"{listed}\n\n```python\n{by}\n```\n\n{measured}"
+
+
+def _opened(images: Graph) -> list[str]:
+    steps = images.model.preprocessing
+    height, width = steps.image_size
+    resampling = steps.interpolation.upper()
+    lines = [
+        'image = Image.open("1.jpg").convert("RGB")',
+        f"image = image.resize(({width}, {height}), Image.Resampling.{resampling})",
+        "pixels = np.asarray(image)[None]",
+    ]
+    if images.takes == "pixels":
+        return lines
+    channels = "pixels[..., ::-1]" if steps.pixel_format == "bgr255" else "pixels / 255"
+    return [
+        *lines,
+        f"normalized = ({channels} - {list(steps.mean)}) / {list(steps.std)}",
+        "normalized = normalized.transpose(0, 3, 1, 2).astype(np.float32)",
+    ]
+
+
+def _by_onnxruntime(images: Graph) -> str:
+    return "\n".join(
+        [
+            "import numpy as np",
+            "import onnxruntime",
+            "from PIL import Image",
+            "",
+            'session = onnxruntime.InferenceSession("image.onnx")',
+            *_opened(images),
+            f'(images,) = session.run(["embeddings"], {{"{images.takes}": {images.takes}}})',
+        ]
+    )
+
+
+def _by_torch(images: Graph) -> str:
+    given = f"torch.tensor({images.takes})"
+    return "\n".join(
+        [
+            "import numpy as np",
+            "import torch",
+            "from PIL import Image",
+            "",
+            'program = torch.export.load("image.pt2").module()  # on the CPU',
+            *_opened(images),
+            f"images = program({given})",
+        ]
+    )
