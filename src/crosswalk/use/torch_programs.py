@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -19,13 +22,14 @@ def write(graph: Graph, path: Path, about: Mapping[str, object], *, half: bool =
     """
     assert not half  # the command refuses it
     batch = torch.export.Dim("N", min=1)
-    program: torch.export.ExportedProgram = exporting(
-        graph,
-        "by torch.export",
-        lambda: torch.export.export(
-            graph, (graph.example,), dynamic_shapes=({0: batch},), strict=False
-        ),
-    )
+
+    def export() -> torch.export.ExportedProgram:
+        with _known_shapes():
+            return torch.export.export(
+                graph, (graph.example,), dynamic_shapes=({0: batch},), strict=False
+            )
+
+    program: torch.export.ExportedProgram = exporting(graph, "by torch.export", export)
     torch.export.save(program, path, extra_files={"crosswalk.json": json.dumps(about)})
 
 
@@ -39,3 +43,26 @@ def embed_by(path: Path, graph: Graph) -> Embed:
         return found
 
     return embed
+
+
+@contextmanager
+def _known_shapes() -> Iterator[None]:
+    """Let GRUs and LSTMs say which shapes they give; torch finds out by reading word by word.
+
+    That takes ten seconds and more. A program holds the one operation either way.
+    """
+
+    def gru(words: Tensor, start: Tensor, *rest: object) -> tuple[Tensor, ...]:
+        return words.new_empty(*words.shape[:2], start.shape[2]), torch.empty_like(start)
+
+    def lstm(words: Tensor, start: list[Tensor], *rest: object) -> tuple[Tensor, ...]:
+        return *gru(words, start[0]), torch.empty_like(start[1])
+
+    known: dict[Any, Any] = {torch.ops.aten.gru.input: gru, torch.ops.aten.lstm.input: lstm}
+    with ExitStack() as stack:
+        for operation, shapes in known.items():
+            stack.callback(operation._dispatch_cache.clear)
+            kernels = dict.fromkeys(operation.py_kernels, shapes)
+            stack.enter_context(patch.dict(operation.py_kernels, kernels))
+            operation._dispatch_cache.clear()
+        yield

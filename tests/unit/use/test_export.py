@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from crosswalk.config.compose import compose, to_plain
+from crosswalk.use import export_check
 from crosswalk.use.described import described_by
-from crosswalk.use.export_check import check_target
+from crosswalk.use.export_check import Settings, check_settings, check_target
 from crosswalk.use.source import source_of
 
 CONFIG = to_plain(compose(["method=supervised", "encoder=resnet_tiny", "data=synthetic_images"]))
@@ -80,9 +81,37 @@ def test_an_export_takes_the_place_of_an_earlier_one_alone(tmp_path: Path) -> No
     folder = exported(tmp_path / "model")
     check_target(folder)
     check_target(tmp_path / "new")
+    for name in ("image.onnx", "text.int8.onnx", "image.pt2", "vocab.json"):
+        (folder / name).write_text("")
+    check_target(folder)
     (folder / "notes.txt").write_text("mine")
 
     with pytest.raises(ValueError, match=r"holds notes\.txt\. Name a new folder"):
         check_target(folder)
     with pytest.raises(ValueError, match="is a file"):
         check_target(folder / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Settings("safetensors", int8=True), "--int8 is of graphs, and --format safetensors"),
+        (Settings("safetensors", inside=True), "--with-preprocessing is of graphs"),
+        (Settings("torch", int8=True), "--int8 is made by onnxruntime"),
+        (Settings("torch", half=True), "computes in the precision of its weights"),
+        (Settings("onnx", half=True, int8=True), "are two sizes of weights"),
+    ],
+)
+def test_what_a_format_cannot_do_is_refused(settings: Settings, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        check_settings(settings)
+
+
+def test_missing_packages_of_onnx_are_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_check, "find_spec", lambda name: None if "onnx" in name else name)
+
+    with pytest.raises(ValueError, match=re.escape("of crosswalk>[export]")) as error:
+        check_settings(Settings("onnx"))
+
+    assert "needs onnx, onnxscript, onnxruntime:" in str(error.value)
+    check_settings(Settings("torch", inside=True))

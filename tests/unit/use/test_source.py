@@ -80,6 +80,7 @@ def test_a_folder_that_is_no_run_is_described(tmp_path: Path, make: object, word
         ("a.jpg", "an image"),
         ("pairs.csv", "a table"),
         ("model.onnx", "a model of ONNX, which onnxruntime runs"),
+        ("model.pt2", "a model of PT2, which torch.export runs"),
         ("w.pth", "a file of weights that does not say which model they are of"),
         ("notes.txt", "a file that ends in '.txt'"),
     ],
