@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,6 +152,8 @@ def path_in(key: str, value: object) -> Path | None:
     if not isinstance(value, str) or not value:
         return None
     key = key.removeprefix("stage.overrides.")
+    if not (key.endswith(".pretrained") or PATHS.fullmatch(key)):
+        return None
     with contextlib.suppress(RuntimeError):  # ~ of a user that there is not
         path = Path(os.path.abspath(Path(value).expanduser()))
         if PATHS.fullmatch(key):
@@ -178,6 +181,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+@cache  # asked for every key of every run of a table, again and again
 def has_effect(key: str) -> bool:
     """Return whether a run's numbers may depend on a dotted key.
 
