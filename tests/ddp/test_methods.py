@@ -1,23 +1,20 @@
 """Two epochs of every method on one process and on several, whole and stopped in between."""
 
+import re
 from collections.abc import Callable
-from functools import cache as once
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from crosswalk.files import lock
 from tests.ddp.processes import run_on_processes
 from tests.ddp.small_fits import assert_equal_to_one_process, composed, fit, fit_in_parts
 from tests.end_to_end.small_runs import KINDS, METHODS, small_run
 from tests.end_to_end.toy_run import assert_same
 
 OfTwo = Callable[[str], list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 def run_of(kind: str, cache: Path, *more: str) -> tuple[dict[str, Any], Path]:
@@ -27,14 +24,19 @@ def run_of(kind: str, cache: Path, *more: str) -> tuple[dict[str, Any], Path]:
     return composed(small_run(kind, *always, *more)), cache
 
 
-@pytest.fixture(scope="module")
-def of_two_processes(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> OfTwo:
-    """Return what `fit` returns on two processes with two workers each."""
+@pytest.fixture(scope="session")
+def of_two_processes(shared: Path, cache: Path) -> OfTwo:
+    """Return what `fit` returns on two processes with two workers each; made once by a session."""
 
-    @once
     def outcomes(kind: str) -> list[dict[str, Any]]:
-        run = run_of(kind, cache, "data.num_workers=2")
-        return run_on_processes(fit, 2, *run, tmp_path_factory.mktemp("run"), 2)
+        folder = shared / f"two-processes-{re.sub(r'[^a-z_]+', '-', kind)}"
+        folder.mkdir(exist_ok=True)
+        file = folder / "outcomes.pt"
+        with lock(folder / "outcomes.lock"):
+            if not file.exists():
+                run = run_of(kind, cache, "data.num_workers=2")
+                torch.save(run_on_processes(fit, 2, *run, folder / "run", 2), file)
+        return torch.load(file, weights_only=False)
 
     return outcomes
 
