@@ -17,6 +17,8 @@ from torch import Tensor
 
 import crosswalk
 from crosswalk.cli import main
+from crosswalk.config.search import small_overrides
+from crosswalk.data.base import RecordedData
 from crosswalk.metrics.retrieval import RetrievalScores
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluate
@@ -260,6 +262,45 @@ def test_an_exported_folder_is_enough(
         sentence = ["a man in a red coat"]
         expected = evaluated.model.embed_texts(sentence)
         torch.testing.assert_close(model.embed_texts(sentence), expected, atol=atol, rtol=0)
+
+
+def test_an_exported_folder_is_evaluated_as_its_run_was_without_its_training_images(
+    evaluated: Evaluated,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By its weights alone, to the last digit, into a folder that is reported and compared."""
+    run, opened = evaluated.run, list[str]()
+    main(["export", str(run.path), "--out", str(tmp_path / "model"), "--which", "last"])
+    monkeypatch.setenv("CROSSWALK_CACHE", str(cache))
+    opened_by = RecordedData._open_images
+
+    def listening(self: Any, name: str, paths: Any) -> Any:  # noqa: ANN401
+        opened.append(name)
+        return opened_by(self, name, paths)
+
+    monkeypatch.setattr(RecordedData, "_open_images", listening)
+    config = run.config()
+    generated = [each for each in small_overrides(config["choices"]["method"]) if "thetic" in each]
+    on = [f"data={config['choices']['data']}", *generated, "trainer=cpu", f"output_dir={tmp_path}"]
+
+    status = main(["evaluate", str(tmp_path / "model" / "model.safetensors"), *on])
+
+    told = capsys.readouterr().out
+    (folder,) = map(RunFolder, tmp_path.glob("zero-shot-model-*"))
+    found, expected = folder.results()["start"], run.results()["last"]
+    tested = {name for name in expected if name.startswith("test/")}
+    assert status == 0
+    assert {name: found[name] for name in tested} == {name: expected[name] for name in tested}
+    assert "train" not in opened
+    assert "zero-shot:" in told
+    assert folder.record()["zero_shot"] is True
+    assert (folder.path / "report.html").is_file()
+    assert main(["report", str(folder.path)]) == 0
+    page = tmp_path / "compared.html"
+    assert main(["compare", str(folder.path), str(run.path), "--out", str(page)]) == 0
 
 
 def test_a_card_says_what_was_measured(

@@ -100,7 +100,9 @@ def test_a_terminal_that_lacks_a_sign_gets_another(
 
     main(["--version"])
     measures = {f"test/{name}": 0.5 for name in MEASURES}
-    print_results({"last": {"epoch": 1, **measures}}, monitor=None, directions=["text_to_image"])
+    print_results(
+        {"last": {"epoch": 1, **measures}}, counts="last epoch", directions=["text_to_image"]
+    )
     print("a red coat 中 → caf\udce9.jpg", flush=True)
 
     shown = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
@@ -295,7 +297,7 @@ def test_evaluate_hands_over_folder_and_overrides(
 
 def test_evaluate_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/none"]) == 2
-    assert "runs/none is no run folder" in capsys.readouterr().err
+    assert "runs/none does not exist. Name a run folder" in capsys.readouterr().err
 
 
 def test_data_commands_hand_over_their_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,42 +4,83 @@ from __future__ import annotations
 
 import contextlib
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from crosswalk.commands.train import leave_report
+from crosswalk.use.source import MODELS, Source, reads_captions, recipe_of, source_of
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the words of the command."""
-    parser.usage = "crosswalk evaluate RUN [key=value ...]"
+    parser.usage = "crosswalk evaluate MODEL [key=value ...]"
     parser.epilog = (
         "With overrides the results, per query too, and a report go to a folder of their own,\n"
-        "RUN/evaluations/<data>-<protocol>-<digest>; `report` and `compare` take it as a run.\n\n"
+        "RUN/evaluations/<data>-<protocol>-<digest>, of a model without a run to\n"
+        "runs/zero-shot-<model>-<data>-<protocol>-<digest>; `report` and `compare` take it as a\n"
+        "run. A model without a run needs data=, and of the data what is evaluated alone.\n\n"
         "Examples:\n"
         "  crosswalk evaluate runs/<name>\n"
         "  crosswalk evaluate runs/<name> data=icfg_pedes data.root=/datasets\n"
+        "  crosswalk evaluate model/ data=own_pairs data.root=pairs.csv\n"
+        "  crosswalk evaluate open_clip:ViT-B-16-quickgelu/openai data=icfg_pedes data.root=/data\n"
     )
-    parser.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    parser.add_argument("model", metavar="MODEL", help=MODELS)
 
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.run.run_folder import RunFolder
+
+    path = Path(options.model).expanduser()
+    folder = RunFolder(path)
+    if folder.config_file.is_file() or folder.record_file.is_file():
+        return _run_of(path, options.overrides)
+    return _zero_shot(source_of(options.model), options.overrides)
+
+
+def _run_of(path: Path, overrides: Sequence[str]) -> int:
     from crosswalk.config.check import check_paths
     from crosswalk.config.compose import restore, to_plain
     from crosswalk.run.run_folder import RunFolder
 
     with contextlib.suppress(ValueError):  # said by `evaluate`, which looks at the whole of it
-        folder = RunFolder(options.run_folder)
-        config = restore(
-            folder.runnable_config(), options.overrides, vocabulary=folder.kept_vocabulary
-        )
+        folder = RunFolder(path)
+        config = restore(folder.runnable_config(), overrides, vocabulary=folder.kept_vocabulary)
         data = to_plain(config)["data"]
-        if not options.overrides:
+        if not overrides:
             data.pop("noise_index", None)  # of the training alone
         check_paths({"data": data})
     from crosswalk.run.train import evaluate
 
-    evaluated = evaluate(options.run_folder, options.overrides)
-    if evaluated is not None and options.overrides:
+    evaluated = evaluate(path, overrides)
+    if evaluated is not None and overrides:
+        leave_report(evaluated.folder, evaluated.data)
+    return 0
+
+
+def _zero_shot(source: Source, overrides: Sequence[str]) -> int:
+    from crosswalk.config.check import check_paths
+    from crosswalk.config.compose import compose, parse_overrides, to_plain
+
+    if not any(each.key_or_group == "data" for each in parse_overrides(overrides)):
+        raise ValueError(
+            f"{source.name} is of no run here, so its data are not known. Say on which it is to be "
+            "evaluated: data=<data set> data.root=<folder>."
+        )
+    if source.kind != "checkpoint":  # whose content is not known yet
+        config = compose([f"method={recipe_of(source)}", *overrides])
+        if reads_captions(source) is False and "tokenizer" in config["data"]:
+            raise ValueError(
+                f"data={config['choices']['data']} gives image-caption pairs, and {source.name} is "
+                "a model of images alone that knows no captions. Evaluate it on images of people, "
+                "such as data=own_images data.root=<folder or .csv>."
+            )
+        with contextlib.suppress(ValueError):  # what has no value yet is said later
+            check_paths({"data": to_plain(config)["data"]})
+    from crosswalk.use.evaluate import evaluate_model
+
+    evaluated = evaluate_model(source, overrides)
+    if evaluated is not None:
         leave_report(evaluated.folder, evaluated.data)
     return 0

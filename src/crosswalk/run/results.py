@@ -50,6 +50,18 @@ def chosen_by(monitor: str | None) -> str:
     return f"best epoch by {monitor}"
 
 
+def what_counts(config: Mapping[str, Any]) -> str:
+    """Return what the results of a run are of, in words.
+
+    Example:
+        >>> what_counts({"protocol": "val", "trainer": {"max_epochs": 0}})
+        'zero-shot: the weights as they were given, without training'
+    """
+    if config["trainer"]["max_epochs"] == 0:
+        return "zero-shot: the weights as they were given, without training"
+    return chosen_by(monitor_of(config))
+
+
 def one_each(results: Results) -> Results:
     """Return the results with the best epoch and the last one together where they are one.
 
@@ -106,7 +118,7 @@ def result_rows(
 def print_results(
     results: Results,
     *,
-    monitor: str | None,
+    counts: str,
     directions: Sequence[str],
     data: str = "",
     sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
@@ -116,7 +128,7 @@ def print_results(
 
     Args:
         results: As for `result_rows`.
-        monitor: Metric by which the best epoch was chosen; None: nothing was chosen.
+        counts: What they are of, `what_counts`.
         directions: As for `result_rows`.
         data: Name of the data, the value of ``data=``.
         sizes: Numbers of queries and of gallery images of each split.
@@ -128,7 +140,7 @@ def print_results(
     if directions[0] == "image_to_image":
         columns["rank1"] = "R@1 (CMC@1)"
     table = Table(
-        title=f"Results{f' on {data}' if data else ''} in percent; {chosen_by(monitor)}",
+        title=f"Results{f' on {data}' if data else ''} in percent; {counts}",
         title_justify="left",
         caption="\n".join([*map(_size, sizes.items()), *_skipped_queries(results)]) or None,
         caption_justify="left",

@@ -214,6 +214,12 @@ class RunFolder:
                 return run.path
         return self.path
 
+    @property
+    def model_elsewhere(self) -> str | None:
+        """The model, of no run here, that the folder is an evaluation of; None of others."""
+        record = self.record() if self.config_file.is_file() else {}
+        return str(record.get("evaluates")) if record.get("zero_shot") is True else None
+
     def check_is_run(self, command: str) -> None:
         """Refuse the folder of an evaluation.
 
@@ -225,9 +231,16 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} is an evaluation of a run, not a run. Name the run: `{named}`."
             )
+        if (model := self.model_elsewhere) is not None:
+            raise ValueError(
+                f"{self.path} is an evaluation of {model}, not a run, and holds no weights. Name "
+                f"the model: crosswalk {command} {model}."
+            )
 
     def evaluate_command(self) -> str:
         """Return the command that writes the results of the folder again, as far as it is known."""
+        if self.model_elsewhere is not None:
+            return str(self.record().get("command"))
         words = ["crosswalk", "evaluate", str(self.evaluated)]
         if self.evaluated != self.path:
             words += self._words_behind("evaluate")

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
+import torch
 from lightning.pytorch.loggers import Logger
 
 from crosswalk import __version__
@@ -33,11 +34,14 @@ from crosswalk.run.callbacks.run_record import (
     RunRecord,
     command_line,
     commit_of_this_package,
+    hardware,
+    package_versions,
 )
 from crosswalk.run.callbacks.step_log import StepLog
 from crosswalk.run.callbacks.sweep import EpochSweep
+from crosswalk.run.code_digest import code_digest
 from crosswalk.run.processes import end_with_parent
-from crosswalk.run.results import monitor_of, print_results
+from crosswalk.run.results import monitor_of, print_results, what_counts
 from crosswalk.run.run_folder import (
     EVALUATIONS,
     RunFolder,
@@ -202,22 +206,87 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     if not run.data.evaluation_roles("test"):
         raise ValueError(nothing_to_evaluate(run))
     target, note = (evaluation_folder(folder, run) if overrides else folder), folder.note()
+    told = {**folder.record(), "evaluates": str(folder.path)} if overrides else None
+
+    def measure(trainer: L.Trainer) -> Results:
+        return evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
+
+    watching = () if overrides else [each for each in _watching(run, folder) if each.at_test]
+    notes = [] if note is None else [note]
+    return _evaluated(run, target, measure, told=told, watching=watching, notes=notes)
+
+
+def evaluate_weights(
+    config: Mapping[str, Any], load: Callable[[Any], object], *, name: str, evaluates: str
+) -> Trained | None:
+    """Evaluate a model that is of no run here, and print the table: the zero-shot number.
+
+    Args:
+        config: That of a run without epochs, plain.
+        load: Loads the weights into the method.
+        name: What the folder of the results begins with, below ``output_dir``.
+        evaluates: What people call the model.
+
+    Returns:
+        The folder with the results, and the data; None on all processes but the first.
+    """
+    quiet_lightning()
+    checked = check(config, trains=False)
+    refuse_inside_data(checked.config, Path(checked.config["output_dir"]), "output_dir")
+    check_hardware(checked.config["trainer"])
+    forget_stale_ranks(num_processes(checked.config["trainer"]))
+    run = build(checked, loads_weights=True)
+    run.data.setup("test")
+    if not run.data.evaluation_roles("test"):
+        raise ValueError(nothing_to_evaluate(run))
+    load(run.method)
+    target = weights_folder(run, name)
+    tokenizer = getattr(run.data, "tokenizer", None)
+    if isinstance(tokenizer, LearningTokenizer) and is_first_process(os.environ):
+        target.keep_vocabulary(tokenizer.save_vocabulary)
+    told = {
+        **commit_of_this_package(),
+        "evaluates": evaluates,
+        "zero_shot": True,
+        "code": code_digest(run.config),
+        "versions": package_versions(),
+        "hardware": hardware(),
+        "seeds": {"seed": run.config["seed"]},
+    }
+
+    def measure(trainer: L.Trainer) -> Results:
+        return {"start": {"epoch": 0, **_tested(trainer, run, "start")}}
+
+    return _evaluated(run, target, measure, told=told)
+
+
+def _evaluated(
+    run: Run,
+    target: RunFolder,
+    measure: Callable[[L.Trainer], Results],
+    *,
+    told: Mapping[str, Any] | None,
+    watching: Sequence[Any] = (),
+    notes: Sequence[str] = (),
+) -> Trained | None:
+    """Evaluate into a folder: that of the run itself, or where ``told`` goes into its record."""
     is_first = is_first_process(os.environ)
     with target.being_evaluated() if is_first else nullcontext():
-        if overrides and is_first:  # one that is killed is known as such
+        if told is not None and is_first:  # one that is killed is known as such
             described = {
                 "name": target.name,
                 "data": run.data.describe(),
                 "command": command_line(),
             }
-            record = {**folder.record(), **described, "evaluates": str(folder.path)}
+            record = {**told, **described}
             target.save_config({**run.config, "diagnostics": []})
             target.save_record({**record, "status": "running", "error": None})
+            target.keep_people(people_of(run.data))
         trainer = L.Trainer(
             **{**run.trainer, "enable_progress_bar": False},
             callbacks=[
                 RetrievalMetrics(folder=target.path, reranking=run.reranking),
-                *([] if overrides else [each for each in _watching(run, folder) if each.at_test]),
+                *watching,
                 Progress(),
             ],
             plugins=[AtomicCheckpointIO()],
@@ -225,37 +294,52 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
             enable_checkpointing=False,
             default_root_dir=target.path,
         )
-        results = evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
+        results = measure(trainer)
         if not trainer.is_global_zero:
             return None
         target.save_results(results)
-        if overrides:
+        if told is not None:
             target.save_record({**record, "status": "finished", "error": None})
-    notices = [*(run.data.notices if overrides else ()), *([note] if note is not None else ())]
-    for notice in notices:
+    for notice in [*(run.data.notices if told is not None else ()), *notes]:
         print(f"note: {notice}", file=sys.stderr)
     _print(run, results)
-    if overrides:
+    if told is not None:
         print(f"Evaluation: {target.path}")
     return Trained(target, run.data)
 
 
 def evaluation_folder(folder: RunFolder, run: Run) -> RunFolder:
     """Return where an evaluation of a run on other data, or by other rules, lies."""
-    config = run.config
-    # neither where the data lie counts, nor where the run does, with its words
-    rules = {
-        key: value
-        for key, value in compared(config).items()
-        if key not in (*ROOTS, "data.tokenizer.vocabulary")
-    }
-    text = json.dumps([run.data.fingerprint, rules], sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode())
+    digest = _digest_of_rules(run)
     for _, path in _checkpoints(run, folder):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    name = f"{config['choices']['data']}-{config['protocol']}-{digest.hexdigest()[:8]}"
-    return RunFolder(folder.path / EVALUATIONS / name)
+    return RunFolder(folder.path / EVALUATIONS / _name_of_evaluation(run, digest.hexdigest()))
+
+
+def weights_folder(run: Run, name: str) -> RunFolder:
+    """Return where an evaluation of weights that are of no run lies: beside the runs."""
+    digest = _digest_of_rules(run, but=("checkpoint",))
+    for key, row in sorted(run.method.get_submodule("encoder").state_dict().items()):
+        digest.update(f"{key} {list(row.shape)}".encode())
+        digest.update(row.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    whole = f"{name}-{_name_of_evaluation(run, digest.hexdigest())}"
+    return RunFolder(Path(run.config["output_dir"]) / whole)
+
+
+def _name_of_evaluation(run: Run, digest: str) -> str:
+    return f"{run.config['choices']['data']}-{run.config['protocol']}-{digest[:8]}"
+
+
+def _digest_of_rules(run: Run, *, but: Sequence[str] = ()) -> Any:  # noqa: ANN401
+    # neither where the data lie counts, nor where the run does, with its words
+    rules = {
+        key: value
+        for key, value in compared(run.config).items()
+        if key not in (*ROOTS, "data.tokenizer.vocabulary", *but)
+    }
+    text = json.dumps([run.data.fingerprint, rules], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode())
 
 
 def _checkpoints(run: Run, folder: RunFolder) -> list[tuple[str, Path]]:
@@ -293,7 +377,7 @@ def _print(run: Run, results: Results) -> None:
     }
     print_results(
         results,
-        monitor=monitor_of(run.config),
+        counts=what_counts(run.config),
         directions=data.directions,
         data=run.config["choices"]["data"],
         sizes=sizes,

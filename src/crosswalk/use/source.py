@@ -18,6 +18,8 @@ from crosswalk.config.model_file import (
     place_of_description,
     read_description,
 )
+from crosswalk.config.search import default_method, group_values, read_group_file
+from crosswalk.config.sources import read_batches
 from crosswalk.files import safetensors_header
 from crosswalk.run.run_folder import RunFolder
 
@@ -160,6 +162,28 @@ def reads_captions(source: Source) -> bool | None:
     return bool((config.get("data") or {}).get("tokenizer"))
 
 
+def recipe_of(source: Source, config: Mapping[str, Any] | None = None) -> str:
+    """Return the file of ``configs/method`` whose evaluation a model without a run gets.
+
+    Args:
+        source: Of the model.
+        config: What is known of it; None is its `description`.
+    """
+    config = config or description(source) or {}
+    method = (config.get("choices") or {}).get("method")
+    if method in group_values("method"):
+        return str(method)
+    is_text = source.kind == "open_clip" or bool((config.get("data") or {}).get("tokenizer"))
+    if is_text:
+        return default_method()
+    files = {name: read_group_file("method", name) for name in group_values("method")}
+    return [
+        name
+        for name, file in files.items()
+        if "ImageBatch" in (read_batches(str((file.get("method") or {}).get("_target_"))) or ())
+    ][-1]
+
+
 def _elsewhere(model: str) -> Source | None:
     """Return what a name of `FORMS` means; None if the words look like a path."""
     library, colon, name = model.partition(":")
@@ -231,6 +255,10 @@ def _of_folder(path: Path, which: str | None) -> Source:
     if run.evaluated != run.path:
         raise ValueError(
             f"{path} is an evaluation, which holds no weights. Name its run: {run.evaluated}."
+        )
+    if (model := run.model_elsewhere) is not None:
+        raise ValueError(
+            f"{path} is an evaluation, which holds no weights. Name its model: {model}."
         )
     there = ", ".join(name for name in WHICH if files[name].is_file())
     missing = "checkpoint" if which is None else f"{files[which].name}"

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from crosswalk.run.results import EXTRA_MEASURES, MEASURES, print_results, result_rows
+from crosswalk.run.results import EXTRA_MEASURES, MEASURES, chosen_by, print_results, result_rows
 from tests.unit.narrow import WIDTHS, figures, plain, terminal
 
 TEXT = ("text_to_image", "image_to_text")
@@ -79,7 +79,7 @@ def test_a_re_ranking_has_a_row_behind_its_direction() -> None:
         ("test", "image → text", "25.00"),
         ("test", "image → text, re-ranked", "37.50"),
     ]
-    table = printed({"best": best}, monitor="val/rank1", directions=TEXT)
+    table = printed({"best": best}, counts=chosen_by("val/rank1"), directions=TEXT)
     lines = [line for line in table.splitlines() if "re-ranked" in line]
     assert ["12.50" in lines[0], "37.50" in lines[1], len(lines)] == [True, True, 2]
 
@@ -87,7 +87,7 @@ def test_a_re_ranking_has_a_row_behind_its_direction() -> None:
 def test_the_printed_table_names_the_choice_of_the_epoch() -> None:
     best = {"best": {"epoch": 1, **metrics("test", 0.5)}}
 
-    table = printed(best, monitor="val/rank1", directions=TEXT)
+    table = printed(best, counts=chosen_by("val/rank1"), directions=TEXT)
 
     assert "best epoch by val/rank1" in table
     assert "50.00" in table
@@ -97,7 +97,7 @@ def test_the_printed_table_names_the_choice_of_the_epoch() -> None:
 def test_the_printed_table_says_that_nothing_was_chosen() -> None:
     last = {"last": {"epoch": 60, **metrics("test", 0.5), "test/queries_without_match": 3.0}}
 
-    table = printed(last, monitor=None, directions=["image_to_image"])
+    table = printed(last, counts=chosen_by(None), directions=["image_to_image"])
 
     assert "last epoch (no val split: nothing was selected)" in table
     assert "R@1 (CMC@1)" in table
@@ -111,7 +111,7 @@ def test_further_definitions_of_map_have_columns_that_name_them(measured_by: lis
     for name in measured_by:
         results[name] |= {"test/map_trapezoidal": 0.3125, "test/map_first_hit_bonus": 0.6875}
 
-    table = printed(results, monitor=None, directions=["image_to_image"])
+    table = printed(results, counts=chosen_by(None), directions=["image_to_image"])
 
     words = " ".join(table.replace("┃", " ").split())
     assert all(word in words for word in ("(trapezoidal)", "(first-hit"))
@@ -131,7 +131,7 @@ def test_a_narrow_terminal_keeps_every_number(
     best = {"epoch": 12, **{f"test/{name}": float(value) / 100 for name, value in named}}
     stream = io.StringIO()
 
-    print_results({"best": best}, monitor="val/rank1", directions=TEXT, file=stream)
+    print_results({"best": best}, counts=chosen_by("val/rank1"), directions=TEXT, file=stream)
 
     shown = figures(stream.getvalue())
     assert all(number in shown for number in numbers[: 5 + len(extra)])

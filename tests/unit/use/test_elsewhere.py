@@ -23,8 +23,10 @@ from torch.testing import assert_close
 
 import crosswalk
 from crosswalk.cli import main
+from crosswalk.commands import evaluate as evaluate_command
 from crosswalk.encoders.clip import ClipDualEncoder
 from crosswalk.encoders.dual_embedding import DualEmbedding
+from crosswalk.run.run_folder import RunFolder
 from tests.unit.importers import test_cm_moco, test_cmmt, test_mar, test_mmcl, test_rde
 
 WORDS = ["a", "man", "in", "red"]
@@ -326,13 +328,17 @@ def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path: Path)
     (tmp_path / "model" / "config.json").write_text(json.dumps(description))
     (tmp_path / "pairs.csv").write_text("image,caption,person_id,split\n1.jpg,a man,1,test\n")
     commands = [["embed", name, "photos", "--out", "o.npz"] for name in MISTAKES]
-    commands += [[command, name] for command in ("card",) for name in MISTAKES]
+    commands += [[command, name] for command in ("card", "evaluate") for name in MISTAKES]
     commands += [["export", name, "--out", "out"] for name in MISTAKES]
     told = list(MISTAKES.values())
-    told = told * 3
+    told = told * 4
     for name in ("model", "timm:resnet18"):
-        commands += [["embed", name, "pairs.csv", "--out", "o.npz"]]
-        told += ["reads no sentences"]
+        commands += [
+            ["embed", name, "pairs.csv", "--out", "o.npz"],
+            ["evaluate", name, "data=own_pairs", "data.root=pairs.csv"],
+            ["evaluate", name],
+        ]
+        told += ["reads no sentences", "knows no captions", "is of no run here, so its data are"]
     program = (
         "import json, sys\n"
         "from crosswalk.cli import main\n"
@@ -354,5 +360,81 @@ def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path: Path)
     )
 
     assert found.returncode == 0, found.stderr
+    assert not (tmp_path / "runs").exists()
     for words, said in zip(told, found.stderr.split("#\n")[1:], strict=True):
         assert words in said
+
+
+@pytest.fixture
+def own_images(tmp_path: Path) -> Path:
+    """Return a folder of queries and a gallery, without anything to train on."""
+    random = np.random.default_rng(2)
+    for split, camera in (("query", 1), ("gallery", 2)):
+        for person in (1, 2, 3):
+            folder = tmp_path / "own" / split
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = random.integers(0, 255, (64, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{person:04}_c{camera}_1.png")
+    return tmp_path / "own"
+
+
+def evaluated(name: str, *overrides: str) -> int:
+    return main(["evaluate", name, "trainer=cpu", "data.num_workers=0", *overrides])
+
+
+def test_a_model_is_evaluated_without_a_run_and_without_training_images(
+    own_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate_command, "leave_report", lambda folder, data: None)
+    name = f"timm:resnet10t/{timm_weights(tmp_path)[1]}"
+
+    assert evaluated(name, "data=own_images", f"data.root={own_images}") == 0
+
+    told = capsys.readouterr().out
+    (folder,) = map(RunFolder, (tmp_path / "runs").iterdir())
+    model = crosswalk.load(name)
+    files = {side: sorted((own_images / side).iterdir()) for side in ("query", "gallery")}
+    scores = model.embed_images(files["query"]) @ model.embed_images(files["gallery"]).T
+    rank1 = (scores.argmax(dim=1) == torch.arange(3)).float().mean().item()
+    assert folder.name.startswith("zero-shot-timm-resnet10t-r10.pth-own_images-last-")
+    assert folder.results()["start"]["test/rank1"] == pytest.approx(rank1)
+    assert folder.queries("test", "start")["image_to_image"].person_id.shape == (3,)
+    assert (folder.record()["evaluates"], folder.record()["zero_shot"]) == (name, True)
+    assert "zero-shot:" in told
+    assert main(["evaluate", str(folder.path)]) == 2
+    assert f"Name the model: crosswalk evaluate {name}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=re.escape(f"Name its model: {name}")):
+        crosswalk.load(folder.path)
+    assert evaluated(name, "data=own_images", "data.root=own", "data.image_size=[64,32]") == 2
+    assert "data.image_size belongs to the model, which is evaluated" in capsys.readouterr().err
+
+
+def test_a_model_of_open_clip_is_evaluated_on_test_pairs_alone(
+    tiny_clip: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate_command, "leave_report", lambda folder, data: None)
+    entries = []
+    (tmp_path / "CUHK-PEDES" / "imgs").mkdir(parents=True)
+    for person, words in enumerate(("a man in red", "a woman in blue", "a child"), 1):
+        pixels = np.full((64, 32, 3), 60 * person, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "CUHK-PEDES" / "imgs" / f"{person}.png")
+        entry = {"split": "test", "captions": [words], "file_path": f"{person}.png", "id": person}
+        entries.append(entry)
+    (tmp_path / "CUHK-PEDES" / "reid_raw.json").write_text(json.dumps(entries))
+    name = f"open_clip:ViT-tiny-quickgelu/{tmp_path / 'clip.pth'}"
+
+    assert evaluated(name, "data=cuhk_pedes", "data.root=CUHK-PEDES") == 0
+
+    (folder,) = map(RunFolder, (tmp_path / "runs").iterdir())
+    model = crosswalk.load(name)
+    images = [tmp_path / "CUHK-PEDES" / "imgs" / f"{person}.png" for person in (1, 2, 3)]
+    texts = model.embed_texts([entry["captions"][0] for entry in entries])  # type: ignore[index]
+    scores = texts @ model.embed_images(images).T
+    rank1 = (scores.argmax(dim=1) == torch.arange(3)).float().mean().item()
+    assert folder.results()["start"]["test/rank1"] == pytest.approx(rank1)
+    assert "val/rank1" not in folder.results()["start"]

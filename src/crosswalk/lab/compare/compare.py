@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crosswalk.config.keys import differing_keys
 from crosswalk.lab.compare.groups import query_groups
-from crosswalk.lab.compare.runs import Side, run_facts
+from crosswalk.lab.compare.runs import Side, checkpoints_of, run_facts
 from crosswalk.metrics.paired import Difference, bootstrap_means, measures_per_query, summarize
 from crosswalk.metrics.retrieval import QueryResults
 from crosswalk.run.callbacks.ranking_lists import people_of
@@ -248,7 +248,7 @@ def plain(comparison: Comparison) -> dict[str, Any]:
     sides = {"A": comparison.first, "B": comparison.second}
     return {
         "split": comparison.first.split,
-        "checkpoint": comparison.first.checkpoint,
+        "checkpoint": checkpoints_of(comparison.first, comparison.second),
         **{
             label: [run_facts(run, side.checkpoint) for run in side.runs]
             for label, side in sides.items()

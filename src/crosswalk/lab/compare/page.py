@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from crosswalk.lab.compare.compare import BROKEN_DOWN, Breakdown, Change, ChangedQuery, Comparison
-from crosswalk.lab.compare.runs import run_facts
+from crosswalk.lab.compare.runs import checkpoints_of, run_facts
 from crosswalk.lab.compare.words import (
     ABOUT_INTERVALS,
     ABOUT_LISTS,
@@ -51,7 +51,8 @@ def comparison_page(comparison: Comparison) -> str:
     ):
         heading = f"{title} ({title_of(direction)})"
         sections.append(Section(anchor, heading, _lists(comparison, direction, queries)))
-    subtitle = f"A: {names[0]}; B: {names[1]}. Split {first.split}, checkpoint {first.checkpoint}."
+    checkpoints = checkpoints_of(first, second)
+    subtitle = f"A: {names[0]}; B: {names[1]}. Split {first.split}, checkpoint {checkpoints}."
     return render_page("Comparison of runs", sections, subtitle=subtitle)
 
 

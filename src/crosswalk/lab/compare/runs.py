@@ -60,18 +60,33 @@ class Side:
 def shared_checkpoint(sides: Sequence[str], split: str) -> str:
     """Return the first of "best", "last" and "start" whose results all runs have.
 
-    Where there is none, the first that any run has: reading the others says what is missing.
+    What was not trained here has "start" alone, and is compared by it with any. Where there is
+    none, the first that any run has: reading the others says what is missing.
 
     Args:
         sides: As `read_side` takes them.
         split: "test" or "val".
     """
     runs = [run for words in sides for run in runs_named(words)]
+    runs = [run for run in runs if not _is_untrained(run)] or runs
     for of in (all, any):
         for checkpoint in ("best", "last", "start"):
             if of(run.queries_file(split, checkpoint).exists() for run in runs):
                 return checkpoint
     return "best"
+
+
+def _is_untrained(run: RunFolder) -> bool:
+    return run.config_file.exists() and _epochs(run) == 0
+
+
+def _epochs(run: RunFolder) -> int | None:
+    return (run.config().get("trainer") or {}).get("max_epochs")
+
+
+def checkpoints_of(first: Side, second: Side) -> str:
+    """Return what is compared, in words: one checkpoint of both sides, or that of each."""
+    return " and ".join(dict.fromkeys([first.checkpoint, second.checkpoint]))
 
 
 def read_side(words: str, label: str, *, checkpoint: str, split: str) -> Side:
@@ -87,6 +102,8 @@ def read_side(words: str, label: str, *, checkpoint: str, split: str) -> Side:
         FileNotFoundError: If a folder holds no run, or a run has no such results.
     """
     runs = tuple(runs_named(words))
+    if runs and all(_is_untrained(run) for run in runs):
+        checkpoint = "start"
     if not runs:
         raise FileNotFoundError(f"side {label} names no run folder; `ls runs` shows yours.")
     return Side(

@@ -10,7 +10,7 @@ from crosswalk.lab.compare.compare import (
     Comparison,
     DirectionComparison,
 )
-from crosswalk.lab.compare.runs import VIEW
+from crosswalk.lab.compare.runs import VIEW, checkpoints_of
 from crosswalk.run.results import DIRECTIONS, MEASURES
 
 ABOUT_INTERVALS = (
@@ -97,7 +97,7 @@ def verdict_on(comparison: Comparison) -> list[str]:
     direction = comparison.first.directions[0]
     lines = [
         f"A is {first}, B is {second}: {title_of(direction)} on {sides[0].split}, "
-        f"{sides[0].checkpoint}."
+        f"{checkpoints_of(*sides)}."
     ]
     for change in comparison.directions[direction].changes:
         if change.measure in BROKEN_DOWN:

@@ -13,10 +13,9 @@ from crosswalk.run.results import (
     EXTRA_MEASURES,
     MEASURES,
     Results,
-    chosen_by,
-    monitor_of,
     one_each,
     result_rows,
+    what_counts,
 )
 from crosswalk.run.run_folder import RunFolder
 
@@ -46,7 +45,7 @@ def summary_section(folder: RunFolder) -> Section:
         "Method": choices["method"],
         "Data": ", ".join(dict.fromkeys([choices["data"], *_named(data)])),
         "Epochs": str(config["trainer"]["max_epochs"]),
-        "What counts": _what_counts(config),
+        "What counts": what_counts(config),
         "Took": duration(record.get("sessions", [])),
         "Notes": "; ".join(data.get("notices", [])),
     }
@@ -74,7 +73,7 @@ def results_section(folder: RunFolder) -> Section:
     names = {name.rpartition("/")[2] for metrics in results.values() for name in metrics}
     columns = MEASURES | {name: text for name, text in EXTRA_MEASURES.items() if name in names}
     header = ["epoch", "split", "direction", *columns.values()]
-    caption = f"Percent; {_what_counts(folder.config())}"
+    caption = f"Percent; {what_counts(folder.config())}"
     rows = result_rows(results, directions=directions, measures=tuple(columns))
     body = _table(header, rows, caption)
     views = _view_rows(results)
@@ -100,12 +99,6 @@ def duration(sessions: list[Mapping[str, Any]]) -> str:
     hours, minutes = seconds // 3600, seconds // 60 % 60
     parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (seconds >= 60)
     return " ".join([*parts, f"{seconds % 60} s"])
-
-
-def _what_counts(config: Mapping[str, Any]) -> str:
-    if config["trainer"]["max_epochs"] == 0:
-        return "the starting weights (no training)"
-    return chosen_by(monitor_of(config))
 
 
 def _time(text: str) -> float:
