@@ -49,7 +49,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 train: $(STAMP)  ## train METHOD on DATA (default: synthetic), with ARGS="key=value ..."
-	@$(BIN)/crosswalk train method=$(METHOD) $(if $(DATA),data=$(DATA)) $(ARGS)
+	@CROSSWALK_MAKE="make train METHOD=$(METHOD)$(if $(DATA), DATA=$(DATA))" \
+	  $(BIN)/crosswalk train method=$(METHOD) $(if $(DATA),data=$(DATA)) $(ARGS)
 
 pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic runs start from
 	@rm -rf runs/rde-synthetic_pairs-pretrain

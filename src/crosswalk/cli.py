@@ -8,11 +8,14 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
@@ -22,11 +25,16 @@ class Command(NamedTuple):
     takes_overrides: bool = False
     opens_others: bool = False
     """Whether it opens what may be somebody else's: a run, a table, a sweep file."""
+    ends_itself: bool = False
+    """Whether it looks after signals itself, and says how to go on."""
 
 
 COMMANDS = {
     "train": Command(
-        "train a method, evaluate its best epoch", takes_overrides=True, opens_others=True
+        "train a method, evaluate its best epoch",
+        takes_overrides=True,
+        opens_others=True,
+        ends_itself=True,
     ),
     "evaluate": Command("evaluate a finished run again", takes_overrides=True, opens_others=True),
     "embed": Command("embed images and sentences with a trained model", opens_others=True),
@@ -40,9 +48,13 @@ COMMANDS = {
         "run the rows of a table and compare them with the published numbers",
         takes_overrides=True,
         opens_others=True,
+        ends_itself=True,
     ),
     "sweep": Command(
-        "search hyper-parameters as a W&B sweep file says", takes_overrides=True, opens_others=True
+        "search hyper-parameters as a W&B sweep file says",
+        takes_overrides=True,
+        opens_others=True,
+        ends_itself=True,
     ),
     "config show": Command(
         "print the configuration of a run, and run nothing", takes_overrides=True
@@ -143,7 +155,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), "")
     if not name:
         raise ValueError(_no_command(words))
-    summary, takes_overrides, opens_others = COMMANDS[name]
+    summary, takes_overrides, opens_others, ends_itself = COMMANDS[name]
     file_name = re.sub(r"\W", "_", name)
     module = importlib.import_module(f"crosswalk.commands.{file_name}")
     parser = argparse.ArgumentParser(
@@ -170,6 +182,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options.overrides, options.run = overrides, module.run
     if getattr(options, "trust", False):
         options.run = _trusting(module.run)
+    if not ends_itself:
+        options.run = _ended_by_signals(options.run)
     return options
 
 
@@ -206,6 +220,44 @@ def _trusting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
             return int(run(options))
 
     return trusting_run
+
+
+def _ended_by_signals(run: Callable[[argparse.Namespace], int]) -> Callable[[Any], int]:
+    """Return a command that Ctrl-C and SIGTERM end with one line, whatever they break on the way.
+
+    Its pools and loaders fork processes with the handler: Ctrl-C, which reaches them too, is none
+    of theirs.
+    """
+
+    def ending_run(options: argparse.Namespace) -> int:
+        process, received = os.getpid(), list[int]()
+
+        def end(number: int, frame: FrameType | None) -> None:
+            if os.getpid() != process:
+                if number == signal.SIGTERM:
+                    os._exit(128 + number)
+                return
+            if received:  # a second time: the user does not want to wait
+                os._exit(128 + number)
+            received.append(number)
+            raise SystemExit(128 + number)
+
+        if threading.current_thread() is not threading.main_thread():
+            return int(run(options))
+        before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return int(run(options))
+        except BaseException:
+            if not received:
+                raise
+            name = signal.Signals(received[0]).name
+            print(f"crosswalk: interrupted by {name}", file=sys.stderr)
+            return 128 + received[0]
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    return ending_run
 
 
 def _split(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -110,6 +110,26 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_writable(path: Path, key: str) -> None:
+    """Raise an error if a file cannot be written, before the work for it; folders may be made.
+
+    Raises:
+        PermissionError: If its folder, or the one to make it in, may not be written to.
+
+    Example:
+        >>> check_writable(Path("/dev/null/page.html"), "--out")
+        Traceback (most recent call last):
+            ...
+        PermissionError: --out /dev/null/page.html: /dev/null is no folder that may be written to. \
+        Name another file.
+    """
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise PermissionError(
+            f"{key} {path}: {folder} is no folder that may be written to. Name another file."
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all.
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from crosswalk.files import read_arrays
+from crosswalk.words import kind_of
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "net")
 """Names under which libraries put a state dict into a larger file."""
@@ -135,7 +136,7 @@ def state_dict_of(content: Any, path: str | Path) -> dict[str, Tensor]:  # noqa:
     """
     if not isinstance(content, Mapping) or not content:
         size = f" of {len(content)}" if isinstance(content, (list, tuple, dict)) else ""
-        kind = "nothing" if content is None else f"a {type(content).__name__}{size}"
+        kind = "nothing" if content is None else f"{kind_of(content)}{size}"
         raise ValueError(f"{path} holds {kind}, no dictionary of tensors. {ELSEWHERE}")
     odd = [name for name, row in content.items() if not _is_tensor(name, row)]
     if odd:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 ONE = {
     "are": "is",
     "were": "was",
@@ -10,6 +12,17 @@ ONE = {
     "need": "needs",
     "differ": "differs",
 }
+
+
+def kind_of(value: object) -> str:
+    """Return the type of a value with its article.
+
+    Example:
+        >>> kind_of(1), kind_of("b")
+        ('an int', 'a str')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
 
 
 def counted(number: int, noun: str, verb: str = "") -> str:
@@ -23,8 +36,11 @@ def counted(number: int, noun: str, verb: str = "") -> str:
     Example:
         >>> counted(1, "run"), counted(1200, "query"), counted(1, "image", "were")
         ('1 run', '1,200 queries', '1 image was')
+        >>> counted(2, "process"), counted(0, "identity")
+        ('2 processes', '0 identities')
     """
-    many = f"{noun[:-1]}ies" if noun.endswith(("ry", "ty")) else f"{noun}s"
+    many = re.sub(r"(?<=[rt])y$", "ie", noun)
+    many += "es" if noun.endswith("ss") else "s"
     words = [
         f"{number:,}",
         noun if number == 1 else many,

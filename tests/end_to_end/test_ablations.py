@@ -128,7 +128,7 @@ def test_what_is_done_is_not_run_again_and_a_broken_row_harms_no_other(
 
     uninterrupted.write(ROWS)
     assert status == 1
-    assert "3 runs, of which 2 are finished and 1 are left" in said
+    assert "3 runs, 2 finished and 1 left" in said
     assert "failed: broken, seed 1: it ended with status 2" in said
     assert "/nowhere" in said
     assert len(uninterrupted.content()["runs"]) == 2

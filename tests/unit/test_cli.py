@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -511,3 +514,55 @@ def test_options_of_hydra_have_their_place(
     with pytest.raises(SystemExit, match="2"):
         main(["train", *words])
     assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["evaluate", "embed", "audit", "data check", "compare"])
+def test_a_signal_ends_a_command_with_one_line(
+    command: str,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def stopped(options: object) -> int:
+        child = os.fork()  # as a loader's worker, which the same Ctrl-C reaches
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except SystemExit as error:
+            raise RuntimeError("a worker is gone") from error
+        return 0
+
+    stand_in(
+        monkeypatch,
+        f"crosswalk.commands.{command.replace(' ', '_')}",
+        configure=lambda parser: None,
+        run=stopped,
+    )
+
+    assert main(command.split()) == 128 + number
+
+    assert capsys.readouterr().err == f"crosswalk: interrupted by {number.name}\n"
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["compare a a --out file/page.html", "audit a --out file/x.csv", "report a --out file/x"],
+)
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RunFolder(Path("a")).save_config({})
+    Path("file").touch()
+
+    assert main(words.split()) == 2
+
+    assert f"{tmp_path / 'file'} is no folder that may be written to" in capsys.readouterr().err

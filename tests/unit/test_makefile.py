@@ -61,3 +61,21 @@ def test_make_divides_the_names_of_rows_at_semicolons(tmp_path: Path) -> None:
 
     rows = ["--row", "one view", "--row", "margin=0.1", "--row", "it's"]
     assert made.stdout.splitlines() == ["ablate", "t.yaml", *rows]
+
+
+def test_make_tells_the_run_how_it_was_called() -> None:
+    made = subprocess.run(
+        [
+            *("make", "--no-print-directory", "--dry-run", "--old-file=.venv/.installed"),
+            *("train", "METHOD=mmcl", "DATA=market1501", "ARGS=seed=2"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    words = shlex.split(made.stdout.replace("\\\n", " "))
+    assert words[0] == "CROSSWALK_MAKE=make train METHOD=mmcl DATA=market1501"
+    assert words[2:] == ["train", "method=mmcl", "data=market1501", "seed=2"]

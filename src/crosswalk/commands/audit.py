@@ -25,9 +25,11 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.files import check_writable
     from crosswalk.run.run_folder import RunFolder
 
     RunFolder(options.run_folder).config()  # what is no run is said before the slow imports
+    check_writable(options.out, "--out")
     from crosswalk.lab.compare.audit import run_audit
 
     return run_audit(

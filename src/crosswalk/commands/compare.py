@@ -34,11 +34,13 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.files import check_writable
     from crosswalk.run.run_folder import runs_named
 
     for words in (options.first, options.second, *options.more):
         for run_folder in runs_named(words):
             run_folder.config()  # what is no run is said before the slow imports
+    check_writable(options.out, "--out")
     print("Comparing query by query …", file=sys.stderr, flush=True)
     from crosswalk.lab.compare.command import run_compare
 

@@ -22,9 +22,12 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.files import check_writable
     from crosswalk.run.run_folder import RunFolder
 
     RunFolder(options.run_folder).config()  # what is no run is said before the slow imports
+    if options.out is not None:
+        check_writable(options.out, "--out")
     from crosswalk.lab.report.report import run_report
 
     return run_report(options.run_folder, options.out)

@@ -218,6 +218,20 @@ def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[s
     }
 
 
+def idle_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return the keys without an effect in which two configs differ.
+
+    Example:
+        >>> idle_keys({"seed": 2, "data": {"num_workers": 2}}, {"seed": 1, "tags": []})
+        ['data.num_workers', 'tags']
+    """
+    left, right = flatten(_as_saved(ours)), flatten(_as_saved(theirs))
+    differing = (
+        key for key in left.keys() | right.keys() if left.get(key) != right.get(key, MISSING)
+    )
+    return sorted(key for key in differing if not has_effect(key))
+
+
 def _as_saved(config: Mapping[str, Any]) -> dict[str, Any]:
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # with libyaml ten times as fast
     saved: dict[str, Any] = load_yaml(yaml.dump(dict(config), Dumper=dumper))

@@ -21,6 +21,7 @@ from crosswalk.config.constructors import locate
 from crosswalk.config.keys import flatten
 from crosswalk.config.search import config_folder, installed, named_folders
 from crosswalk.files import load_yaml, read_text
+from crosswalk.words import kind_of
 
 LARGEST = 300_000
 """Bytes of a YAML file, and values in it once its aliases are written out."""
@@ -137,7 +138,7 @@ def check_plain(node: Any, place: str | Path) -> None:  # noqa: ANN401
         elif isinstance(each, (list, tuple)):
             waiting += [(value, depth + 1) for value in each]
         elif each is not None and not isinstance(each, (str, int, float)):
-            raise ValueError(f"{begin} holds a {type(each).__name__}, no plain value.")
+            raise ValueError(f"{begin} holds {kind_of(each)}, no plain value.")
 
 
 def _check_plain(node: Any) -> None:  # noqa: ANN401
@@ -145,9 +146,7 @@ def _check_plain(node: Any) -> None:  # noqa: ANN401
         for value in [*node, *node.values()] if isinstance(node, dict) else node:
             _check_plain(value)
     elif node is not None and not isinstance(node, (str, int, float, date)):
-        raise ValueError(
-            f"{node!r:.80} is a {type(node).__name__}; write a list or entries by name"
-        )
+        raise ValueError(f"{node!r:.80} is {kind_of(node)}; write a list or entries by name")
 
 
 def _check_size(text: str, loader: Any) -> None:  # noqa: ANN401

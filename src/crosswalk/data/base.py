@@ -34,6 +34,7 @@ from crosswalk.data.readers.records import (
     Record,
     Splits,
     fingerprint,
+    of_one_person,
     refuse_outside,
 )
 from crosswalk.distributed import rank_and_world_size
@@ -132,7 +133,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         self.protocol = protocol
         self.sweep = sweep
         self.identities = identities
-        self.notices = list(splits.notices)
+        self.notices = [*splits.notices, *of_one_person(splits)]
         self._open: dict[str, OpenImages] = {}
         self._sweep_loader: EpochLoader | None = None
 

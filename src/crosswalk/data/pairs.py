@@ -32,6 +32,7 @@ from crosswalk.data.readers.icfg_pedes import carve_val
 from crosswalk.data.readers.records import SPLITS, Record, Splits, count
 from crosswalk.ranges import Count, ImageSize, Seed, Share, TokenCount, Workers
 from crosswalk.types import DataSpec, PairBatch
+from crosswalk.words import counted
 
 Transform = Callable[[Any], Any]
 Reader = Callable[[Path], Splits]
@@ -276,8 +277,8 @@ class TextToImageData(RecordedData[Splits]):
         if empty:
             image = self.evaluation_images(split)[captions.image[empty[0]]]
             raise ValueError(
-                f"{len(empty)} captions of the {split} split have no words, the first is "
-                f"{captions.texts[empty[0]]!r} of {image}. Remove them from the annotation, or "
+                f"{counted(len(empty), 'caption')} of the {split} split without words, the first "
+                f"is {captions.texts[empty[0]]!r} of {image}. Remove them from the annotation, or "
                 "write what is to be seen."
             )
         return tokens

@@ -160,7 +160,11 @@ def _curve_figure(curves: Curves, lines: Mapping[str, Line]) -> Markup:
         axes.set_ylim(-0.02, 1.02)
     elif curves.unit in COUNTS:
         axes.set_ylim(bottom=0, top=1.05 * axes.dataLim.y1 or 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    epochs = [epoch for line in lines.values() for epoch in line.epochs]
+    if min(epochs) == max(epochs):  # no axis around a single one has whole numbers
+        axes.set_xticks(epochs[:1])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     label(axes, title=curves.title, across="epoch", up=curves.unit)
     if len(lines) > 1:
         legend_below(figure, axes)

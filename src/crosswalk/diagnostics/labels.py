@@ -25,6 +25,7 @@ from crosswalk.diagnostics.figures import (
 from crosswalk.files import read_arrays, write_arrays
 from crosswalk.pages import Section
 from crosswalk.run.run_folder import RunFolder
+from crosswalk.words import counted
 
 RECORD = "labels-last"
 CURVES = (
@@ -186,7 +187,7 @@ def _distribution(numbers: NDArray[np.int64], *, epoch: int) -> Markup:
     label(axes, title=title, across="labels", up="images")
     own_alone = f"{counts[1]:,} have none but their own"
     more = f" The last bar holds all with {largest} or more." if numbers.max() > largest else ""
-    images = "1 image" if len(numbers) == 1 else f"{len(numbers):,} images"
+    images = counted(len(numbers), "image")
     middle = np.median(numbers)
     look_for = (
         f"{images}; half of them have {middle:g} {'label' if middle == 1 else 'labels'} or fewer, "

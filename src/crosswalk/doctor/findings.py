@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Literal
 
 from crosswalk.doctor.integrity import KINDS, ImageProblem
+from crosswalk.words import counted
 
 SHOWN = 10  # ours: names per finding on the terminal; the JSON report has all
 
@@ -58,7 +59,7 @@ def found(
     lines = tuple(map(str, items))
     if not lines:
         return []
-    return [Finding(severity, code, f"{are(len(lines), noun)} {told}", next_step, lines)]
+    return [Finding(severity, code, f"{counted(len(lines), noun, 'are')} {told}", next_step, lines)]
 
 
 def shared_identities(
@@ -186,27 +187,6 @@ class Report:
             else:
                 lines.append(block[1])
         return "\n".join(lines) + "\n"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    Example:
-        >>> counted(1, "image"), counted(1_200, "identity")
-        ('1 image', '1,200 identities')
-    """
-    plural = {"identity": "identities", "query": "queries"}.get(noun, noun + "s")
-    return f"{number:,} {noun if number == 1 else plural}"
-
-
-def are(number: int, noun: str) -> str:
-    """Return a number with its noun and "is" or "are".
-
-    Example:
-        >>> are(1, "image"), are(2, "query")
-        ('1 image is', '2 queries are')
-    """
-    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 @dataclass(frozen=True, slots=True)

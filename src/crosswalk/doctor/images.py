@@ -24,8 +24,9 @@ from crosswalk.data.readers.records import (
     shared_pictures,
 )
 from crosswalk.data.readers.tables import read_table_text
-from crosswalk.doctor.findings import Finding, counted, found, shared_identities
+from crosswalk.doctor.findings import Finding, found, shared_identities
 from crosswalk.image_files import same_pictures
+from crosswalk.words import counted
 
 ALL_SPLITS = (*IMAGE_SPLITS, "val_query", "val_gallery")
 EVALUATED = {"test": ("query", "gallery"), "val": ("val_query", "val_gallery")}

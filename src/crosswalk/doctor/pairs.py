@@ -18,6 +18,7 @@ from pathlib import Path
 from crosswalk.config.search import default_method
 from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_pairs, rstp_reid
 from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout
+from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
 from crosswalk.data.readers.records import (
     SPLITS,
     AnySplits,
@@ -28,8 +29,10 @@ from crosswalk.data.readers.records import (
     fingerprint,
     image_folder,
     images_outside,
+    of_one_person,
     repeated_images,
 )
+from crosswalk.data.readers.tables import which_table
 from crosswalk.doctor.findings import (
     Finding,
     Report,
@@ -207,6 +210,11 @@ def _detected(root: Path) -> list[str]:
         return keys
     if not root.exists():
         raise FileNotFoundError(f"{root} does not exist. Give the folder of a data set.")
+    if root.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(
+            f"{root} is a single picture. Give the folder of its data set, or the table that names "
+            "it."
+        )
     above = root.absolute().parent
     layouts = {key: source.find(above) for key, source in SOURCES.items()}
     meant = [key for key, layout in layouts.items() if layout and layout.folder == above]
@@ -215,14 +223,15 @@ def _detected(root: Path) -> list[str]:
             f"{root} holds no data set that is known, but the folder above does: did you mean "
             f"{above} ({' or '.join(SOURCES[key].name for key in meant)})?"
         )
+    table = which_table(root, own_pairs.SUFFIXES, "crosswalk data check ") if root.is_dir() else ""
     raise FileNotFoundError(
         f"{root} holds no data set that is known. Looked there, and in folders of the name of the "
         "data set, for reid_raw.json, caption_all.json or one file per split (CUHK-PEDES), "
         "ICFG-PEDES.json or ICFG_PEDES.json (ICFG-PEDES), data_captions.json (RSTPReid), "
         "bounding_box_train/ and bounding_box_test/ (Market-1501, DukeMTMC-reID), list_train.txt "
         "(MSMT17), train/, query/ and gallery/ with images (own images), and one .csv or .jsonl "
-        "file (own pairs; own images with a column `path`). Give the folder that holds one of "
-        "these."
+        "file (own pairs; own images with a column `path`)."
+        f"{f' Try: {table}.' if table else ' Give the folder that holds one of these.'}"
     )
 
 
@@ -294,6 +303,7 @@ def _check_one(
         *_image_findings(splits, problems, sources),
         *_outside_findings(splits),
         *_trait_findings(splits, traits_of),
+        *(Finding("warning", "one_person", text, "") for text in of_one_person(splits)),
         *_count_findings(splits),
     ]
     notices = list(splits.notices)

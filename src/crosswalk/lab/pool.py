@@ -205,8 +205,14 @@ def newest_first(folders: Iterable[RunFolder]) -> list[RunFolder]:
 
 
 def is_whole(folder: RunFolder) -> bool:
-    """Return whether a run trained and was evaluated to its end, by whatever code."""
-    return folder.is_finished and folder.results_file.exists()
+    """Return whether a run trained and was evaluated to its end, by whatever code.
+
+    One whose record is damaged did not; it says so itself when it is to go on.
+    """
+    try:
+        return folder.is_finished and folder.results_file.exists()
+    except ValueError:
+        return False
 
 
 def remove_half_made(folder: RunFolder) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crosswalk.terminal import fit
+from crosswalk.words import counted
 
 MEASURES = {"rank1": "R@1", "rank5": "R@5", "rank10": "R@10", "map": "mAP", "minp": "mINP"}
 EXTRA_MEASURES = {
@@ -165,7 +166,7 @@ def _is_measured(results: Results, measure: str) -> bool:
 
 def _size(of: tuple[str, tuple[int, int]]) -> str:
     split, (queries, gallery) = of
-    return f"{split}: {queries:,} queries, {gallery:,} images in the gallery"
+    return f"{split}: {counted(queries, 'query')}, {counted(gallery, 'image')} in the gallery"
 
 
 def _skipped_queries(results: Results) -> list[str]:

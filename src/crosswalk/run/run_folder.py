@@ -34,7 +34,7 @@ from crosswalk.files import (
     write_text,
     writing,
 )
-from crosswalk.words import counted
+from crosswalk.words import counted, kind_of
 
 if TYPE_CHECKING:
     from crosswalk.metrics.retrieval import QueryResults
@@ -640,7 +640,7 @@ def _check_entries(path: Path, content: Any, kinds: Mapping[str, type]) -> None:
 
 def _short(value: object) -> str:
     if isinstance(value, (dict, list)):
-        return f"a {type(value).__name__} of {len(value)}"
+        return f"{kind_of(value)} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 

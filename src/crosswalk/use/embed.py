@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +12,8 @@ from crosswalk.data.readers.annotations import raise_problems
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
 from crosswalk.data.readers.records import within
 from crosswalk.data.readers.tables import Row, csv_rows, read_table_text, text_complaint
-from crosswalk.files import refuse_inside, write_arrays
+from crosswalk.files import check_writable, refuse_inside, write_arrays
+from crosswalk.words import counted
 
 if TYPE_CHECKING:
     from crosswalk.use.model import Model
@@ -125,8 +125,7 @@ def check_target(target: Path, place: Path) -> None:
         raise ValueError(f"--out {target} should end in .npz, NumPy's format for arrays by name.")
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out {target}: there is no folder {target.parent}. Make it.")
-    if not os.access(target.absolute().parent, os.W_OK):
-        raise PermissionError(f"--out {target}: {target.absolute().parent} may not be written to.")
+    check_writable(target, "--out")
     if place.is_dir():
         refuse_inside(target, place, (), "--out", given=place)
 
@@ -169,7 +168,7 @@ def embed_files(model: Model, inputs: Inputs, target: Path, *, batch_size: int, 
     )
     paths = [str(path) for path in inputs.images]
     if len(broken) == len(paths):
-        raise ValueError(f"none of {len(paths):,} images can be read: {broken[0]}.")
+        raise ValueError(f"no image of {len(paths):,} can be read: {broken[0]}.")
     arrays: Mapping[str, Any] = {
         "path": np.array([path for place, path in enumerate(paths) if place not in broken]),
         "embedding": rows.numpy(),
@@ -185,8 +184,9 @@ def embed_files(model: Model, inputs: Inputs, target: Path, *, batch_size: int, 
             "caption_path": np.array([paths[place] for place in inputs.of_image]),
         }
     write_arrays(target, arrays)
-    sentences = f" and {len(inputs.captions):,} sentences" if inputs.captions else ""
-    print(f"{len(rows):,} images{sentences} with {rows.shape[1]} numbers each are in {target}.")
+    sentences = f" and {counted(len(inputs.captions), 'sentence')}" if inputs.captions else ""
+    images = counted(len(rows), "image")
+    print(f"In {target}: {images}{sentences}, {rows.shape[1]} numbers each.")
     for problem in broken.values():
         print(f"left out: {problem}")
     return len(broken)

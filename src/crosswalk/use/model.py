@@ -30,6 +30,7 @@ from crosswalk.image_files import as_seen
 from crosswalk.methods.base import Method
 from crosswalk.progress import Progress
 from crosswalk.types import ImageBatch, TextBatch
+from crosswalk.words import counted, kind_of
 
 AnyImage: TypeAlias = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 Precision = Literal["float32", "bf16"]
@@ -160,7 +161,7 @@ class Model:
                     shown(done, total)
         if wrong and broken is None:
             listed = "".join(f"\n  {place}: {problem}" for place, problem in wrong.items())
-            warnings.warn(f"{len(wrong)} images were left out:{listed}", stacklevel=2)
+            warnings.warn(f"{counted(len(wrong), 'image', 'were')} left out:{listed}", stacklevel=2)
         elif broken is not None:
             broken.update(wrong)
         return self._joined(rows)
@@ -196,9 +197,7 @@ class Model:
         assert self.tokenizer is not None  # its caller has looked
         for place, caption in enumerate(captions, start):
             if not isinstance(caption, str):
-                raise ValueError(
-                    f"sentence {place} is a {type(caption).__name__}; sentences are texts."
-                )
+                raise ValueError(f"sentence {place} is {kind_of(caption)}; sentences are texts.")
         tokens = self.tokenizer(captions)
         empty = (tokens == 0).all(dim=1).nonzero().flatten().tolist()
         empty += [place for place, caption in enumerate(captions) if not caption.strip()]

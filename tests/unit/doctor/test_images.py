@@ -312,7 +312,7 @@ def test_own_images_in_folders_are_found_and_checked(tmp_path: Path) -> None:
     report = check(tmp_path)
 
     assert detect(tmp_path) == ["own_images"]
-    assert report.findings == ()
+    assert list(findings(report)) == ["one_person"]  # ben alone is looked for
     assert report.dataset == "own images"
     assert report.expected_from == ""
     assert f'DATA=own_images ARGS="data.root={tmp_path}"' in report.command
@@ -327,7 +327,7 @@ def test_own_images_of_a_table_may_be_query_and_gallery_at_once(tmp_path: Path) 
     report = check(table)
 
     assert detect(table) == detect(tmp_path) == ["own_images"]
-    assert list(findings(report)) == ["missing"]
+    assert list(findings(report)) == ["missing", "one_person"]
     assert findings(report)["missing"].items == (
         f"{tmp_path / 'b.png'} (images.csv, line 4): no such file in its folder",
     )
@@ -412,8 +412,9 @@ def test_own_images_without_labels_are_checked(tmp_path: Path, table: bool) -> N
     assert report.counts["train"]["person_ids"] == 0
     assert report.counts["train"]["images"] == 3
     assert any(note.startswith("None of the 3 training images") for note in report.notices)
-    (found,) = report.findings
-    assert (found.code, found.severity) == ("repeated_picture", "warning")
+    assert list(findings(report)) == ["one_person", "repeated_picture"]
+    found = findings(report)["repeated_picture"]
+    assert found.severity == "warning"
     assert found.message == "1 picture is there under several names."
     assert found.items[0].count("(train, person unknown)") == 2
     assert "METHOD=mmcl DATA=own_images" in report.command

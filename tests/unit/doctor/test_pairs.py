@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from crosswalk.data.readers.own_pairs import read_own_pairs
 from crosswalk.doctor.findings import Finding, Report, print_report
 from crosswalk.doctor.pairs import check, detect, run_check
 from tests.unit.data.trees import (
@@ -356,6 +357,7 @@ def test_own_pairs_are_checked_the_same_way(tmp_path: Path) -> None:
         "missing": "error",
         "identity_in_two_splits": "error",
         "shared_caption": "warning",
+        "one_person": "warning",
     }
     assert report.findings[0].items == (
         f"{tmp_path / 'b.jpg'} (pairs.csv, line 3): no such file in its folder",
@@ -377,7 +379,9 @@ def test_pairs_without_people_are_trained_on_by_a_method_without_labels(
 
     report = check(path, token_lengths=words)
 
-    assert report.findings == ()  # nobody knows whether the caption is of several people
+    alone = ["val", "test"] if with_val else ["test"]  # with one person each
+    # nobody knows whether the caption is of several people
+    assert [finding.code for finding in report.findings] == ["one_person"] * len(alone)
     assert report.counts["train"] == {"person_ids": 0, "images": 2, "captions": 2}
     assert report.counts["test"]["person_ids"] == 1
     assert any("None of the 2 training images has a person id" in text for text in report.notices)
@@ -551,3 +555,32 @@ def test_the_report_names_files_that_are_not_utf_8(tmp_path: Path) -> None:
 
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert [image["path"] for image in report["images"]] == [str(path)]
+
+
+def test_a_picture_is_told_from_a_data_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "walk.JPG"
+    picture.touch()
+
+    assert run_check(str(picture), None, None) == 1
+
+    assert f"{picture} is a single picture. Give the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [["a.csv", "b.CSV"], ["one/pairs.csv", "readme.txt"]])
+def test_tables_that_may_be_meant_are_named(
+    tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("image,caption,person_id,split\n")
+    tables = [str(tmp_path / name) for name in names if name.lower().endswith("csv")]
+
+    assert run_check(str(tmp_path), None, None) == 1
+    with pytest.raises(FileNotFoundError) as refused:
+        read_own_pairs(tmp_path)
+
+    told = " or ".join(f"crosswalk data check {table}" for table in tables)
+    assert capsys.readouterr().err.endswith(f" Try: {told}.\n")
+    assert f" Pass {' or '.join(f'data.root={table}' for table in tables)}." in str(refused.value)

@@ -113,9 +113,13 @@ def carve_val(splits: Splits, num_person_ids: int, seed: int) -> Splits:
     chosen = set(random.Random(seed).sample(person_ids, num_person_ids))
     notice = (
         f"val is {num_person_ids:,} of the {len(person_ids):,} train identities, chosen with "
-        f"seed {seed}; the rest is trained on. Published noise-index files (data.noise_index) do "
-        "not fit and are refused; with protocol=official they do."
+        f"seed {seed}; the rest is trained on."
     )
+    if not splits.own:
+        notice += (
+            " Published noise-index files (data.noise_index) do not fit and are refused; with "
+            "protocol=official they do."
+        )
     published = dict(splits.published or {})
     published.pop("train", None)
     return replace(

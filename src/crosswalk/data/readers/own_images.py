@@ -41,9 +41,11 @@ from crosswalk.data.readers.tables import (
     people_notices,
     read_table_text,
     text_complaint,
+    which_table,
     whole_number,
 )
 from crosswalk.image_files import MissingHints
+from crosswalk.words import counted
 
 SPLIT_NAMES = (*IMAGE_SPLITS, "val_query", "val_gallery")
 
@@ -214,10 +216,12 @@ def _only_csv(folder: Path) -> Path:
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         above = folder.absolute().parent
+        tables = which_table(folder, (".csv",))
         meant = f"Did you mean the folder above, data.root={above}? "
         raise FileNotFoundError(
             f"data.root={folder} should hold folders of splits or one .csv file, but holds "
             f"{contents(folder)}; .csv files: {names}. "
+            f"{f'Pass {tables}. ' if tables else ''}"
             f"{meant if folder.absolute().name in SPLIT_NAMES else ''}{EXAMPLE}"
         )
     return found[0]
@@ -364,16 +368,17 @@ def _notices(records: Mapping[str, tuple[Record, ...]], person_id: dict[str, int
     unknown = sum(record.camera_id < 0 for of_split in records.values() for record in of_split)
     if unknown:
         notices.append(
-            f"The camera of {unknown:,} images is unknown: they are never ignored for being by the "
-            "query's camera."
+            f"The camera of {counted(unknown, 'image')} is unknown: "
+            f"{'it is' if unknown == 1 else 'they are'} never ignored for being by the query's "
+            "camera."
         )
     trained = {record.person_id for record in records.get("train", ())}
     for gallery in ("gallery", "val_gallery"):
         shared = trained & {record.person_id for record in records.get(gallery, ())}
         if shared:
             notices.append(
-                f"train and {gallery} share {len(shared):,} person ids; results mean little if "
-                "these are the same people."
+                f"train and {gallery} share {counted(len(shared), 'person id')}; results mean "
+                "little if these are the same people."
             )
     absent = [name for name in IMAGE_SPLITS if not records.get(name)]
     if absent:

@@ -27,6 +27,7 @@ from crosswalk.data.readers.tables import (
     people_notices,
     read_table_text,
     text_complaint,
+    which_table,
     whole_number,
 )
 
@@ -85,7 +86,7 @@ def _pairs_file(path: Path) -> Path:
             names = ", ".join(file.name for file in found) or "none"
             raise FileNotFoundError(
                 f"data.root={path} should hold one .csv or .jsonl file of pairs, but holds "
-                f"{names}. Pass data.root=<the file>. {EXAMPLE}"
+                f"{names}. Pass {which_table(path, SUFFIXES) or 'data.root=<the file>'}. {EXAMPLE}"
             )
         return found[0]
     if not path.is_file():

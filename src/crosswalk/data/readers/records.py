@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crosswalk.image_files import file_sizes, same_pictures
+from crosswalk.words import counted
 
 SPLITS = ("train", "val", "test")
 
@@ -220,6 +221,28 @@ def count_deviations(splits: Splits | ImageSplits) -> list[str]:
     return sentences
 
 
+def of_one_person(splits: AnySplits) -> list[str]:
+    """Return what to say of own splits whose gallery shows a single person, whole sentences.
+
+    Example:
+        >>> splits = Splits("own", Path(), "", (), (Record(Path("a.jpg"), 3),), (), own=True)
+        >>> of_one_person(splits)[0][:27]
+        'val shows a single person, '
+    """
+    galleries = {
+        split: splits.split(f"{'val_' * (split == 'val')}gallery")
+        if isinstance(splits, ImageSplits)
+        else splits.split(split)
+        for split in ("val", "test")
+    }
+    return [
+        f"{split} shows a single person, so whatever the gallery answers is right and its measures "
+        f"say nothing{' of which epoch is best' * (split == 'val')}. Give {split} more people."
+        for split, gallery in galleries.items()
+        if splits.own and len({record.person_id for record in gallery}) == 1
+    ]
+
+
 def with_notices(splits: Splits) -> Splits:
     """Return ``splits`` with notices of odd counts, shared person ids and empty captions added.
 
@@ -234,12 +257,12 @@ def with_notices(splits: Splits) -> Splits:
         shared = ids[first] & ids[second]
         if shared:
             notices.append(
-                f"{first} and {second} share {len(shared):,} person ids; results mean little if "
-                "these are the same people. Run `crosswalk data check`."
+                f"{first} and {second} share {counted(len(shared), 'person id')}; results mean "
+                "little if these are the same people. Run `crosswalk data check`."
             )
     empty = sum(not caption.strip() for _, record in splits for caption in record.captions)
     if empty:
-        notices.append(f"{empty:,} caption{'s are' if empty > 1 else ' is'} empty.")
+        notices.append(f"{counted(empty, 'caption', 'are')} empty.")
     return replace(splits, notices=splits.notices + tuple(notices))
 
 

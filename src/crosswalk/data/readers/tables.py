@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from crosswalk.words import counted
 
 Row = dict[str, str]
 
@@ -114,6 +116,23 @@ def csv_rows(
         problems.append(f"line {line}: not readable as CSV ({error}); check the quotes")
 
 
+def which_table(folder: Path, endings: Collection[str], word: str = "data.root=") -> str:
+    """Return which tables of a folder, or of those below it, may be meant; else nothing.
+
+    Args:
+        folder: What was named.
+        endings: Of tables, such as ``.csv``.
+        word: What stands before a path in the command.
+    """
+    for pattern in ("*", "*/*"):
+        found = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in endings)
+        if found:
+            named = " or ".join(f"{word}{path}" for path in found[:3])
+            more = f" (there are {len(found)})" if len(found) > 3 else ""
+            return f"{named}{more}"
+    return ""
+
+
 def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
     """Return the content of a JSON text.
 
@@ -193,7 +212,7 @@ def people_notices(person_id: dict[str, int]) -> list[str]:
     """
     if all(name.isdecimal() and whole_number(name) == of for name, of in person_id.items()):
         return []
-    notices = [f"{len(person_id):,} person ids were numbered in alphabetical order."]
+    notices = [f"{counted(len(person_id), 'person id', 'were')} numbered in alphabetical order."]
     first: dict[int, str] = {}
     for name in sorted(person_id):
         number = whole_number(name)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from crosswalk.config.keys import idle_keys
 from crosswalk.lab.compare.compare import BROKEN_DOWN, Breakdown, Change, ChangedQuery, Comparison
 from crosswalk.lab.compare.runs import Side, run_facts
 from crosswalk.lab.compare.words import (
@@ -24,6 +25,7 @@ from crosswalk.lab.compare.words import (
 from crosswalk.run.callbacks.ranking_lists import queries_and_gallery
 from crosswalk.run.results import MEASURES
 from crosswalk.terminal import fit
+from crosswalk.words import counted
 
 WIDTH = 100
 MOST_KEYS = 12
@@ -47,7 +49,7 @@ def print_comparison(comparison: Comparison, *, file: TextIO | None = None) -> N
     console.print()
     for side in (comparison.first, comparison.second):
         _print_runs(console, side)
-    _print_configuration(console, comparison.differing)
+    _print_configuration(console, comparison)
     for note in [*comparison.notes, comparison.data_problem]:
         if note:
             console.print(Text(f"note: {note}"))
@@ -80,15 +82,25 @@ def _print_runs(console: Console, side: Side) -> None:
         )
 
 
-def _print_configuration(console: Console, differing: dict[str, str]) -> None:
+def _print_configuration(console: Console, comparison: Comparison) -> None:
+    differing = comparison.differing
+    sides = [side.runs[0].config() for side in (comparison.first, comparison.second)]
+    idle = idle_keys(*sides)
+    if idle:
+        shown = ", ".join(idle[:3]) + ", …" * (len(idle) > 3)
+        also = f"{counted(len(idle), 'key')} that change no number: {shown}."
     if not differing:
-        console.print("The configurations are the same.")
+        console.print(
+            Text(f"The configurations are the same{f', but for {also}' if idle else '.'}")
+        )
         return
     console.print(f"Configuration (A → B), {len(differing)} differing:")
     for key, change in list(differing.items())[:MOST_KEYS]:
         console.print(Text(f"  {key}: {change}"))
     if len(differing) > MOST_KEYS:
         console.print(f"  and {len(differing) - MOST_KEYS} more")
+    if idle:
+        console.print(Text(f"  and {also}"))
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
 import yaml
+from rich.console import Console
 
 from crosswalk.config.build import refuse_inside_data
 from crosswalk.config.check import check_paths
@@ -27,6 +29,7 @@ from crosswalk.lab.sweeps.sweep_file import (
 )
 from crosswalk.lab.sweeps.trials import LocalSweep, Trials
 from crosswalk.run.run_folder import RunFolder
+from crosswalk.words import counted
 
 NUM_TRIALS = 20
 """Trials of a search that has no end of its own, unless the user says how many."""
@@ -165,7 +168,7 @@ def plan(sweep: LocalSweep, at_a_time: int) -> str:
     lines = [
         f"{file.path}: {file.method} search for the highest {file.metric}, best over the epochs of "
         "a trial",
-        f"  {sweep.num_trials} trials{size}, {at_a_time} at a time, in {sweep.folder}",
+        f"  {counted(sweep.num_trials, 'trial')}{size}, {at_a_time} at a time, in {sweep.folder}",
     ]
     if file.early is not None:
         upto = f", below {file.early.max_iter} epochs" if file.early.max_iter else ""
@@ -201,5 +204,6 @@ def _show(sweep: LocalSweep) -> int:
     )
     summary = summarize(sweep)
     page = write_summary(sweep, summary)
-    print(f"\n{as_text(sweep, summary)}\nPage: {page}", flush=True)
+    width = Console().width if sys.stdout.isatty() else 10**4
+    print(f"\n{as_text(sweep, summary, width)}\nPage: {page}", flush=True)
     return 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.run.processes import PARENT_VARIABLE, Running, Slot, Task, end_with_parent, run_tasks
+from crosswalk.words import counted
 
 NO_LOGIN = (
     "no W&B login was found, and a sweep on W&B's server needs one: `wandb login`, or set "
@@ -102,7 +103,7 @@ def run_agents(
         if status:
             failed.append(running.task.about)
 
-    say(f"{len(slots)} agents of {sweep_path}; what they print is in {logs}/agent-*.log")
+    say(f"{counted(len(slots), 'agent')} of {sweep_path}; what they print is in {logs}/agent-*.log")
     say(f"More of them, here or on other machines: wandb agent {sweep_path}")
     run_tasks(next_task, slots, on_end=on_end)
     return 1 if failed else 0

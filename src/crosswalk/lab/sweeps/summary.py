@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from crosswalk.lab.pool import command_of
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.search import open_study, values_of
 from crosswalk.lab.sweeps.trials import LocalSweep
+from crosswalk.words import counted
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -103,10 +104,13 @@ def best_command(sweep: LocalSweep, best: TrialResult) -> str:
     return command_of(sweep.trial_overrides(best.values))
 
 
-def as_text(sweep: LocalSweep, summary: SweepSummary) -> str:
-    """Return the summary as it is printed."""
+def as_text(sweep: LocalSweep, summary: SweepSummary, width: int = 10**4) -> str:
+    """Return the summary as it is printed in a terminal of some width.
+
+    Trials stand in rows, or one in each column where their rows are too wide.
+    """
     ranked, metric = summary.ranked, sweep.file.metric
-    lines = [counted(summary.trials)]
+    lines = [states_of(summary.trials)]
     names = list(sweep.file.parameters)
     header = ["trial", metric, "epoch", *names]
     rows = [
@@ -120,7 +124,7 @@ def as_text(sweep: LocalSweep, summary: SweepSummary) -> str:
     ]
     if not ranked:
         return "\n".join([*lines, "No trial has ended yet, so there is no best one."])
-    lines += ["", *_aligned(header, rows), ""]
+    lines += ["", *_aligned(header, rows, width), ""]
     lines += [*importance_lines(summary), ""]
     lines += [f"Repeat the best:\n  {best_command(sweep, ranked[0])}"]
     return "\n".join([*lines, *notes_on(sweep, summary)])
@@ -156,7 +160,7 @@ def notes_on(sweep: LocalSweep, summary: SweepSummary) -> list[str]:
     return notes
 
 
-def counted(trials: Sequence[TrialResult]) -> str:
+def states_of(trials: Sequence[TrialResult]) -> str:
     """Return how many trials there are in each state, in words."""
     counts: Mapping[str, int] = {
         state: sum(trial.state == state for trial in trials) for state in STATES.values()
@@ -164,7 +168,7 @@ def counted(trials: Sequence[TrialResult]) -> str:
     parts = [f"{count} {state}" for state, count in counts.items() if count]
     if not trials:
         return "No trials yet."
-    return f"{len(trials)} trial{'s' * (len(trials) > 1)}: {', '.join(parts)}."
+    return f"{counted(len(trials), 'trial')}: {', '.join(parts)}."
 
 
 def percent(value: float | None) -> str:
@@ -177,9 +181,26 @@ def short(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [header, *rows]
-    ]
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return the rows below their header, or both turned, as many rows at a time as there is room.
+
+    Example:
+        >>> _aligned(["trial", "optim.lr"], [["0", "0.25"], ["1", "0.5"]], width=20)
+        ['trial  optim.lr', '    0      0.25', '    1       0.5']
+        >>> _aligned(["trial", "optim.lr"], [["0", "0.25"], ["1", "0.5"]], width=14)
+        ['trial     0', 'optim.lr  0.25', '', 'trial     1', 'optim.lr  0.5']
+    """
+    lines = _padded([header, *rows], str.rjust)
+    if max(map(len, lines)) <= width:
+        return lines
+    for most in range(len(rows), 0, -1):
+        blocks = [rows[start : start + most] for start in range(0, len(rows), most)]
+        turned = [_padded([*zip(header, *block, strict=True)], str.ljust) for block in blocks]
+        if most == 1 or max(len(line) for block in turned for line in block) <= width:
+            return [line for block in turned for line in ("", *block)][1:]
+    return []
+
+
+def _padded(rows: Sequence[Sequence[str]], pad: Callable[[str, int], str]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(pad, row, widths)).rstrip() for row in rows]

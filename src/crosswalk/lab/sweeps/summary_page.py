@@ -14,11 +14,11 @@ from crosswalk.lab.sweeps.parallel_coordinates import parallel_coordinates
 from crosswalk.lab.sweeps.summary import (
     SweepSummary,
     best_command,
-    counted,
     importance_lines,
     notes_on,
     percent,
     short,
+    states_of,
 )
 from crosswalk.lab.sweeps.trials import LocalSweep
 from crosswalk.pages import Section, figure_tag, render_page, table_tag
@@ -106,7 +106,7 @@ def as_page(sweep: LocalSweep, summary: SweepSummary) -> str:
             + (share if summary.importances else Markup("")),
         ),
         Section(
-            "trials", "All trials", Markup("<p>{}</p>").format(counted(summary.trials)) + table
+            "trials", "All trials", Markup("<p>{}</p>").format(states_of(summary.trials)) + table
         ),
     ]
     if errors:

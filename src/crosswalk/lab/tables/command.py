@@ -22,6 +22,7 @@ from crosswalk.lab.tables.runs import CodeChanged, TableRuns
 from crosswalk.lab.tables.terminal import render_terminal
 from crosswalk.lab.tables.verdict import judge
 from crosswalk.run.code_digest import code_digest
+from crosswalk.words import counted
 
 
 def run_ablation(options: Namespace) -> int:
@@ -134,14 +135,14 @@ def _announce(
 ) -> None:
     print(plan.manifest.title)
     print(
-        f"On {plan.manifest.data}: {len(plan.wanted)} runs, of which "
-        f"{len(plan.wanted) - len(missing)} are finished and {len(missing)} are left."
+        f"On {plan.manifest.data}: {counted(len(plan.wanted), 'run')}, "
+        f"{len(plan.wanted) - len(missing)} finished and {len(missing)} left."
     )
     for name, reason in plan.skipped.items():
         print(f"Not run: {name}: {reason}")
     other = sum(bool(plan.pool.of_any_code(run.config)) for run in missing)
     if other:
-        print(f"Of those left, {other} were finished by other code; --any-code takes them as done.")
+        print(f"Finished by other code, of those left: {other}; --any-code takes them as done.")
     print(estimates.total_in_words(missing, at_a_time), flush=True)
 
 

@@ -38,6 +38,7 @@ from crosswalk.run.callbacks.process_state import (
 )
 from crosswalk.run.tracking import RunLogger
 from crosswalk.weight_files import read_weight_file, state_dict_of
+from crosswalk.words import counted
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -249,8 +250,8 @@ class Checkpoints(Checkpoint):
             num_processes, world_size = len(self._loaded["processes"]), rank_and_world_size()[1]
             if num_processes != world_size:
                 raise RuntimeError(
-                    f"this run was on {num_processes} processes and can only continue on as many, "
-                    f"but there are {world_size}. Set trainer.devices accordingly."
+                    f"this run was on {counted(num_processes, 'process')} and can only continue on "
+                    f"as many, but there are {world_size}. Set trainer.devices accordingly."
                 )
             self.best_score = self._loaded["best_score"]
             self.best_epoch = self._loaded["best_epoch"]

@@ -61,6 +61,8 @@ def quiet_lightning() -> None:
         logger = logging.getLogger(f"{package}.utilities.rank_zero")
         if not any(isinstance(each, _NoNoise) for each in logger.filters):
             logger.addFilter(_NoNoise())
+        # a signal is said by who ends the command
+        logging.getLogger(f"{package}.trainer.connectors.signal_connector").setLevel("WARNING")
     for message in NOISY_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import FrameType, MappingProxyType, TracebackType
@@ -43,6 +43,9 @@ PACKAGES = (
     "wandb",
 )
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+MAKE_VARIABLE = "CROSSWALK_MAKE"
+"""How `make train` was called, but for its ARGS."""
+
 LOST = re.compile(r"by peer|Broken pipe|remote process exit|Connection closed", re.IGNORECASE)
 """What collectives say where the process at the other end is not there any more."""
 Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -322,9 +325,18 @@ class RunRecord(L.Callback):
         if not any(argument.startswith("resume=") for argument in arguments):
             arguments.append("resume=true")
         print(
-            f"\nstopped by {received.name}; to continue:\n  {shlex.join(arguments)}",
+            f"\nstopped by {received.name}; to continue:\n  {_as_typed(arguments)}",
             file=sys.stderr,
         )
+
+
+def _as_typed(words: Sequence[str]) -> str:
+    """Return the command of a run in the words of whoever started it: make's, or our own."""
+    begin = os.environ.get(MAKE_VARIABLE)
+    rest = [word for word in words[2:] if not word.startswith(("method=", "data="))]
+    if begin is None or shlex.join(rest) != " ".join(rest):  # quotes within those of ARGS
+        return shlex.join(words)
+    return f'{begin} ARGS="{" ".join(rest)}"'
 
 
 def _has_agent() -> bool:

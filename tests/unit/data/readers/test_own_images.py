@@ -76,7 +76,7 @@ def test_a_folder_per_person_is_read(tmp_path: Path) -> None:
         "3 person ids were numbered in alphabetical order.",
         "The camera of 2 images is unknown: they are never ignored for being by the query's "
         "camera.",
-        "train and gallery share 1 person ids; results mean little if these are the same people.",
+        "train and gallery share 1 person id; results mean little if these are the same people.",
     )
 
 
@@ -145,8 +145,7 @@ def test_training_images_in_a_csv_may_have_no_labels(tmp_path: Path) -> None:
     assert [record.person_id for record in splits.query + splits.gallery] == [7, 7, 12]
     assert splits.junk["train"] == 1
     assert splits.notices == (
-        "The camera of 1 images is unknown: they are never ignored for being by the query's "
-        "camera.",
+        "The camera of 1 image is unknown: it is never ignored for being by the query's camera.",
         "None of the 2 training images has a person id: each counts as a person of its own. "
         "Train on them with a method that needs no identities.",
     )

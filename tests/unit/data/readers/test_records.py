@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 
 from crosswalk.data.readers.records import (
+    ImageSplits,
     Record,
     Splits,
     count,
     count_deviations,
     images_outside,
+    of_one_person,
     refuse_outside,
     relabel,
     repeated_images,
@@ -139,3 +141,15 @@ def test_an_absolute_path_into_the_folder_is_inside(
     for path, inside in ((real / "a.jpg", True), (real.parent / "a.jpg", False)):
         splits = Splits("own", Path(root), "f", (Record(path, 3),), (), ())
         assert (images_outside(splits) == []) is inside
+
+
+@pytest.mark.parametrize("persons", [(), (3,), (3, 3, 3), (3, 5)])
+def test_a_gallery_of_a_single_person_is_said_to_measure_nothing(persons: tuple[int, ...]) -> None:
+    records = tuple(Record(Path(f"{n}.jpg"), person) for n, person in enumerate(persons))
+    pairs = Splits("own", Path(), "pairs.csv", (), records, records, own=True)
+    images = ImageSplits("own", Path(), ".", (), records, records, own=True)
+
+    said = [text.partition(",")[0] for text in of_one_person(pairs)]
+    alone = len(set(persons)) == 1
+    assert said == ["val shows a single person", "test shows a single person"] * alone
+    assert [text[:5] for text in of_one_person(images)] == ["test "] * alone

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from crosswalk.lab.sweeps.parallel_coordinates import position, ticks
 from crosswalk.lab.sweeps.parameters import Choice, Constant, Range
 from crosswalk.lab.sweeps.search import ask, open_study
-from crosswalk.lab.sweeps.summary import SweepSummary, as_text, summarize
+from crosswalk.lab.sweeps.summary import SweepSummary, _aligned, as_text, summarize
 from crosswalk.lab.sweeps.summary_page import as_page, write_summary
 from crosswalk.lab.sweeps.trials import LocalSweep
 from tests.unit.lab.sweeps.small_sweeps import local_sweep
@@ -162,3 +162,15 @@ def test_a_value_lies_on_its_axis_by_its_size(
 
 def test_an_axis_of_choices_names_each() -> None:
     assert ticks(Choice(("a", "b", "c"))) == [(0.0, "a"), (0.5, "b"), (1.0, "c")]
+
+
+def test_a_narrow_terminal_shows_trials_in_columns() -> None:
+    header = ["trial", "val/rank1", "epoch", "optim.schedule.warmup_epochs"]
+    rows = [[str(n), f"{n}0.25", "7", "2"] for n in range(12)]
+
+    lines = _aligned(header, rows, width=40)
+
+    assert max(map(len, lines)) <= 40
+    shown = [word for line in lines for word in line.split()]
+    assert [shown.count(f"{n}0.25") for n in range(12)] == [1] * 12
+    assert lines[0].split()[:2] == ["trial", "0"]

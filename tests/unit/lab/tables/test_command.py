@@ -64,7 +64,7 @@ def test_a_dry_run_says_what_would_be_run_and_runs_nothing(
 
     assert capsys.readouterr().out.splitlines() == [
         "A table",
-        "On synthetic_pairs: 2 runs, of which 0 are finished and 2 are left.",
+        "On synthetic_pairs: 2 runs, 0 finished and 2 left.",
         "How long that takes is not known yet: no run of this method and data has ended yet.",
         "crosswalk train method=rde data=synthetic_pairs trainer.max_epochs=1 seed=5",
         "crosswalk train method=rde data=synthetic_pairs trainer.max_epochs=1 division=off seed=5",
@@ -78,7 +78,7 @@ def test_a_table_is_run_printed_and_written(
     assert ablate() == 0
 
     said = capsys.readouterr().out
-    assert "4 runs, of which 0 are finished and 4 are left" in said
+    assert "4 runs, 0 finished and 4 left" in said
     assert "50.00 ± 0.00" in said
     tables = tmp_path / "runs" / "ablations" / "tables"
     assert {path.name for path in tables.iterdir()} == {
@@ -96,7 +96,7 @@ def test_a_second_time_nothing_is_left_and_the_table_can_be_kept(
     assert ablate("--save") == 0
 
     said = capsys.readouterr().out
-    assert "4 runs, of which 4 are finished and 0 are left.\nNothing is left to run." in said
+    assert "4 runs, 4 finished and 0 left.\nNothing is left to run." in said
     kept = table.parent / "results"
     assert f"Kept: {kept / 'two.json'}" in said
     assert {path.name for path in kept.iterdir()} == {"two.json", "two.md", "two.queries.npz"}
@@ -110,10 +110,11 @@ def test_what_other_code_finished_is_run_again_unless_any_code_will_do(
     capsys.readouterr()
 
     ablate("--dry-run")
-    assert "4 are left.\nOf those left, 4 were finished by other code" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 left.\nFinished by other code, of those left: 4; --any-code takes them" in said
     ablate("--any-code")
     said = " ".join(capsys.readouterr().out.split())
-    assert "4 are finished and 0 are left" in said
+    assert "4 finished and 0 left" in said
     assert CODE in said or "other code" in said
 
 
@@ -170,7 +171,7 @@ def test_code_that_was_changed_meanwhile_gives_status_1(
 
     monkeypatch.setattr(launch, "run_locally", changed)
 
-    assert ablate() == 1
+    assert ablate("--debug") == 1
     assert "crosswalk: the code was changed" in capsys.readouterr().err
 
 
@@ -269,3 +270,15 @@ def test_a_table_without_its_data_starts_nothing(tmp_path: Path, table: str) -> 
         run_ablation(parse(["ablate", str(path), "--output-dir", str(tmp_path)]))
 
     assert not list(tmp_path.rglob("*.log"))
+
+
+def test_a_run_that_was_damaged_before_a_table_begins_does_not_end_it(
+    ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ablate()
+    sorted(tmp_path.rglob("run.json"))[0].write_text("{")
+    capsys.readouterr()
+
+    assert ablate("--show") == ablate("--dry-run") == 0
+    assert "4 runs, 3 finished and 1 left" in capsys.readouterr().out
+    assert ablate() == 0

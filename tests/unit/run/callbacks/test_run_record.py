@@ -306,3 +306,36 @@ def test_an_error_of_a_collective_that_lost_nobody_is_told_as_it_is(
         raise RuntimeError(said)
 
     assert folder.record()["error"] == f"RuntimeError: {said}"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("crosswalk train method=rde", 'make train METHOD=rde ARGS="resume=true"'),
+        (
+            "crosswalk train method=rde data=own_pairs data.root=/x seed=2",
+            'make train METHOD=rde DATA=own_pairs ARGS="data.root=/x seed=2 resume=true"',
+        ),
+        (
+            "crosswalk train method=rde 'tags=[a b]'",
+            "crosswalk train method=rde 'tags=[a b]' resume=true",  # quotes within ARGS
+        ),
+    ],
+)
+def test_who_typed_make_is_told_how_make_goes_on(
+    command: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    monkeypatch.setenv("CROSSWALK_MAKE", told.partition(" ARGS")[0])
+
+    with (
+        pytest.raises(SystemExit),
+        RunRecord(RunFolder(tmp_path / "run"), seeds={}, is_first_process=True),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert capsys.readouterr().err.endswith(f"to continue:\n  {told}\n")
