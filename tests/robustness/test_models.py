@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from crosswalk.config.build import build_method
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.search import small_overrides
 from crosswalk.types import DataSpec
+from tests.robustness.damage import ARCHIVE, damage
 
 Damage = Callable[[dict[str, Any]], object]
 
@@ -125,9 +127,9 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_by_its_name(
     capsys: pytest.CaptureFixture[str],
     name: str,
 ) -> None:
-    damage, words = DAMAGES[name]
+    change, words = DAMAGES[name]
     told = copy.deepcopy(checkpoint["crosswalk"])
-    damage(told)
+    change(told)
     path, target = tmp_path / "model.ckpt", tmp_path / "features.npz"
     torch.save({**checkpoint, "crosswalk": told}, path)
 
@@ -189,3 +191,71 @@ def test_a_moved_checkpoint_of_a_run_needs_nothing_beside_it(
     found = crosswalk.load(moved).embed_images(photos / "1.png")
 
     assert torch.equal(found, expected)
+
+
+def of_metadata(text: str) -> bytes:
+    """Return a safetensors file without tensors that describes its model by ``text``."""
+    header = json.dumps({"__metadata__": {"description": text}}).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
+HEADERS: dict[str, tuple[str, str]] = {
+    "no JSON": ("{", "is damaged"),
+    "a list": ("[1]", "it has no method"),
+    "nested too deep": ("[" * 100_000, "is damaged"),
+    "a later format": ('{"format": 9, "method": {"_target_": "x"}}', "Update crosswalk"),
+    "data that are a text": ('{"format": 1, "method": {"_target_": "x"}, "data": "y"}', "data"),
+    "foreign code": (
+        '{"format": 1, "method": {"_target_": "os.getcwd"}, "encoder": {"_target_": "os.getcwd"}}',
+        "method._target_='os.getcwd' is none of",
+    ),
+    "an encoder of foreign code": (
+        '{"format": 1, "method": {"_target_": "crosswalk.methods.mmcl.MMCL"}, '
+        '"encoder": {"_target_": "builtins.eval", "source": "1"}}',
+        "encoder._target_='builtins.eval' is none of",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("command", ["embed", "evaluate", "export", "card"])
+def test_a_damaged_or_foreign_description_is_refused_by_its_name(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    text, words = HEADERS[name]
+    path, target = tmp_path / "given.safetensors", tmp_path / "out.npz"
+    path.write_bytes(of_metadata(text))
+    more = {
+        "embed": [str(photos), "--out", str(target)],
+        "evaluate": ["data=own_images", f"data.root={photos}", f"output_dir={target}"],
+        "export": ["--out", str(target)],
+        "card": [],
+    }
+
+    status = main([command, str(path), *more[command]])
+
+    said = capsys.readouterr().err
+    assert status == 2
+    assert str(path) in said
+    assert words in said
+    assert "Traceback" not in said
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("library", ["timm:resnet10t", "open_clip:ViT-B-32"])
+@pytest.mark.parametrize("kind", ["code", "pickle", "empty", "page", "cut", "text"])
+def test_a_damaged_file_of_published_weights_is_named_and_runs_nothing(
+    checkpoint: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    library: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(checkpoint["state_dict"], "w.pth")
+    damage(Path("w.pth"), ARCHIVE[kind])
+
+    with pytest.raises(ValueError, match=rf"{library}/w\.pth: .*w\.pth"):
+        crosswalk.load(f"{library}/w.pth")
+
+    assert not Path("exploited.txt").exists()

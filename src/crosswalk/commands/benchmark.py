@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from crosswalk.commands import AtLeast
-from crosswalk.use.source import WHICH, source_of
+from crosswalk.use.source import MODELS, WHICH, source_of
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def configure(parser: ArgumentParser) -> None:
         "Example:\n  crosswalk benchmark model/ --batch-size 128 --device cuda --precision bf16\n"
     )
     add = parser.add_argument
-    add("model", metavar="RUN", type=Path, help="a run folder, a .ckpt of one, an exported folder")
+    add("model", metavar="MODEL", help=MODELS)
     add("--which", choices=WHICH, help="of the run; default: the best there is")
     add("--batch-size", type=AtLeast(1), default=64, help="beside one at a time; default: 64")
     add("--device", default="cpu", help="such as cuda; default: cpu")

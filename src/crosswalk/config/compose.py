@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crosswalk.config.constructors import did_you_mean, fits
 from crosswalk.config.keys import NEEDED, TOP, flatten
-from crosswalk.config.moved import modernised
+from crosswalk.config.model_file import model_in
 from crosswalk.config.search import (
     config_folder,
     config_folders,
@@ -28,7 +28,7 @@ from crosswalk.config.search import (
     groups,
 )
 from crosswalk.config.sources import read_signature
-from crosswalk.config.stored import check_stored, read_yaml, targets_of, trusting
+from crosswalk.config.stored import check_stored, targets_of, trusting
 from crosswalk.config.trainer_arguments import trainer_keys
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ OF_NO_SHAPE = (
 
 
 def _take_model(config: DictConfig, checkpoint: object, chosen: Mapping[str, Any]) -> None:
-    """Give a run the encoder and the sizes of the run that its ``checkpoint=`` is from.
+    """Give a run the encoder and the sizes of the model that its ``checkpoint=`` is of.
 
     An encoder that takes the weights stays, and so does one that was chosen.
 
@@ -189,12 +189,11 @@ def _take_model(config: DictConfig, checkpoint: object, chosen: Mapping[str, Any
         checkpoint: Its ``checkpoint=``.
         chosen: The files of groups that were chosen, by group.
     """
-    place = Path(str(checkpoint)).expanduser()
-    file = (place if place.is_dir() else place.parent) / "config.yaml"
-    if not place.exists() or not file.is_file() or "encoder" in chosen:
+    found = None if "encoder" in chosen else model_in(Path(str(checkpoint)).expanduser())
+    if found is None:
         return
-    stored = modernised(read_yaml(file))
-    theirs = stored.get("encoder") if isinstance(stored, Mapping) else None
+    stored, file = found
+    theirs = stored.get("encoder")
     if not isinstance(theirs, Mapping) or config.get("encoder") is None:
         return
     try:

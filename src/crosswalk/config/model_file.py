@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk import __version__
-from crosswalk.config.stored import check_plain
+from crosswalk.config.moved import modernised
+from crosswalk.config.stored import check_plain, read_yaml
 from crosswalk.files import read_text, safetensors_header
 
 EXPORTED = "config.json"
@@ -65,6 +66,33 @@ def written_description(
         "evaluation": dict(evaluation),
     }
     return json.dumps({**head, **content}, indent=1) + "\n"
+
+
+def model_in(path: Path) -> tuple[dict[str, Any], Path] | None:
+    """Return encoder, sizes and choices of the model that weights are of; None where nobody says.
+
+    Args:
+        path: What ``checkpoint=`` names: a run folder, a file in it, or what
+            `place_of_description` knows.
+
+    Returns:
+        ``encoder``, ``data`` with ``image_size`` and perhaps ``context_length``, ``choices``; and
+        the file that says so.
+
+    Raises:
+        ValueError: If that file is damaged.
+    """
+    place = place_of_description(path)
+    if place is not None:
+        told = read_description(place)
+        steps = told.get("preprocessing") or {}
+        data = {**(told.get("data") or {}), "image_size": steps.get("image_size")}
+        return {"encoder": told.get("encoder"), "data": data, "choices": told.get("choices")}, place
+    file = (path if path.is_dir() else path.parent) / "config.yaml"
+    if not path.exists() or not file.is_file():
+        return None
+    stored = modernised(read_yaml(file))
+    return (stored, file) if isinstance(stored, dict) else None
 
 
 def read_description(place: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crosswalk import __version__
 from crosswalk.config.constructors import locate
-from crosswalk.config.model_file import HEADER
+from crosswalk.config.model_file import HEADER, WEIGHTS, model_in, place_of_description
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.files import safetensors_header, whole
 from crosswalk.run.imported import described
@@ -275,8 +275,8 @@ def saying_what_differs(
 
 def _how_to_fit(path: Path) -> str:
     """Return the overrides that give a run the encoder of the run that a checkpoint is from."""
-    config = config_beside(weights_of(path))
-    encoder = (config or {}).get("choices", {}).get("encoder")
+    config = _config_of(path)
+    encoder = ((config or {}).get("choices") or {}).get("encoder")
     if config is None or encoder is None:
         return "Choose the encoder= and the sizes that the weights were trained with."
     words = [f"encoder={encoder}"]
@@ -290,12 +290,13 @@ def _how_to_fit(path: Path) -> str:
     return f"Its run had {' '.join(words)}."
 
 
-def config_beside(path: Path) -> dict[str, Any] | None:
-    """Return the configuration of the run whose folder a checkpoint lies in; None without one."""
+def _config_of(path: Path) -> dict[str, Any] | None:
+    """Return what is known of the model that a checkpoint is of; None where nobody says."""
     try:
-        return RunFolder(path.parent).config()
-    except (FileNotFoundError, ValueError):
+        found = model_in(path)
+    except (OSError, ValueError):
         return None
+    return None if found is None else found[0]
 
 
 def load_start(method: nn.Module, path: Path) -> None:
@@ -343,6 +344,8 @@ def _parts_of_methods() -> dict[str, tuple[str, ...]]:
 def weights_of(checkpoint: Path) -> Path:
     """Return the file of ``checkpoint=``: of a run folder its best checkpoint, or the last one.
 
+    Of an exported folder its weights.
+
     Raises:
         FileNotFoundError: If there is no such file, or the folder has no checkpoint.
 
@@ -351,15 +354,18 @@ def weights_of(checkpoint: Path) -> Path:
         Traceback (most recent call last):
             ...
         FileNotFoundError: checkpoint=nowhere.ckpt does not exist: name a run folder, the .ckpt of \
-        a run, or a .safetensors of `crosswalk import-weights` or `export-weights`.
+        a run, an exported folder, or a .safetensors of `crosswalk import-weights` or \
+        `export-weights`.
     """
     if not checkpoint.is_dir():
         if checkpoint.is_file():
             return checkpoint
         raise FileNotFoundError(
-            f"checkpoint={checkpoint} does not exist: name a run folder, the .ckpt of a run, or a "
-            ".safetensors of `crosswalk import-weights` or `export-weights`."
+            f"checkpoint={checkpoint} does not exist: name a run folder, the .ckpt of a run, an "
+            "exported folder, or a .safetensors of `crosswalk import-weights` or `export-weights`."
         )
+    if place_of_description(checkpoint) is not None:
+        return checkpoint / WEIGHTS
     folder = RunFolder(checkpoint)
     for path in (folder.best_checkpoint, folder.last_checkpoint, folder.start_weights):
         if path.is_file():

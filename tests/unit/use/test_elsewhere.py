@@ -24,9 +24,15 @@ from torch.testing import assert_close
 import crosswalk
 from crosswalk.cli import main
 from crosswalk.commands import evaluate as evaluate_command
+from crosswalk.config.build import build_method
+from crosswalk.config.compose import compose, to_plain
 from crosswalk.encoders.clip import ClipDualEncoder
 from crosswalk.encoders.dual_embedding import DualEmbedding
+from crosswalk.encoders.image import ImageEncoder
+from crosswalk.encoders.resnet import resnet
 from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.weights import load_start
+from crosswalk.types import DataSpec
 from tests.unit.importers import test_cm_moco, test_cmmt, test_mar, test_mmcl, test_rde
 
 WORDS = ["a", "man", "in", "red"]
@@ -169,6 +175,38 @@ def test_an_import_is_exported_and_the_weights_of_an_export_are_enough(words: Pa
     assert found.name == "again"
     assert file.stat().st_mode == (words / "again" / "config.json").stat().st_mode
     assert "official checkpoint `official.pth`" in (words / "again" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("form", ["mmcl.safetensors", "model", "model/model.safetensors"])
+def test_a_training_starts_from_imports_and_exports_and_takes_their_encoder(
+    words: Path, form: str
+) -> None:
+    official, path = imported("mmcl", words)
+    assert main(["export", str(path), "--out", str(words / "model")]) == 0
+    data = ("data=synthetic_images", "data.synthetic.size=tiny", "trainer=cpu", "logger=csv")
+
+    config = compose(["method=mmcl", *data, f"checkpoint={words / form}"])
+    method = build_method(to_plain(config), DataSpec(3, 3, 3), None)
+    load_start(method, words / form)
+
+    assert list(config.encoder.backbone.planes) == [2, 3]
+    assert list(config.data.image_size) == [256, 128]
+    assert_close(
+        dict(method.encoder.state_dict()), dict(official.encoder.state_dict()), rtol=0, atol=0
+    )
+
+
+def test_a_published_architecture_leaves_the_encoder_of_the_run_as_it_is(tmp_path: Path) -> None:
+    torch.save({"state_dict": test_mmcl.official_state(resnet50())}, tmp_path / "o.pth")
+    target = tmp_path / "mmcl.safetensors"
+    assert main(["import-weights", "mmcl", str(tmp_path / "o.pth"), str(target)]) == 0
+    words = ["method=mmcl", "data=market1501", f"checkpoint={target}"]
+
+    assert compose(words) == compose([*words, "encoder=resnet50"])
+
+
+def resnet50() -> ImageEncoder:
+    return ImageEncoder(resnet("resnet50", last_stride=1))
 
 
 def timm_weights(folder: Path) -> tuple[nn.Module, Path]:
