@@ -191,7 +191,7 @@ def test_a_folder_is_embedded_by_the_command_and_broken_images_are_listed(
     assert found["broken"].tolist() == [str(tmp_path / "photos" / "0.jpg")]
     assert str(found["fingerprint"]) == best.fingerprint != ""
     told = capsys.readouterr().out
-    assert f"9 images with {expected.shape[1]} numbers each are in {target}." in told
+    assert f"In {target}: 9 images, {expected.shape[1]} numbers each." in told
     assert f"left out: {tmp_path / 'photos' / '0.jpg'} is cut off or not an image" in told
 
 

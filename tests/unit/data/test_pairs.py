@@ -663,7 +663,7 @@ def test_a_caption_without_words_stops_before_the_first_step(root: Path, split: 
     tokenize.vocabulary_size = 2  # type: ignore[attr-defined]
     data.tokenizer = tokenize  # type: ignore[assignment]
 
-    with pytest.raises(ValueError, match=f"1 captions of the {split} split have no words"):
+    with pytest.raises(ValueError, match=f"1 caption of the {split} split without words"):
         data.setup("fit")
 
 
@@ -732,7 +732,7 @@ def test_a_caption_without_words_stops_the_run_before_it_starts(root: Path) -> N
         transform=PairTransform(text_augmentation=False),
     )
 
-    with pytest.raises(ValueError, match=r"1 captions of the val split have no words.*' ' of "):
+    with pytest.raises(ValueError, match=r"1 caption of the val split without words.*' ' of "):
         data.val_dataloader()
 
 
