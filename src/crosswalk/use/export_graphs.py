@@ -15,7 +15,7 @@ from crosswalk.use.card import card_of
 from crosswalk.use.described import described_by
 from crosswalk.use.export_check import FORMATS, Format, Settings
 from crosswalk.use.graphs import Embed, Graph, Samples, difference, graphs_of, samples_for
-from crosswalk.use.int8_loss import agreement, rank1_on, test_data_of
+from crosswalk.use.int8_loss import agreement, rank1_on, tested_data_of
 from crosswalk.use.model import Model
 from crosswalk.use.source import CARD, Source
 from crosswalk.use.token_files import write_token_files
@@ -44,6 +44,8 @@ def export_graphs(model: Model, source: Source, target: Path, settings: Settings
         import crosswalk.use.onnx_files as writer
     else:
         import crosswalk.use.torch_programs as writer  # type: ignore[no-redef]
+    card = card_of(source, described_by(source))
+    merged(card, target, settings.form)  # refuses other models' folders before the work
     above = next(place for place in target.absolute().parents if place.is_dir())
     with TemporaryDirectory(prefix=".crosswalk-export-", dir=above) as name:
         folder = Path(name)
@@ -69,7 +71,6 @@ def export_graphs(model: Model, source: Source, target: Path, settings: Settings
         if settings.int8:
             said.append(_int8(folder, graphs, source, found))
         text = calling(settings.form, graphs, said, half=settings.half)
-        card = card_of(source, described_by(source))
         told = merged(card, target, settings.form, text)
         (folder / CARD).write_text(told, encoding="utf-8")
         _move(folder, target, settings.form)
@@ -110,7 +111,7 @@ def _int8(
         path = folder / f"{graph.what}.int8.onnx"
         write_int8(folder / f"{graph.what}.onnx", path)
         small[graph.what] = embed_by(path, graph)
-    data, why = test_data_of(source)
+    data, why = tested_data_of(source)
     if data is not None:
         before, after = (100 * rank1_on(data, encoders) for encoders in (whole, small))
         cost = (
