@@ -15,7 +15,7 @@ from crosswalk.use.card import card_of
 from crosswalk.use.described import described_by
 from crosswalk.use.export_check import FORMATS, Format, Settings
 from crosswalk.use.graphs import Embed, Graph, Samples, difference, graphs_of, samples_for
-from crosswalk.use.int8_loss import agreement, rank1_on, tested_data_of
+from crosswalk.use.int8_loss import agreement, data_to_test_on, rank1_on
 from crosswalk.use.model import Model
 from crosswalk.use.source import CARD, Source
 from crosswalk.use.token_files import write_token_files
@@ -111,7 +111,7 @@ def _int8(
         path = folder / f"{graph.what}.int8.onnx"
         write_int8(folder / f"{graph.what}.onnx", path)
         small[graph.what] = embed_by(path, graph)
-    data, why = tested_data_of(source)
+    data, why = data_to_test_on(source)
     if data is not None:
         before, after = (100 * rank1_on(data, encoders) for encoders in (whole, small))
         cost = (

@@ -20,7 +20,7 @@ Encoders = Mapping[str, Embed]
 """What embeds images and, of some models, captions: by ``image`` and ``text``."""
 
 
-def tested_data_of(source: Source) -> tuple[Any, str]:
+def data_to_test_on(source: Source) -> tuple[Any, str]:
     """Return a run's data, ready to be tested on; or None, and why there are none."""
     if source.kind != "run":
         return None, "it was exported from no run folder"

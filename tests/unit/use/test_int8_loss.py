@@ -9,7 +9,7 @@ import torch
 
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.use.graphs import Samples
-from crosswalk.use.int8_loss import agreement, tested_data_of
+from crosswalk.use.int8_loss import agreement, data_to_test_on
 from crosswalk.use.source import Source
 
 ANGLES = torch.arange(50) / 50
@@ -48,4 +48,4 @@ def test_images_agree_on_another_image() -> None:
 def test_what_is_no_run_has_no_test_data(tmp_path: Path) -> None:
     source = Source("export", RunFolder(tmp_path), tmp_path / "model.safetensors")
 
-    assert tested_data_of(source) == (None, "it was exported from no run folder")
+    assert data_to_test_on(source) == (None, "it was exported from no run folder")
