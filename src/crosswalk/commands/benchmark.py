@@ -28,6 +28,10 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     source = source_of(options.model, options.which)
+    if options.out is not None:
+        from crosswalk.files import check_writable
+
+        check_writable(options.out, "--out")  # before a minute of measuring
     import json
 
     import torch
@@ -36,7 +40,7 @@ def run(options: Namespace) -> int:
 
     from crosswalk.files import write_text
     from crosswalk.terminal import fit
-    from crosswalk.use.benchmark import described, speeds
+    from crosswalk.use.benchmark import facts_of, speeds
     from crosswalk.use.load import load
 
     if options.threads is not None:
@@ -44,14 +48,16 @@ def run(options: Namespace) -> int:
     model = load(
         options.model, which=options.which, device=options.device, precision=options.precision
     )
-    facts = described(model, source.weights)
+    facts = facts_of(model, source.weights)
     measured = speeds(model, batch_size=options.batch_size)
     height, width = facts["image_size"]
+    size = facts["bytes_of_file"]
+    on_disk = "" if size is None else f", {size / 1e6:.1f} MB as a file"
     console = Console()
     console.print(
         f"{facts['model']}: {facts['parameters']:,} parameters, "
-        f"{facts['bytes_in_memory'] / 1e6:.1f} MB in memory, {facts['bytes_of_file'] / 1e6:.1f} MB "
-        f"as a file; images of {height}x{width}, embeddings of {facts['embedding_size']} numbers.\n"
+        f"{facts['bytes_in_memory'] / 1e6:.1f} MB in memory{on_disk}; images of "
+        f"{height}x{width}, embeddings of {facts['embedding_size']} numbers.\n"
         f"{facts['precision']} on {facts['device']}, {facts['threads']} threads, torch "
         f"{facts['torch']}.",
         highlight=False,

@@ -82,12 +82,12 @@ def _timed(call: Callable[[], object]) -> tuple[float, float]:
     return middle, high - low
 
 
-def described(model: Model, weights: Path) -> dict[str, Any]:
+def facts_of(model: Model, weights: Path) -> dict[str, Any]:
     """Return a model's sizes, and on what it was timed.
 
     Args:
         model: The model.
-        weights: The file it came from.
+        weights: The file it came from; what it is called if it has none here.
     """
     parameters = list(model.method.get_submodule("encoder").parameters())
     height, width = model.preprocessing.image_size
@@ -100,7 +100,7 @@ def described(model: Model, weights: Path) -> dict[str, Any]:
         "embedding_size": model.embedding_size,
         "parameters": sum(each.numel() for each in parameters),
         "bytes_in_memory": sum(each.numel() * each.element_size() for each in parameters),
-        "bytes_of_file": weights.stat().st_size,
+        "bytes_of_file": weights.stat().st_size if weights.is_file() else None,
         "device": torch.cuda.get_device_name(device) if is_gpu else platform.machine(),
         "threads": torch.get_num_threads(),
         "precision": model.precision,

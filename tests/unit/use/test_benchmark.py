@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from crosswalk.data.pipeline.preprocessing import Preprocessing
-from crosswalk.use.benchmark import Speed, speeds
+from crosswalk.use.benchmark import Speed, facts_of, speeds
 
 PREPROCESSING = Preprocessing((8, 4), "bilinear", (0.5,) * 3, (0.5,) * 3)
 
@@ -55,3 +57,19 @@ def test_one_at_a_time_is_not_timed_twice(monkeypatch: pytest.MonkeyPatch) -> No
         preprocessing=PREPROCESSING, tokenizer=None, embed_images=lambda *_, **__: None
     )
     assert [row.batch for row in speeds(model, batch_size=1)] == [1, 1]
+
+
+def test_published_weights_have_no_file_whose_size_could_be_told(tmp_path: Path) -> None:
+    encoder = torch.nn.Linear(2, 3, bias=False)
+    model: Any = SimpleNamespace(
+        **{"preprocessing": PREPROCESSING, "device": torch.device("cpu"), "precision": "float32"},
+        **{"name": "timm:resnet18", "fingerprint": "0", "embedding_size": 3},
+        method=SimpleNamespace(get_submodule=lambda _: encoder),
+    )
+    (tmp_path / "model.safetensors").write_bytes(b"12345")
+
+    named = facts_of(model, Path("timm:resnet18"))
+
+    assert (named["parameters"], named["bytes_in_memory"]) == (6, 24)
+    assert named["bytes_of_file"] is None
+    assert facts_of(model, tmp_path / "model.safetensors")["bytes_of_file"] == 5
