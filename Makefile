@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-ddp golden bench pretrain notebooks ablation tables sweep lint types format check clean
+.PHONY: help setup train test test-ddp golden bench pretrain models pictures notebooks ablation tables sweep lint types format check clean
 
 PYTHON ?= python3
 METHOD ?= rde
@@ -66,6 +66,16 @@ pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic
 	  encoder.image_head._target_=crosswalk.encoders.heads.normed_projection
 	@$(BIN)/crosswalk export-weights runs/cmmt-synthetic_pairs-pretrain-clip --which last \
 	  --part image --half src/crosswalk/assets/tiny_clip_resnet.safetensors
+
+models: $(STAMP)  ## train the tiny models that the package brings along, tiny:<method>
+	@for method in $(notdir $(basename $(wildcard configs/method/*.yaml))); do \
+	  rm -rf runs/$$method-*-tiny; \
+	  $(BIN)/crosswalk train method=$$method name=tiny logger=csv; \
+	  $(BIN)/crosswalk export runs/$$method-*-tiny --half --out src/crosswalk/assets/models/$$method; \
+	done
+
+pictures: $(STAMP)  ## draw the picture of the README again
+	@$(BIN)/python docs/tools/pictures.py
 
 notebooks: $(STAMP)  ## execute the notebooks of examples/ and keep their outputs
 	@$(BIN)/python docs/tools/notebooks.py

@@ -37,6 +37,8 @@ def executed(file: Path, settings: Mapping[str, str] | None = None) -> NotebookN
         place = {"metadata": {"path": folder}}
         client = NotebookClient(notebook, timeout=LONGEST, kernel_name="python3", resources=place)
         client.execute()
+    # what a place is called on this machine is nobody else's business
+    notebook = nbformat.reads(nbformat.writes(notebook).replace(f"{folder}/", ""), as_version=4)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran
     return notebook

@@ -45,7 +45,8 @@ def load(
 
     Args:
         model: A run folder, a ``best.ckpt`` or ``last.ckpt`` alone, an exported folder or the
-            ``model.safetensors`` in it, or a file of `crosswalk import-weights`. ``timm:<name>`` or
+            ``model.safetensors`` in it, or a file of `crosswalk import-weights`. ``tiny:<method>``,
+            of synthetic people, is part of the package. ``timm:<name>`` or
             ``open_clip:<name>/<tag>``, whose weights are fetched if need be. ``hf:<user>/<name>``,
             an exported folder on the Hugging Face hub, which is fetched, or in its cache.
         which: Which checkpoint of a run folder; None takes the best epoch, else the last one.
@@ -63,8 +64,8 @@ def load(
         Traceback (most recent call last):
             ...
         FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours), \
-        a .ckpt of a run, an exported folder, a file of `crosswalk import-weights`, timm:<name>, \
-        open_clip:<name>/<tag>, or hf:<user>/<repository>.
+        a .ckpt of a run, an exported folder, a file of `crosswalk import-weights`, \
+        tiny:<method>, timm:<name>, open_clip:<name>/<tag>, or hf:<user>/<repository>.
     """
     source = source_of(model, which)
     _check_device(device)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from crosswalk.config.keys import ASSETS
 from crosswalk.config.model_file import (
     EXPORTED,
     WEIGHTS,
@@ -31,18 +32,23 @@ CARD = "README.md"
 
 ADVICE = (
     "Name a run folder (`ls runs` shows yours), a .ckpt of a run, an exported folder, a file of "
-    "`crosswalk import-weights`, timm:<name>, open_clip:<name>/<tag>, or hf:<user>/<repository>."
+    "`crosswalk import-weights`, tiny:<method>, timm:<name>, open_clip:<name>/<tag>, or "
+    "hf:<user>/<repository>."
 )
 MODELS = (
-    "a run folder, a .ckpt of one, an exported folder, a file of import-weights, timm:<name>, "
-    "open_clip:<name>/<tag> or hf:<user>/<repository>"
+    "a run folder, a .ckpt of one, an exported folder, a file of import-weights, tiny:<method>, "
+    "timm:<name>, open_clip:<name>/<tag> or hf:<user>/<repository>"
 )
 RUN_BY = {".onnx": "onnxruntime", ".pt2": "torch.export"}
 """What runs the graphs that `crosswalk export` writes, by how their names end."""
 
 TABLES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
 
+SHIPPED = ASSETS / "models"
+"""Models that are part of the package, made by ``make models``."""
+
 FORMS = {
+    "tiny": "tiny:<method>, a small model of synthetic people that is part of crosswalk",
     "timm": "timm:<name>, timm:<name>.<tag> or timm:<name>/<file of weights>",
     "open_clip": "open_clip:<name>/<tag>, or a file of weights for the tag",
     "hf": "hf:<user>/<repository>, with @<revision> behind it or not",
@@ -104,8 +110,8 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
         Traceback (most recent call last):
             ...
         FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours), \
-        a .ckpt of a run, an exported folder, a file of `crosswalk import-weights`, timm:<name>, \
-        open_clip:<name>/<tag>, or hf:<user>/<repository>.
+        a .ckpt of a run, an exported folder, a file of `crosswalk import-weights`, \
+        tiny:<method>, timm:<name>, open_clip:<name>/<tag>, or hf:<user>/<repository>.
         >>> source_of("timm:resnet18").name
         'timm:resnet18'
     """
@@ -191,6 +197,8 @@ def _elsewhere(model: str) -> Source | None:
         found = (OF_HUB if library == "hf" else OF_LIBRARY).fullmatch(name)
         if found is None:
             raise ValueError(f"{model} is not of the form {FORMS[library]}.")
+        if library == "tiny":
+            return _of_package(model, name)
         if library == "hf":
             return _of_hub(model, found[1], found[2])
         kind: Kind = "timm" if library == "timm" else "open_clip"
@@ -208,6 +216,16 @@ def _elsewhere(model: str) -> Source | None:
     if Path(found[1]).parent.exists() or Path(model).suffix in (".ckpt", ".safetensors"):
         return None
     return _of_hub(model, found[1], found[2])
+
+
+def _of_package(model: str, method: str) -> Source:
+    folder = SHIPPED / method
+    if not (folder / WEIGHTS).is_file():
+        there = ", ".join(
+            sorted(f"tiny:{path.parent.name}" for path in SHIPPED.glob(f"*/{WEIGHTS}"))
+        )
+        raise FileNotFoundError(f"{model} is no model of this package, which has {there}.")
+    return Source("export", RunFolder(folder), folder / WEIGHTS, model)
 
 
 def _of_hub(model: str, repository: str, revision: str | None) -> Source:

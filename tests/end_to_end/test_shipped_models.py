@@ -1,0 +1,86 @@
+"""The tiny models that are part of the package, and the lines of the README that use one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import crosswalk
+from crosswalk.cli import main
+from crosswalk.use.source import SHIPPED, source_of
+from tests.end_to_end.small_runs import METHODS
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def pictures(folder: Path) -> None:
+    """Write two pictures of noise under the names of the README."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (2, 96, 40, 3), dtype=np.uint8)
+    for name, pixels in zip(("1.jpg", "2.png"), noise, strict=True):
+        Image.fromarray(pixels).save(folder / name)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_model_with_a_card(method: str) -> None:
+    model = crosswalk.load(f"tiny:{method}")
+
+    rows = model.embed_images([np.full((96, 40, 3), level, np.uint8) for level in (0, 255)])
+
+    assert rows.shape == (2, model.embedding_size)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(2))
+    if model.tokenizer is not None:
+        texts = model.embed_texts(["a woman in a red coat", "a man in blue jeans"])
+        assert texts.shape == rows.shape
+        assert (texts[0] @ texts[1]).item() < 0.999
+    card = (SHIPPED / method / "README.md").read_text()
+    assert re.search(r"to image \| \d\d\.\d \(", card)
+    assert f"crosswalk train method={method}\n" in card
+
+
+def test_no_other_models_are_shipped_and_they_are_small() -> None:
+    files = sorted(SHIPPED.rglob("*"))
+
+    assert {path.name for path in SHIPPED.iterdir()} == set(METHODS)
+    assert sum(path.stat().st_size for path in files) < 15e6
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = next(
+        block
+        for block in re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
+        if "tiny:rde" in block
+    )
+    pictures(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, torch.Tensor] = {}
+
+    exec(lines, names)
+
+    expected = names["model"].embed_images([tmp_path / "photos/1.jpg", tmp_path / "photos/2.png"])
+    assert torch.equal(names["images"], expected)
+    assert torch.equal(names["scores"], names["texts"] @ expected.T)
+
+
+def test_the_commands_of_the_readme_run_on_a_shipped_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    line = re.search(r"^crosswalk (embed tiny:\S+ .*?) +#", README.read_text(), re.MULTILINE)
+    assert line is not None
+
+    assert main(line[1].split()) == 0
+
+    assert "2 images with 192 numbers each are in features.npz." in capsys.readouterr().out
+
+
+def test_a_model_that_is_not_shipped_is_answered_with_those_that_are() -> None:
+    with pytest.raises(FileNotFoundError, match="tiny:dre is no model of this package, which has"):
+        source_of("tiny:dre")
+    assert source_of("tiny:rde").name == "tiny:rde"
