@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.encoders.clip_weights import fit_weights, pretrained_file, read_weights
+from crosswalk.encoders.clip_weights import (
+    fit_weights,
+    plain_model_config,
+    pretrained_file,
+    read_weights,
+)
 from crosswalk.ranges import Count, Depth, Pixels, Positive, TokenCount, Width
 
 
@@ -187,7 +192,7 @@ def open_clip_vit(
     """
     import open_clip  # seconds to import, and of no use to encoders given by sizes
 
-    config: dict[str, Any] | None = open_clip.get_model_config(name)
+    config = plain_model_config(name)
     if config is None:
         vits = ", ".join(known for known in open_clip.list_models() if known.startswith("ViT"))
         raise ValueError(f"open_clip has no model {name!r} (encoder.clip.name). It has {vits}.")

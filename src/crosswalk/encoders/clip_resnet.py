@@ -13,6 +13,7 @@ from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
 from crosswalk.encoders.clip_weights import (
     interpolate_positions,
     load_backbone,
+    plain_model_config,
     pretrained_file,
     read_weights,
 )
@@ -221,7 +222,7 @@ def _sizes_of(name: str) -> dict[str, Any]:
         return _SIZES[name]
     import open_clip  # seconds to import
 
-    config: dict[str, Any] = open_clip.get_model_config(name) or {}
+    config = plain_model_config(name) or {}
     vision = config.get("vision_cfg", {})
     if not isinstance(vision.get("layers"), list):
         models = [model for model in open_clip.list_models() if model.startswith("RN")]

@@ -11,7 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosswalk.encoders.clip import Transformer, quick_gelu_activation
-from crosswalk.encoders.clip_weights import fit_weights, pretrained_file, read_weights
+from crosswalk.encoders.clip_weights import (
+    fit_weights,
+    plain_model_config,
+    pretrained_file,
+    read_weights,
+)
 from crosswalk.encoders.heads import no_features
 from crosswalk.ranges import TokenCount
 
@@ -188,7 +193,7 @@ def open_clip_text(
 def _sizes_in_open_clip(name: str, key: str) -> dict[str, Any]:
     import open_clip  # seconds to import, and of no use to "tiny"
 
-    config: dict[str, Any] | None = open_clip.get_model_config(name)
+    config = plain_model_config(name)
     if config is None:
         raise ValueError(
             f"open_clip has no model {name!r} ({key}). It has "

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -228,14 +229,15 @@ def pretrained_file(
 
     Args:
         name: Of the model, as open_clip spells it.
-        pretrained: A local file, one that comes with this package, or a tag that open_clip knows
-            for the model.
+        pretrained: A tag that open_clip knows for the model, or a local file, or one that comes
+            with this package. A file of a tag's name is written ``./openai``.
         setting: The key of the configuration that says ``pretrained``, for messages.
 
     Raises:
         FileNotFoundError: If there is no such file, no such tag, or the download fails.
     """
-    if local_file(pretrained) is not None:
+    is_path = Path(pretrained).name != pretrained or bool(Path(pretrained).suffix)
+    if local_file(pretrained) is not None and (is_path or not _is_tag(name, pretrained)):
         return pretrained
     if not are_downloaded():
         return None
@@ -257,6 +259,31 @@ def pretrained_file(
             f"file on a machine with network access ({entry.get('url') or entry.get('hf_hub')}) "
             f"and pass {setting}=<file>."
         ) from error
+
+
+def plain_model_config(name: str) -> dict[str, Any] | None:
+    """Return open_clip's definition of a model that it lists; None of any other name.
+
+    Other names would have it look on the hub, or into a folder, which a stored configuration may
+    not.
+
+    Example:
+        >>> plain_model_config("hf-hub:somebody/model") is None
+        True
+    """
+    import open_clip  # seconds to import
+
+    found: dict[str, Any] | None = None
+    if name in open_clip.list_models():
+        found = open_clip.get_model_config(name)
+    return found
+
+
+def _is_tag(name: str, pretrained: str) -> bool:
+    """Return whether open_clip has weights called so, which a file beside does not replace."""
+    from open_clip import pretrained as registry
+
+    return bool(registry.get_pretrained_cfg(name, pretrained))
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 WRAPPED = ("backbone.", "base.", "model.", "encoder.backbone.", "encoder.", "net.", "trunk.")
 """What frameworks put before all names of a network: ours, torchreid's successors, Lightning."""
@@ -98,12 +98,24 @@ def from_torchvision(
     }
 
 
-def like_torchvision(model: nn.Module, name: str) -> None:
-    """Give the batch normalisations of a model of timm the eps that they have in torchvision."""
+def torchvision_eps(name: str, weights: Mapping[str, Tensor]) -> float | None:
+    """Return the eps of batch normalisations that weights need of a model of timm; None: timm's.
+
+    No weight tells it, so it has to be written beside them.
+
+    Args:
+        name: As timm spells it, with or without a tag.
+        weights: From a file; torchvision's are known by their names.
+
+    Example:
+        >>> torchvision_eps("resnet18", {}) is None
+        True
+    """
     twin = _TWINS.get(name.split(".")[0])
-    for module in model.modules():
-        if twin is not None and twin.eps is not None and hasattr(module, "running_var"):
-            module.eps = twin.eps  # type: ignore[assignment]
+    if twin is None or twin.eps is None:
+        return None
+    theirs = {each for each in _names_in_torchvision(twin) if _is_body(each, twin)}
+    return twin.eps if theirs <= weights.keys() else None
 
 
 def _names_in_torchvision(twin: _Twin) -> list[str]:

@@ -23,8 +23,8 @@ from crosswalk.encoders.clip_weights import (
     local_file,
     read_weights,
 )
-from crosswalk.encoders.known_names import from_torchvision, like_torchvision, unwrapped
-from crosswalk.ranges import Count, Pixels
+from crosswalk.encoders.known_names import from_torchvision, torchvision_eps, unwrapped
+from crosswalk.ranges import Count, Pixels, Positive
 from crosswalk.weight_files import mismatch
 
 BlockKind = Literal["basic", "bottleneck"]
@@ -202,6 +202,7 @@ def timm_backbone(
     pretrained: bool | str = True,
     group_size: Count | None = None,
     image_size: tuple[Pixels, Pixels] | None = None,
+    eps: Positive | None = None,
 ) -> nn.Module:
     """Return a model of timm that gives one vector per image, pooled as timm does.
 
@@ -216,12 +217,15 @@ def timm_backbone(
         image_size: (height, width) in pixels, for models that are made for one size, such as
             vision transformers: the position embedding of pretrained weights is resized. Others
             take any size, and this is ignored. None means the size of pre-training.
+        eps: Of its batch normalisations; None means timm's. torchvision's weights of some networks
+            need another.
 
     Returns:
         A module with ``num_features``, the length of the vectors.
 
     Raises:
-        ValueError: If timm has no such model, or the weights are another model's.
+        ValueError: If timm has no such model, or the weights are another model's or need an
+            ``eps`` that was not given.
         FileNotFoundError: If there is no such file, or the download fails.
 
     Example:
@@ -255,6 +259,13 @@ def timm_backbone(
         with torch.device("meta"):
             wanted = timm.create_model(name, pretrained=False, **arguments).state_dict()
         found = read_weights(pretrained)
+        needed = torchvision_eps(name, found)
+        if needed is not None and eps is None:
+            raise ValueError(
+                f"encoder.backbone.pretrained={pretrained} holds torchvision's weights of {name}, "
+                f"whose batch normalisations have an eps of {needed}. Pass "
+                f"+encoder.backbone.eps={needed} (CM-MoCo and CMMT: +encoder.image.eps={needed})."
+            )
         state = _without(from_torchvision(name, unwrapped(found, wanted), wanted), heads)
         try:
             # with 0 classes on both sides timm loads strictly
@@ -268,12 +279,13 @@ def timm_backbone(
                 f"{mismatch(wanted, state)}. Choose the encoder.backbone.name that the weights "
                 "were trained with."
             ) from error
-        if not found.keys() & state.keys():  # they came under torchvision's names
-            like_torchvision(model, name)
     elif pretrained:
         model = _downloaded(name, arguments)
     else:
         model = timm.create_model(name, pretrained=False, **arguments)
+    for module in model.modules():
+        if eps is not None and hasattr(module, "running_var"):
+            module.eps = eps  # type: ignore[assignment]
     # What leaves the model; with a convolution behind the pooling timm's num_features is another
     model.num_features = getattr(model, "head_hidden_size", model.num_features)
     return replace_batch_norms(model, group_size)

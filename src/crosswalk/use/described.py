@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from crosswalk.config.check import ENCODERS
-from crosswalk.config.constructors import check_node, construct, locate, signature_of
+from crosswalk.config.constructors import check_node, construct, fits, locate, signature_of
 from crosswalk.config.keys import flatten
 from crosswalk.config.model_file import (
     place_of_description,
@@ -18,11 +18,12 @@ from crosswalk.config.model_file import (
     written_description,
 )
 from crosswalk.config.moved import modernised
-from crosswalk.config.stored import check_plain, check_stored
+from crosswalk.config.stored import check_plain, check_stored, targets_of
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.preprocessing import Preprocessing, preprocessing_by
 from crosswalk.data.pipeline.transforms import PairTransform
 from crosswalk.methods.base import Method
+from crosswalk.ranges import TokenCount
 from crosswalk.run.callbacks.checkpoints import read_checkpoint
 from crosswalk.use.named import named_model
 from crosswalk.use.source import Source
@@ -39,7 +40,10 @@ STARTS = ("pretrained", "start")
 TABLE = "table"
 """What makes the word vectors of an encoder; checkpoints hold them."""
 
-MISSING = "crosswalk.encoders.word_table.missing_word_table"
+TABLES_BY = "crosswalk.encoders.word_table."
+"""Where the functions are that make word vectors, some by the network or the cache folder."""
+
+MISSING = f"{TABLES_BY}missing_word_table"
 PREPROCESSING = "crosswalk.data.pipeline.preprocessing.Preprocessing"
 
 
@@ -65,9 +69,21 @@ class Described:
     def content(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return all that the embeddings depend on beside ``weights``, plain."""
         config, data = self.config, self.config["data"]
+        try:
+            encoders = {
+                name: without_start(config[name], weights) for name in ENCODERS if name in config
+            }
+        except ValueError as error:
+            raise ValueError(f"{self.place}: {error}") from error
+        for key, target in targets_of({"method": config["method"], **encoders}):
+            if str(target).startswith(TABLES_BY) and target != MISSING:
+                raise ValueError(
+                    f"{self.place}: {key}={target} makes word vectors where a model has none, so "
+                    "nothing was run. Put back a copy."
+                )
         return {
             "method": config["method"],
-            **{name: without_start(config[name], weights) for name in ENCODERS if name in config},
+            **encoders,
             "data": {name: data[name] for name in OF_CAPTIONS if name in data},
             "preprocessing": asdict(self.preprocessing),
             "vocabulary": self.vocabulary,
@@ -182,6 +198,9 @@ def check_model(config: Mapping[str, Any], place: Path) -> None:
     ]
     if data.get("tokenizer") is not None:
         nodes.append(("data.tokenizer", data["tokenizer"], ("context_length",)))
+    length = data.get("context_length", 1)
+    if not fits(length, TokenCount):
+        raise ValueError(f"{place}: data.context_length={length!r} is no number of tokens.")
     for key, node, given in nodes:
         if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
             raise ValueError(f"{place}: {key} names no class (_target_).")
@@ -222,7 +241,12 @@ def without_start(node: Any, weights: Mapping[str, Tensor]) -> Any:  # noqa: ANN
             if default is None or default is True:
                 plain[name] = None if default is None else False
     tables = [row for name, row in weights.items() if name.endswith(".table") and row.dim() == 2]
-    if isinstance(plain.get(TABLE), Mapping) and len(tables) == 1:
+    if isinstance(plain.get(TABLE), Mapping):
+        if len(tables) != 1:
+            raise ValueError(
+                f"the weights hold {len(tables)} tables of word vectors (*.table), where the "
+                "encoder has one. Put back a copy."
+            )
         plain[TABLE] = {"_target_": MISSING, "_partial_": True, "size": tables[0].shape[1]}
     return plain
 

@@ -99,12 +99,17 @@ def _load(source: Source, precision: Precision) -> Model:
         identity=json.dumps(content, sort_keys=True),
     )
     height, width = described.preprocessing.image_size
+    takes = f"images of {height}x{width}"
     try:
         _ = model.embedding_size
+        if tokenizer is not None:
+            length = described.config["data"].get("context_length", CONTEXT_LENGTH)
+            takes = f"captions of data.context_length={length} tokens"
+            model.embed_texts(" ".join(["a"] * length))
     except (RuntimeError, IndexError) as error:
         raise ValueError(
-            f"{described.place}: the model does not take images of {height}x{width}, which it says "
-            f"it does ({str(error).splitlines()[0]}). Put back a copy."
+            f"{described.place}: the model does not take {takes}, which it says it does "
+            f"({str(error).splitlines()[0]}). Put back a copy."
         ) from error
     return model
 

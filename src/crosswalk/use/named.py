@@ -66,11 +66,16 @@ def _of_timm(spec: str, name: str, file: str) -> Named:
         )
     settings: Any = timm.get_pretrained_cfg(name)
     _, height, width = settings.input_size
-    backbone = {
+    backbone: dict[str, Any] = {
         "_target_": "crosswalk.encoders.resnet.timm_backbone",
         "name": name,
         "pretrained": str(Path(file).expanduser().resolve()) if file else True,
     }
+    if file:
+        from crosswalk.encoders.clip_weights import read_weights
+        from crosswalk.encoders.known_names import torchvision_eps
+
+        backbone["eps"] = torchvision_eps(architecture, read_weights(Path(file).expanduser()))
     return Named(
         config=_config({"_target_": f"{ENCODERS}.PublishedImages", "backbone": backbone}, {}),
         preprocessing=Preprocessing(
@@ -85,13 +90,16 @@ def _of_timm(spec: str, name: str, file: str) -> Named:
 def _of_open_clip(name: str, weights: str) -> Named:
     import open_clip  # seconds to import
 
+    from crosswalk.encoders.clip_weights import plain_model_config  # late, with torch
+
     spec = f"open_clip:{name}/{weights}".rstrip("/")
-    sizes: dict[str, Any] | None = open_clip.get_model_config(name)
+    sizes = plain_model_config(name)
     if sizes is None:
         near = _near(name, open_clip.list_models())
         raise ValueError(f"{spec}: open_clip has no model {name!r}.{near}")
     tags = open_clip.list_pretrained_tags_by_model(name)
-    is_file = Path(weights).expanduser().is_file()
+    # a file beside it does not take the place of published weights: it is written ./openai
+    is_file = weights not in tags and Path(weights).expanduser().is_file()
     if not weights:
         raise ValueError(
             f"{spec} names no weights. open_clip has {_listed(tags)} for it: write "

@@ -97,8 +97,7 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
 
     Args:
         model: A run folder, a checkpoint of a run, an exported folder or the weights in it, a file
-            of `crosswalk import-weights`, or one of `FORMS`. ``<user>/<repository>`` is a model of
-            the Hugging Face hub where there is no folder ``<user>``.
+            of `crosswalk import-weights`, or one of `FORMS`.
         which: Of a run folder ``best``, ``last`` or ``start``; None takes the first that is there.
 
     Raises:
@@ -120,18 +119,23 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
         raise ValueError(f"which={which!r} is no checkpoint of a run: choose {', '.join(WHICH)}.")
     if path.is_dir():
         return _of_folder(path, which)
-    elsewhere = None if path.exists() else _elsewhere(str(model))
-    if which is not None and (elsewhere is not None or path.exists()):
+    is_form = not path.exists() and str(model).partition(":")[0] in FORMS
+    if which is not None and (path.exists() or is_form):
         raise ValueError(
-            f"{model} is {'a file' if path.exists() else 'no run'}, and which={which} names a "
-            "checkpoint of a run folder. Leave it out."
+            f"{model} is {'no run' if is_form else 'a file'}, and {_no_checkpoint(which)}"
         )
-    if elsewhere is not None:
-        return elsewhere
     if not path.exists():
+        elsewhere = _elsewhere(str(model))
+        if elsewhere is not None:
+            return elsewhere
         near = sorted(path.parent.glob(f"*-{glob.escape(path.name)}")) if path.name else []
         hint = f"Did you mean {near[-1]}?" if near else ADVICE
+        looks_so = OF_HUB.fullmatch(str(model)) and path.suffix not in (".ckpt", ".safetensors")
+        if looks_so and not near and not path.parent.exists() and path.parts[0] != "runs":
+            hint = f"A model of the Hugging Face hub is called hf:{model}. {ADVICE}"
         raise FileNotFoundError(f"{path} does not exist. {hint}")
+    if not path.is_file():
+        raise ValueError(f"{path} is neither a file nor a folder. {ADVICE}")
     if path.suffix == ".ckpt":
         return Source("checkpoint", RunFolder(path.parent), path)
     place = place_of_description(path)
@@ -210,12 +214,7 @@ def _elsewhere(model: str) -> Source | None:
             f"{model} does not exist, and {library}: is no library of models. "
             f"{'Did you mean' if near else 'There are'} {forms}{'?' if near else '.'}"
         )
-    found = OF_HUB.fullmatch(model)
-    if found is None or model.startswith(".") or Path(found[1]).parts[0] in ("runs", "."):
-        return None
-    if Path(found[1]).parent.exists() or Path(model).suffix in (".ckpt", ".safetensors"):
-        return None
-    return _of_hub(model, found[1], found[2])
+    return None
 
 
 def _of_package(model: str, method: str) -> Source:
@@ -231,7 +230,7 @@ def _of_package(model: str, method: str) -> Source:
 def _of_hub(model: str, repository: str, revision: str | None) -> Source:
     """Return the model in a repository of the Hugging Face hub, from its cache if it is there."""
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 
     from crosswalk.cache_folder import one_attempt
 
@@ -239,8 +238,8 @@ def _of_hub(model: str, repository: str, revision: str | None) -> Source:
         with one_attempt():
             for name in (EXPORTED, WEIGHTS):
                 file = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        why = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    except (OSError, HTTPError, HFValidationError) as error:
+        why = " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
         raise FileNotFoundError(
             f"{model} is no folder here, and {repository} could not be had from the Hugging Face "
             f"hub, nor is it in its cache ({why}). Check the name; where "
@@ -259,6 +258,8 @@ def _of_hub(model: str, repository: str, revision: str | None) -> Source:
 def _of_folder(path: Path, which: str | None) -> Source:
     run = RunFolder(path)
     if (path / EXPORTED).is_file() and (path / WEIGHTS).is_file():
+        if which is not None:
+            raise ValueError(f"{path} is an export of one checkpoint, and {_no_checkpoint(which)}")
         return Source("export", run, path / WEIGHTS)
     if not run.config_file.is_file():
         raise ValueError(f"{path} is no model: it {_contents(path)}. {ADVICE}")
@@ -284,6 +285,10 @@ def _of_folder(path: Path, which: str | None) -> Source:
     further = gone if run.is_finished else "Train it further: its command plus resume=true."
     advice = f"It has {there}." if there else further
     raise FileNotFoundError(f"{path} has no {missing}. {advice}")
+
+
+def _no_checkpoint(which: str) -> str:
+    return f"which={which} names a checkpoint of a run folder. Leave it out."
 
 
 def _contents(path: Path) -> str:

@@ -34,25 +34,28 @@ def features(model: nn.Module, image: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("timm_name", "name"),
+    ("timm_name", "name", "eps"),
     [
-        ("mobilenetv2_100", "mobilenet_v2"),
-        ("mobilenetv3_small_100", "mobilenet_v3_small"),
-        ("efficientnet_b0", "efficientnet_b0"),
+        ("mobilenetv2_100", "mobilenet_v2", None),
+        ("mobilenetv3_small_100", "mobilenet_v3_small", 1e-3),
+        ("efficientnet_b0", "efficientnet_b0", None),
     ],
 )
 def test_weights_of_torchvision_make_the_same_network(
-    tmp_path: Path, timm_name: str, name: str
+    tmp_path: Path, timm_name: str, name: str, eps: float | None
 ) -> None:
     theirs = shaken(name)
     weights = {f"module.{each}": row for each, row in theirs.state_dict().items()}
     torch.save({"state_dict": weights}, tmp_path / "w.pth")
     image = torch.randn(1, 3, 224, 224)
 
-    ours = timm_backbone(timm_name, pretrained=str(tmp_path / "w.pth")).eval()
+    ours = timm_backbone(timm_name, pretrained=str(tmp_path / "w.pth"), eps=eps).eval()
 
     with torch.no_grad():
         torch.testing.assert_close(ours(image), features(theirs, image), atol=1e-4, rtol=1e-4)
+    if eps is not None:  # which no weight tells, so that a rebuilt network would lack it
+        with pytest.raises(ValueError, match=r"Pass \+encoder\.backbone\.eps=0\.001 "):
+            timm_backbone(timm_name, pretrained=str(tmp_path / "w.pth"))
 
 
 def test_a_vision_transformer_of_torchvision_gets_timms_names() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from crosswalk.run.run_folder import no_run
+from crosswalk.use import source
 from crosswalk.use.source import ADVICE, source_of
 
 
@@ -114,6 +116,32 @@ def test_a_checkpoint_is_not_chosen_of_a_file(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"best\.ckpt is a file, and which=last names"):
         source_of(run / "best.ckpt", "last")
+
+
+def test_a_checkpoint_is_not_chosen_of_an_export(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+
+    with pytest.raises(ValueError, match="is an export of one checkpoint, and which=last names"):
+        source_of(tmp_path, "last")
+
+
+@pytest.mark.parametrize("name", ["fifo.safetensors", "fifo.ckpt", "fifo"])
+def test_what_is_neither_a_file_nor_a_folder_is_not_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+
+    with pytest.raises(ValueError, match="is neither a file nor a folder"):
+        source_of(tmp_path / name)
+
+
+def test_a_mistyped_folder_is_not_looked_up_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(source, "_of_hub", None)
+
+    with pytest.raises(FileNotFoundError, match=r"hub is called hf:models/rde\. Name a run folder"):
+        source_of("models/rde")
 
 
 def test_an_unknown_checkpoint_is_refused(tmp_path: Path) -> None:
