@@ -207,6 +207,8 @@ def camera_style_images(splits: ImageSplits) -> CamStyle:
             (str(error),),
         )
         return CamStyle(findings=(finding,))
+    if files is None and splits.own:
+        return CamStyle()
     if files is None:
         return CamStyle(
             notices=(

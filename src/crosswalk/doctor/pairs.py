@@ -218,12 +218,12 @@ def _detected(root: Path) -> list[str]:
     above = root.absolute().parent
     layouts = {key: source.find(above) for key, source in SOURCES.items()}
     meant = [key for key, layout in layouts.items() if layout and layout.folder == above]
-    if meant and root.is_dir():
+    table = which_table(root, own_pairs.SUFFIXES, "crosswalk data check ") if root.is_dir() else ""
+    if meant and root.is_dir() and not table:
         raise FileNotFoundError(
             f"{root} holds no data set that is known, but the folder above does: did you mean "
             f"{above} ({' or '.join(SOURCES[key].name for key in meant)})?"
         )
-    table = which_table(root, own_pairs.SUFFIXES, "crosswalk data check ") if root.is_dir() else ""
     raise FileNotFoundError(
         f"{root} holds no data set that is known. Looked there, and in folders of the name of the "
         "data set, for reid_raw.json, caption_all.json or one file per split (CUHK-PEDES), "

@@ -313,6 +313,7 @@ def test_own_images_in_folders_are_found_and_checked(tmp_path: Path) -> None:
 
     assert detect(tmp_path) == ["own_images"]
     assert list(findings(report)) == ["one_person"]  # ben alone is looked for
+    assert not any("amera-style" in text for text in report.notices)
     assert report.dataset == "own images"
     assert report.expected_from == ""
     assert f'DATA=own_images ARGS="data.root={tmp_path}"' in report.command

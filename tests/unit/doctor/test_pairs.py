@@ -572,10 +572,13 @@ def test_a_picture_is_told_from_a_data_set(
 def test_tables_that_may_be_meant_are_named(
     tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tmp_path = tmp_path / "sets"
+    tmp_path.mkdir()
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("image,caption,person_id,split\n")
     tables = [str(tmp_path / name) for name in names if name.lower().endswith("csv")]
+    (tmp_path.parent / "above.csv").touch()  # those below come first
 
     assert run_check(str(tmp_path), None, None) == 1
     with pytest.raises(FileNotFoundError) as refused:
