@@ -261,7 +261,7 @@ def load_yaml(text: str, before: Callable[[str, Any], None] | None = None) -> An
     """
     try:
         return _load_yaml(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader), before)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeEncodeError):  # the latter: parts of a path that is not UTF-8
         return _load_yaml(text, yaml.SafeLoader, before)
 
 

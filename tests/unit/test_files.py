@@ -7,17 +7,20 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from crosswalk.cache_folder import build_once
 from crosswalk.cli import main
 from crosswalk.files import (
     csv_text,
     is_locked,
+    load_yaml,
     lock,
     read_arrays,
     whole,
@@ -35,6 +38,61 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "# nothing", "~", "---", "--- \n...\n", "a: 1\n---\nb: 2", "a: [1, 2"),
+        *(
+            "a: 1\na: 2",
+            "<<: 1",
+            "a: &x {b: 1}\nc: {<<: *x, d: 2}",
+            "a: *nobody",
+            "\ta: 1",
+        ),
+        *(
+            "[yes, No, on, ~, null, NULL, .nan, .inf, -.INF]",
+            "[0o17, 017, 0x1f, 0b11, 1_000, 1:30]",
+        ),
+        *(
+            "[1e3, 1.e3, 1.0e+3, +1, -0.0, .5, 2024-01-02, 2024-01-02 03:04:05]",
+            "'a''b': \"\\t\\x41\"",
+        ),
+        *("a: |\n  one\n\n  two\n", "a: >-\n  one\n  two\n", "? [1, 2]\n: 3", "? {a: 1}\n: 3"),
+        *(
+            "a: caf\xe9 \u4e2d \U0001f600",
+            "\ufeffa: 1",
+            "a: \x85b",
+            "a: \u2028b",
+            "a: \x00",
+            "a: \x7f",
+        ),
+        *("a: \udc80", 'a: "\\udce9"', 'a: "\\uD83D\\uDE00"', 'a: "\\q"', "a: 'never ends"),
+        *("!!set {a, b}", "!!binary aGk=", "!!python/tuple [1]", "!own 1", "%YAML 1.2\n---\na: 1"),
+        *(
+            "a: b: c",
+            "a: 'b' c",
+            "- a\n b: 1",
+            "@a",
+            "`a`",
+            "a: %b",
+            "a: b #c",
+            "a: b#c",
+            "{a: 1, b}",
+        ),
+        *("{a:1}", "{a: }", "[a, , b]", "a:\r\n  b: 1\r\n", "a: 1\rb: 2", "{" * 40 + "}" * 40),
+    ],
+)
+def test_yaml_is_read_as_by_pyyaml(text: str) -> None:
+    assert outcome(load_yaml, text) == outcome(yaml.safe_load, text)
+
+
+def outcome(load: Callable[[str], object], text: str) -> tuple[str, str]:
+    try:
+        return "value", repr(load(text))  # nan is not itself
+    except yaml.YAMLError as error:
+        return type(error).__name__, str(error)
 
 
 def test_arrays_are_written_whole_or_not_at_all(tmp_path: Path) -> None:

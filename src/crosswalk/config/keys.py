@@ -233,6 +233,9 @@ def idle_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def _as_saved(config: Mapping[str, Any]) -> dict[str, Any]:
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # with libyaml ten times as fast
-    saved: dict[str, Any] = load_yaml(yaml.dump(dict(config), Dumper=dumper))
+    try:  # with libyaml ten times as fast
+        text = yaml.dump(dict(config), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+    except UnicodeEncodeError:  # a path that is not UTF-8
+        text = yaml.safe_dump(dict(config))
+    saved: dict[str, Any] = load_yaml(text)
     return saved

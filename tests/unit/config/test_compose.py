@@ -6,11 +6,20 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from crosswalk.config.build import build, instantiate
 from crosswalk.config.check import check, check_together, check_types, methods_without_identities
-from crosswalk.config.compose import compose, differences, restore, to_plain, to_yaml
+from crosswalk.config.compose import (
+    _has_key,
+    compose,
+    differences,
+    nested,
+    restore,
+    to_plain,
+    to_yaml,
+)
 from crosswalk.config.keys import CALLED_ELSEWHERE
 from crosswalk.config.search import config_folder, default_method, group_values
 from crosswalk.config.stored import read_yaml
@@ -30,6 +39,16 @@ def test_the_default_is_rde_on_synthetic_pairs() -> None:
     assert config["choices"]["data"] == "synthetic_pairs"
     assert config["choices"]["experiment"] == "rde/synthetic_pairs"
     assert config["choices"]["encoder"] == "clip_tiny"
+
+
+@pytest.mark.parametrize("overrides", [["method=mmcl"], ["+method.own=[{a: 1}, [2]]"]])
+def test_a_configuration_has_the_keys_that_are_in_it_and_no_others(overrides: list[str]) -> None:
+    config = compose(overrides)
+
+    known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
+    assert [key for key in known if not _has_key(config, key)] == []
+    wrong = {each for key in known for each in (f"{key}.", f".{key}", f"{key}.0", f"{key}x")}
+    assert {key for key in wrong if _has_key(config, key)} == wrong & {*known}
 
 
 def test_method_and_data_together_select_the_published_run() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from crosswalk.config.search import (
     config_folder,
     config_folders,
     group_values,
+    installed,
     small_overrides,
 )
 
@@ -119,3 +121,20 @@ def test_an_option_names_a_folder_of_ones_own(
 
     assert status == 0
     assert "root: /station" in capsys.readouterr().out
+
+
+def test_installed_configurations_are_looked_for_anew_on_another_search_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = installed()
+    folder = tmp_path / "plugin-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[crosswalk.configs]\nplugin = plugin.configs\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+
+    more = [entry.value for entry in installed()]
+    monkeypatch.undo()
+
+    assert more == [*(entry.value for entry in before), "plugin.configs"]
+    assert installed() is before

@@ -13,7 +13,7 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
 from crosswalk import distributed
-from crosswalk.config.keys import differing_keys, with_absolute_paths
+from crosswalk.config.keys import differing_keys, idle_keys, with_absolute_paths
 from crosswalk.files import write_text
 from crosswalk.run import run_folder
 from crosswalk.run.run_folder import (
@@ -140,6 +140,17 @@ def test_a_config_equals_itself_after_it_was_saved(tmp_path: Path) -> None:
     folder = create_run_folder(tmp_path, "rde", "toy", name=None, config=config)
 
     assert differing_keys(config, folder.config()) == {}
+
+
+def test_a_run_whose_data_lie_in_a_folder_that_is_not_utf8_is_compared(tmp_path: Path) -> None:
+    config = {"data": {"root": os.fsdecode(b"/sets/\xe9t\xe9"), "size": 1}}
+    folder = RunFolder(tmp_path)
+    folder.save_config(config)
+
+    assert differing_keys(config, folder.config()) == {}
+    other = {"data": {"root": "/sets/été", "size": 1}}
+    assert differing_keys(config, other) == {"data.root": "/sets/été → /sets/\udce9t\udce9"}
+    assert idle_keys(config, {**config, "tags": ["é"]}) == ["tags"]
 
 
 @pytest.mark.parametrize("last", ["", "last.ckpt"])
