@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -43,19 +44,40 @@ SMALL_STAGE = (
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
+class Moment(NamedTuple):
+    """Where a command is killed: at the ``count``-th event of a name since it was started."""
+
+    event: str
+    count: int
+
+
 class Events:
-    """Counts the events of a command, those of processes forked from this one included."""
+    """Writes the events of a command to a file, those of processes forked from this one included.
 
-    def __init__(self, kill_at: int | None) -> None:
-        """Kill the group of this process at the ``kill_at``-th event, from 1."""
-        self.kill_at = kill_at
-        self.number = FORK.Value("q", 0)
+    An event is named with its part: "run step", "stage replaced". Only those behind the first step,
+    sweep or evaluation of the command are among them: what comes before is the same in any start.
+    """
 
-    def __call__(self, event: str) -> None:
-        with self.number.get_lock():
-            self.number.value += 1
-            if self.number.value == self.kill_at:
-                os.killpg(0, signal.SIGKILL)
+    def __init__(self, log: Path, kill_at: Moment | None) -> None:
+        """Kill the group of this process at an event."""
+        self.log, self.kill_at = log, kill_at
+        self.has_begun, self.left = (
+            FORK.Value("b", 0),
+            FORK.Value("q", kill_at.count if kill_at else 0),
+        )
+
+    def __call__(self, kind: str) -> None:
+        part = "stage" if any(word.endswith("/stages") for word in sys.argv) else "run"
+        with self.left.get_lock():
+            self.has_begun.value |= kind in HOOKS.values()
+            if not self.has_begun.value:
+                return
+            with self.log.open("a") as file:
+                file.write(f"{part} {kind}\n")
+            if self.kill_at is not None and f"{part} {kind}" == self.kill_at.event:
+                self.left.value -= 1
+                if self.left.value == 0:
+                    os.killpg(0, signal.SIGKILL)
 
     def watch(self, method: type[Method]) -> None:
         for hook, event in HOOKS.items():
@@ -69,22 +91,21 @@ class Events:
         return counting
 
 
-def train(overrides: list[str], cache: str, count: str, kill_at: int | None, report: bool) -> None:
-    """Run ``crosswalk train`` as the leader of a group; write the number of its events."""
+def train(
+    overrides: list[str], cache: str, log: Path, kill_at: Moment | None, report: bool
+) -> None:
+    """Run ``crosswalk train`` as the leader of a group; write its events."""
     os.setsid()
     if not report:
         leave_empty_reports()
     torch.set_num_threads(1)
-    events = Events(kill_at)
+    events = Events(log, kill_at)
     config = to_plain(compose(overrides))
     for each in (config, stage_config(config)) if config["stage"] else (config,):
         events.watch(locate(each["method"]["_target_"], "method"))
     fork_commands()
-    try:
-        with stopping_in_files(events):
-            run_command(["train", *overrides], {**os.environ, "CROSSWALK_CACHE": cache})
-    finally:
-        Path(count).write_text(str(events.number.value))
+    with stopping_in_files(events):
+        run_command(["train", *overrides], {**os.environ, "CROSSWALK_CACHE": cache})
 
 
 class Command:
@@ -95,7 +116,7 @@ class Command:
         words = [word for word in small_run(method) if word != "stage=null"]
         self.words = [*words, *(SMALL_STAGE if has_stage else ()), "checkpoint_every_n_steps=2"]
         self.has_stage, self.cache, self.processes = has_stage, cache, processes
-        self.folder, self.count = folder, folder.with_name(f"{folder.name}.count")
+        self.folder, self.log = folder, folder.with_name(f"{folder.name}.events")
 
     @property
     def runs(self) -> list[RunFolder]:
@@ -108,10 +129,11 @@ class Command:
         return len(self.runs) == 1 + self.has_stage and all(run.is_finished for run in self.runs)
 
     @property
-    def num_events(self) -> int:
-        return int(self.count.read_text())
+    def events(self) -> list[str]:
+        """Those of the last start."""
+        return self.log.read_text().splitlines()
 
-    def start(self, kill_at: int | None = None, *, report: bool = False) -> int | None:
+    def start(self, kill_at: Moment | None = None, *, report: bool = False) -> int | None:
         """Start it, or go on where it was killed; return its exit code.
 
         Args:
@@ -122,7 +144,8 @@ class Command:
         words.append(f"trainer.devices={self.processes}")
         if list(self.folder.glob("*-it")):
             words.append("resume=true")
-        return exit_code_of(train, words, str(self.cache), str(self.count), kill_at, report)
+        self.log.write_text("")
+        return exit_code_of(train, words, str(self.cache), self.log, kill_at, report)
 
 
 @pytest.fixture(scope="module")
@@ -137,29 +160,52 @@ def commands(method: str, cache: Path, folder: Path, processes: int) -> Iterator
         number += 1
 
 
+def draw_moments(events: list[str], kills: int, seed: int) -> list[Moment]:
+    """Return random moments of a run with these events, in their order, of all kinds in turn.
+
+    What is behind one moment is still to be done when the command is started again, so the next
+    is told by what lies between: it comes there or, as a part is done again, a little before.
+    """
+    random = np.random.default_rng(seed)
+    kinds = random.permutation(sorted({*events})).tolist()
+    places = {kind: [i for i, event in enumerate(events) if event == kind] for kind in kinds}
+    drawn = sorted(int(random.choice(places[kinds[i % len(kinds)]])) for i in range(kills))
+    moments, before = [], -1
+    for place in drawn:
+        between = events[before + 1 : place + 1]
+        moments.append(Moment(events[place], max(1, between.count(events[place]))))
+        before = place
+    return moments
+
+
 @every_method
-@pytest.mark.parametrize(
-    ("processes", "kills", "parts"), [(1, KILLS, 4), (2, KILLS_OF_TWO_PROCESSES, 2)]
-)
+@pytest.mark.parametrize(("processes", "kills"), [(1, KILLS), (2, KILLS_OF_TWO_PROCESSES)])
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(
-    method: str, processes: int, kills: int, parts: int, cache: Path, tmp_path: Path
+    method: str, processes: int, kills: int, cache: Path, tmp_path: Path
 ) -> None:
     whole = Command(method, cache, tmp_path / "whole", processes)
     assert whole.start(report=processes > 1) == 0
-    random = np.random.default_rng(zlib.crc32(f"{method} on {processes}".encode()))
-    moments = random.integers(1, whole.num_events // parts, size=kills).tolist()
+    moments = draw_moments(whole.events, kills, zlib.crc32(f"{method} on {processes}".encode()))
+    moments_left, last = moments[::-1], []
 
     for killed in commands(method, cache, tmp_path, processes):
         while not killed.is_finished:
-            code = killed.start(kill_at=moments[-1] if moments else None)
+            code = killed.start(kill_at=moments_left[-1] if moments_left else None)
             if code == 0:  # what was left of the run was shorter: the next one is killed there
                 assert killed.is_finished
             else:
-                moment = moments.pop()
+                moment = moments_left.pop()
                 assert code == -signal.SIGKILL, moment
+                last.append(killed.events[-1])
         for found, expected in zip(killed.runs, whole.runs, strict=True):
             if not (found.path / "report.html").exists():  # killed while it was written
                 assert main(["report", str(found.path)]) == 0
             assert_same_run(found, expected)
-        if not moments:
+        if not moments_left:
             break
+
+    assert last == [moment.event for moment in moments]
+    if kills == KILLS:
+        kinds = {"step", "evaluation", "writing", "replacing", "replaced"}
+        parts = ("run", "stage") if whole.has_stage else ("run",)
+        assert {*last} == {*whole.events} >= {f"{part} {kind}" for part in parts for kind in kinds}
