@@ -10,7 +10,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from crosswalk.config.build import build, instantiate
-from crosswalk.config.check import check, check_together, check_types, methods_without_identities
+from crosswalk.config.check import (
+    check,
+    check_paths,
+    check_together,
+    check_types,
+    methods_without_identities,
+)
 from crosswalk.config.compose import (
     _has_key,
     compose,
@@ -670,3 +676,14 @@ def test_what_other_programs_call_a_key_leads_to_it(name: str) -> None:
 def test_a_key_or_a_choice_in_other_words_leads_to_ours(typed: str, meant: str) -> None:
     with pytest.raises(ValueError, match=rf" Did you mean {meant}\?"):
         compose([typed])
+
+
+def test_only_data_of_this_package_are_asked_for_a_root() -> None:
+    node = plain("data=own_pairs")["data"]
+    own = {"_target_": "own_package.data.OwnData", "reader": node["reader"]}
+
+    check_paths({"data": own})
+    check_paths({"data": {**own, "inner": {**node, "root": "."}}})
+    for data in (node, {**own, "inner": node}):
+        with pytest.raises(FileNotFoundError, match=r"^data\.root is missing"):
+            check_paths({"data": data})
