@@ -114,6 +114,7 @@ def check_writable(path: Path, key: str) -> None:
     """Raise an error if a file cannot be written, before the work for it; folders may be made.
 
     Raises:
+        IsADirectoryError: If it is a folder.
         PermissionError: If its folder, or the one to make it in, may not be written to.
 
     Example:
@@ -123,6 +124,8 @@ def check_writable(path: Path, key: str) -> None:
         PermissionError: --out /dev/null/page.html: /dev/null is no folder that may be written to. \
         Name another file.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{key} {path} is a folder. Name a file in it.")
     folder = next(each for each in path.absolute().parents if each.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise PermissionError(

@@ -18,6 +18,7 @@ import yaml
 from crosswalk.cache_folder import build_once
 from crosswalk.cli import main
 from crosswalk.files import (
+    check_writable,
     csv_text,
     is_locked,
     load_yaml,
@@ -38,6 +39,11 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match=rf"^--out {tmp_path} is a folder\. Name a file"):
+        check_writable(tmp_path, "--out")
 
 
 @pytest.mark.parametrize(

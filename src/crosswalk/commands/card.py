@@ -20,10 +20,12 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     source = source_of(options.model, options.which)
-    from crosswalk.files import write_text
+    from crosswalk.files import check_writable, write_text
     from crosswalk.use.card import card_of
     from crosswalk.use.described import described_by
 
+    if options.out is not None:
+        check_writable(options.out, "--out")
     card = card_of(source, described_by(source))
     if options.out is None:
         print(card, end="")
