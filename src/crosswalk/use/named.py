@@ -75,7 +75,10 @@ def _of_timm(spec: str, name: str, file: str) -> Named:
         from crosswalk.encoders.clip_weights import read_weights
         from crosswalk.encoders.known_names import torchvision_eps
 
-        backbone["eps"] = torchvision_eps(architecture, read_weights(Path(file).expanduser()))
+        try:
+            backbone["eps"] = torchvision_eps(architecture, read_weights(Path(file).expanduser()))
+        except ValueError as error:
+            raise ValueError(f"{spec}: {error}") from error
     return Named(
         config=_config({"_target_": f"{ENCODERS}.PublishedImages", "backbone": backbone}, {}),
         preprocessing=Preprocessing(
