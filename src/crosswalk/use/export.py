@@ -20,7 +20,7 @@ def export(source: Source, target: Path, *, half: bool = False) -> int:
     Args:
         source: Of the model.
         target: The folder to make; `crosswalk.load` reads it.
-        half: Whether floating point numbers are rounded to float16, half the size.
+        half: Whether weights are rounded to float16, see `crosswalk.run.weights.halved`.
 
     Raises:
         ValueError: If the model is damaged.

@@ -9,22 +9,31 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import Tensor
+
 from crosswalk import __version__
+from crosswalk.run.weights import halved
 from crosswalk.use.calling import calling, merged
 from crosswalk.use.card import card_of
 from crosswalk.use.described import described_by
 from crosswalk.use.export_check import FORMATS, Format, Settings
-from crosswalk.use.graphs import Embed, Graph, Samples, difference, graphs_of, samples_for
+from crosswalk.use.graphs import (
+    MOVED,
+    Embed,
+    Graph,
+    Samples,
+    difference,
+    graphs_of,
+    samples_for,
+)
 from crosswalk.use.int8_loss import agreement, data_to_test_on, rank1_on
 from crosswalk.use.model import Model
 from crosswalk.use.source import CARD, Source
 from crosswalk.use.token_files import write_token_files
+from crosswalk.words import counted
 
 MOST = 1e-4
 """Largest accepted difference of a number of an embedding, in [-1, 1]."""
-
-MOST_HALF = 0.1
-"""The same with weights of 16 bits: where a model selects tokens, rounding may select another."""
 
 
 def export_graphs(model: Model, source: Source, target: Path, settings: Settings) -> int:
@@ -55,19 +64,18 @@ def export_graphs(model: Model, source: Source, target: Path, settings: Settings
         if model.tokenizer is not None:
             facts, said = write_token_files(model.tokenizer, folder)
         found: dict[str, tuple[Samples, Embed]] = {}
+        exact = {graph.what: samples_for(graph).expected for graph in graphs * settings.half}
+        about = {graph.what: _about(graph, facts) for graph in graphs}  # before rounding
+        if settings.half:
+            encoder = model.method.get_submodule("encoder")
+            encoder.load_state_dict(halved(encoder.state_dict()))
         for graph in graphs:
             path = folder / f"{graph.what}{FORMATS[settings.form]}"
-            about = _about(graph, facts)
-            writer.write(graph, path, about, half=settings.half)
+            writer.write(graph, path, about[graph.what], half=settings.half)
             samples, embed = samples_for(graph), writer.embed_by(path, graph)
-            most = MOST_HALF if settings.half else MOST
-            away = difference(graph, samples, embed, most=most)
             found[graph.what] = samples, embed
-            said.append(
-                f"`{path.name}` was compared with the model on {len(samples.rows)} samples in "
-                f"batches of 1, 7 and 42: the largest difference of a number is {away:.1e}"
-                + (", with weights rounded to float16." if settings.half else ".")
-            )
+            away, undecided = difference(graph, samples, embed, most=MOST)
+            said.append(_compared(path.name, samples, away, undecided, exact.get(graph.what)))
         if settings.int8:
             said.append(_int8(folder, graphs, source, found))
         text = calling(settings.form, graphs, said, half=settings.half)
@@ -78,6 +86,28 @@ def export_graphs(model: Model, source: Source, target: Path, settings: Settings
         print(sentence.replace("`", ""))
     print(f"They are in {target}, with a card that says how to call them: {target / CARD}.")
     return 0
+
+
+def _compared(
+    name: str, samples: Samples, away: float, undecided: int, exact: Tensor | None
+) -> str:
+    said = (
+        f"`{name}` was compared with the model{' after that' * (exact is not None)} on "
+        f"{len(samples.rows)} samples in batches of 1, 7 and 42: the largest difference of a "
+        f"number is {away:.1e}."
+    )
+    if undecided:
+        said += (
+            f" On {counted(undecided, 'sample')} the model selects other tokens if its weights "
+            f"change by {MOVED:g} of themselves, and the graph selects those."
+        )
+    if exact is None:
+        return said
+    cosine = float((samples.expected * exact).sum(dim=1).min())
+    return (
+        "Weights were rounded to float16, which leaves embeddings with a cosine of at least "
+        f"{cosine:.5f} to those before. {said}"
+    )
 
 
 def _about(graph: Graph, facts: Mapping[str, Any]) -> dict[str, object]:

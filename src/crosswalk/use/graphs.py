@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import OutOfMemoryError, Tensor, nn
 
 from crosswalk.data.pipeline.transforms import normalize
 from crosswalk.types import ImageBatch
@@ -17,6 +17,15 @@ from crosswalk.use.model import Model, joined_views
 
 BATCHES = (1, 7, 42)
 """Sizes of the batches of samples, 50 in all."""
+
+MOVED = 1e-6
+"""Share of a weight; numbers of float32 have 7 digits."""
+
+DRAWS = 20
+"""How often weights are moved; where one rank is undecided, half of the draws turn it."""
+
+FEW = 5
+"""Most samples of those whose ranks may be undecided."""
 
 WORDS = (
     "a the man woman boy girl with and in of is wearing carrying has her his black white red blue "
@@ -154,8 +163,13 @@ def samples_for(graph: Graph) -> Samples:
     return Samples(images, model.embed_images(list(images)))
 
 
-def difference(graph: Graph, samples: Samples, embed: Embed, *, most: float) -> float:
+@torch.inference_mode()
+def difference(graph: Graph, samples: Samples, embed: Embed, *, most: float) -> tuple[float, int]:
     """Return the largest difference between what a file and what the model computes.
+
+    A model that selects tokens may select another one where two scores are equal but for rounding.
+    Such a sample, and they are few, may be what the model makes of it with weights that are moved
+    by about as much (`MOVED`). Whatever else a file does wrong stays in it then.
 
     Args:
         graph: What was exported.
@@ -163,17 +177,45 @@ def difference(graph: Graph, samples: Samples, embed: Embed, *, most: float) -> 
         embed: The exported file.
         most: The largest that is accepted.
 
+    Returns:
+        The difference, and the number of such samples.
+
     Raises:
         ValueError: If it is larger, or not a number.
     """
-    found = float((samples.of(embed) - samples.expected).abs().max())
+    rows = samples.of(embed)
+    away = (rows - samples.expected).abs().amax(dim=1)
+    over = differing = (~(away <= most)).nonzero().flatten()
+    for draw in range(DRAWS if len(differing) <= FEW else 0):
+        with _moved(graph.encoder, draw):
+            again = graph(graph.input_of(samples.rows[over]))
+        away[over] = torch.minimum(away[over], (rows[over] - again).abs().amax(dim=1))
+        over = (~(away <= most)).nonzero().flatten()
+        if len(over) == 0:
+            break
+    found = float(away.max())
     if not found <= most:
         raise ValueError(
             f"the exported {graph.what} encoder of {graph.model.name} differs from the model: on "
             f"{len(samples.rows)} samples its embeddings are up to {found:.1e} away, and {most:g} "
             "is accepted. Nothing was written. The weights alone: leave --format out."
         )
-    return found
+    return found, len(differing)
+
+
+@contextmanager
+def _moved(encoder: nn.Module, seed: int) -> Iterator[None]:
+    """Multiply all weights by about 1, and put them back."""
+    draws = torch.Generator().manual_seed(seed)
+    kept = {name: row.clone() for name, row in encoder.state_dict().items()}
+    for row in encoder.state_dict().values():
+        if row.is_floating_point():
+            row.mul_(1 + MOVED * torch.randn(row.shape, generator=draws))
+    try:
+        yield
+    finally:
+        for name, row in encoder.state_dict().items():
+            row.copy_(kept[name])
 
 
 @contextmanager
@@ -198,6 +240,8 @@ def exporting(graph: Graph, how: str, export: Callable[[], Any]) -> Any:  # noqa
     try:
         with quiet(), torch.no_grad():
             return export()
+    except (OutOfMemoryError, MemoryError, AssertionError):
+        raise  # not of the graph
     except Exception as error:  # of libraries, and of methods of any kind
         last = error
         while last.__cause__ is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import onnxscript
+import onnxscript.optimizer
 import torch
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -34,7 +35,8 @@ def write(graph: Graph, path: Path, about: Mapping[str, object], *, half: bool) 
         graph: The encoder.
         path: The file.
         about: What the file says of itself: its ``metadata_props``, JSON where they are no text.
-        half: Whether weights are stored as float16; what is computed stays float32.
+        half: Whether weights that are numbers of float16 are stored so; what is computed stays
+            float32.
 
     Raises:
         ValueError: If it cannot be exported, or is too large.
@@ -60,9 +62,14 @@ def write(graph: Graph, path: Path, about: Mapping[str, object], *, half: bool) 
                 torch.ops.crosswalk.both_ways.default: _both_ways,
             },
             dynamo=True,
+            optimize=not half,
             verbose=False,
         ),
     )
+    if half:  # no more than this: `optimize` folds normalisations into weights, which are rounded
+        onnxscript.optimizer.inline(program.model)
+        onnxscript.optimizer.fold_constants(program.model)
+        onnxscript.optimizer.remove_unused_nodes(program.model)
     model: onnx.ModelProto = program.model_proto
     if half:
         _store_as_float16(model)
@@ -98,9 +105,11 @@ def _store_as_float16(model: onnx.ModelProto) -> None:
         if weight.data_type != onnx.TensorProto.FLOAT:
             continue
         name, rows = weight.name, numpy_helper.to_array(weight)
-        if not np.abs(rows).max(initial=0) < np.finfo(np.float16).max:  # masks of attention
+        with np.errstate(over="ignore"):
+            small = rows.astype(np.float16)
+        if not np.array_equal(small, rows):
             continue
-        weight.CopyFrom(numpy_helper.from_array(rows.astype(np.float16), f"{name}.half"))
+        weight.CopyFrom(numpy_helper.from_array(small, f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]

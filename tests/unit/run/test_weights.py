@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from crosswalk.methods.base import Method
 from crosswalk.methods.mar import MAR
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.weights import load_encoder, load_start, run_export, save_encoder, save_weights
+from crosswalk.run.weights import (
+    halved,
+    load_encoder,
+    load_start,
+    run_export,
+    save_encoder,
+    save_weights,
+)
 
 
 class Encoder(nn.Module):
@@ -57,6 +64,20 @@ def test_a_part_is_exported_without_its_prefix_and_rounded(
     weights = load_file(tmp_path / "clip.safetensors")
     assert sorted(weights) == ["bias", "weight"]
     assert torch.equal(weights["weight"], method.encoder.clip.weight.half())
+
+
+@pytest.mark.parametrize("number", [7e4, -1e6, 1e-9, float("nan"), float("inf")])
+def test_what_float16_does_not_hold_stays_as_it_is(number: float) -> None:
+    plain = torch.tensor([[1.0, -0.3]])
+    odd = {"filter": torch.full((2, 1, 3, 3), number), "running_var": torch.tensor([1.0, number])}
+
+    found = halved({"plain": plain, "count": torch.tensor(3), **odd})
+
+    assert found["plain"].dtype == torch.float16
+    torch.testing.assert_close(found["plain"].float(), plain, atol=2e-4, rtol=0)
+    for name, row in {"count": torch.tensor(3), **odd}.items():
+        assert found[name].dtype == row.dtype
+        torch.testing.assert_close(found[name], row, atol=0, rtol=0, equal_nan=True)
 
 
 def test_a_checkpoint_of_a_run_is_loaded_as_it_is(run: tuple[Path, ToyMethod]) -> None:
