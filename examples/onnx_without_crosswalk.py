@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def opened(folder, what):
@@ -23,11 +23,17 @@ def opened(folder, what):
     return session, json.loads(about["preprocessing" if what == "image" else "tokenizer"])
 
 
+def as_seen(name):
+    """Return a picture upright and on white; one of 16 bits is to be scaled to 8 before."""
+    image = ImageOps.exif_transpose(Image.open(name)).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
 def image_embeddings(folder, names):
     session, steps = opened(folder, "image")
     height, width = steps["image_size"]
     how = Image.Resampling[steps["interpolation"].upper()]
-    images = [Image.open(name).convert("RGB").resize((width, height), how) for name in names]
+    images = [as_seen(name).resize((width, height), how) for name in names]
     return session.run(["embeddings"], {"pixels": np.stack(images)})[0]
 
 

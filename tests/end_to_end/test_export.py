@@ -18,6 +18,7 @@ from PIL import Image
 
 import crosswalk
 from crosswalk.cli import main
+from crosswalk.image_files import ORIENTATION
 from crosswalk.use import export_graphs
 from crosswalk.use.model import Model
 from tests.end_to_end.small_runs import METHODS, WholeRuns
@@ -59,12 +60,14 @@ def exported(
 
 
 def pictures(folder: Path, number: int) -> list[str]:
-    """Write pictures of several sizes; return their files."""
+    """Write pictures of several sizes, turned and with transparency; return their files."""
     draws = np.random.default_rng(0)
     names = [str(folder / f"{place}.png") for place in range(number)]
     for place, name in enumerate(names):
-        pixels = draws.integers(0, 256, (90 + place, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(name)
+        pixels = draws.integers(0, 256, (90 + place, 40, 3 + place % 2), dtype=np.uint8)
+        turned = Image.Exif()
+        turned[ORIENTATION] = 6 if place % 3 == 0 else 1
+        Image.fromarray(pixels).save(name, exif=turned)
     return names
 
 
@@ -119,7 +122,8 @@ def test_the_lines_of_the_card_run(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (name,) = pictures(tmp_path, 1)
-    Image.open(name).save(tmp_path / "1.jpg", quality=100)
+    picture = Image.open(name)
+    picture.save(tmp_path / "1.jpg", quality=100, exif=picture.getexif())
     code = re.search(r"```python\n(.*?)```", (exported.folder / "README.md").read_text(), re.DOTALL)
     assert code is not None
     found: dict[str, Any] = {}

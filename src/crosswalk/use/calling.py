@@ -100,8 +100,9 @@ def calling(form: str, graphs: Sequence[Graph], said: Sequence[str], *, half: bo
         takes = f"`normalized`, float32 [N, 3, {height}, {width}]: {values}."
     suffix = "onnx" if form == "onnx" else "pt2"
     lines = [
-        f"- `image.{suffix}` takes {takes} Images are resized to {height}x{width} before, by "
-        f"Pillow's {steps.interpolation} filter: that is not in the file."
+        f"- `image.{suffix}` takes {takes} Images are turned upright and put on white, "
+        f"as below, and resized to {height}x{width} by Pillow's {steps.interpolation} filter: that "
+        "is not in the file. Those of 16 bits have to be scaled to 8 before."
     ]
     if texts:
         length = texts[0].example.shape[1]
@@ -122,7 +123,9 @@ def _opened(images: Graph) -> list[str]:
     height, width = steps.image_size
     resampling = steps.interpolation.upper()
     lines = [
-        'image = Image.open("1.jpg").convert("RGB")',
+        'image = ImageOps.exif_transpose(Image.open("1.jpg")).convert("RGBA")',
+        'white = Image.new("RGBA", image.size, "white")',
+        'image = Image.alpha_composite(white, image).convert("RGB")',
         f"image = image.resize(({width}, {height}), Image.Resampling.{resampling})",
         "pixels = np.asarray(image)[None]",
     ]
@@ -141,7 +144,7 @@ def _by_onnxruntime(images: Graph) -> str:
         [
             "import numpy as np",
             "import onnxruntime",
-            "from PIL import Image",
+            "from PIL import Image, ImageOps",
             "",
             'session = onnxruntime.InferenceSession("image.onnx")',
             *_opened(images),
@@ -156,7 +159,7 @@ def _by_torch(images: Graph) -> str:
         [
             "import numpy as np",
             "import torch",
-            "from PIL import Image",
+            "from PIL import Image, ImageOps",
             "",
             'program = torch.export.load("image.pt2").module()  # on the CPU',
             *_opened(images),

@@ -25,8 +25,8 @@ it, not for decisions about people, and not where a wrong match harms somebody: 
 always has a first place, whether the person is there or not."""
 
 LIMITS = """\
-- Measured on the data named above alone. On other cameras, places, clothes and groups of people it
-  is worse, and how much worse is not known.
+- On cameras, places, clothes and groups of people other than those it was trained on it is worse,
+  and how much worse is not known.
 - Whole people in upright crops are expected; faces, groups and full scenes are not."""
 
 

@@ -73,6 +73,8 @@ def write(graph: Graph, path: Path, about: Mapping[str, object], *, half: bool) 
     model: onnx.ModelProto = program.model_proto
     if half:
         _store_as_float16(model)
+    for node in model.graph.node:  # which lines of which files here it is from
+        node.ClearField("metadata_props")
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
     helper.set_model_props(model, texts)
     onnx.checker.check_model(model)
