@@ -21,21 +21,32 @@ TITLES: dict[Format, str] = {"onnx": "Run it by onnxruntime", "torch": "Run it b
 OF_WEIGHTS = "Use it"
 """Title of the section that says how crosswalk loads the folder."""
 
+MEASURED = "\n## What was measured\n\n"
+ROUNDED = "Of the model before `model.safetensors` was rounded to float16.\n\n"
+"""Begins that section where it is so."""
+
+STATE = re.compile(r"\n\nFingerprint of the model: `(\w+)`\.\n")
+
 BEFORE = "\n## Intended use\n"
 """What the sections stand before."""
 
 
-def merged(card: str, target: Path, form: Format, text: str = "") -> str:
-    """Return a card that says how all files of a folder are called.
+def merged(
+    card: str, target: Path, form: Format, text: str = "", *, fingerprint: str, half: bool = False
+) -> str:
+    """Return a card that says how all files of a folder are called, and of which model they are.
 
     Args:
         card: Of the model.
         target: The folder, before this export.
         form: The format that is written.
         text: How its graphs are called.
+        fingerprint: Of the model, before rounding.
+        half: Whether weights are rounded to float16.
 
     Raises:
-        ValueError: If files of another format in the folder are another model's.
+        ValueError: If files of another format in the folder are another model's, or of another
+            state of its weights.
     """
     names = {path.name for path in target.iterdir()} if target.is_dir() else set()
     kept = {
@@ -50,6 +61,18 @@ def merged(card: str, target: Path, form: Format, text: str = "") -> str:
             f"--out {target} holds {others[0]} of another model, "
             f"{_heading(old)}. Name a new folder."
         )
+    state = STATE.search(old)
+    if others and state is not None and state[1] != fingerprint:
+        raise ValueError(
+            f"--out {target} holds {others[0]} of other weights of {_heading(old)}: they have the "
+            f"fingerprint {state[1]}, and the model now has {fingerprint}. Name a new folder, or "
+            "delete that one and export every format again."
+        )
+    card = STATE.sub("\n", card)
+    title = f"# {_heading(card)}\n"
+    card = card.replace(title, f"{title}\nFingerprint of the model: `{fingerprint}`.\n", 1)
+    if half if form == "safetensors" else WEIGHTS in names and ROUNDED in old:
+        card = card.replace(MEASURED, MEASURED + ROUNDED * (ROUNDED not in card))
     for other, title in TITLES.items():
         own = text if other == form else _section(old, title) if kept[other] else None
         card = _without(card, title)

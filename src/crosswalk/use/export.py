@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from crosswalk.config.model_file import EXPORTED, WEIGHTS
@@ -11,6 +12,7 @@ from crosswalk.use.calling import merged
 from crosswalk.use.card import card_of
 from crosswalk.use.described import described_by
 from crosswalk.use.load import weights_of
+from crosswalk.use.model import fingerprint_of
 from crosswalk.use.source import CARD, Source
 
 
@@ -27,8 +29,13 @@ def export(source: Source, target: Path, *, half: bool = False) -> int:
     """
     described = described_by(source)
     weights = weights_of(source, described)
+    fingerprint = fingerprint_of(
+        {name: row.float() if row.is_floating_point() else row for name, row in weights.items()},
+        json.dumps(described.content(weights), sort_keys=True),
+    )
+    card = card_of(source, described)
+    card = merged(card, target, "safetensors", fingerprint=fingerprint, half=half)
     weights = halved(weights) if half else weights
-    card = merged(card_of(source, described), target, "safetensors")
     target.mkdir(parents=True, exist_ok=True)
     save_weights(target / WEIGHTS, weights, method="", origin=source.name, architecture={})
     write_text(target / EXPORTED, described.to_json(weights))

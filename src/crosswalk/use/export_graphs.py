@@ -29,7 +29,7 @@ from crosswalk.use.graphs import (
 from crosswalk.use.int8_loss import agreement, data_to_test_on, rank1_on
 from crosswalk.use.model import Model
 from crosswalk.use.source import CARD, Source
-from crosswalk.use.token_files import write_token_files
+from crosswalk.use.token_files import MERGES, VOCABULARY, write_token_files
 from crosswalk.words import counted
 
 MOST = 1e-4
@@ -54,7 +54,10 @@ def export_graphs(model: Model, source: Source, target: Path, settings: Settings
     else:
         import crosswalk.use.torch_programs as writer  # type: ignore[no-redef]
     card = card_of(source, described_by(source))
-    merged(card, target, settings.form)  # refuses other models' folders before the work
+    fingerprint = model.fingerprint
+    merged(
+        card, target, settings.form, fingerprint=fingerprint
+    )  # refuses other models' folders before the work
     above = next(place for place in target.absolute().parents if place.is_dir())
     with TemporaryDirectory(prefix=".crosswalk-export-", dir=above) as name:
         folder = Path(name)
@@ -79,7 +82,7 @@ def export_graphs(model: Model, source: Source, target: Path, settings: Settings
         if settings.int8:
             said.append(_int8(folder, graphs, source, found))
         text = calling(settings.form, graphs, said, half=settings.half)
-        told = merged(card, target, settings.form, text)
+        told = merged(card, target, settings.form, text, fingerprint=fingerprint)
         (folder / CARD).write_text(told, encoding="utf-8")
         _move(folder, target, settings.form)
     for sentence in said:
@@ -161,7 +164,10 @@ def _move(folder: Path, target: Path, form: Format) -> None:
     target.mkdir(parents=True, exist_ok=True)
     written = {path.name for path in folder.iterdir()}
     for path in target.iterdir():
-        if path.name.endswith(FORMATS[form]) and path.name not in written:
+        is_old = path.name.endswith(FORMATS[form]) or (
+            path.name == MERGES and VOCABULARY in written
+        )
+        if is_old and path.name not in written:
             path.unlink()
     for name in written:
         os.replace(folder / name, target / name)

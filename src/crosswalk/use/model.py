@@ -112,11 +112,7 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with whatever the embeddings depend on."""
-        digest = hashlib.sha256(self._identity.encode())
-        for name, row in sorted(self.method.get_submodule("encoder").state_dict().items()):
-            digest.update(f"{name} {list(row.shape)} {row.dtype}".encode())
-            digest.update(row.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(self.method.get_submodule("encoder").state_dict(), self._identity)
 
     def embed_images(
         self,
@@ -278,6 +274,20 @@ class Model:
         """Return ``[3, H, W]`` uint8 at the model's size."""
         size, interpolation = self.preprocessing.image_size, self.preprocessing.interpolation
         return resize(pixels_of(image), size, interpolation)
+
+
+def fingerprint_of(weights: Mapping[str, Tensor], identity: str) -> str:
+    """Return the fingerprint of the model with an encoder's weights.
+
+    Example:
+        >>> fingerprint_of({"w": torch.ones(2)}, "a") == fingerprint_of({"w": torch.ones(2)}, "b")
+        False
+    """
+    digest = hashlib.sha256(identity.encode())
+    for name, row in sorted(weights.items()):
+        digest.update(f"{name} {list(row.shape)} {row.dtype}".encode())
+        digest.update(row.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def joined_views(views: Mapping[str, Tensor]) -> Tensor:

@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from crosswalk.data.pipeline.preprocessing import Preprocessing
 from crosswalk.image_files import ORIENTATION, as_seen
-from crosswalk.use.calling import _opened
+from crosswalk.use.calling import _opened, merged
+from crosswalk.use.export_graphs import _move
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "onnx_without_crosswalk.py"
 STEPS = Preprocessing((20, 10), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "rgb01")
@@ -39,3 +40,34 @@ def test_pictures_are_upright_and_on_white(
     np.testing.assert_array_equal(np.asarray(by_example), np.asarray(expected))
     resized = expected.resize((10, 20), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(found["pixels"][0], np.asarray(resized))
+
+
+def test_a_folder_holds_one_state_of_a_model(tmp_path: Path) -> None:
+    card = "# run (best)\n\n## What was measured\n\n| 1 |\n"
+    told = merged(card, tmp_path, "safetensors", fingerprint="a1", half=True)
+    (tmp_path / "README.md").write_text(told)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+
+    again = merged(card, tmp_path, "onnx", "text", fingerprint="a1")
+
+    for each in (told, again, merged(told, tmp_path, "torch", "", fingerprint="a1")):
+        assert each.count("Fingerprint of the model: `a1`.") == 1
+        assert each.count("measured\n\nOf the model before `model.safetensors` was rounded") == 1
+    with pytest.raises(ValueError, match=r"model\.safetensors of other weights of run \(best\)"):
+        merged(card, tmp_path, "onnx", fingerprint="b2")
+    assert "`b2`" in merged(card, tmp_path, "safetensors", fingerprint="b2")
+
+
+def test_merges_of_an_earlier_model_do_not_stay_beside_the_words_of_another(tmp_path: Path) -> None:
+    written, target = tmp_path / "new", tmp_path / "model"
+    for folder, names in (
+        (written, ["text.onnx", "vocab.json"]),
+        (target, ["merges.txt", "a.pt2"]),
+    ):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("")
+
+    _move(written, target, "onnx")
+
+    assert sorted(path.name for path in target.iterdir()) == ["a.pt2", "text.onnx", "vocab.json"]
