@@ -77,7 +77,7 @@ def test_the_commands_of_the_readme_run_on_a_shipped_model(
 
     assert main(line[1].split()) == 0
 
-    assert "2 images with 192 numbers each are in features.npz." in capsys.readouterr().out
+    assert "In features.npz: 2 images, 192 numbers each." in capsys.readouterr().out
 
 
 def test_a_model_that_is_not_shipped_is_answered_with_those_that_are() -> None:
