@@ -127,6 +127,7 @@ class TableRuns(Work[TableRun]):
         return bool(self.waiting)
 
     def _is_done(self, run: PlannedRun) -> bool:
+        run.folder.record()  # one that is damaged fails this run before it is begun
         return self.plan.pool.is_done(run.config)
 
     def _done(self, run: TableRun) -> None:
