@@ -104,7 +104,7 @@ class TableRuns(Work[TableRun]):
 
     def ended(self, run: TableRun, end: End) -> None:
         """Write the table anew, or note why a run has no results."""
-        if self._is_done(run):
+        if self.plan.pool.is_done(run.config):
             self._done(run)
         else:
             changed = "the code was changed while it ran, so it stands for no code"
