@@ -69,7 +69,7 @@ pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic
 
 models: $(STAMP)  ## train the tiny models that the package brings along, tiny:<method>
 	@for method in $(notdir $(basename $(wildcard configs/method/*.yaml))); do \
-	  rm -rf runs/$$method-*-tiny; \
+	  rm -rf runs/$$method-*-tiny src/crosswalk/assets/models/$$method; \
 	  $(BIN)/crosswalk train method=$$method name=tiny logger=csv; \
 	  $(BIN)/crosswalk export runs/$$method-*-tiny --half --out src/crosswalk/assets/models/$$method; \
 	done

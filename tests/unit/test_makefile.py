@@ -8,6 +8,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+def dry_run(*words: str) -> subprocess.CompletedProcess[str]:
+    """Return what make would run."""
+    options = ("--no-print-directory", "--dry-run", "--old-file=.venv/.installed")
+    return subprocess.run(
+        ["make", *options, *words],
+        cwd=ROOT,
+        env={**os.environ, "MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
@@ -26,17 +39,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_make_passes_its_variables_on(variables: str, words: str) -> None:
-    made = subprocess.run(
-        [
-            *("make", "--no-print-directory", "--dry-run", "--old-file=.venv/.installed"),
-            *shlex.split(variables),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "MAKEFLAGS": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    made = dry_run(*shlex.split(variables))
 
     command = made.stdout.replace("\\\n", " ").split("bin/crosswalk ")[1]
     assert shlex.split(command) == shlex.split(words)
@@ -64,17 +67,7 @@ def test_make_divides_the_names_of_rows_at_semicolons(tmp_path: Path) -> None:
 
 
 def test_make_tells_the_run_how_it_was_called() -> None:
-    made = subprocess.run(
-        [
-            *("make", "--no-print-directory", "--dry-run", "--old-file=.venv/.installed"),
-            *("train", "METHOD=mmcl", "DATA=market1501", "ARGS=seed=2"),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "MAKEFLAGS": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    made = dry_run("train", "METHOD=mmcl", "DATA=market1501", "ARGS=seed=2")
 
     words = shlex.split(made.stdout.replace("\\\n", " "))
     assert words[0] == "CROSSWALK_MAKE=make train METHOD=mmcl DATA=market1501"
