@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crosswalk.commands.train import leave_report
-from crosswalk.use.source import MODELS, Source, reads_captions, recipe_of, source_of
+from crosswalk.use.source import MODELS, Source, description, reads_captions, recipe_of, source_of
+
+OF_THE_MODEL = (
+    *("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint"),
+    *("transform", "data.image_size", "data.interpolation", "data.eval_interpolation"),
+    *("data.normalization", "data.tokenizer", "data.context_length", "data.phrases"),
+    *("data.transform.mean", "data.transform.std", "data.transform.pixel_format"),
+)
+"""Keys that a model without a run is evaluated with as it is, inner ones included."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -59,6 +67,33 @@ def _run_of(path: Path, overrides: Sequence[str]) -> int:
     return 0
 
 
+def _check_kept(source: Source, overrides: Sequence[str]) -> None:
+    """Refuse overrides that would change the model, or have no effect on it."""
+    from crosswalk.config.compose import nested, parse_overrides
+    from crosswalk.config.model_file import COLOURS
+
+    told = description(source) or {}
+    steps = told.get("preprocessing") or {}
+    for override in parse_overrides(overrides):
+        name, value = override.key_or_group, None if override.is_delete() else override.value()
+        values = {name: value}
+        if isinstance(value, Mapping):
+            values |= {f"{name}.{key}": each for key, each in nested(value)}
+        for key, each in values.items():
+            if key == COLOURS and COLOURS in (told.get("evaluation") or {}):
+                continue
+            if key in ("protocol", "data.protocol") and each == "val":
+                raise ValueError(
+                    f"{key}=val chooses an epoch, and {source.name} has none to choose: the test "
+                    "images are evaluated. Leave it out."
+                )
+            is_kept = any(f"{key}.".startswith(f"{kept}.") for kept in OF_THE_MODEL)
+            if is_kept and each != steps.get(key.removeprefix("data."), ...):
+                raise ValueError(
+                    f"{key} belongs to the model, which is evaluated as it is. Leave it out."
+                )
+
+
 def _zero_shot(source: Source, overrides: Sequence[str]) -> int:
     from crosswalk.config.check import check_paths
     from crosswalk.config.compose import compose, parse_overrides, to_plain
@@ -68,6 +103,7 @@ def _zero_shot(source: Source, overrides: Sequence[str]) -> int:
             f"{source.name} is of no run here, so its data are not known. Say on which it is to be "
             "evaluated: data=<data set> data.root=<folder>."
         )
+    _check_kept(source, overrides)
     if source.kind != "checkpoint":  # whose content is not known yet
         config = compose([f"method={recipe_of(source)}", *overrides])
         if reads_captions(source) is False and "tokenizer" in config["data"]:

@@ -27,6 +27,12 @@ HEADER = "description"
 FORMAT = 1
 """Of the description; raised when older crosswalks cannot read it."""
 
+COLOURS = "data.normalization"
+"""Key of what is evaluated as ``dataset``: by the colours of each set's own training images.
+
+Of imports of methods that do so, whose files hold the colours of no set.
+"""
+
 LARGEST = 20_000_000
 """Bytes of a description, words included."""
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -55,7 +58,28 @@ def config_folders() -> tuple[Path, ...]:
         >>> config_folders()[0] == config_folder()
         True
     """
+    if _only_own.get():
+        return (config_folder(),)
     return _config_folders(os.environ.get(PATH_VARIABLE, ""), Path.cwd())
+
+
+_only_own: ContextVar[bool] = ContextVar("_only_own", default=False)
+
+
+@contextmanager
+def only_own_folder() -> Iterator[None]:
+    """Compose of the package's files alone: what was published is the same in every folder.
+
+    Example:
+        >>> with only_own_folder():
+        ...     config_folders() == (config_folder(),)
+        True
+    """
+    token = _only_own.set(True)
+    try:
+        yield
+    finally:
+        _only_own.reset(token)
 
 
 @cache

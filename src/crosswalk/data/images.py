@@ -313,6 +313,13 @@ class ImageToImageData(RecordedData[ImageSplits]):
         """The transform with the right mean and deviation; enough where nothing is augmented."""
         if self.normalization == "given":
             return self.given_transform
+        if not self._holds("train"):
+            raise ValueError(
+                f"{self.splits.dataset} in {self.splits.root} has no train images, by whose "
+                "colours data.normalization=dataset normalises. Add them, or pass "
+                "data.normalization=given, which takes the colours of the configuration, or of "
+                "the model."
+            )
         training = self._opened("train")
         mean, std = channel_statistics(training.images, training.place)
         return replace(self.given_transform, mean=mean, std=std)

@@ -19,6 +19,9 @@ from crosswalk.importers._files import (
 )
 from crosswalk.importers._resnet import names_of, node_of, published_name, sizes_of
 
+PUBLISHED_DATA = "cuhk_pedes"
+"""Data of the published run, whose settings no official file holds."""
+
 _ORIGIN = "the official CM-MoCo model"
 # The first that is there is read. The code after its first commit saves a contrastive model's
 # encoders twice; its first commit, and a model without queues, under one of the names.

@@ -16,6 +16,9 @@ from crosswalk.importers._files import (
 )
 from crosswalk.importers._resnet import names_of, node_of, published_name, sizes_of
 
+PUBLISHED_DATA = "cuhk_pedes"
+"""Data of the published run, whose settings no official file holds."""
+
 _ORIGIN = "the official CMMT model"
 _IMAGE, _WORDS, _LSTM = "image_model.", "bilstm.embed.weight", "bilstm.bilstm.0."
 _UNUSED = (f"{_IMAGE}fc.",)

@@ -27,6 +27,9 @@ MSMT17_MEAN = (79.2386, 73.9793, 77.2493)
 
 MSMT17_STD = (67.2012, 63.9191, 61.8367)
 
+PUBLISHED_DATA = "msmt17_to_dukemtmc"
+"""Data of the published run, whose settings no official file holds."""
+
 _ORIGIN = "the official MAR model"
 _MALFORMED = (
     *(AttributeError, EOFError, LookupError, OSError),

@@ -10,6 +10,9 @@ from torch import Tensor
 from crosswalk.importers._files import entries_below, norm_names, rename, state_dict_in
 from crosswalk.importers._resnet import names_of, node_of, published_name, sizes_of
 
+PUBLISHED_DATA = "dukemtmc"
+"""Data of the published run, whose settings no official file holds."""
+
 _ORIGIN = "the official MMCL model"
 
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from crosswalk.importers._files import norm_names, rename, state_dict_in, weight_and_bias
 
+PUBLISHED_DATA = "cuhk_pedes"
+"""Data of the published run, whose settings no official file holds."""
+
 _ORIGIN = "the official RDE model"
 _CLIP = (
     *("positional_embedding", "text_projection", "token_embedding.weight"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from crosswalk.config.check import ENCODERS
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.constructors import construct
-from crosswalk.config.model_file import written_description
-from crosswalk.config.search import group_values
+from crosswalk.config.model_file import COLOURS, written_description
+from crosswalk.config.search import only_own_folder
 from crosswalk.data.pairs import LearningTokenizer, Tokenizer
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.preprocessing import preprocessing_by
@@ -28,8 +28,9 @@ TABLE = "table"
 """The part of word vectors that official files do not hold."""
 
 
-def described(
+def description_of(
     method: str,
+    published_data: str,
     architecture: dict[str, Any],
     recipe: Recipe,
     weights: dict[str, Tensor],
@@ -44,6 +45,7 @@ def described(
 
     Args:
         method: A file of ``configs/method``.
+        published_data: That of its published run, a file of ``configs/data``.
         architecture: Of the weights.
         recipe: Says which keys of the run it changes.
         weights: Those of the encoder; get the ``word_table``.
@@ -53,7 +55,8 @@ def described(
     Raises:
         ValueError: If a file does not go with the model, or is not needed.
     """
-    config = to_plain(compose([f"method={method}", f"data={_published_data(method)}"]))
+    with only_own_folder():
+        config = to_plain(compose([f"method={method}", f"data={published_data}"]))
     for key, value in _plain(recipe(architecture)).items():
         *parents, last = key.split(".")
         node = config
@@ -95,18 +98,10 @@ def described(
         "vocabulary": words,
     }
     evaluation = {"data.eval_batch_size": data["eval_batch_size"]}
+    if data.get("normalization") == "dataset":
+        evaluation[COLOURS] = "dataset"
     choices = {name: config["choices"].get(name) for name in ("method", *ENCODERS)}
     return written_description(content, choices=choices, evaluation=evaluation)
-
-
-def _published_data(method: str) -> str:
-    """Return the data of a method's first published run."""
-    runs = [name.partition("/") for name in group_values("experiment")]
-    return next(
-        data
-        for owner, _, data in runs
-        if owner == method and data in group_values("data") and not data.startswith("synthetic_")
-    )
 
 
 def _plain(node: Any) -> Any:  # noqa: ANN401

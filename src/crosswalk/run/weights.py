@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crosswalk import __version__
 from crosswalk.config.constructors import locate
-from crosswalk.config.model_file import HEADER, WEIGHTS, model_in, place_of_description
+from crosswalk.config.model_file import COLOURS, HEADER, WEIGHTS, model_in, place_of_description
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.files import safetensors_header, whole
-from crosswalk.run.imported import described
+from crosswalk.run.imported import description_of
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.weight_files import mismatch
 
@@ -74,8 +74,9 @@ def run_import(
     official = getattr(importer, f"read_{method}")(source)
     weights = getattr(importer, f"import_{method}")(official)
     architecture = importer.architecture_of(official)
-    description = described(
+    description = description_of(
         method,
+        importer.PUBLISHED_DATA,
         architecture,
         importer.recipe_of,
         weights,
@@ -98,6 +99,15 @@ def run_import(
             "evaluated alone. Repeat this with --vocabulary FILE (its published list, or the "
             "vocabulary.json of a run on the same data), and with --word-table FILE.npy where it "
             "looks words up in a table."
+        )
+        return 0
+    told = json.loads(description)
+    if COLOURS in told["evaluation"]:
+        colours = ", ".join(f"{name} {told['preprocessing'][name]}" for name in ("mean", "std"))
+        print(
+            "Its method normalises each set by the colours of its own training images, and the "
+            "file holds those of none. `crosswalk evaluate` measures them; `crosswalk.load`, "
+            f"`embed` and `export` take {colours}."
         )
     return 0
 

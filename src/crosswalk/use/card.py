@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.config.model_file import LARGEST
+from crosswalk.config.model_file import COLOURS, LARGEST
 from crosswalk.files import read_text, safetensors_header
 from crosswalk.metrics.paired import bootstrap_means, measures_per_query
 from crosswalk.run.results import MEASURES, chosen_by, monitor_of
@@ -58,7 +58,7 @@ def card_of(source: Source, described: Described) -> str:
         "Use it": _use(reads),
         "What it is": (
             f"Method `{choices.get('method')}`, encoder `{encoder}`; reads {reads}; "
-            f"images are resized to {height}x{width}."
+            f"images are resized to {height}x{width}.{_colours(described)}"
         ),
         **told,
         "Intended use": USE,
@@ -71,6 +71,17 @@ def card_of(source: Source, described: Described) -> str:
     head = "---\nlibrary_name: crosswalk\ntags: [person-retrieval, person-reid]\n---\n\n"
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     return f"{head}# {title}\n\n{body}\n"
+
+
+def _colours(described: Described) -> str:
+    """Return what to say where a method measures the colours of each set by itself."""
+    if COLOURS not in described.evaluation:
+        return ""
+    mean, std = (list(each) for each in (described.preprocessing.mean, described.preprocessing.std))
+    return (
+        " The method normalises each set by the colours of its own training images, which "
+        f"`crosswalk evaluate` measures; everywhere else they are taken for mean {mean}, std {std}."
+    )
 
 
 def _of_a_run(folder: RunFolder, config: Mapping[str, Any], checkpoint: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from crosswalk.config.check import ENCODERS
 from crosswalk.config.constructors import check_node, construct, fits, locate, signature_of
 from crosswalk.config.keys import flatten
 from crosswalk.config.model_file import (
+    COLOURS,
     place_of_description,
     read_description,
     written_description,
@@ -57,7 +58,7 @@ class Described:
         preprocessing: What is done to images.
         vocabulary: The words that the tokenizer has learned, as ``vocabulary.json`` holds them.
         place: Where this was read, for messages.
-        evaluation: What the run had for keys of `EVALUATED_BY`.
+        evaluation: What the run had for keys of `EVALUATED_BY`; of an import perhaps `COLOURS`.
     """
 
     config: dict[str, Any]
@@ -172,7 +173,7 @@ def _described_by_itself(source: Source) -> Described:
         evaluation={
             key: value
             for key, value in (content.get("evaluation") or {}).items()
-            if key in EVALUATED_BY and isinstance(value, (int, str))
+            if key in (*EVALUATED_BY, COLOURS) and isinstance(value, (int, str))
         },
     )
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from crosswalk.config.check import ENCODERS
 from crosswalk.config.compose import compose, restore, to_plain
+from crosswalk.config.model_file import COLOURS
 from crosswalk.run.train import Trained, evaluate_weights
 from crosswalk.run.weights import load_weights
-from crosswalk.use.described import EVALUATED_BY, Described, described_by
+from crosswalk.use.described import Described, described_by
 from crosswalk.use.load import weights_of
 from crosswalk.use.source import Source, recipe_of
 
@@ -77,9 +78,7 @@ def evaluation_config(
         **{"stage": None, "checkpoint": None, "name": None, "source": None, "diagnostics": []},
         "data": {**stored["data"], **model},
     }
-    settings = [
-        f"{key}={value}" for key, value in described.evaluation.items() if key in EVALUATED_BY
-    ]
+    settings = [f"{key}={value}" for key, value in described.evaluation.items()]
     config = to_plain(restore(stored, [*settings, *overrides]))
     config["trainer"]["max_epochs"] = 0
     config["choices"]["method"] = (described.config.get("choices") or {}).get("method") or method
@@ -97,7 +96,8 @@ def evaluation_config(
     config["protocol"] = data["protocol"] = "official" if is_pairs else "last"
     data |= {"image_size": model["image_size"], "interpolation": steps.interpolation}
     data |= {key: None for key in ("eval_interpolation", "phrases") if key in data}
-    data |= {"normalization": "given"} if "normalization" in data else {}
+    if COLOURS not in described.evaluation and "normalization" in data:
+        data["normalization"] = "given"
     colours = {"mean": list(steps.mean), "std": list(steps.std)}
     if is_pairs:
         colours["pixel_format"] = steps.pixel_format  # type: ignore[assignment]

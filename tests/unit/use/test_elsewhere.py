@@ -27,11 +27,15 @@ from crosswalk.cli import main
 from crosswalk.commands import evaluate as evaluate_command
 from crosswalk.config.build import build_method
 from crosswalk.config.compose import compose, to_plain
+from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.encoders import clip_weights
 from crosswalk.encoders.clip import ClipDualEncoder
 from crosswalk.encoders.dual_embedding import DualEmbedding
 from crosswalk.encoders.image import ImageEncoder
 from crosswalk.encoders.resnet import resnet, timm_backbone
+from crosswalk.files import safetensors_header
+from crosswalk.importers.mar import MSMT17_MEAN
+from crosswalk.run import train
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.weights import load_start
 from crosswalk.types import DataSpec
@@ -140,6 +144,57 @@ def test_an_imported_checkpoint_is_enough(words: Path, method: str) -> None:
     assert (model.tokenizer is not None) == (method in ("rde", "cm_moco", "cmmt"))
     if model.tokenizer is not None:
         assert model.embed_texts(["a man in red"]).shape == (1, model.embedding_size)
+
+
+def test_an_import_does_not_depend_on_configurations_beside_it(
+    words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = imported("mmcl", words)
+    expected = safetensors_header(path)
+    for part, text in (
+        ("data/aaa.yaml", "defaults: [market1501]\nimage_size: [64, 32]\n"),
+        ("experiment/mmcl/aaa.yaml", "# @package _global_\ndata: {image_size: [64, 32]}\n"),
+    ):
+        (words / "configs" / part).parent.mkdir(parents=True)
+        (words / "configs" / part).write_text(text)
+    monkeypatch.chdir(words)
+
+    assert safetensors_header(imported("mmcl", words)[1]) == expected
+
+
+def test_a_method_that_measures_colours_does_so_where_its_import_is_evaluated(
+    words: Path,
+    own_images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the training images of the data, as its published evaluation; or else as said."""
+    _, path = imported("mar", words)
+    told = f"take mean {[value / 255 for value in MSMT17_MEAN]}, std"
+    assert told in capsys.readouterr().out
+    assert main(["export", str(path), "--out", str(words / "model")]) == 0
+    assert "by the colours of its own training images" in (words / "model/README.md").read_text()
+    used: list[ImageTransform] = []
+
+    def stop(run: Any, target: RunFolder, *_: object, **__: object) -> None:  # noqa: ANN401
+        used.append(run.data._normalizing)
+
+    monkeypatch.chdir(words)
+    monkeypatch.setattr(train, "_evaluated", stop)
+    on = ("data=own_images", f"data.root={own_images}")
+
+    assert evaluated(str(words / "model"), *on) == 2
+
+    assert "pass data.normalization=given, which takes" in capsys.readouterr().err
+    assert evaluated(str(path), *on, "data.normalization=given") == 0
+    shutil.copytree(own_images / "gallery", own_images / "train")
+    assert evaluated(str(words / "model"), *on) == 0
+    pixels = np.stack([np.array(Image.open(file)) for file in (own_images / "train").iterdir()])
+    np.testing.assert_allclose(used[0].mean, [value / 255 for value in MSMT17_MEAN])
+    # resizing moves colours a little
+    np.testing.assert_allclose(used[1].mean, pixels.mean(axis=(0, 1, 2)) / 255, atol=5e-3)
+    assert main(["evaluate", str(words / "model"), *on, "data.normalization=other"]) == 2
+    assert "data.normalization='other' is no choice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["cm_moco", "cmmt"])
@@ -520,8 +575,35 @@ def test_a_model_is_evaluated_without_a_run_and_without_training_images(
     assert f"Name the model: crosswalk evaluate {name}" in capsys.readouterr().err
     with pytest.raises(ValueError, match=re.escape(f"Name its model: {name}")):
         crosswalk.load(folder.path)
-    assert evaluated(name, "data=own_images", "data.root=own", "data.image_size=[64,32]") == 2
-    assert "data.image_size belongs to the model, which is evaluated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method=mmcl", "method belongs to the model, which is evaluated as it is"),
+        ("encoder=resnet50", "encoder belongs to the model"),
+        ("encoder.select_ratio=0.5", "encoder.select_ratio belongs to the model"),
+        ("checkpoint=a.ckpt", "checkpoint belongs to the model"),
+        ("data.image_size=[64,32]", "data.image_size belongs to the model"),
+        ("data.eval_interpolation=nearest", "data.eval_interpolation belongs to the model"),
+        ("data.normalization=dataset", "data.normalization belongs to the model"),
+        ("data.transform.std=[1,1,1]", "data.transform.std belongs to the model"),
+        ("+data.transform={mean: [0,0,0]}", "data.transform.mean belongs to the model"),
+        ("protocol=val", "protocol=val chooses an epoch, and tiny:mmcl has none to choose"),
+    ],
+)
+def test_overrides_that_change_an_evaluated_model_are_refused(
+    capsys: pytest.CaptureFixture[str], override: str, words: str
+) -> None:
+    assert evaluated("tiny:mmcl", "data=own_images", "data.root=nowhere", override) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_overrides_that_say_what_a_model_has_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    same = ("data.image_size=[96,48]", "protocol=official")
+
+    assert evaluated("tiny:mmcl", "data=own_images", "data.root=nowhere", *same) == 2
+    assert "data.root=nowhere does not exist" in capsys.readouterr().err
 
 
 def test_a_model_of_open_clip_is_evaluated_on_test_pairs_alone(
