@@ -16,7 +16,7 @@ from crosswalk.metrics.ranking import Ranking, rank_similarity
 from crosswalk.metrics.retrieval import RetrievalScores
 
 MEASURES = ("num_matches", "first_hit", "average_precision", "inverse_negative_penalty")
-TOP = ("top_index", "top_score")
+TOP = ("top_index", "top_score", "best_score", "best_other_score")
 
 
 class Problem(NamedTuple):
@@ -104,7 +104,7 @@ def test_a_permuted_gallery_without_ties_ranks_the_same(problem: Problem, random
         gallery_camera_id=problem.gallery_camera_id[order],
     )
 
-    assert_same(permuted, rank(problem), (*MEASURES, "top_score"))
+    assert_same(permuted, rank(problem), (*MEASURES, "top_score", "best_score", "best_other_score"))
 
 
 @settings(deadline=None)
@@ -156,7 +156,7 @@ def test_junk_in_the_gallery_changes_nothing(problem: Problem, score: int, place
         gallery_camera_id=with_junk(problem.gallery_camera_id, 0),
     )
 
-    assert_same(polluted, rank(problem))
+    assert_same(polluted, rank(problem), (*MEASURES, "best_score", "best_other_score"))
 
 
 @settings(deadline=None)

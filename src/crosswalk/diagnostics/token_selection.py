@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crosswalk.diagnostics.base import Diagnostic, record_file
 from crosswalk.files import read_arrays, write_arrays
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from crosswalk.pages import Section, picture_tag, render, small_picture
 from crosswalk.ranges import Seed, WholeNumber
 from crosswalk.run.callbacks.ranking_lists import choose_queries

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crosswalk.metrics.retrieval import RANKS, QueryResults
+from crosswalk.metrics.queries import RANKS, QueryResults
 
 DECIMALS = 12
 """Digits behind the point that means of values in [0, 1] are good for."""

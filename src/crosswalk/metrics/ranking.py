@@ -53,6 +53,10 @@ class Ranking(NamedTuple):
         top_index: ``[queries, topk]`` places in the gallery of the best items, best first, ignored
             ones left out; -1 where fewer are left.
         top_score: ``[queries, topk]`` their similarities; -inf where fewer are left.
+        best_score: ``[queries]`` similarity of the first item, whoever it shows; -inf if every
+            item is ignored.
+        best_other_score: ``[queries]`` similarity of the first item of another person: that of the
+            first item, had the query's person not been in the gallery; -inf if nobody else is.
     """
 
     num_matches: NDArray[np.int64]
@@ -62,6 +66,8 @@ class Ranking(NamedTuple):
     inverse_negative_penalty: NDArray[np.float64]
     top_index: NDArray[np.int64]
     top_score: NDArray[np.floating[Any]]
+    best_score: NDArray[np.floating[Any]]
+    best_other_score: NDArray[np.floating[Any]]
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -456,6 +462,7 @@ def _rank(
     num_queries, num_gallery = size
     topk = min(topk, num_gallery)
     width = _padded(num_gallery)
+    no_score = np.full(num_queries, -np.inf, torch.empty(0, dtype=dtype).numpy().dtype)
     ranking = Ranking(
         num_matches=np.zeros(num_queries, np.int64),
         first_hit=np.zeros(num_queries, np.int64),
@@ -463,7 +470,9 @@ def _rank(
         extra_average_precision={name: np.full(num_queries, np.nan) for name in extra_map},
         inverse_negative_penalty=np.full(num_queries, np.nan),
         top_index=np.full((num_queries, topk), -1, np.int64),
-        top_score=np.full((num_queries, topk), -np.inf, torch.empty(0, dtype=dtype).numpy().dtype),
+        top_score=no_score[:, None].repeat(topk, axis=1),
+        best_score=no_score,
+        best_other_score=no_score.copy(),
     )
     # Queries with similar numbers of matches stand together, so little of a group is padding.
     order = labels.num_places.argsort(descending=True, stable=True)
@@ -556,6 +565,19 @@ def _top(scores: NDArray[Any], topk: int) -> tuple[NDArray[Any], NDArray[np.int6
     return top_score, np.where(top_score == -np.inf, -1, top_index)
 
 
+def _best_other(
+    scores: NDArray[Any], columns: NDArray[np.int64], matches: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """Return ``[rows]`` best scores of what is no match; arguments as for `_count_ahead`."""
+    row, slot = np.nonzero(matches)
+    place = columns[row, slot]
+    own = scores[row, place]
+    scores[row, place] = -np.inf  # other items of the person are ignored, so they are out as well
+    best: NDArray[Any] = scores.max(axis=1)
+    scores[row, place] = own
+    return best
+
+
 class _Counts(NamedTuple):
     """Of each match, ``[rows, slots]``: gallery items ahead, more similar, at least as similar."""
 
@@ -632,6 +654,8 @@ def _rank_group(
     topk = ranking.top_index.shape[1]
     if topk:
         ranking.top_score[rows], ranking.top_index[rows] = _top(scores, topk)
+    ranking.best_score[rows] = scores.max(axis=1)
+    ranking.best_other_score[rows] = _best_other(scores, columns, matches)
     num_matches = matches.sum(axis=1)
     ranking.num_matches[rows] = num_matches
     found = np.flatnonzero(num_matches)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from crosswalk.distributed import all_gather_rows, gather_objects, on_rank_zero
 from crosswalk.metrics.average_precision import check_extra_map
+from crosswalk.metrics.queries import RANKS, QueryResults
 from crosswalk.metrics.ranking import (
     Ranking,
     Rescoring,
@@ -32,35 +33,8 @@ DIRECTIONS = {
     "image_to_text": ("gallery", "query"),
 }
 """What is looked for in what, by the name of the retrieval direction."""
-RANKS = (1, 5, 10)
 DRAWN_OF_EACH = 6
 """Most samples of a person in each role among those to look at."""
-
-
-class QueryResults(NamedTuple):
-    """Per-query results of one direction, sorted by the query's sample index.
-
-    Attributes:
-        sample_index: ``[queries]`` sample index of the query within its role.
-        person_id: ``[queries]`` its person.
-        num_matches: ``[queries]`` matches in the gallery; 0 = the query was skipped.
-        first_hit: ``[queries]`` rank of the best match from 1; 0 = skipped.
-        average_precision: ``[queries]`` in [0, 1]; NaN = skipped.
-        inverse_negative_penalty: ``[queries]`` in [0, 1]; NaN = skipped.
-        top_index: ``[queries, topk]`` sample indices of the best gallery items, -1 = no more.
-        top_person_id: ``[queries, topk]`` their persons, -1 = no more.
-        top_score: ``[queries, topk]`` their similarities, -inf = no more.
-    """
-
-    sample_index: NDArray[np.int64]
-    person_id: NDArray[np.int64]
-    num_matches: NDArray[np.int64]
-    first_hit: NDArray[np.int64]
-    average_precision: NDArray[np.float64]
-    inverse_negative_penalty: NDArray[np.float64]
-    top_index: NDArray[np.int64]
-    top_person_id: NDArray[np.int64]
-    top_score: NDArray[np.floating[Any]]
 
 
 class RetrievalResult(NamedTuple):
@@ -332,4 +306,7 @@ def _per_query(query: Samples, gallery: Samples, ranking: Ranking) -> QueryResul
         looked_up(gallery.sample_index),
         looked_up(gallery.person_id),
         ranking.top_score,
+        ranking.best_score,
+        ranking.best_other_score,
+        np.full(len(ranking.first_hit), len(gallery.sample_index)),
     )

@@ -37,7 +37,7 @@ from crosswalk.files import (
 from crosswalk.words import counted, kind_of
 
 if TYPE_CHECKING:
-    from crosswalk.metrics.retrieval import QueryResults
+    from crosswalk.metrics.queries import QueryResults
 
 PARTS = ("choices", "data", "trainer", "method", "optim")
 """Parts of a configuration that hold entries by name."""
@@ -471,10 +471,12 @@ class RunFolder:
     def queries(self, split: str, checkpoint: str) -> dict[str, QueryResults]:
         """Return the results of every query by direction, and ``view/<view>`` of single views.
 
+        A file of an earlier release lacks what it did not keep (None).
+
         Raises:
             FileNotFoundError: If there are none; the message names those that there are.
         """
-        from crosswalk.metrics.retrieval import QueryResults
+        from crosswalk.metrics.queries import QueryResults
 
         file = self.queries_file(split, checkpoint)
         if not file.exists():
@@ -493,6 +495,8 @@ class RunFolder:
             for field in QueryResults._fields:
                 name = f"{direction}_{field}"
                 array, ends = arrays.get(name), 2 if field.startswith("top_") else 1
+                if array is None and field in QueryResults._field_defaults:
+                    continue  # of an earlier release
                 if array is None or array.ndim != ends or array.dtype.kind not in "iuf":
                     what = "missing" if array is None else f"{array.dtype} {list(array.shape)}"
                     raise ValueError(f"{file}: {name} is {what}. {mend}")
@@ -500,7 +504,11 @@ class RunFolder:
                     raise ValueError(f"{file}: {name} has {len(array)} rows of {number}. {mend}")
         return {
             direction: QueryResults(
-                *(arrays[f"{direction}_{field}"] for field in QueryResults._fields)
+                **{
+                    field: arrays[name]
+                    for field in QueryResults._fields
+                    if (name := f"{direction}_{field}") in arrays
+                }
             )
             for direction in directions
         }
@@ -513,7 +521,7 @@ class RunFolder:
         Example:
             >>> import tempfile
             >>> import numpy as np
-            >>> from crosswalk.metrics.retrieval import QueryResults
+            >>> from crosswalk.metrics.queries import QueryResults
             >>> folder = RunFolder(Path(tempfile.mkdtemp()))
             >>> one = QueryResults(*[np.zeros(1, np.int64)] * 6, *[np.zeros((1, 1), np.int64)] * 3)
             >>> folder.save_queries("test", "best", {"text_to_image": one})
@@ -524,6 +532,7 @@ class RunFolder:
             f"{direction}_{name}": array
             for direction, results in queries.items()
             for name, array in results._asdict().items()
+            if array is not None
         }
         write_arrays(self.queries_file(split, checkpoint), arrays)
 

@@ -25,7 +25,8 @@ from crosswalk.diagnostics.token_selection import (
     token_selection_file,
     write_token_selection,
 )
-from crosswalk.metrics.retrieval import QueryResults, RetrievalResult
+from crosswalk.metrics.queries import QueryResults
+from crosswalk.metrics.retrieval import RetrievalResult
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics
 from crosswalk.types import ImageBatch, TextBatch
 from tests.unit.diagnostics.pages import folder_with, section_of

@@ -14,7 +14,7 @@ import yaml
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.tables.manifest import Manifest, Row, read_manifest
 from crosswalk.lab.tables.plan import Plan, planned
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from crosswalk.run.run_folder import RunFolder
 from tests.unit.lab.fake_train import config_of
 

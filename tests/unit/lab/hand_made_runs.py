@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from crosswalk.data.readers.records import Record, Splits
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from crosswalk.run.run_folder import RunFolder
 
 CAPTIONS = (

@@ -9,7 +9,7 @@ import pytest
 
 from crosswalk.metrics import paired
 from crosswalk.metrics.paired import bootstrap_means, measures_per_query, paired_difference
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 
 
 def query_results(

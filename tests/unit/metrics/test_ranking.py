@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from crosswalk.metrics import ranking as ranking_module
 from crosswalk.metrics.average_precision import EXTRA_MAP
 from crosswalk.metrics.ranking import (
     Ranking,
+    Rescoring,
     mean_average_precision,
     mean_inp,
     rank_embeddings,
@@ -40,6 +43,11 @@ def rank_in_a_loop(
         ranks = [rank for rank, hit in enumerate(is_hit, start=1) if hit and person_id != -1]
         precision = [(number + 1) / rank for number, rank in enumerate(ranks)]
         scores = [similarity[query][place] for place in kept]
+        without_person = [
+            similarity[query][place]
+            for place, other in enumerate(gallery_person_id)
+            if other not in (-1, person_id)
+        ]
         results.append(
             {
                 "num_matches": len(ranks),
@@ -49,6 +57,8 @@ def rank_in_a_loop(
                 "first_hit_bonus": area_with_bonus_in_a_loop(ranks) if ranks else math.nan,
                 "inverse_negative_penalty": len(ranks) / ranks[-1] if ranks else math.nan,
                 "top_index": (kept + [-1] * topk)[: min(topk, len(gallery_person_id))],
+                "best_score": scores[0] if scores else -math.inf,
+                "best_other_score": max(without_person, default=-math.inf),
             }
         )
     return results
@@ -78,7 +88,8 @@ def area_with_bonus_in_a_loop(ranks: list[int]) -> float:
 def assert_equals_loop(ranking: Ranking, expected: list[dict[str, Any]]) -> None:
     for name in ("num_matches", "first_hit", "top_index"):
         assert getattr(ranking, name).tolist() == [query[name] for query in expected], name
-    for name in ("average_precision", "inverse_negative_penalty"):
+    names = ("average_precision", "inverse_negative_penalty", "best_score", "best_other_score")
+    for name in names:
         values = [query[name] for query in expected]
         np.testing.assert_allclose(getattr(ranking, name), values, rtol=1e-12, err_msg=name)
     for name, found in ranking.extra_average_precision.items():
@@ -185,6 +196,64 @@ def test_similarity_of_several_views_is_their_mean(num_views: int) -> None:
     assert_equals_loop(ranking, expected)
     best = [sorted(row, reverse=True)[:4] for row in mean]
     np.testing.assert_allclose(ranking.top_score, best, rtol=1e-12)
+
+
+@pytest.mark.parametrize("topk", [0, 3])
+@pytest.mark.parametrize("with_pictures", [False, True])
+@pytest.mark.parametrize("with_bonus", [False, True])
+def test_the_best_other_score_is_the_first_one_of_a_gallery_without_the_person(
+    topk: int, with_pictures: bool, with_bonus: bool
+) -> None:
+    _, *ids = draw(13, 57, num_persons=5, num_levels=1, seed=9)
+    ids[0][3], ids[0][4] = 77, -1  # somebody who is not in the gallery, and junk
+    random = torch.Generator().manual_seed(2)
+    query, gallery = (normalize(torch.randn(n, 6, generator=random)) for n in (13, 57))
+    pictures = torch.arange(-3, 10), torch.arange(57) % 19
+    bonus = sparse.random_array((13, 57), density=0.3, rng=1).tocsr()
+
+    def ranked(rows: Tensor, kept: Tensor) -> Ranking:
+        extra: dict[str, Any] = {}
+        if with_pictures:
+            extra = {"query_picture": pictures[0][rows], "gallery_picture": pictures[1][kept]}
+        if with_bonus:
+            part = bonus[rows.numpy()][:, kept.numpy()]
+            extra["rescoring"] = Rescoring(np.zeros(len(rows)), np.full(len(rows), 0.7), part)
+        return rank_embeddings(
+            query[rows],
+            gallery[kept],
+            query_person_id=ids[0][rows],
+            gallery_person_id=ids[1][kept],
+            query_camera_id=ids[2][rows],
+            gallery_camera_id=ids[3][kept],
+            topk=topk,
+            **extra,
+        )
+
+    ranking = ranked(torch.arange(13), torch.arange(57))
+
+    for number, person in enumerate(ids[0].tolist()):
+        without = (ids[1] != person).nonzero().flatten() if person != -1 else torch.arange(57)
+        # ranked beside another query, as a ranking without any match is refused
+        other = next(row for row in range(13) if ids[0][row] not in (person, 77, -1))
+        alone = ranked(torch.tensor([number, other]), without)
+        assert alone.num_matches[0] == 0
+        assert ranking.best_other_score[number] == pytest.approx(alone.best_score[0], abs=1e-6)
+    assert ranking.best_other_score[3:5].tolist() == ranking.best_score[3:5].tolist()
+    if topk:
+        np.testing.assert_array_equal(ranking.best_score, ranking.top_score[:, 0])
+
+
+def test_who_is_alone_in_the_gallery_leaves_no_score_behind() -> None:
+    ranking = rank_similarity(
+        torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]]),
+        query_person_id=torch.tensor([1, 2]),
+        gallery_person_id=torch.tensor([1, 1, -1]),
+        query_camera_id=torch.tensor([4, 4]),
+        gallery_camera_id=torch.tensor([4, 5, 6]),
+    )
+
+    assert ranking.best_score.tolist() == pytest.approx([0.8, 0.9])
+    assert ranking.best_other_score.tolist() == pytest.approx([-math.inf, 0.9])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

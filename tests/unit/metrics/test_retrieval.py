@@ -41,6 +41,10 @@ def test_both_directions_views_and_skipped_queries_are_measured() -> None:
     assert queries["text_to_image"].top_person_id.tolist() == [[1, 3], [3, 1]]
     assert queries["text_to_image"].sample_index.tolist() == [100, 101]
     np.testing.assert_allclose(queries["text_to_image"].top_score, [[0.9, 0.5], [1, 0.8]])
+    np.testing.assert_allclose(queries["text_to_image"].best_score, [0.9, 1])
+    np.testing.assert_allclose(queries["text_to_image"].best_other_score, [0.5, 1])
+    assert queries["text_to_image"].gallery_size.tolist() == [3, 3]
+    assert queries["image_to_text"].gallery_size.tolist() == [2, 2, 2]
     assert queries["text_to_image"].first_hit.tolist() == [1, 3]
     assert queries["image_to_text"].first_hit.tolist() == [1, 1, 0]
     assert math.isnan(queries["image_to_text"].average_precision[2])
@@ -70,6 +74,8 @@ def test_single_views_have_per_query_results_of_their_own() -> None:
     assert queries["view/a"].first_hit.tolist() == [1, 3]
     assert queries["view/b"].first_hit.tolist() == [1, 1]
     assert queries["view/a"].top_index.shape == (2, 0)
+    np.testing.assert_allclose(queries["view/a"].best_score, [1, 1])
+    np.testing.assert_allclose(queries["view/b"].best_other_score, [0, 1])
 
 
 def test_further_definitions_of_map_are_measured_in_every_direction_and_view() -> None:

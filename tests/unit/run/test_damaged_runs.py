@@ -15,7 +15,7 @@ from crosswalk.cli import main
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.diagnostics.division import DivisionRecord, read_division
 from crosswalk.files import write_arrays
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from crosswalk.run.run_folder import RunFolder, create_run_folder, prepare_run_folder
 
 SESSION = '{"started": "2026-01-01T12:00:00+00:00", "ended": null}'
@@ -94,6 +94,8 @@ def test_damaged_results_of_queries_name_the_command_that_writes_them(
         {"first_hit": np.zeros(1, np.int64)},
         {"top_score": np.zeros(2)},
         {"person_id": np.array(["a", "b"])},
+        {"best_score": np.zeros(1)},
+        {"best_other_score": np.zeros((2, 1))},
     ],
     ids=str,
 )
@@ -104,6 +106,17 @@ def test_results_of_queries_that_do_not_belong_together_are_refused(
 
     with pytest.raises(ValueError, match=rf"image_to_image_{next(iter(changed))} .*evaluate"):
         RunFolder(tmp_path).queries("test", "last")
+
+
+def test_results_of_queries_of_an_earlier_release_are_read_without_their_scores(
+    tmp_path: Path,
+) -> None:
+    queries(RunFolder(tmp_path))
+
+    found = RunFolder(tmp_path).queries("test", "last")["image_to_image"]
+
+    assert found[-3:] == (None, None, None)
+    assert found.first_hit.tolist() == [0, 0]
 
 
 def config_of(tmp_path: Path, **changed: object) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crosswalk.data.pipeline.datasets import records_fingerprint
 from crosswalk.data.readers.records import Record
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 
 MOST_VALUES = 5
 """So many different values each make a group; more are put together in quarters."""

@@ -11,7 +11,7 @@ import numpy as np
 from crosswalk.config.keys import differing_keys
 from crosswalk.lab.compare.groups import split_fingerprint
 from crosswalk.lab.report.evaluation_data import evaluation_data
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from crosswalk.run.run_folder import RunFolder, runs_named
 
 Queries = Mapping[str, QueryResults]

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from crosswalk.pages import Section, picture_tag, render
 from crosswalk.run.callbacks.ranking_lists import (
     RankedItem,

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from crosswalk.pages import small_picture
 from crosswalk.run.callbacks.retrieval import metrics_of
 

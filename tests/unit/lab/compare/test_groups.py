@@ -15,7 +15,7 @@ from crosswalk.data.pairs import TextToImageData
 from crosswalk.data.readers.cuhk_pedes import read_cuhk_pedes
 from crosswalk.data.readers.market1501 import read_market1501
 from crosswalk.lab.compare.groups import query_groups, query_records, split_fingerprint
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from tests.unit.data.image_trees import MARKET, names, write_files
 from tests.unit.data.trees import CUHK_ENTRIES, write_cuhk
 

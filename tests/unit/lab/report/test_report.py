@@ -29,7 +29,7 @@ from crosswalk.lab.report.report import (
     report_sections,
     write_report,
 )
-from crosswalk.metrics.retrieval import QueryResults
+from crosswalk.metrics.queries import QueryResults
 from crosswalk.run.callbacks.ranking_lists import RankedItem, RankingList
 from crosswalk.run.run_folder import RunFolder
 

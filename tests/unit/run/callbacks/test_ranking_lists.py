@@ -10,7 +10,8 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 
-from crosswalk.metrics.retrieval import QueryResults, RetrievalResult
+from crosswalk.metrics.queries import QueryResults
+from crosswalk.metrics.retrieval import RetrievalResult
 from crosswalk.run.callbacks.ranking_lists import (
     LARGEST,
     QUERY,
