@@ -36,6 +36,7 @@ STOREYS = (
     ("run",),
     ("diagnostics",),
     ("doctor", "lab", "use"),
+    ("gallery",),
     ("commands",),
     ("cli",),
     ("__main__",),

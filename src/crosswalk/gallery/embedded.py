@@ -1,0 +1,314 @@
+"""The store in a folder: rows in SQLite, vectors in files beside it, and an index over many.
+
+What a writer does becomes true by one commit of SQLite: vectors are appended and on the disk before
+it, and count only as far as the committed rows go. Killed anywhere, it leaves what was confirmed,
+and perhaps vectors behind the end, which the next write overwrites. Readers see one moment each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from filelock import Timeout
+from numpy.typing import ArrayLike, NDArray
+
+from crosswalk.files import lock, writing
+from crosswalk.gallery import checks
+from crosswalk.gallery.columns import Column
+from crosswalk.gallery.damage import NO_GALLERY, damaged
+from crosswalk.gallery.rows import RowFile, Shape, State
+from crosswalk.gallery.store import MAIN, Condition, Found, Kind, Rows, Stats
+from crosswalk.gallery.vectors import VectorFile, nearest
+
+ROWS, LOCK = "rows.sqlite", "lock"
+ATTEMPTS = 20
+"""Compactions that may come between the parts of one search."""
+
+
+class _Moment(NamedTuple):
+    """What was confirmed at one time. Nothing in it changes."""
+
+    state: State
+    alive: NDArray[np.bool_]
+    vectors: dict[str, NDArray[np.float32]]
+
+
+class EmbeddedStore:
+    """See `crosswalk.gallery.store.Store`. Threads may share it, forked processes may not."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dim: int,
+        views: tuple[str, ...] = (MAIN,),
+        columns: Mapping[str, Kind] | None = None,
+        write: bool = False,
+    ) -> None:
+        """Open it, or make it: see `crosswalk.gallery.open.open_store`."""
+        checks.check_shape(dim, views, columns or {})
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file: a gallery is a folder. Name another place.")
+        if not write and not folder.exists():
+            raise FileNotFoundError(f"{folder} is missing: {NO_GALLERY.format(folder)}")
+        self.folder, self.writes = folder, write
+        self._thread = threading.RLock()
+        self._lock = _locked(folder) if write else None
+        self._moment: _Moment | None = None
+        self._columns: dict[str, Column] = {}
+        try:
+            make = Shape(dim, views, dict(columns or {})) if write else None
+            self._rows = RowFile(folder / ROWS, write=write, make=make)
+            try:
+                self.dim, self.views = self._rows.shape.dim, self._rows.shape.views
+                self.columns: Mapping[str, Kind] = self._rows.shape.columns
+                self._check_shape(dim, views, columns)
+                with self._reading():
+                    pass
+            except BaseException:
+                self._rows.close()
+                raise
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+
+    def _check_shape(
+        self, dim: int, views: tuple[str, ...], columns: Mapping[str, Kind] | None
+    ) -> None:
+        again = "Choose another folder, or delete this one and make it again."
+        if self.dim != dim:
+            raise ValueError(
+                f"{self.folder} holds vectors of length {self.dim}, and the model's have {dim}: it "
+                f"was made with another model. {again}"
+            )
+        if self.views != views:
+            raise ValueError(
+                f"{self.folder} holds the views {', '.join(self.views)}, not {', '.join(views)}. "
+                f"{again}"
+            )
+        if columns is not None and dict(columns) != self.columns:
+            there, given = (
+                ", ".join(f"{name} ({kind})" for name, kind in each.items()) or "none"
+                for each in (self.columns, columns)
+            )
+            raise ValueError(f"{self.folder} holds the columns {there}; given are {given}. {again}")
+
+    def add(
+        self,
+        ids: ArrayLike,
+        vectors: Mapping[str, NDArray[np.float32]],
+        meta: Mapping[str, Sequence[Any] | NDArray[Any]],
+    ) -> None:
+        """Store rows, those whose id is there already in their place."""
+        numbers = checks.different_ids(ids)
+        arrays = checks.checked_views(vectors, self.views, self.dim, len(numbers))
+        values = checks.checked_meta(meta, self.columns, len(numbers))
+        with self._writing():
+            if len(numbers) == 0:
+                return
+            with self._reading() as moment:
+                state = moment.state
+            for view, array in arrays.items():
+                self._file(view, state.generation).append(array, state.end)
+            with self._rows.transaction(write=True):
+                self._rows.add(state.end, numbers, values)
+
+    def delete(self, ids: ArrayLike) -> int:
+        """Remove rows; return how many there were."""
+        numbers = np.unique(checks.checked_ids(ids))
+        with self._writing(), self._rows.transaction(write=True):
+            return self._rows.delete(numbers)
+
+    def search(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        *,
+        view: str = MAIN,
+        where: Sequence[Condition] = (),
+        exact: bool = False,
+    ) -> Found:
+        """Return the ``k`` most similar rows of each query."""
+        checks.check_k(k)
+        if view not in self.views:
+            raise ValueError(
+                f"there is no view {view!r}; this gallery has {', '.join(self.views)}."
+            )
+        queries = checks.checked_vectors(query, self.dim, "queries")
+        wanted = checks.checked_conditions(where, self.columns)
+        for _ in range(ATTEMPTS):
+            with self._reading([each.column for each in wanted]) as moment:
+                mask = moment.alive
+                for each in wanted:
+                    mask = mask & self._columns[each.column].matches(each, len(mask))
+            rows, scores = self._best(moment, queries, k, view, mask, exact)
+            with self._reading() as now:
+                if now.state.generation != moment.state.generation:
+                    continue
+                known = self._rows.ids_of(np.unique(rows[rows >= 0]).tolist())
+            ids = np.array([known.get(row, 0) for row in rows.ravel().tolist()], np.uint64)
+            return Found(ids.reshape(rows.shape), scores, (rows >= 0).sum(axis=1))
+        raise RuntimeError(f"{self.folder} is compacted again and again. Repeat the search.")
+
+    def _best(
+        self,
+        moment: _Moment,
+        query: NDArray[np.float32],
+        k: int,
+        view: str,
+        mask: NDArray[np.bool_],
+        exact: bool,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return nearest(query, moment.vectors[view], k, mask=mask)
+
+    def get(self, ids: ArrayLike, *, vectors: bool = False) -> Rows:
+        """Return rows in the order of ``ids``."""
+        numbers = checks.checked_ids(ids)
+        with self._reading() as moment:
+            known = self._rows.rows_of(np.unique(numbers))
+            missing = [number for number in numbers.tolist() if number not in known]
+            if missing:
+                raise KeyError(f"this gallery has no row with the id {missing[0]}")
+            rows = [known[number] for number in numbers.tolist()]
+            meta = self._rows.values_of(rows, self.columns)
+        return Rows(numbers, meta, self._vectors(moment, rows) if vectors else None)
+
+    def scan(
+        self,
+        after_id: int | None = None,
+        limit: int | None = None,
+        *,
+        columns: Iterable[str] | None = None,
+        vectors: bool = False,
+    ) -> Rows:
+        """Return rows by ascending id: at most ``limit`` of those behind ``after_id``."""
+        names = list(self.columns if columns is None else columns)
+        for name in names:
+            checks.check_column(name, self.columns)
+        if after_id is not None:
+            after_id = int(checks.checked_ids([after_id])[0])
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit={limit}: give how many rows to return, or None for all.")
+        with self._reading() as moment:
+            ids, rows, meta = self._rows.scan(after_id, limit, names)
+        return Rows(ids, meta, self._vectors(moment, rows) if vectors else None)
+
+    def _vectors(
+        self, moment: _Moment, rows: Sequence[int] | NDArray[np.int64]
+    ) -> dict[str, NDArray[np.float32]]:
+        places = np.array(rows, np.int64)
+        return {view: np.array(array[places]) for view, array in moment.vectors.items()}
+
+    def stats(self) -> Stats:
+        """Return how the store stands."""
+        with self._reading() as moment:
+            size = sum(each.stat().st_size for each in self.folder.iterdir() if each.is_file())
+        rows, end = int(moment.alive.sum()), moment.state.end
+        return Stats(rows, end - rows, 0, moment.state.generation, size, 0, None, None, "")
+
+    def maintain(self, queries: NDArray[np.float32] | None = None) -> Stats:
+        """Drop what was deleted, and index many rows."""
+        with self._writing():
+            return self.stats()
+
+    def close(self) -> None:
+        """Let go of files and of the lock."""
+        with self._thread:
+            self._rows.close()
+            self._moment = None
+            if self._lock is not None:
+                self._lock.release()
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        with self._reading() as moment:
+            return int(moment.alive.sum())
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _file(self, view: str, generation: int) -> VectorFile:
+        return VectorFile(self.folder / f"{view}-{generation}.f32", self.dim)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if not self.writes:
+            raise RuntimeError(f"{self.folder} is open for reading only: open it with write=True.")
+        with self._thread, writing(self.folder / ROWS):
+            yield
+
+    @contextmanager
+    def _reading(self, columns: Sequence[str] = ()) -> Iterator[_Moment]:
+        """Yield what is confirmed now, ``columns`` up to date, and SQLite at that moment."""
+        with self._thread:
+            for attempt in range(ATTEMPTS):
+                try:
+                    with self._rows.transaction():
+                        moment = self._look(columns)
+                        yield moment
+                        return
+                except _CompactedError as error:
+                    if attempt == ATTEMPTS - 1:
+                        raise damaged(error.path, "it is missing") from None
+
+    def _look(self, columns: Sequence[str]) -> _Moment:
+        """Return what is confirmed now, by asking for what is new since the last time."""
+        last, state = self._moment, self._rows.state()
+        if last is None or last.state.generation != state.generation:
+            self._columns = {}
+            last = _Moment(State(state.generation, 0, 0, ""), np.empty(0, bool), {})
+        for name in columns:
+            column = self._columns.setdefault(name, Column(self.columns[name]))
+            if (start := len(column.values)) < state.end:
+                column.append(self._rows.column(name, start, state.end))
+        if last.state == state:
+            return last
+        alive = np.concatenate([last.alive, np.ones(state.end - len(last.alive), bool)])
+        alive[self._rows.deleted_since(last.state.deletions, state.end)] = False
+        vectors = {}
+        for view in self.views:
+            file = self._file(view, state.generation)
+            try:
+                vectors[view] = file.mapped(state.end)
+            except FileNotFoundError:
+                if state.end:
+                    raise _CompactedError(file.path) from None
+                vectors[view] = np.empty((0, self.dim), np.float32)
+        self._moment = _Moment(state, alive, vectors)
+        return self._moment
+
+
+class _CompactedError(Exception):
+    """A file of vectors went while one looked: of a compaction, or for good."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+
+def _locked(folder: Path) -> Any:  # noqa: ANN401
+    held = lock(folder / LOCK)
+    try:
+        held.acquire(timeout=0.1)
+    except Timeout:
+        raise RuntimeError(
+            f"{folder} is being written by another process. Wait until it is done, and repeat the "
+            "command; searching works meanwhile."
+        ) from None
+    return held
