@@ -221,6 +221,34 @@ def verdict(found: OpenSet) -> str:
     )
 
 
+COLUMNS = ("false positives", "threshold", "accepted of those there", "found and accepted")
+"""What `rate_rows` says: FPR, threshold, TPR and the detection and identification rate."""
+
+
+def rate_rows(found: OpenSet) -> list[tuple[str, ...]]:
+    """Return the cells of a table, a row for each of `RATES`, with intervals in brackets.
+
+    Example:
+        >>> one = Measured(0.5, 0.25, 0.75)
+        >>> found = OpenSet(900, 900, 9, {0.01: Rate(one, one, one)}, one, 1.0, 0.0, {}, False)
+        >>> for row in rate_rows(found):
+        ...     print(row)
+        ('1 %', '0.500 (0.250 to 0.750)', '50.0 % (25.0 to 75.0)', '50.0 % (25.0 to 75.0)')
+        ('0.1 %', 'needs 1,000 absent queries, not 900', '-', '-')
+    """
+    rows = []
+    for fpr in RATES:
+        rate = found.rates.get(fpr)
+        if rate is None:
+            needs = f"needs {round(1 / fpr):,} absent queries, not {found.absent}"
+            rows.append((f"{100 * fpr:g} %", needs, "-", "-"))
+            continue
+        threshold = "{:.3f} ({:.3f} to {:.3f})".format(*rate.threshold)
+        shares = ["{:.1f} % ({:.1f} to {:.1f})".format(*100 * np.array(s)) for s in rate[1:]]
+        rows.append((f"{100 * fpr:g} %", threshold, *shares))
+    return rows
+
+
 def _measures(
     scores: FirstScores, rates: list[float], count: NDArray[np.int64]
 ) -> NDArray[np.float64]:
