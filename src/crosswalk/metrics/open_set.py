@@ -236,7 +236,7 @@ def rate_rows(found: OpenSet) -> list[tuple[str, ...]]:
         ('1 %', '0.500 (0.250 to 0.750)', '50.0 % (25.0 to 75.0)', '50.0 % (25.0 to 75.0)')
         ('0.1 %', 'needs 1,000 absent queries, not 900', '-', '-')
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for fpr in RATES:
         rate = found.rates.get(fpr)
         if rate is None:
