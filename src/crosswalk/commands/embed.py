@@ -44,7 +44,8 @@ def run(options: Namespace) -> int:
     source = source_of(options.model, options.which)  # before torch is imported
     if options.batch_size < 1:
         raise ValueError(f"--batch-size {options.batch_size} should be at least 1.")
-    from crosswalk.use.embed import check_target, embed_files, inputs_of
+    from crosswalk.use.embed import check_target, embed_files
+    from crosswalk.use.inputs import inputs_of
 
     check_target(options.out, options.images)
     inputs = inputs_of(options.images, allow_outside=options.allow_outside)

@@ -46,6 +46,23 @@ class Column:
             )
         self.values = np.concatenate([self.values, later])
 
+    def different(self, rows: NDArray[np.bool_], limit: int) -> list[Any]:
+        """Return the first different values in order of rows that count.
+
+        Example:
+            >>> column = Column("text")
+            >>> column.append(["b", None, "a", "b", "c"])
+            >>> column.different(np.array([True, True, True, True, False]), 5)
+            ['a', 'b']
+        """
+        values = self.values[: len(rows)][rows]
+        if self.kind == "text":
+            names = list(self.numbers)
+            return sorted(names[place] for place in np.unique(values[values >= 0]))[:limit]
+        missing = np.isnan(values) if self.kind == "number" else values == MISSING_TIME
+        found: list[Any] = np.unique(values[~missing])[:limit].tolist()
+        return found
+
     def matches(self, wanted: Wanted, end: int) -> NDArray[np.bool_]:
         """Return ``[end]`` which rows meet a condition.
 

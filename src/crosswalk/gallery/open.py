@@ -23,7 +23,8 @@ def open_store(
             ``qdrant://:memory:/name`` is one that goes with this process.
         dim: Length of the vectors; > 0.
         views: Names of the vectors of a row.
-        columns: Names and kinds of what is kept beside them; None: those that it was made with.
+        columns: Names and kinds of what is kept beside them; a writer adds those that it has not
+            yet. None: those that it has.
         write: One process at a time may; any number may read meanwhile.
 
     Raises:

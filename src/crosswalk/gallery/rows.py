@@ -112,7 +112,7 @@ class RowFile:
     def _make(self, shape: Shape) -> None:
         self.connection.execute("PRAGMA journal_mode=WAL")
         self.connection.execute("PRAGMA synchronous=FULL")
-        told = {"shape": json.dumps([shape.dim, shape.views, list(shape.columns.items())])}
+        told = {"shape": _told(shape)}
         with self.transaction(write=True):
             for statement in _statements(len(shape.columns)):
                 self.connection.execute(statement)
@@ -247,6 +247,15 @@ class RowFile:
         self.connection.executemany(f"INSERT INTO rows VALUES ({places})", rows)
         self._set({"end": start + len(ids)})
 
+    def add_columns(self, columns: Mapping[str, Kind]) -> None:
+        """Add columns, of which nothing is known so far."""
+        shape = self.shape._replace(columns={**self.shape.columns, **columns})
+        with self.transaction(write=True):
+            for place in range(len(self.shape.columns), len(shape.columns)):
+                self.connection.execute(f"ALTER TABLE rows ADD COLUMN c{place}")
+            self._set({"shape": _told(shape)})
+        self.shape = shape
+
     def delete(self, ids: NDArray[np.uint64]) -> int:
         """Mark rows as deleted; return how many. In a transaction."""
         rows = sorted(self.rows_of(ids).values())
@@ -269,11 +278,6 @@ class RowFile:
         (count,) = execute("SELECT count(*) FROM kept").fetchone()
         execute("DROP TABLE kept")
         self._set({"end": count, "generation": generation, "indexes": "{}"})
-
-    def shrink(self) -> None:
-        """Move what was written into the file itself, as far as readers allow."""
-        with of_database(self.path):
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def set_indexes(self, indexes: str) -> None:
         """Write what is known of the indexes. In a transaction."""
@@ -314,29 +318,22 @@ def _head(path: Path) -> bytes | None:
 
 
 def _connection(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Connect; where nothing may be written, too, if no other process writes there."""
-    try:
-        return _connected(path, "mode=rwc" if write else "mode=ro")
-    except sqlite3.OperationalError:
-        if write or path.with_name(f"{path.name}-wal").exists():
-            raise
-        # SQLite cannot make the files of readers; without those of a writer nothing changes
-        return _connected(path, "immutable=1")
-
-
-def _connected(path: Path, how: str) -> sqlite3.Connection:
+    """Connect; a folder that may not be written to, too, if no other process writes there."""
+    uri = path.absolute().as_uri()
+    mode = "rwc" if write else "ro"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?{how}",
-        uri=True,
-        isolation_level=None,  # transactions are begun where the code says so
-        check_same_thread=False,
-        timeout=60,
+        f"{uri}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=60
     )
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.Error:
+    except sqlite3.OperationalError:
         connection.close()
-        raise
+        if write or path.with_name(f"{path.name}-wal").exists():
+            raise
+        # without a writer's files beside it nothing changes, and SQLite cannot make them here
+        connection = sqlite3.connect(
+            f"{uri}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
     return connection
 
 
@@ -360,6 +357,10 @@ def _expected_schema(shape: Shape) -> set[tuple[str, str, str | None]]:
         _, kind, name, *_ = statement.split()
         expected.add((kind.lower(), name, statement))
     return expected
+
+
+def _told(shape: Shape) -> str:
+    return json.dumps([shape.dim, shape.views, list(shape.columns.items())])
 
 
 def _stored(value: Any) -> Any:  # noqa: ANN401

@@ -169,6 +169,14 @@ class Store(Protocol):
             vectors: Return them, too.
         """
 
+    def values(self, column: str, limit: int = 1000) -> list[Any]:
+        """Return the different values of a column in order, missing ones not among them.
+
+        Args:
+            column: Its name.
+            limit: The first so many.
+        """
+
     def stats(self) -> Stats:
         """Return how the store stands."""
 

@@ -70,10 +70,18 @@ def load(
     source = source_of(model, which)
     _check_device(device)
     with trusting() if trust else nullcontext():
-        return _load(source, precision).to(device)
+        return _load(source, precision, _from_anywhere(model, source, which)).to(device)
 
 
-def _load(source: Source, precision: Precision) -> Model:
+def _from_anywhere(model: str | Path, source: Source, which: str | None) -> str:
+    """Return what names the same model in another folder and another session."""
+    given = Path(model).expanduser()
+    if not given.exists():
+        return str(model)
+    return str((given if which is None else source.weights).absolute())
+
+
+def _load(source: Source, precision: Precision, name: str) -> Model:
     described = described_by(source)
     weights = weights_of(source, described)
     content = described.content(weights)
@@ -97,6 +105,7 @@ def _load(source: Source, precision: Precision) -> Model:
         name=source.name,
         precision=precision,
         identity=json.dumps(content, sort_keys=True),
+        source=name,
     )
     height, width = described.preprocessing.image_size
     takes = f"images of {height}x{width}"

@@ -74,6 +74,7 @@ class Model:
         name: What people call it.
         precision: In which it computes.
         identity: A text of whatever the embeddings depend on beside the weights.
+        source: What `crosswalk.load` gives the same model for, from any folder; empty if unknown.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Model:
         name: str = "model",
         precision: Precision = "float32",
         identity: str = "",
+        source: str = "",
     ) -> None:
         if precision not in ("float32", "bf16"):
             raise ValueError(f"precision={precision!r} should be float32 or bf16.")
@@ -93,6 +95,7 @@ class Model:
         self.tokenizer = tokenizer
         self.name = name
         self.precision = precision
+        self.source = source
         self.device = torch.device("cpu")
         self._identity = identity
         embed = getattr(method.get_submodule("encoder"), "embed_texts", None)

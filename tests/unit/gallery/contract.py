@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.gallery.store import Condition
+from crosswalk.gallery.store import Condition, Kind
 
 DIM = 8
-COLUMNS = {"camera": "number", "place": "text", "time": "time"}
+COLUMNS: dict[str, Kind] = {"camera": "number", "place": "text", "time": "time"}
 
 Row = tuple[int, NDArray[np.float32], dict[str, Any]]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crosswalk.gallery.open import open_store
-from crosswalk.gallery.store import Condition, Store
+from crosswalk.gallery.store import Condition, Kind, Store
 from tests.unit.gallery.contract import COLUMNS, DIM, Plain, drawn_meta, unit_vectors
 
 LARGEST = 2**64 - 1
@@ -191,6 +191,40 @@ def test_a_store_opened_again_holds_what_it_held(url: str) -> None:
     with open_store(url, dim=DIM) as again:
         assert again.columns == COLUMNS
         assert_finds(again, plain, 10, [Condition("place", "eq", "gate 1")])
+
+
+def test_the_values_of_a_column_are_told_in_order(store: Store) -> None:
+    plain = filled(store)
+    store.delete([plain.rows[0][0]])
+    left = [values for _, _, values in plain.rows[1:]]
+
+    for name in COLUMNS:
+        expected = sorted({values[name] for values in left} - {None})
+        assert store.values(name) == expected
+        assert store.values(name, 2) == expected[:2]
+
+
+def test_columns_may_be_added_later_and_are_missing_in_what_was_there(url: str) -> None:
+    more: dict[str, Kind] = {"camera": "number", "shop": "text"}
+    with open_store(url, dim=DIM, columns=COLUMNS, write=True) as store:
+        store.add([1], {"main": unit_vectors(1, 1)}, {"camera": [3]})
+
+    with open_store(url, dim=DIM, columns=more, write=True) as store:
+        store.add([2], {"main": unit_vectors(1, 2)}, {"camera": [3], "shop": ["a"]})
+        found = store.search(unit_vectors(1, 1), 5, where=[Condition("shop", "eq", "a")])
+        rows = store.get([1, 2]).meta
+
+    assert found.ids[0].tolist() == [2, 0, 0, 0, 0]
+    assert rows["shop"] == [None, "a"]
+    assert rows["camera"] == [3, 3]
+    assert set(rows) == {*COLUMNS, "shop"}
+
+
+def test_a_column_keeps_its_kind(url: str) -> None:
+    open_store(url, dim=DIM, columns=COLUMNS, write=True).close()
+
+    with pytest.raises(ValueError, match=r"the column camera of .* is of numbers, not of texts"):
+        open_store(url, dim=DIM, columns={"camera": "text"}, write=True)
 
 
 WRONG: dict[str, tuple[Callable[[Store], Any], str]] = {

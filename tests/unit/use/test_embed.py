@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from crosswalk.use.embed import check_target, inputs_of
+from crosswalk.use.embed import check_target
+from crosswalk.use.inputs import inputs_of
 
 
 def an_image(path: Path) -> Path:

@@ -1,0 +1,344 @@
+"""A gallery of pictures on real, tiny models: built, brought up to date, searched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import crosswalk
+from crosswalk import Gallery
+from crosswalk.gallery import update
+from crosswalk.gallery.description import FILE
+from crosswalk.gallery.gallery import DISTANCE_WEIGHT, K1, K2
+from crosswalk.metrics.reranking import k_reciprocal
+from crosswalk.use.model import Model
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return crosswalk.load("tiny:mmcl")
+
+
+@pytest.fixture(scope="module")
+def of_sentences() -> Model:
+    return crosswalk.load("tiny:rde")
+
+
+def draw(path: Path, seed: int, **options: object) -> Path:
+    """Write a picture of a few coloured stripes."""
+    colours = np.random.default_rng(seed).integers(0, 256, (4, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(colours.repeat(24, 0)[:, None].repeat(40, 1)).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for seed in range(6):
+        draw(tmp_path / f"photos/{seed % 2}/{seed}.png", seed)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def built(tmp_path: Path, photos: Path, model: Model) -> Iterator[Gallery]:
+    with Gallery.build(tmp_path / "g", model, photos) as gallery:
+        yield gallery
+
+
+def test_a_picture_finds_itself_and_the_scores_are_those_of_the_model(
+    built: Gallery, photos: Path, model: Model
+) -> None:
+    files = sorted(photos.rglob("*.png"))
+    expected = (model.embed_images(files[:1]) @ model.embed_images(files).T)[0]
+
+    hits = built.search(files[0], k=9)
+
+    assert len(built) == len(hits) == 6
+    assert hits[0].path == files[0]
+    assert [files.index(hit.path) for hit in hits] == expected.argsort(descending=True).tolist()
+    np.testing.assert_allclose(
+        [hit.score for hit in hits], sorted(expected, reverse=True), atol=1e-6
+    )
+    assert [hit.path for hit in built.similar(hits[0].id, 2)] == [hit.path for hit in hits[1:3]]
+    assert built.search(Image.open(files[0]), k=1)[0].path == files[0]
+    assert built.search(model.embed_images(files[:1])[0].numpy(), k=1)[0].path == files[0]
+
+
+def test_an_update_embeds_what_is_new_or_changed_alone(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    gallery = tmp_path / "g"
+    Gallery.build(gallery, model, photos).close()
+    draw(photos / "0/0.png", 100)
+    draw(photos / "new/6.png", 6)
+    shutil.copy(photos / "1/1.png", photos / "copy.png")
+    (photos / "0/2.png").unlink()
+    (photos / "1/3.png").write_bytes(b"no picture")
+
+    with Gallery.build(gallery, model, photos, prune=True) as built:
+        changes = built.changes
+        found = {
+            hit.path.relative_to(photos).as_posix() for hit in built.search(photos / "0/0.png")
+        }
+        scores = {hit.path.name: hit.score for hit in built.search(photos / "1/1.png", 2)}
+
+    assert changes is not None
+    assert (changes.new, changes.changed, changes.unchanged, changes.removed) == (2, 1, 3, 2)
+    assert changes.embedded == 2
+    assert list(changes.broken) == [str(photos / "1/3.png")]
+    assert found == {"0/0.png", "0/4.png", "1/1.png", "1/5.png", "new/6.png", "copy.png"}
+    assert scores == pytest.approx({"1.png": 1, "copy.png": 1}, abs=1e-6)
+
+
+def test_a_copy_of_what_changes_meanwhile_is_embedded_itself(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "AT_ONCE", 1)
+    photos = tmp_path / "photos"
+    before = draw(photos / "a.png", 0).read_bytes()
+    Gallery.build(tmp_path / "g", model, photos).close()
+    draw(photos / "a.png", 1)
+    (photos / "b.png").write_bytes(before)
+
+    with Gallery.build(tmp_path / "g", model, photos) as built:
+        hits = built.search(photos / "b.png")
+
+    assert [hit.path.name for hit in hits] == ["b.png", "a.png"]
+    assert hits[0].score == pytest.approx(1, abs=1e-6)
+    assert hits[1].score < 1 - 1e-3
+
+
+def test_a_table_says_camera_time_and_more(tmp_path: Path, photos: Path, model: Model) -> None:
+    table = tmp_path / "photos" / "list.csv"
+    rows = ["image,camera_id,time,id,my place,caption"]
+    rows += [f"{n % 2}/{n}.png,{n},2026-11-0{n + 1} 18:30,cart {n},gate,x" for n in range(5)]
+    table.write_text("\n".join([*rows, "1/5.png,,,,,"]))
+
+    with Gallery.build(tmp_path / "g", model, table) as built:
+        hits = built.search(
+            photos / "0/0.png", where="camera in (1, 2, 5) and time >= '2026-11-03'"
+        )
+        texts = built.search(photos / "0/0.png", where="own_id = 'cart 3' and my_place == 'gate'")
+        cameras, times = built.values("camera"), built.values("time")
+
+    assert [hit.path.name for hit in hits] == ["2.png"]
+    assert (hits[0].camera, hits[0].own_id) == (2, "cart 2")
+    assert hits[0].time == datetime(2026, 11, 3, 18, 30)
+    assert hits[0].columns["my_place"] == "gate"
+    assert "caption" not in hits[0].columns
+    assert [hit.path.name for hit in texts] == ["3.png"]
+    assert cameras == [0, 1, 2, 3, 4]
+    assert times[0] == datetime(2026, 11, 1, 18, 30)
+
+
+def test_what_a_table_said_is_kept_by_an_update_from_the_folder(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    (photos / "list.csv").write_text("path,camera\n0/0.png,7\n")
+    Gallery.build(tmp_path / "g", model, photos / "list.csv").close()
+
+    with Gallery.build(tmp_path / "g", model, photos) as built:
+        hits = built.search(photos / "0/0.png", where="camera == 7")
+
+    assert built.changes is not None
+    assert (built.changes.new, built.changes.unchanged) == (5, 1)
+    assert [hit.path.name for hit in hits] == ["0.png"]
+
+
+def test_exif_data_say_when_a_picture_was_taken(tmp_path: Path, model: Model) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = "2026:11:29 07:08:09"
+    draw(tmp_path / "photos/a.jpg", 0, exif=exif)
+    exif[0x0132] = "0000:00:00 00:00:00"
+    draw(tmp_path / "photos/b.jpg", 0, exif=exif)
+
+    with Gallery.build(tmp_path / "g", model, tmp_path / "photos") as built:
+        hits = built.search(tmp_path / "photos/a.jpg", where="time == '2026-11-29'")
+
+    assert [(hit.path.name, hit.time) for hit in hits] == [
+        ("a.jpg", datetime(2026, 11, 29, 7, 8, 9))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,camera\n0/0.png,1\n0/0.png,2\n", "line 3: .*0.png is listed with other values in"),
+        ("path,time\n0/0.png,yesterday\n", "line 2: `time` is 'yesterday', and it holds times"),
+        ("path,a b,a-b\n0/0.png,1,2\n", "line 1: the column `a-b` is called a_b here"),
+        ("path,sha256\n0/0.png,1\n", "line 1: the column `sha256` is called sha256 here"),
+        ("path\n../../x.png\n", "lies outside the folder of the file"),
+    ],
+)
+def test_a_wrong_table_is_refused_and_nothing_is_made(
+    tmp_path: Path, photos: Path, model: Model, text: str, said: str
+) -> None:
+    (photos / "list.csv").write_text(text)
+
+    with pytest.raises(ValueError, match=said):
+        Gallery.build(tmp_path / "g", model, photos / "list.csv")
+
+    assert not (tmp_path / "g").exists()
+
+
+def test_cells_of_another_kind_than_the_gallery_has_are_refused(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    (photos / "list.csv").write_text("path,camera\n0/0.png,1\n")
+    Gallery.build(tmp_path / "g", model, photos / "list.csv").close()
+    (photos / "list.csv").write_text("path,camera\n0/0.png,front\n")
+
+    with pytest.raises(ValueError, match="line 2: `camera` is 'front', and it holds numbers"):
+        Gallery.build(tmp_path / "g", model, photos / "list.csv")
+
+
+def test_near_duplicates_are_one_hit_with_their_number(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    for copy in range(3):
+        Image.open(photos / "0/0.png").resize((42, 98)).save(photos / f"copy{copy}.png")
+    plain = {path: model.embed_images([path])[0] for path in sorted(photos.rglob("*.png"))}
+    least = 0.999
+
+    with Gallery.build(tmp_path / "g", model, photos) as built:
+        hits = built.search(photos / "0/0.png", 9, group=least)
+
+    assert sum(hit.count for hit in hits) == 9
+    for hit in hits:
+        alike = sum(float(plain[hit.path] @ other) >= least for other in plain.values())
+        assert hit.count == alike
+    assert len(hits) <= 6
+
+
+def test_reranking_is_that_of_the_metrics(tmp_path: Path, photos: Path, model: Model) -> None:
+    for seed in range(10, 40):
+        draw(photos / f"{seed}.png", seed)
+    files = sorted(photos.rglob("*.png"))
+    query, rows = model.embed_images([files[3]]), model.embed_images(files)
+    again = k_reciprocal(query, rows, k1=K1, k2=K2, distance_weight=DISTANCE_WEIGHT)
+    scores = again.slope[0] * (query @ rows.T)[0].numpy() + again.bonus.toarray()[0]
+
+    with Gallery.build(tmp_path / "g", model, photos) as built:
+        hits = built.search(files[3], 5, rerank=True)
+        plain = {hit.path: hit.score for hit in built.search(files[3], 36)}
+
+    assert [hit.path for hit in hits] == [files[place] for place in np.argsort(-scores)[:5]]
+    assert [hit.score for hit in hits] == [plain[hit.path] for hit in hits]
+
+
+def test_a_sentence_is_looked_for_by_a_model_that_reads_them(
+    tmp_path: Path, photos: Path, of_sentences: Model
+) -> None:
+    files = sorted(photos.rglob("*.png"))
+    sentence = "a woman in a red coat"
+    expected = (of_sentences.embed_texts(sentence) @ of_sentences.embed_images(files).T)[0]
+
+    with Gallery.build(tmp_path / "g", of_sentences, photos) as built:
+        found = [hit.path for hit in built.search(sentence)]
+    with Gallery(tmp_path / "g") as opened:  # loads its model by itself
+        again = [hit.path for hit in opened.search(sentence)]
+
+    assert found == again == [files[place] for place in expected.argsort(descending=True)]
+
+
+def test_a_gallery_of_pictures_alone_reads_no_sentences(built: Gallery) -> None:
+    with pytest.raises(ValueError, match="a model of images alone: search by a picture"):
+        built.search("a woman in a red coat")
+
+
+def test_another_model_is_refused(tmp_path: Path, built: Gallery, photos: Path) -> None:
+    other = crosswalk.load("tiny:mmcl")
+    next(other.method.parameters()).add_(1e-3)
+
+    with pytest.raises(ValueError, match=r"was built with tiny:mmcl .*embeds differently"):
+        Gallery.build(tmp_path / "g", other, photos)
+    with pytest.raises(ValueError, match="embeds differently"):
+        Gallery(tmp_path / "g", model=other)
+
+
+@pytest.mark.parametrize("place", ["photos", "photos/0/0.png"])
+def test_something_else_is_never_turned_into_a_gallery(
+    tmp_path: Path, photos: Path, model: Model, place: str
+) -> None:
+    with pytest.raises(ValueError, match=r"is a folder of something else|is a file\. Name a new"):
+        Gallery.build(tmp_path / place, model, photos)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"format": 2},
+        {"dim": "12"},
+        {"dim": 0},
+        {"dim": 10**9},
+        {"columns": {}},
+        {"columns": {"path": "text", "sha256": "text", "x; drop": "text"}},
+        {"columns": {"path": "text", "sha256": "text", "x": "blob"}},
+        {"columns": 3},
+        {"store": "http://elsewhere"},
+        {"model": None},
+        {"reads_captions": "yes"},
+        {"fingerprint": 1},
+    ],
+)
+def test_a_damaged_description_is_named(tmp_path: Path, built: Gallery, damage: object) -> None:
+    assert isinstance(damage, dict)
+    file = tmp_path / "g" / FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+
+    with pytest.raises(ValueError, match=rf"{FILE} is damaged \(.*crosswalk index MODEL FOLDER"):
+        Gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"format": 1}', "\ud800"])
+def test_a_file_that_is_no_description_is_named(
+    tmp_path: Path, built: Gallery, content: str
+) -> None:
+    (tmp_path / "g" / FILE).write_bytes(content.encode(errors="surrogatepass"))
+
+    with pytest.raises(ValueError, match=FILE):
+        Gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (np.zeros(3, np.float32), "compares finite ones of"),
+        (Path("nowhere.jpg"), "nowhere.jpg is missing"),
+        (torch.zeros(3, 4, 4), "is no image"),
+    ],
+)
+def test_what_is_no_query_is_refused(built: Gallery, query: object, said: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        built.search(query)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("k", [0, 10**6])
+def test_a_number_of_hits_that_makes_no_sense_is_refused(built: Gallery, k: int) -> None:
+    with pytest.raises(ValueError, match=rf"k={k}: give a number from 1"):
+        built.search(Path("x.jpg"), k)
+
+
+def test_pictures_are_taken_out_by_folder_file_or_table(
+    tmp_path: Path, photos: Path, built: Gallery
+) -> None:
+    gallery = tmp_path / "g"
+    (photos / "list.csv").write_text("path,camera\n1/1.png,1\n1/none.png,2\n")
+
+    removed = [
+        Gallery.remove(gallery, photos / "0"),
+        Gallery.remove(gallery, photos / "list.csv"),
+        Gallery.remove(gallery, photos / "1/3.png"),
+        Gallery.remove(gallery, photos / "nowhere"),
+    ]
+
+    assert removed == [3, 1, 1, 0]
+    assert [hit.path.name for hit in built.search(photos / "0/0.png")] == ["5.png"]
