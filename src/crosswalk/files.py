@@ -133,6 +133,16 @@ def check_writable(path: Path, key: str) -> None:
         )
 
 
+def check_safetensors(path: Path) -> None:
+    """Refuse a file of weights to write that is not called so.
+
+    Raises:
+        ValueError: If its name does not end in ``.safetensors``.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} should end in .safetensors, the format that is written.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all.
 

@@ -15,7 +15,7 @@ from tests.end_to_end.browser import measure, screenshot
 from tests.end_to_end.small_runs import WholeRuns, run_small, small_run, tiny_pairs
 
 SECTIONS = (
-    *("summary", "results", "curves", "ranking-lists", "embedding-map"),
+    *("summary", "results", "curves", "ranking-lists", "open-set", "embedding-map"),
     *("configuration", "provenance"),
 )
 COLOURS = {"right": RIGHT, "wrong": WRONG, "query": QUERY}

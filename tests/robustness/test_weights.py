@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from crosswalk.run.weights import importable_methods
+from crosswalk.importers._methods import importable_methods
 from tests.end_to_end.small_runs import small_run
 from tests.robustness.damage import ARCHIVE, Damage
 from tests.robustness.refusals import message_of

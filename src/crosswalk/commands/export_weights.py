@@ -19,8 +19,11 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.files import check_safetensors, check_writable
     from crosswalk.run.run_folder import RunFolder
 
+    check_safetensors(options.target)
+    check_writable(options.target, "OUT")
     if not options.run_folder.is_file():  # what is no run is said before the slow imports
         RunFolder(options.run_folder).config()
     from crosswalk.run.weights import run_export

@@ -108,7 +108,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     found = local_file(path)
     if found is None:
         raise FileNotFoundError(f"{path} is missing: name a file of weights.")
-    if _is_torchscript(found):
+    if is_torchscript(found):
         return plain_names(_scripted(found))
     return tensors_in(found)
 
@@ -286,7 +286,7 @@ def _is_tag(name: str, pretrained: str) -> bool:
     return bool(registry.get_pretrained_cfg(name, pretrained))
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
     """Return whether the file is an archive of compiled code, which `torch.load` refuses."""
     if not zipfile.is_zipfile(path):
         return False

@@ -7,6 +7,8 @@ and perhaps vectors behind the end, which the next write overwrites. Readers see
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,15 +20,27 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import ArrayLike, NDArray
 
-from crosswalk.files import lock, writing
+from crosswalk.files import UNFINISHED, lock, writing
 from crosswalk.gallery import checks
 from crosswalk.gallery.columns import Column
 from crosswalk.gallery.damage import NO_GALLERY, damaged
+from crosswalk.gallery.index import Index, Known, build, opened, path_of, read_known, remove, tuned
 from crosswalk.gallery.rows import RowFile, Shape, State
 from crosswalk.gallery.store import MAIN, Condition, Found, Kind, Rows, Stats
 from crosswalk.gallery.vectors import VectorFile, nearest
 
 ROWS, LOCK = "rows.sqlite", "lock"
+OLD_INDEX, OLD_VECTORS = (
+    re.compile(rf"{name}(\.\d+{re.escape(UNFINISHED)})?")
+    for name in (r"index-\w+-\d+-\d+\.faiss", r"\w+-\d+\.f32")
+)
+EXACT_UP_TO = 200_000
+"""Rows that are all compared with a query; an index is made for more."""
+SUBSET_UP_TO, SUBSET_SHARE = 50_000, 0.05
+"""So many rows that meet a condition, or this share of all, are all compared with a query."""
+DELETED, BEHIND = 0.2, 0.1
+"""Shares of deleted rows, and of rows behind the index, that `EmbeddedStore.maintain` lets be."""
+ROWS_AT_ONCE = 16_384
 ATTEMPTS = 20
 """Compactions that may come between the parts of one search."""
 
@@ -37,6 +51,7 @@ class _Moment(NamedTuple):
     state: State
     alive: NDArray[np.bool_]
     vectors: dict[str, NDArray[np.float32]]
+    indexes: dict[str, Index]
 
 
 class EmbeddedStore:
@@ -170,7 +185,19 @@ class EmbeddedStore:
         mask: NDArray[np.bool_],
         exact: bool,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        return nearest(query, moment.vectors[view], k, mask=mask)
+        """Return ``[queries, k]`` rows and scores among those of a mask."""
+        vectors, index = moment.vectors[view], moment.indexes.get(view)
+        alive, count = np.count_nonzero(moment.alive), np.count_nonzero(mask)
+        few = count < alive and count <= max(SUBSET_UP_TO, SUBSET_SHARE * alive)
+        if exact or index is None or few:
+            return nearest(query, vectors, k, mask=mask)
+        # what meets a condition is spread over lists: a share of the rows wants more of them
+        probes = round(index.known.probes * alive / count)
+        rows, scores = index.nearest(query, vectors, k, mask=mask, probes=probes)
+        short = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, count))
+        if len(short):
+            rows[short], scores[short] = nearest(query[short], vectors, k, mask=mask)
+        return rows, scores
 
     def get(self, ids: ArrayLike, *, vectors: bool = False) -> Rows:
         """Return rows in the order of ``ids``."""
@@ -221,12 +248,89 @@ class EmbeddedStore:
         with self._reading() as moment:
             size = sum(each.stat().st_size for each in self.folder.iterdir() if each.is_file())
         rows, end = int(moment.alive.sum()), moment.state.end
-        return Stats(rows, end - rows, 0, moment.state.generation, size, 0, None, None, "")
+        wanted = read_known(moment.state.indexes)
+        lost = sorted(set(wanted) - set(moment.indexes))
+        notice = lost and (
+            f"{path_of(self.folder, lost[0], wanted[lost[0]])} was not made by you on this "
+            "machine, or is damaged, and is not read: searches compare all rows. "
+            f"`crosswalk index MODEL FOLDER --out {self.folder}` makes it anew."
+        )
+        index = moment.indexes.get(MAIN) or next(iter(moment.indexes.values()), None)
+        known = Known(0, 0, 0, 0, None, None) if index is None else index.known
+        return Stats(
+            rows=rows,
+            deleted=end - rows,
+            indexed=int(moment.alive[: known.rows].sum()),
+            generation=moment.state.generation,
+            bytes=size,
+            probes=known.probes,
+            recall_at_10=known.recall,
+            recall_at_10_of_rows=known.recall_of_rows,
+            notice=notice or "",
+        )
 
     def maintain(self, queries: NDArray[np.float32] | None = None) -> Stats:
-        """Drop what was deleted, and index many rows."""
+        """Drop what was deleted, index many rows, and remove files that nothing needs."""
+        if queries is not None:
+            queries = checks.checked_vectors(queries, self.dim, "queries")
         with self._writing():
+            with self._reading() as moment:
+                deleted = np.count_nonzero(~moment.alive)
+            if deleted > DELETED * len(moment.alive):
+                self._compact(moment)
+                with self._reading() as moment:
+                    pass
+            self._index(moment, queries)
+            self._rows.shrink()
+            with self._reading() as moment:
+                self._remove_old(moment)
             return self.stats()
+
+    def _compact(self, moment: _Moment) -> None:
+        """Write new files without deleted rows, and change to them by one commit."""
+        generation, kept = moment.state.generation + 1, np.flatnonzero(moment.alive)
+        for view, vectors in moment.vectors.items():
+            file = self._file(view, generation)
+            file.append(vectors[:0], 0)
+            for start in range(0, len(kept), ROWS_AT_ONCE):
+                file.append(vectors[kept[start : start + ROWS_AT_ONCE]], start)
+        with self._rows.transaction(write=True):
+            self._rows.compact(generation)
+
+    def _index(self, moment: _Moment, queries: NDArray[np.float32] | None) -> None:
+        """Build and tune what is missing or too old, and drop what is not needed."""
+        end, known = moment.state.end, read_known(moment.state.indexes)
+        serial = 1 + max((each.serial for each in known.values()), default=0)
+        if np.count_nonzero(moment.alive) <= EXACT_UP_TO:
+            known = {}
+        else:
+            for view, vectors in moment.vectors.items():
+                index = moment.indexes.get(view)
+                if index is None or (1 + BEHIND) * index.known.rows < end:
+                    known[view] = Known(moment.state.generation, serial, end, 1, None, None)
+                    path = path_of(self.folder, view, known[view])
+                    build(vectors, path)
+                    index = opened(path, known[view], self.dim)
+                    if index is None:
+                        raise damaged(path, "it cannot be read although it was just written")
+                elif queries is None:
+                    continue
+                known[view] = tuned(index, vectors, moment.alive, queries)
+        if (text := json.dumps(known)) != moment.state.indexes:
+            with self._rows.transaction(write=True):
+                self._rows.set_indexes(text)
+
+    def _remove_old(self, moment: _Moment) -> None:
+        known = read_known(moment.state.indexes)
+        needed = {path_of(self.folder, view, each) for view, each in known.items()}
+        needed |= {self._file(view, moment.state.generation).path for view in self.views}
+        for path in self.folder.iterdir():
+            if path in needed:
+                continue
+            if OLD_INDEX.fullmatch(path.name):
+                remove(path)
+            elif OLD_VECTORS.fullmatch(path.name):
+                path.unlink()
 
     def close(self) -> None:
         """Let go of files and of the lock."""
@@ -283,7 +387,7 @@ class EmbeddedStore:
         last, state = self._moment, self._rows.state()
         if last is None or last.state.generation != state.generation:
             self._columns = {}
-            last = _Moment(State(state.generation, 0, 0, ""), np.empty(0, bool), {})
+            last = _Moment(State(state.generation, 0, 0, ""), np.empty(0, bool), {}, {})
         for name in columns:
             column = self._columns.setdefault(name, Column(self.columns[name]))
             if (start := len(column.values)) < state.end:
@@ -301,7 +405,14 @@ class EmbeddedStore:
                 if state.end:
                     raise _CompactedError(file.path) from None
                 vectors[view] = np.empty((0, self.dim), np.float32)
-        self._moment = _Moment(state, alive, vectors)
+        indexes = last.indexes
+        if last.state.indexes != state.indexes:
+            indexes = {}
+            for view, known in read_known(state.indexes).items():
+                index = opened(path_of(self.folder, view, known), known, self.dim)
+                if index is not None and view in self.views and known.rows <= state.end:
+                    indexes[view] = index
+        self._moment = _Moment(state, alive, vectors, indexes)
         return self._moment
 
 

@@ -279,6 +279,11 @@ class RowFile:
         execute("DROP TABLE kept")
         self._set({"end": count, "generation": generation, "indexes": "{}"})
 
+    def shrink(self) -> None:
+        """Move what was written into the file itself, as far as readers allow."""
+        with of_database(self.path):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def set_indexes(self, indexes: str) -> None:
         """Write what is known of the indexes. In a transaction."""
         self._set({"indexes": indexes})
@@ -318,22 +323,29 @@ def _head(path: Path) -> bytes | None:
 
 
 def _connection(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Connect; a folder that may not be written to, too, if no other process writes there."""
-    uri = path.absolute().as_uri()
-    mode = "rwc" if write else "ro"
+    """Connect; where nothing may be written, too, if no other process writes there."""
+    try:
+        return _connected(path, "mode=rwc" if write else "mode=ro")
+    except sqlite3.OperationalError:
+        if write or path.with_name(f"{path.name}-wal").exists():
+            raise
+        # SQLite cannot make the files of readers; without those of a writer nothing changes
+        return _connected(path, "immutable=1")
+
+
+def _connected(path: Path, how: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{uri}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=60
+        f"{path.absolute().as_uri()}?{how}",
+        uri=True,
+        isolation_level=None,  # transactions are begun where the code says so
+        check_same_thread=False,
+        timeout=60,
     )
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.Error:
         connection.close()
-        if write or path.with_name(f"{path.name}-wal").exists():
-            raise
-        # without a writer's files beside it nothing changes, and SQLite cannot make them here
-        connection = sqlite3.connect(
-            f"{uri}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
-        )
+        raise
     return connection
 
 

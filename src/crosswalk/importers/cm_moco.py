@@ -40,6 +40,7 @@ _LEFT_OUT = (
 _VECTORS = "crosswalk.encoders.word_vectors"
 _MISSING = "crosswalk.encoders.word_table.missing_word_table"
 _POSITIONS = "attnpool.positional_embedding"
+_SAY_SIZE = "Say height and width: `crosswalk import-weights` takes --image-size HxW."
 _CLIP_NAMES = {
     ((3, 4, 6, 3), 64, 1024): "RN50",
     ((3, 4, 23, 3), 64, 512): "RN101",
@@ -117,12 +118,20 @@ def recipe_of(architecture: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of the published configuration that an architecture changes.
 
     The table of word vectors, which no official file holds, has to be added to the weights.
+
+    Raises:
+        ValueError: If the size of the images is not known.
     """
     image, text = dict(architecture["image"]), architecture["text"]
     size = image.get("image_size")
     recipe: dict[str, Any] = {} if size is None else {"data.image_size": size}
     if image.pop("kind") == "resnet":
         node = node_of(image)
+    elif size is None:
+        raise ValueError(
+            "the positions of the image stream are those of no image three times as high as wide, "
+            f"and of no square one. {_SAY_SIZE}"
+        )
     elif image["name"] is None:
         node = {"_target_": "crosswalk.encoders.clip_resnet.ClipResNet", **image}
         del node["name"]
@@ -255,7 +264,7 @@ def _image_size(
                 return image_size, stride
         raise ValueError(
             f"the weights have {num_positions} positions, which images of {image_size} have "
-            "neither with last_stride 1 nor 2. Pass the (height, width) they were trained with."
+            f"neither with last_stride 1 nor 2. {_SAY_SIZE}"
         )
     across, side = math.isqrt(num_positions // 3), math.isqrt(num_positions)
     if 3 * across**2 == num_positions:

@@ -82,8 +82,9 @@ def architecture_of(
     if rows * columns != num_patches:
         raise ValueError(
             f"the weights have {num_patches} patches, but images of {image_size} with patches of "
-            f"{patch_size} every {stride} pixels have {rows * columns}. Pass the (height, width) "
-            "and stride they were trained with."
+            f"{patch_size} every {stride} pixels have {rows * columns}. Say the height, width "
+            "and stride they were trained with: `crosswalk import-weights` takes --image-size HxW "
+            "and --stride."
         )
     return {
         "embedding_size": len(state["texual_emb_layer.linear.weight"]),

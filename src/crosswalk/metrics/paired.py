@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -90,17 +91,33 @@ def bootstrap_means(
             f"a bootstrap of {num_queries} queries with draws={draws} has no meaning; it needs a "
             "query that was ranked and a draw."
         )
+    # a product with the counts sums all columns at once
+    parts = [
+        count @ values / num_queries for count in drawn_queries(num_queries, draws=draws, seed=seed)
+    ]
+    return np.concatenate(parts)
+
+
+def drawn_queries(num_queries: int, *, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Yield ``[some draws, queries]``: how often each query was drawn, with replacement.
+
+    Args:
+        num_queries: As many are drawn each time; >= 1.
+        draws: Of all parts together.
+        seed: Of the draws.
+
+    Example:
+        >>> [part.sum(axis=1).tolist() for part in drawn_queries(3, draws=2, seed=0)]
+        [[3, 3]]
+    """
     generator = np.random.default_rng(seed)
-    means = np.empty((draws, values.shape[1]))
     step = max(1, CHUNK // num_queries)
     for start in range(0, draws, step):
         size = min(step, draws - start)
         drawn = generator.integers(num_queries, size=(size, num_queries))
         drawn += num_queries * np.arange(size)[:, None]
-        # how often each query was drawn, so that a product with it sums all columns at once
         count = np.bincount(drawn.ravel(), minlength=size * num_queries)
-        means[start : start + size] = count.reshape(size, num_queries) @ values / num_queries
-    return means
+        yield count.reshape(size, num_queries)
 
 
 def paired_difference(

@@ -6,6 +6,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +14,8 @@ from crosswalk import __version__
 from crosswalk.config.constructors import locate
 from crosswalk.config.model_file import COLOURS, HEADER, WEIGHTS, model_in, place_of_description
 from crosswalk.config.search import group_values, read_group_file
-from crosswalk.files import safetensors_header, whole
+from crosswalk.files import check_safetensors, safetensors_header, whole
+from crosswalk.importers._methods import check_importable
 from crosswalk.run.imported import description_of
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.weight_files import mismatch
@@ -26,17 +28,6 @@ if TYPE_CHECKING:
 PREFIX = "encoder."
 
 
-def importable_methods() -> list[str]:
-    """Return the methods whose official checkpoints can be read.
-
-    Example:
-        >>> "rde" in importable_methods()
-        True
-    """
-    folder = Path(__file__).parents[1] / "importers"
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-
-
 def run_import(
     method: str,
     source: Path,
@@ -44,6 +35,8 @@ def run_import(
     *,
     vocabulary: Path | None = None,
     word_table: Path | None = None,
+    image_size: tuple[int, int] | None = None,
+    stride: int | None = None,
 ) -> int:
     """Write the weights of an official checkpoint to ``target``, say so, and return 0.
 
@@ -55,25 +48,25 @@ def run_import(
         target: The ``.safetensors`` to write; ``checkpoint=<target>`` starts a run from it.
         vocabulary: A file with the words of its token ids, of CM-MoCo and CMMT.
         word_table: A ``.npy`` with their vectors, of CM-MoCo.
+        image_size: (height, width) of its images in pixels, where weights only tell the number of
+            patches or positions, of RDE and CM-MoCo; None is the published one.
+        stride: Distance of its patches in pixels, of RDE; None is the patch size.
 
     Raises:
         ValueError: If no importer of this name exists, or the file is another model's.
         FileNotFoundError: If there is no such file.
-
-    Example:
-        >>> run_import("cyclegan", Path("best.pth"), Path("weights.safetensors"))
-        Traceback (most recent call last):
-            ...
-        ValueError: there is no importer for 'cyclegan'; there are: cm_moco, cmmt, mar, mmcl, rde.
     """
-    if method not in importable_methods():
-        raise ValueError(
-            f"there is no importer for {method!r}; there are: {', '.join(importable_methods())}."
-        )
+    check_importable(method)
     importer = importlib.import_module(f"crosswalk.importers.{method}")
     official = getattr(importer, f"read_{method}")(source)
     weights = getattr(importer, f"import_{method}")(official)
-    architecture = importer.architecture_of(official)
+    given = {"image_size": image_size, "stride": stride}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given.keys() - signature(importer.architecture_of).parameters.keys():
+        raise ValueError(
+            f"--{name.replace('_', '-')}: weights of {method} do not depend on it. Leave it out."
+        )
+    architecture = importer.architecture_of(official, **given)
     description = description_of(
         method,
         importer.PUBLISHED_DATA,
@@ -200,8 +193,7 @@ def save_weights(
     """
     from safetensors.torch import save_file
 
-    if target.suffix != ".safetensors":
-        raise ValueError(f"{target} should end in .safetensors, the format that is written.")
+    check_safetensors(target)
     header = {
         "format": "pt",
         "crosswalk": __version__,

@@ -93,7 +93,10 @@ def _of_timm(spec: str, name: str, file: str) -> Named:
 def _of_open_clip(name: str, weights: str) -> Named:
     import open_clip  # seconds to import
 
-    from crosswalk.encoders.clip_weights import plain_model_config  # late, with torch
+    from crosswalk.encoders.clip_weights import (
+        is_torchscript,
+        plain_model_config,
+    )  # late, with torch
 
     spec = f"open_clip:{name}/{weights}".rstrip("/")
     sizes = plain_model_config(name)
@@ -118,6 +121,11 @@ def _of_open_clip(name: str, weights: str) -> Named:
         raise ValueError(
             f"{spec}: these weights were trained with another activation than {name} has. Write "
             f"open_clip:{other}/{weights}."
+        )
+    if is_file and not quick and is_torchscript(Path(weights).expanduser()):
+        raise ValueError(
+            f"{spec}: archives of TorchScript are OpenAI's, whose weights were trained with "
+            f"another activation than {name} has. Write open_clip:{name}-quickgelu/{weights}."
         )
     size = sizes["vision_cfg"].get("image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size

@@ -9,6 +9,7 @@ import difflib
 import glob
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -230,7 +231,11 @@ def _of_package(model: str, method: str) -> Source:
 def _of_hub(model: str, repository: str, revision: str | None) -> Source:
     """Return the model in a repository of the Hugging Face hub, from its cache if it is there."""
     import huggingface_hub
-    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        EntryNotFoundError,
+        HFValidationError,
+        HTTPError,
+    )
 
     from crosswalk.cache_folder import one_attempt
 
@@ -238,6 +243,8 @@ def _of_hub(model: str, repository: str, revision: str | None) -> Source:
         with one_attempt():
             for name in (EXPORTED, WEIGHTS):
                 file = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+            with suppress(EntryNotFoundError):  # it may have none
+                huggingface_hub.hf_hub_download(repository, CARD, revision=revision)
     except (OSError, HTTPError, HFValidationError) as error:
         why = " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
         raise FileNotFoundError(

@@ -13,7 +13,12 @@ from crosswalk.encoders.resnet import ResNet
 from crosswalk.encoders.text_recurrent import BiGru
 from crosswalk.encoders.two_stream import TwoStream
 from crosswalk.encoders.word_vectors import LearnedWords, ProjectedWords, WordTable
-from crosswalk.importers.cm_moco import architecture_of, import_cm_moco, read_cm_moco
+from crosswalk.importers.cm_moco import (
+    architecture_of,
+    import_cm_moco,
+    read_cm_moco,
+    recipe_of,
+)
 from crosswalk.methods.base import Method
 from crosswalk.run.weights import load_start, run_import
 
@@ -219,6 +224,9 @@ def test_image_size_and_stride_follow_from_the_positions(
     image = architecture_of(state, image_size=given)["image"]
 
     assert (image["image_size"], image["last_stride"]) == expected
+    if expected[0] is None:
+        with pytest.raises(ValueError, match="takes --image-size HxW"):
+            recipe_of(architecture_of(state))
 
 
 def test_an_image_size_that_the_positions_do_not_fit_is_refused() -> None:

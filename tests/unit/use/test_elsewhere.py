@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ from crosswalk.run.weights import load_start
 from crosswalk.types import DataSpec
 from crosswalk.use.described import MISSING, without_start
 from crosswalk.use.named import named_model
+from crosswalk.use.source import SHIPPED
 from tests.unit.importers import test_cm_moco, test_cmmt, test_mar, test_mmcl, test_rde
 
 WORDS = ["a", "man", "in", "red"]
@@ -195,6 +197,50 @@ def test_a_method_that_measures_colours_does_so_where_its_import_is_evaluated(
     np.testing.assert_allclose(used[1].mean, pixels.mean(axis=(0, 1, 2)) / 255, atol=5e-3)
     assert main(["evaluate", str(words / "model"), *on, "data.normalization=other"]) == 2
     assert "data.normalization='other' is no choice" in capsys.readouterr().err
+
+
+def test_an_import_is_told_the_size_of_its_images_where_weights_do_not_show_it(
+    words: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(of_rde().state, words / "official.pth")
+    command = ["import-weights", "rde", str(words / "official.pth"), str(words / "o.safetensors")]
+
+    assert main([*command, "--image-size", "24x32"]) == 0
+    assert crosswalk.load(words / "o.safetensors").preprocessing.image_size == (24, 32)
+    assert main([*command, "--image-size", "32x32"]) == 2
+    assert "takes --image-size HxW and --stride." in capsys.readouterr().err
+    command[1] = "mmcl"
+    torch.save(of_mmcl().state, words / "official.pth")
+    assert main([*command, "--stride", "16"]) == 2
+    assert "--stride: weights of mmcl do not depend on it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words_given", "said"),
+    [
+        (["rdee", "o.pth", "o.safetensors"], "there is no importer for 'rdee'"),
+        (["rde", "gone.pth", "o.safetensors"], "gone.pth is no file: name the official"),
+        (
+            ["cmmt", "o.pth", "o.safetensors", "--vocabulary", "no.txt"],
+            "no.txt is no file: name --",
+        ),
+        (["rde", "o.pth", "o.pt"], "o.pt should end in .safetensors"),
+    ],
+)
+def test_mistakes_in_an_import_are_answered_at_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words_given: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("crosswalk.run.weights.run_import", None)  # what is slow to import
+    Path("o.pth").touch()
+
+    assert main(["import-weights", *words_given]) == 2
+
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["cm_moco", "cmmt"])
@@ -425,6 +471,16 @@ def test_a_name_that_a_library_does_not_know_is_refused_with_those_it_knows(
         crosswalk.load(name)
 
 
+def test_openais_archives_are_refused_for_a_network_with_another_activation(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))
+        torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1)).save(tmp_path / "clip.pt")
+
+    with pytest.raises(ValueError, match=r"Write open_clip:ViT-B-16-quickgelu/\S+clip\.pt\.$"):
+        crosswalk.load(f"open_clip:ViT-B-16/{tmp_path / 'clip.pt'}")
+    named_model(f"open_clip:ViT-B-16-quickgelu/{tmp_path / 'clip.pt'}")
+
+
 def test_weights_that_cannot_be_fetched_are_asked_for_as_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -455,6 +511,26 @@ def test_a_model_of_the_hub_is_read_from_its_cache(hub: Path, tmp_path: Path, na
 
     assert model.name == "somebody/reid"
     assert torch.equal(model.embed_images(PHOTO), crosswalk.load(hub).embed_images(PHOTO))
+
+
+def test_the_card_of_a_model_of_the_hub_is_fetched_with_it(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub
+
+    hub.mkdir(parents=True)
+    for file in (SHIPPED / "mmcl").iterdir():
+        shutil.copy(file, tmp_path)
+    (tmp_path / "README.md").write_text("What somebody measured.")
+
+    def fetch(repository: str, name: str, revision: str | None) -> str:
+        return str(shutil.copy(tmp_path / name, hub / name))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+
+    assert main(["card", "hf:somebody/reid"]) == 0
+
+    assert capsys.readouterr().out == "What somebody measured."
 
 
 def test_a_model_that_is_not_in_the_cache_is_refused_in_one_line(hub: Path) -> None:

@@ -15,6 +15,7 @@ from crosswalk.lab.report.configuration import configuration_section
 from crosswalk.lab.report.curves import curves_section
 from crosswalk.lab.report.embedding_map import embedding_map_section
 from crosswalk.lab.report.evaluation_data import evaluation_data
+from crosswalk.lab.report.open_set import open_set_section
 from crosswalk.lab.report.outcome import (
     directions_of,
     results_section,
@@ -58,6 +59,7 @@ def report_sections(folder: RunFolder, data: Any = None) -> list[Section]:  # no
         ),
         *diagnostic_sections(folder, diagnostics),
         ranking_lists_section(folder, data or partial(evaluation_data, folder)),
+        open_set_section(folder),
         embedding_map_section(folder, texts_are_queries=directions[0] == "text_to_image"),
         configuration_section(folder),
         provenance_section(folder),
