@@ -9,34 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from filelock import Timeout
 from rich.console import Console
 
 from crosswalk.files import lock
-
-
-def no_root(kind: str) -> str:
-    """Return what to say where no folder of data is given, and none may be generated here.
-
-    Args:
-        kind: Of generated people that would do: ``pairs``, ``images`` or ``transfer``.
-
-    Example:
-        >>> no_root("pairs")[:21]
-        'data.root is missing.'
-    """
-    return (
-        "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
-        f"people with data=synthetic_{kind}."
-    )
 
 
 def cache_root() -> Path:
@@ -104,21 +85,3 @@ def _locked(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-@contextmanager
-def one_attempt() -> Iterator[None]:
-    """Ask the hub's cache alone if its host cannot be reached: the hub would try for minutes."""
-    from huggingface_hub import constants
-
-    host = urlsplit(constants.ENDPOINT).hostname or ""
-    offline = constants.HF_HUB_OFFLINE
-    if not (offline or getproxies()):
-        try:
-            socket.create_connection((host, 443), timeout=10).close()
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline

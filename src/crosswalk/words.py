@@ -1,4 +1,4 @@
-"""Numbers with their nouns, for sentences."""
+"""Numbers with their nouns, for sentences, and what is said in several rooms."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ def counted(number: int, noun: str, verb: str = "") -> str:
         ONE[verb] if number == 1 and verb else verb,
     ]
     return " ".join(filter(None, words))
+
+
+def no_root(kind: str) -> str:
+    """Return what to say where no folder of data is given, and none may be generated here.
+
+    Args:
+        kind: Of generated people that would do: ``pairs``, ``images`` or ``transfer``.
+
+    Example:
+        >>> no_root("pairs")[:21]
+        'data.root is missing.'
+    """
+    return (
+        "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
+        f"people with data=synthetic_{kind}."
+    )

@@ -30,7 +30,7 @@ STOREYS = (
         "terminal",
         "optim",
     ),
-    ("weight_files", "cache_folder", "pages"),
+    ("weight_files", "cache_folder", "network", "pages"),
     ("losses", "labels", "memory", "encoders", "metrics", "synthetic", "importers"),
     ("methods", "data", "config"),
     ("run",),

@@ -12,7 +12,8 @@ from PIL import Image
 
 import crosswalk
 from crosswalk.cli import main
-from crosswalk.use.source import SHIPPED, source_of
+from crosswalk.config.model_names import SHIPPED
+from crosswalk.use.source import source_of
 from tests.end_to_end.small_runs import METHODS
 
 README = Path(__file__).parents[2] / "README.md"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from crosswalk.cache_folder import no_root
 from crosswalk.config.compose import compose, nested, to_plain
 from crosswalk.config.constructors import (
     Describe,
@@ -34,6 +33,7 @@ from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.stage import stage_command
 from crosswalk.config.stored import check_stored
 from crosswalk.config.trainer_arguments import check_trainer, num_processes, trainer_settings
+from crosswalk.words import no_root
 
 if TYPE_CHECKING:
     from crosswalk.types import Needs

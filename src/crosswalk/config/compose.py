@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from crosswalk.config.constructors import did_you_mean, fits
 from crosswalk.config.keys import NEEDED, TOP, flatten
 from crosswalk.config.model_file import model_in
+from crosswalk.config.model_names import checkpoint_named
 from crosswalk.config.search import (
     config_folder,
     config_folders,
@@ -76,12 +77,17 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     if experiment is not None:
         lines.append(f"experiment={experiment}")
     config = copy.deepcopy(_hydra_compose(tuple(lines), config_folders()[1:]))
+    places = {}
     for override in parsed:
         if override.key_or_group == "checkpoint" and not override.is_delete():
-            _take_model(config, override.value(), chosen)
+            called = str(override.value())
+            places[called] = checkpoint_named(called)
+            _take_model(config, places[called], chosen)
     for override in parsed:
         if not _is_choice(override, known):
             _apply(override, config, known)
+        if override.key_or_group == "checkpoint" and config.checkpoint in places:
+            config.checkpoint = places[config.checkpoint]
     return config
 
 
@@ -179,7 +185,7 @@ OF_NO_SHAPE = (
 """Keys of encoders that leave names and shapes of the weights as they are."""
 
 
-def _take_model(config: DictConfig, checkpoint: object, chosen: Mapping[str, Any]) -> None:
+def _take_model(config: DictConfig, checkpoint: str, chosen: Mapping[str, Any]) -> None:
     """Give a run the encoder and the sizes of the model that its ``checkpoint=`` is of.
 
     An encoder that takes the weights stays, and so does one that was chosen.
@@ -189,7 +195,7 @@ def _take_model(config: DictConfig, checkpoint: object, chosen: Mapping[str, Any
         checkpoint: Its ``checkpoint=``.
         chosen: The files of groups that were chosen, by group.
     """
-    found = None if "encoder" in chosen else model_in(Path(str(checkpoint)).expanduser())
+    found = None if "encoder" in chosen else model_in(Path(checkpoint).expanduser())
     if found is None:
         return
     stored, file = found

@@ -21,6 +21,9 @@ EXPORTED = "config.json"
 WEIGHTS = "model.safetensors"
 """The weights that it writes."""
 
+CARD = "README.md"
+"""The model card that it writes."""
+
 HEADER = "description"
 """Where `crosswalk import-weights` puts into the header of its file what ``config.json`` says."""
 

@@ -230,9 +230,19 @@ def check_stored(config: Mapping[str, Any], place: str | Path) -> None:
                 f"{place}: {key}={value!r} holds an interpolation; stored configurations are "
                 "plain. Write the value itself."
             )
+        _check_not_fetched(key, value, place)
     for key, target in targets_of(config):
         _check_target(key, target, place)
     _check_stage_keys(config, place)
+
+
+def _check_not_fetched(key: str, value: str, place: str | Path) -> None:
+    """Refuse weights of the hub: to look at a stored configuration reaches no network."""
+    if key.rpartition(".")[2].lstrip("+") == "checkpoint" and value.startswith("hf:"):
+        raise ValueError(
+            f"{place}: {key}={value} would be fetched; name its folder, or repeat the command with "
+            "--trust."
+        )
 
 
 def _check_stage_keys(config: Mapping[str, Any], place: str | Path) -> None:
@@ -274,6 +284,7 @@ def check_overrides(overrides: Iterable[Any], place: str | Path) -> None:
                     f"{place}: {key}={value!r} looks something up; write the value itself, or "
                     "repeat the command with --trust."
                 )
+            _check_not_fetched(key, value, place)
         for key, target in targets_of(given):
             _check_target(key, target, place)
         _check_stage_keys(given, place)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.cache_folder import build_once, cache_root, no_root
+from crosswalk.cache_folder import build_once, cache_root
 from crosswalk.data.pipeline.datasets import (
     CaptionDataset,
     ImageDataset,
@@ -40,6 +40,7 @@ from crosswalk.data.readers.records import (
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.files import refuse_inside
 from crosswalk.types import DataSpec
+from crosswalk.words import no_root
 
 ROLES = ("query", "gallery")
 SplitsT = TypeVar("SplitsT", Splits, ImageSplits)

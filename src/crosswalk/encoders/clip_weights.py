@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.cache_folder import one_attempt
 from crosswalk.encoders.known_names import unwrapped
+from crosswalk.network import one_attempt
 from crosswalk.weight_files import mismatch, plain_names, tensors_in
 
 # What CLIP files hold besides the two transformers; the temperature belongs to the loss here.

@@ -15,7 +15,6 @@ from torchvision.models.resnet import (  # type: ignore[import-untyped]
     conv1x1,
 )
 
-from crosswalk.cache_folder import one_attempt
 from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
 from crosswalk.encoders.clip_weights import (
     are_downloaded,
@@ -24,6 +23,7 @@ from crosswalk.encoders.clip_weights import (
     read_weights,
 )
 from crosswalk.encoders.known_names import from_torchvision, torchvision_eps, unwrapped
+from crosswalk.network import one_attempt
 from crosswalk.ranges import Count, Pixels, Positive
 from crosswalk.weight_files import mismatch
 

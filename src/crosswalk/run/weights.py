@@ -365,15 +365,16 @@ def weights_of(checkpoint: Path) -> Path:
         Traceback (most recent call last):
             ...
         FileNotFoundError: checkpoint=nowhere.ckpt does not exist: name a run folder, the .ckpt of \
-        a run, an exported folder, or a .safetensors of `crosswalk import-weights` or \
-        `export-weights`.
+        a run, an exported folder, a .safetensors of `crosswalk import-weights` or \
+        `export-weights`, tiny:<method> or hf:<user>/<repository>.
     """
     if not checkpoint.is_dir():
         if checkpoint.is_file():
             return checkpoint
         raise FileNotFoundError(
             f"checkpoint={checkpoint} does not exist: name a run folder, the .ckpt of a run, an "
-            "exported folder, or a .safetensors of `crosswalk import-weights` or `export-weights`."
+            "exported folder, a .safetensors of `crosswalk import-weights` or `export-weights`, "
+            "tiny:<method> or hf:<user>/<repository>."
         )
     if place_of_description(checkpoint) is not None:
         return checkpoint / WEIGHTS

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosswalk.config.model_file import WEIGHTS
+from crosswalk.config.model_file import CARD, WEIGHTS
 from crosswalk.files import read_text
 from crosswalk.use.export_check import FORMATS, Format
-from crosswalk.use.source import CARD
 
 if TYPE_CHECKING:
     from crosswalk.use.graphs import Graph

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.config.model_file import COLOURS, LARGEST
+from crosswalk.config.model_file import CARD, COLOURS, LARGEST
 from crosswalk.files import read_text, safetensors_header
 from crosswalk.metrics.paired import bootstrap_means, measures_per_query
 from crosswalk.run.results import MEASURES, chosen_by, monitor_of
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.use.described import Described
-from crosswalk.use.source import CARD, Source
+from crosswalk.use.source import Source
 
 INTERVAL = (2.5, 97.5)
 """Percentiles of the means of queries drawn with replacement."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from crosswalk.config.model_file import EXPORTED, WEIGHTS
+from crosswalk.config.model_file import CARD, EXPORTED, WEIGHTS
 from crosswalk.files import write_text
 from crosswalk.run.weights import halved, save_weights
 from crosswalk.use.calling import merged
@@ -13,7 +13,7 @@ from crosswalk.use.card import card_of
 from crosswalk.use.described import described_by
 from crosswalk.use.load import weights_of
 from crosswalk.use.model import fingerprint_of
-from crosswalk.use.source import CARD, Source
+from crosswalk.use.source import Source
 
 
 def export(source: Source, target: Path, *, half: bool = False) -> int:

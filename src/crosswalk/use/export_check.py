@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from crosswalk.config.model_file import EXPORTED, WEIGHTS
-from crosswalk.use.source import CARD
+from crosswalk.config.model_file import CARD, EXPORTED, WEIGHTS
 
 Format = Literal["onnx", "torch", "safetensors"]
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from crosswalk import __version__
+from crosswalk.config.model_file import CARD
 from crosswalk.run.weights import halved
 from crosswalk.use.calling import calling, merged
 from crosswalk.use.card import card_of
@@ -28,7 +29,7 @@ from crosswalk.use.graphs import (
 )
 from crosswalk.use.int8_loss import agreement, data_to_test_on, rank1_on
 from crosswalk.use.model import Model
-from crosswalk.use.source import CARD, Source
+from crosswalk.use.source import Source
 from crosswalk.use.token_files import MERGES, VOCABULARY, write_token_files
 from crosswalk.words import counted
 

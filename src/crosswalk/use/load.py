@@ -63,9 +63,9 @@ def load(
         >>> load("runs/nowhere")
         Traceback (most recent call last):
             ...
-        FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours), \
-        a .ckpt of a run, an exported folder, a file of `crosswalk import-weights`, \
-        tiny:<method>, timm:<name>, open_clip:<name>/<tag>, or hf:<user>/<repository>.
+        FileNotFoundError: runs/nowhere does not exist. Name a run folder, a .ckpt of one, \
+        an exported folder, a file of import-weights, tiny:<method>, timm:<name>, \
+        open_clip:<name>/<tag> or hf:<user>/<repository>. `ls runs` shows your runs.
     """
     source = source_of(model, which)
     _check_device(device)

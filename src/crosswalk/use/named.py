@@ -32,7 +32,7 @@ def named_model(spec: str) -> Named:
     """Return a model of timm or open_clip; nothing is fetched.
 
     Args:
-        spec: Of the form that `crosswalk.use.source.FORMS` gives.
+        spec: Of the form that `crosswalk.config.model_names.FORMS` gives.
 
     Raises:
         ValueError: If there is no such model, or no such weights; the message lists those that

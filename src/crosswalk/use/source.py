@@ -5,21 +5,18 @@ Imports no torch, so that a mistake is answered at once.
 
 from __future__ import annotations
 
-import difflib
 import glob
-import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from crosswalk.config.keys import ASSETS
 from crosswalk.config.model_file import (
     EXPORTED,
     WEIGHTS,
     place_of_description,
     read_description,
 )
+from crosswalk.config.model_names import FORMS, OF_HUB, named_folder, parsed_name
 from crosswalk.config.search import default_method, group_values, read_group_file
 from crosswalk.config.sources import read_batches
 from crosswalk.files import safetensors_header
@@ -28,36 +25,16 @@ from crosswalk.run.run_folder import RunFolder
 WHICH = ("best", "last", "start")
 """The checkpoints of a run, in the order in which one is looked for."""
 
-CARD = "README.md"
-"""The model card that it writes."""
-
-ADVICE = (
-    "Name a run folder (`ls runs` shows yours), a .ckpt of a run, an exported folder, a file of "
-    "`crosswalk import-weights`, tiny:<method>, timm:<name>, open_clip:<name>/<tag>, or "
-    "hf:<user>/<repository>."
+KINDS = (
+    *("a run folder", "a .ckpt of one", "an exported folder", "a file of import-weights"),
+    *("tiny:<method>", "timm:<name>", "open_clip:<name>/<tag>", "hf:<user>/<repository>"),
 )
-MODELS = (
-    "a run folder, a .ckpt of one, an exported folder, a file of import-weights, tiny:<method>, "
-    "timm:<name>, open_clip:<name>/<tag> or hf:<user>/<repository>"
-)
+MODELS = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+ADVICE = f"Name {MODELS}. `ls runs` shows your runs."
 RUN_BY = {".onnx": "onnxruntime", ".pt2": "torch.export"}
 """What runs the graphs that `crosswalk export` writes, by how their names end."""
 
 TABLES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
-
-SHIPPED = ASSETS / "models"
-"""Models that are part of the package, made by ``make models``."""
-
-FORMS = {
-    "tiny": "tiny:<method>, a small model of synthetic people that is part of crosswalk",
-    "timm": "timm:<name>, timm:<name>.<tag> or timm:<name>/<file of weights>",
-    "open_clip": "open_clip:<name>/<tag>, or a file of weights for the tag",
-    "hf": "hf:<user>/<repository>, with @<revision> behind it or not",
-}
-"""How models are named that do not lie here, by what stands before the colon."""
-
-OF_LIBRARY = re.compile(r"(\w[\w.-]*?)(?:/(.+))?", re.ASCII)
-OF_HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", re.ASCII)
 
 Kind = Literal["run", "checkpoint", "export", "import", "timm", "open_clip"]
 
@@ -109,9 +86,9 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
         >>> source_of("runs/nowhere")
         Traceback (most recent call last):
             ...
-        FileNotFoundError: runs/nowhere does not exist. Name a run folder (`ls runs` shows yours), \
-        a .ckpt of a run, an exported folder, a file of `crosswalk import-weights`, \
-        tiny:<method>, timm:<name>, open_clip:<name>/<tag>, or hf:<user>/<repository>.
+        FileNotFoundError: runs/nowhere does not exist. Name a run folder, a .ckpt of one, \
+        an exported folder, a file of import-weights, tiny:<method>, timm:<name>, \
+        open_clip:<name>/<tag> or hf:<user>/<repository>. `ls runs` shows your runs.
         >>> source_of("timm:resnet18").name
         'timm:resnet18'
     """
@@ -197,69 +174,15 @@ def recipe_of(source: Source, config: Mapping[str, Any] | None = None) -> str:
 
 def _elsewhere(model: str) -> Source | None:
     """Return what a name of `FORMS` means; None if the words look like a path."""
-    library, colon, name = model.partition(":")
-    if colon and library in FORMS:
-        found = (OF_HUB if library == "hf" else OF_LIBRARY).fullmatch(name)
-        if found is None:
-            raise ValueError(f"{model} is not of the form {FORMS[library]}.")
-        if library == "tiny":
-            return _of_package(model, name)
-        if library == "hf":
-            return _of_hub(model, found[1], found[2])
-        kind: Kind = "timm" if library == "timm" else "open_clip"
-        return Source(kind, RunFolder(Path()), Path(model), model)
-    if colon and re.fullmatch(r"\w\w+", library):
-        near = difflib.get_close_matches(library.lower(), FORMS, n=1, cutoff=0.4)
-        forms = FORMS[near[0]] if near else "; ".join(FORMS.values())
-        raise FileNotFoundError(
-            f"{model} does not exist, and {library}: is no library of models. "
-            f"{'Did you mean' if near else 'There are'} {forms}{'?' if near else '.'}"
-        )
-    return None
-
-
-def _of_package(model: str, method: str) -> Source:
-    folder = SHIPPED / method
-    if not (folder / WEIGHTS).is_file():
-        there = ", ".join(
-            sorted(f"tiny:{path.parent.name}" for path in SHIPPED.glob(f"*/{WEIGHTS}"))
-        )
-        raise FileNotFoundError(f"{model} is no model of this package, which has {there}.")
-    return Source("export", RunFolder(folder), folder / WEIGHTS, model)
-
-
-def _of_hub(model: str, repository: str, revision: str | None) -> Source:
-    """Return the model in a repository of the Hugging Face hub, from its cache if it is there."""
-    import huggingface_hub
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
-        EntryNotFoundError,
-        HFValidationError,
-        HTTPError,
-    )
-
-    from crosswalk.cache_folder import one_attempt
-
-    try:
-        with one_attempt():
-            for name in (EXPORTED, WEIGHTS):
-                file = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
-            with suppress(EntryNotFoundError):  # it may have none
-                huggingface_hub.hf_hub_download(repository, CARD, revision=revision)
-    except (OSError, HTTPError, HFValidationError) as error:
-        why = " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
-        raise FileNotFoundError(
-            f"{model} is no folder here, and {repository} could not be had from the Hugging Face "
-            f"hub, nor is it in its cache ({why}). Check the name; where "
-            "there is no network, name a run folder, or an exported folder that was copied here."
-        ) from error
-    try:
-        read_description(file.parent / EXPORTED)
-    except ValueError as error:
-        raise ValueError(
-            f"{repository} of the Hugging Face hub is no model of crosswalk: `crosswalk export` "
-            f"did not write it ({error})"
-        ) from error
-    return Source("export", RunFolder(file.parent), file, repository)
+    named = parsed_name(model)
+    if named is None:
+        return None
+    folder = named_folder(named)
+    if folder is not None:
+        called = named.name if named.library == "hf" else model
+        return Source("export", RunFolder(folder), folder / WEIGHTS, called)
+    kind: Kind = "timm" if named.library == "timm" else "open_clip"
+    return Source(kind, RunFolder(Path()), Path(model), model)
 
 
 def _of_folder(path: Path, which: str | None) -> Source:

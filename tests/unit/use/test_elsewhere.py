@@ -27,7 +27,10 @@ import crosswalk
 from crosswalk.cli import main
 from crosswalk.commands import evaluate as evaluate_command
 from crosswalk.config.build import build_method
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose, parse_overrides, to_plain
+from crosswalk.config.keys import flatten
+from crosswalk.config.model_names import SHIPPED
+from crosswalk.config.stored import check_overrides, check_stored
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.encoders import clip_weights
 from crosswalk.encoders.clip import ClipDualEncoder
@@ -42,7 +45,6 @@ from crosswalk.run.weights import load_start
 from crosswalk.types import DataSpec
 from crosswalk.use.described import MISSING, without_start
 from crosswalk.use.named import named_model
-from crosswalk.use.source import SHIPPED
 from tests.unit.importers import test_cm_moco, test_cmmt, test_mar, test_mmcl, test_rde
 
 WORDS = ["a", "man", "in", "red"]
@@ -299,6 +301,30 @@ def test_a_training_starts_from_imports_and_exports_and_takes_their_encoder(
     assert_close(
         dict(method.encoder.state_dict()), dict(official.encoder.state_dict()), rtol=0, atol=0
     )
+
+
+@pytest.mark.parametrize("form", ["tiny:mmcl", "hf:somebody/reid"])
+def test_a_training_starts_from_models_by_name(hub: Path, form: str) -> None:
+    shutil.copytree(SHIPPED / "mmcl", hub)
+
+    config = compose(["method=mmcl", "data=market1501", f"checkpoint={form}"])
+    method = build_method(to_plain(config), DataSpec(3, 3, 3), None)
+    load_start(method, Path(config.checkpoint))
+
+    expected = crosswalk.load("tiny:mmcl").method.encoder.state_dict()
+    assert Path(config.checkpoint) == (hub if form.startswith("hf:") else SHIPPED / "mmcl")
+    assert list(config.data.image_size) == [96, 48]
+    assert_close(dict(method.encoder.state_dict()), dict(expected), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "config", [{"checkpoint": "hf:a/b"}, {"stage": {"overrides": {"checkpoint": "hf:a/b"}}}]
+)
+def test_what_was_stored_fetches_no_model(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"checkpoint=hf:a/b would be fetched; name its folder"):
+        check_stored(config, "table.yaml")
+    with pytest.raises(ValueError, match=r"checkpoint=hf:a/b would be fetched; name its folder"):
+        check_overrides(parse_overrides(f"{k}={v}" for k, v in flatten(config).items()), "a.yaml")
 
 
 def test_a_published_architecture_leaves_the_encoder_of_the_run_as_it_is(tmp_path: Path) -> None:
@@ -559,6 +585,18 @@ MISTAKES = {
 }
 
 
+STARTS = {
+    "timm:resnet18.a1": "published weights are those of a part of the encoder. Write encoder=timm "
+    "encoder.backbone.name=resnet18.a1 for",
+    "open_clip:ViT-B-32/openai": "published weights are those of a part of the encoder. Write "
+    "encoder=clip_vit_b16 encoder.clip.name=ViT-B-32 encoder.clip.pretrained=openai for pairs.",
+    "tiny:mmlc": "tiny:mmlc is no model of this package, which has tiny:cm_moco,",
+    "tin:mmcl": "tin:mmcl does not exist, and tin: is no library",
+    "hf:somebody/reid": "hf:somebody/reid is no folder here, and somebody/reid could not",
+}
+"""Names that no training starts from, and what is said of them."""
+
+
 def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     """All in one process, as it takes a second to start one."""
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07")
@@ -581,6 +619,9 @@ def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path: Path)
             ["evaluate", name],
         ]
         told += ["reads no sentences", "knows no captions", "is of no run here, so its data are"]
+    for name, said in STARTS.items():
+        commands.append(["train", "method=mmcl", f"checkpoint={name}"])
+        told.append(f"checkpoint={name}: {said}")
     program = (
         "import json, sys\n"
         "from crosswalk.cli import main\n"

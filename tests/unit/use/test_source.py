@@ -138,7 +138,7 @@ def test_a_mistyped_folder_is_not_looked_up_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(source, "_of_hub", None)
+    monkeypatch.setattr(source, "named_folder", None)
 
     with pytest.raises(FileNotFoundError, match=r"hub is called hf:models/rde\. Name a run folder"):
         source_of("models/rde")
