@@ -43,6 +43,11 @@ COMMANDS = {
     "index": Command("put pictures into a gallery that can be searched", opens_others=True),
     "search": Command("find pictures of a gallery by a sentence or a picture", opens_others=True),
     "benchmark": Command("time a trained model, and say how large it is", opens_others=True),
+    "calibrate": Command(
+        "measure whether scores tell that a person is in a gallery at all",
+        takes_overrides=True,
+        opens_others=True,
+    ),
     "report": Command("write the report of a run again", opens_others=True),
     "compare": Command("compare two runs query by query", opens_others=True),
     "audit": Command("list the training pairs that a run judged wrong", opens_others=True),

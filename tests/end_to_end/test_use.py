@@ -24,6 +24,7 @@ from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluate
 from crosswalk.use.model import Model, joined_views
 from crosswalk.use.source import source_of
+from crosswalk.use.thresholds import read_thresholds
 from tests.end_to_end.small_runs import METHODS, WholeRuns
 
 
@@ -254,8 +255,12 @@ def test_an_exported_folder_is_enough(
     found = model.embed_images(evaluated.images[:12])
     assert status == 0
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
-        *("README.md", "config.json", "model.safetensors"),
+        *("README.md", "config.json", "model.safetensors", "thresholds.json"),
     ]
+    thresholds = read_thresholds(tmp_path / "model" / "thresholds.json")
+    assert thresholds.fingerprint == model.fingerprint
+    queries = evaluated.run.queries("test", "last")
+    assert set(thresholds.directions) == {name for name in queries if "/" not in name}
     torch.testing.assert_close(found, evaluated.gallery[:12], atol=atol, rtol=0)
     assert (model.fingerprint == evaluated.model.fingerprint) is not half
     if evaluated.captions is not None:
@@ -316,6 +321,9 @@ def test_a_card_says_what_was_measured(
     assert record["command"] in card
     assert f"Fingerprint `{record['data']['fingerprint']}`." in card
     assert ("embed_texts" in card) is (evaluated.captions is not None)
+    assert card.count("the scores can tell who is in the gallery is not known") == sum(
+        "/" not in name for name in evaluated.run.queries("test", "last")
+    )
 
 
 def test_a_model_is_timed_by_the_command(

@@ -24,7 +24,7 @@ FILES: Mapping[str, tuple[Mapping[str, Damage], tuple[str, ...]]] = {
     "results.json": (JSON, ("report", "compare")),
     "metrics.jsonl": (TEXT, ("report",)),
     "last.ckpt": (ARCHIVE, ("evaluate", "export-weights", "resume", "checkpoint")),
-    "queries/test-last.npz": (ARCHIVE, ("compare",)),
+    "queries/test-last.npz": (ARCHIVE, ("compare", "calibrate")),
 }
 """Files of a run, how they are damaged, and which commands read them."""
 
@@ -51,6 +51,7 @@ def words_of(command: str, run: Path, other: Path, out: Path) -> list[str]:
     return {
         "evaluate": ["evaluate", str(run)],
         "report": ["report", str(run)],
+        "calibrate": ["calibrate", str(run), "--checkpoint=last"],
         "compare": ["compare", str(run), str(other), "--checkpoint=last"],
         "export-weights": ["export-weights", str(run), str(out / "x.safetensors"), "--which=last"],
         "config diff": ["config", "diff", str(run), str(other)],

@@ -6,9 +6,13 @@ import contextlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crosswalk.commands.train import leave_report
 from crosswalk.use.source import MODELS, Source, description, reads_captions, recipe_of, source_of
+
+if TYPE_CHECKING:
+    from crosswalk.run.train import Trained
 
 OF_THE_MODEL = (
     *("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint"),
@@ -38,16 +42,22 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    evaluated(options.model, options.overrides)
+    return 0
+
+
+def evaluated(model: str, overrides: Sequence[str]) -> Trained | None:
+    """Evaluate a run or a model; return where the results lie, None on all processes but one."""
     from crosswalk.run.run_folder import RunFolder
 
-    path = Path(options.model).expanduser()
+    path = Path(model).expanduser()
     folder = RunFolder(path)
     if folder.config_file.is_file() or folder.record_file.is_file():
-        return _run_of(path, options.overrides)
-    return _zero_shot(source_of(options.model), options.overrides)
+        return _run_of(path, overrides)
+    return _zero_shot(source_of(model), overrides)
 
 
-def _run_of(path: Path, overrides: Sequence[str]) -> int:
+def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
     from crosswalk.config.check import check_paths
     from crosswalk.config.compose import restore, to_plain
     from crosswalk.run.run_folder import RunFolder
@@ -61,10 +71,10 @@ def _run_of(path: Path, overrides: Sequence[str]) -> int:
         check_paths({"data": data})
     from crosswalk.run.train import evaluate
 
-    evaluated = evaluate(path, overrides)
-    if evaluated is not None and overrides:
-        leave_report(evaluated.folder, evaluated.data)
-    return 0
+    found = evaluate(path, overrides)
+    if found is not None and overrides:
+        leave_report(found.folder, found.data)
+    return found
 
 
 def _check_kept(source: Source, overrides: Sequence[str]) -> None:
@@ -94,7 +104,7 @@ def _check_kept(source: Source, overrides: Sequence[str]) -> None:
                 )
 
 
-def _zero_shot(source: Source, overrides: Sequence[str]) -> int:
+def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
     from crosswalk.config.check import check_paths
     from crosswalk.config.compose import compose, parse_overrides, to_plain
 
@@ -116,7 +126,7 @@ def _zero_shot(source: Source, overrides: Sequence[str]) -> int:
             check_paths({"data": to_plain(config)["data"]})
     from crosswalk.use.evaluate import evaluate_model
 
-    evaluated = evaluate_model(source, overrides)
-    if evaluated is not None:
-        leave_report(evaluated.folder, evaluated.data)
-    return 0
+    found = evaluate_model(source, overrides)
+    if found is not None:
+        leave_report(found.folder, found.data)
+    return found

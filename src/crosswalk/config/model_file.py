@@ -24,6 +24,9 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 """The model card that it writes."""
 
+THRESHOLDS = "thresholds.json"
+"""What is known of their scores (`crosswalk.use.thresholds`), where anything is."""
+
 HEADER = "description"
 """Where `crosswalk import-weights` puts into the header of its file what ``config.json`` says."""
 

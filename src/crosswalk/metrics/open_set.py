@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from crosswalk.metrics.paired import drawn_queries
 from crosswalk.metrics.queries import QueryResults
@@ -94,6 +94,11 @@ class FirstScores(NamedTuple):
     gallery: int
 
     @property
+    def can_be_measured(self) -> bool:
+        """Whether there are queries of both kinds."""
+        return bool(np.isfinite(self.present).any() and np.isfinite(self.absent).any())
+
+    @property
     def groups(self) -> dict[str, NDArray[np.float64]]:
         """Scores that are right, wrong, and of absent people."""
         there = np.isfinite(self.present)
@@ -121,15 +126,46 @@ def first_scores(results: QueryResults) -> FirstScores | None:
     """
     if results.best_score is None or results.best_other_score is None:
         return None
-    known = results.person_id != -1
-    hit = results.first_hit[known]
-    best = results.best_score[known].astype(np.float64)
     sizes = results.gallery_size
+    return scores_by_hit(
+        results.person_id,
+        results.first_hit,
+        results.best_score,
+        results.best_other_score,
+        gallery=0 if sizes is None or len(sizes) == 0 else int(sizes[0]),
+    )
+
+
+def scores_by_hit(
+    person_id: NDArray[np.int64],
+    first_hit: NDArray[np.int64],
+    best_score: NDArray[np.floating[Any]],
+    best_other_score: NDArray[np.floating[Any]],
+    *,
+    gallery: int,
+) -> FirstScores:
+    """Return the first scores of a ranking (`crosswalk.metrics.ranking.Ranking`).
+
+    Args:
+        person_id: ``[queries]``; -1 is unknown, and left out.
+        first_hit: ``[queries]`` rank of the best match, 0 without one.
+        best_score: ``[queries]`` score of the first item.
+        best_other_score: ``[queries]`` score of the first item of another person.
+        gallery: Items of the gallery.
+
+    Example:
+        >>> scores_by_hit(*[np.array([2])] * 2, *[np.array([0.5])] * 2, gallery=7)
+        FirstScores(present=array([0.5]), right=array([False]), absent=array([0.5]), gallery=7)
+    """
+    known = person_id != -1
+    hit, best, other = (
+        each[known].astype(np.float64) for each in (first_hit, best_score, best_other_score)
+    )
     return FirstScores(
         np.where((hit > 0) & np.isfinite(best), best, np.nan),
         hit == 1,
-        _finite(results.best_other_score[known]),
-        0 if sizes is None or len(sizes) == 0 else int(sizes[0]),
+        np.where(np.isfinite(other), other, np.nan),
+        gallery,
     )
 
 
@@ -165,7 +201,7 @@ def figures(scores: FirstScores, *, draws: int = DRAWS, seed: int = 0) -> OpenSe
     groups = scores.groups
     present, absent = np.isfinite(scores.present), np.isfinite(scores.absent)
     num_present, num_absent = int(present.sum()), int(absent.sum())
-    if num_present == 0 or num_absent == 0:
+    if not scores.can_be_measured:
         raise ValueError(
             f"{num_present} queries have their person in the gallery and {num_absent} have not; "
             "whether scores tell them apart needs some of both."
@@ -312,8 +348,3 @@ def _logistic(present: NDArray[np.float64], absent: NDArray[np.float64]) -> tupl
 
 def _quartiles(scores: NDArray[np.float64]) -> tuple[float, ...] | None:
     return None if len(scores) == 0 else tuple(np.quantile(scores, QUARTILES).tolist())
-
-
-def _finite(values: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(values, np.float64)
-    return np.where(np.isfinite(array), array, np.nan)

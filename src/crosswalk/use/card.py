@@ -9,6 +9,7 @@ import numpy as np
 
 from crosswalk.config.model_file import CARD, COLOURS, LARGEST
 from crosswalk.files import read_text, safetensors_header
+from crosswalk.metrics.open_set import figures, first_scores, verdict
 from crosswalk.metrics.paired import bootstrap_means, measures_per_query
 from crosswalk.run.results import MEASURES, chosen_by, monitor_of
 from crosswalk.run.run_folder import RunFolder
@@ -153,6 +154,7 @@ def _measured(folder: RunFolder, config: Mapping[str, Any], checkpoint: str) -> 
         queries = folder.queries("test", checkpoint)
     except FileNotFoundError:
         return "Nothing on test, or the file of its queries is gone."
+    said = []
     for direction, ranked in queries.items():
         if direction.startswith("view/"):
             continue
@@ -165,7 +167,10 @@ def _measured(folder: RunFolder, config: Mapping[str, Any], checkpoint: str) -> 
             for mean, least, most in zip(100 * values.mean(axis=0), low, high, strict=True)
         ]
         lines.append(f"| {direction.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        scores = first_scores(ranked)
+        if scores is not None and scores.can_be_measured:
+            said.append(f"- {direction.replace('_', ' ')}: {verdict(figures(scores))}")
+    return "\n".join([*lines, *([""] if said else []), *said])
 
 
 def _again(record: Mapping[str, Any], versions: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from crosswalk.config.model_file import CARD, EXPORTED, WEIGHTS
+from crosswalk.config.model_file import CARD, EXPORTED, THRESHOLDS, WEIGHTS
 
 Format = Literal["onnx", "torch", "safetensors"]
 
@@ -82,7 +82,7 @@ def check_target(target: Path) -> None:
         ValueError: If it does.
     """
     there = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    strange = sorted(there - {WEIGHTS, EXPORTED, CARD, *GRAPHS})
+    strange = sorted(there - {WEIGHTS, EXPORTED, CARD, THRESHOLDS, *GRAPHS})
     if strange or target.is_file():
         what = f"holds {strange[0]}" if strange else "is a file"
         raise ValueError(f"--out {target} {what}. Name a new folder, or one of an earlier export.")

@@ -21,7 +21,7 @@ from crosswalk.encoders.clip_weights import downloading
 from crosswalk.run.weights import encoder_weights, load_weights, without_parts
 from crosswalk.types import DataSpec
 from crosswalk.use.described import Described, described_by
-from crosswalk.use.model import Model, Precision
+from crosswalk.use.model import Model, Precision, fingerprint_of
 from crosswalk.use.source import Source, source_of
 
 CONTEXT_LENGTH = 77
@@ -145,6 +145,17 @@ def weights_of(source: Source, described: Described) -> dict[str, Tensor]:
         except ValueError as error:
             raise ValueError(f"{source.name}: {error}") from error
     return encoder.state_dict()
+
+
+def fingerprint_with(weights: Mapping[str, Tensor], described: Described) -> str:
+    """Return the fingerprint of the model that these weights, perhaps rounded, are loaded into.
+
+    Args:
+        weights: From `weights_of`.
+        described: What else the model needs.
+    """
+    rows = {name: row.float() if row.is_floating_point() else row for name, row in weights.items()}
+    return fingerprint_of(rows, json.dumps(described.content(weights), sort_keys=True))
 
 
 def _check_device(device: str | torch.device) -> None:

@@ -1,0 +1,93 @@
+"""The command ``crosswalk calibrate``."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosswalk.use.source import MODELS, WHICH, source_of
+
+if TYPE_CHECKING:
+    from crosswalk.run.run_folder import RunFolder
+    from crosswalk.use.thresholds import Thresholds
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the words of the command."""
+    parser.usage = "crosswalk calibrate MODEL [--split test|val] [--out FILE] [key=value ...]"
+    parser.epilog = (
+        "A ranking list always has a first place, whether the person is there or not. This takes\n"
+        "the scores of an evaluation, with every query's person in the gallery and without, and\n"
+        "says at which threshold 1 % of absent people pass, whom it accepts, and whether scores\n"
+        "can tell at all. Of a run, or of the folder of an evaluation, the scores are kept; with\n"
+        "overrides the model is evaluated first, as by `crosswalk evaluate`.\n\n"
+        "Examples:\n"
+        "  crosswalk calibrate runs/<name> --out thresholds.json\n"
+        "  crosswalk calibrate model/ data=own_pairs data.root=pairs.csv --out thresholds.json\n"
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=MODELS)
+    add("--split", choices=("test", "val"), default="test")
+    add("--checkpoint", choices=WHICH, help="of a run; default: the best there is")
+    add("--out", metavar="FILE", type=Path, help="write a thresholds.json; default: print alone")
+
+
+def run(options: Namespace) -> int:
+    """Do it, and return the exit status."""
+    from crosswalk.files import check_writable
+    from crosswalk.run.run_folder import RunFolder
+
+    folder = RunFolder(Path(options.model).expanduser())
+    is_run = folder.config_file.is_file() or folder.record_file.is_file()
+    source = None if is_run else source_of(options.model)
+    if options.out is not None:
+        check_writable(options.out, "--out")
+    if options.overrides:
+        from crosswalk.commands.evaluate import evaluated
+
+        done = evaluated(options.model, options.overrides)
+        if done is None:
+            return 0
+        folder, source = done.folder, None
+    from crosswalk.use.calibrate import print_thresholds, thresholds_of, thresholds_of_run
+
+    if source is None:
+        folder.config()
+        found = thresholds_of_run(folder, split=options.split, checkpoint=options.checkpoint)
+    else:
+        told = thresholds_of(source)
+        if told is None:
+            raise ValueError(
+                f"{source.name} is of no run here, and nothing is known of its scores. Say on "
+                f"which data to measure them: crosswalk calibrate {options.model} data=<data set> "
+                "data.root=<folder>; or name the folder of its evaluation."
+            )
+        found = told
+    print_thresholds(found)
+    if options.out is not None:
+        _with_fingerprint(found, folder, options.checkpoint).write(options.out)
+        print(f"Thresholds: {options.out}")
+    return 0
+
+
+def _with_fingerprint(found: Thresholds, folder: RunFolder, checkpoint: str | None) -> Thresholds:
+    """Return the thresholds with the fingerprint of their model, if that is here."""
+    from crosswalk.use.calibrate import model_of
+
+    if found.fingerprint is not None:
+        return found
+    source = model_of(folder, checkpoint)
+    if source is None:
+        print(
+            f"note: {found.model} is not here any more, so the file does not say which weights it "
+            "is of.",
+            file=sys.stderr,
+        )
+        return found
+    from crosswalk.use.described import described_by
+    from crosswalk.use.load import fingerprint_with, weights_of
+
+    described = described_by(source)
+    return found._replace(fingerprint=fingerprint_with(weights_of(source, described), described))
