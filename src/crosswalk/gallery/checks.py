@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,6 +170,41 @@ def check_column(name: str, columns: Mapping[str, Kind]) -> None:
         raise ValueError(
             f"this gallery has no column {name!r}.{did_you_mean(name, columns)} Its columns: {has}."
         )
+
+
+def new_columns(given: Mapping[str, Kind], kept: Mapping[str, Kind], where: str) -> dict[str, Kind]:
+    """Return the columns that a store has not yet; the others must be of the kind that it keeps.
+
+    Args:
+        given: Names and kinds.
+        kept: Those of the store.
+        where: The store and what to do otherwise, for the message.
+    """
+    for name, kind in given.items():
+        if kept.get(name, kind) != kind:
+            raise ValueError(f"the column {name} is of {kept[name]}s, not of {kind}s, in {where}")
+    return {name: kind for name, kind in given.items() if name not in kept}
+
+
+def checked_names(names: Iterable[str] | None, columns: Mapping[str, Kind]) -> list[str]:
+    """Return the columns to give back; None: all."""
+    wanted = list(columns if names is None else names)
+    for name in wanted:
+        check_column(name, columns)
+    return wanted
+
+
+def checked_start(after_id: int | None, limit: int | None) -> int:
+    """Return the first id that a scan may give back, which may be 2**64."""
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit={limit}: give how many rows to return, or None for all.")
+    return 0 if after_id is None else int(checked_ids([after_id])[0]) + 1
+
+
+def check_view(view: str, views: Sequence[str]) -> None:
+    """Refuse a view that the store has not."""
+    if view not in views:
+        raise ValueError(f"there is no view {view!r}; this gallery has {', '.join(views)}.")
 
 
 def checked_conditions(where: Sequence[Condition], columns: Mapping[str, Kind]) -> list[Wanted]:

@@ -108,13 +108,7 @@ class EmbeddedStore:
                 f"{self.folder} holds the views {', '.join(self.views)}, not {', '.join(views)}. "
                 f"{again}"
             )
-        for name, kind in (columns or {}).items():
-            if self.columns.get(name, kind) != kind:
-                raise ValueError(
-                    f"the column {name} of {self.folder} is of {self.columns[name]}s, not of "
-                    f"{kind}s. {again}"
-                )
-        new = {name: kind for name, kind in (columns or {}).items() if name not in self.columns}
+        new = checks.new_columns(columns or {}, self.columns, f"{self.folder}. {again}")
         if new and self.writes:
             self._rows.add_columns(new)
             self.columns = self._rows.shape.columns
@@ -156,10 +150,7 @@ class EmbeddedStore:
     ) -> Found:
         """Return the ``k`` most similar rows of each query."""
         checks.check_k(k)
-        if view not in self.views:
-            raise ValueError(
-                f"there is no view {view!r}; this gallery has {', '.join(self.views)}."
-            )
+        checks.check_view(view, self.views)
         queries = checks.checked_vectors(query, self.dim, "queries")
         wanted = checks.checked_conditions(where, self.columns)
         for _ in range(ATTEMPTS):
@@ -220,15 +211,10 @@ class EmbeddedStore:
         vectors: bool = False,
     ) -> Rows:
         """Return rows by ascending id: at most ``limit`` of those behind ``after_id``."""
-        names = list(self.columns if columns is None else columns)
-        for name in names:
-            checks.check_column(name, self.columns)
-        if after_id is not None:
-            after_id = int(checks.checked_ids([after_id])[0])
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit={limit}: give how many rows to return, or None for all.")
+        names = checks.checked_names(columns, self.columns)
+        first = checks.checked_start(after_id, limit)
         with self._reading() as moment:
-            ids, rows, meta = self._rows.scan(after_id, limit, names)
+            ids, rows, meta = self._rows.scan(first, limit, names)
         return Rows(ids, meta, self._vectors(moment, rows) if vectors else None)
 
     def _vectors(

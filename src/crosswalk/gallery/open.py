@@ -44,6 +44,10 @@ def open_store(
         (array([8], dtype=uint64), np.float32(0.6))
     """
     given = tuple(views)
+    if str(url).startswith("qdrant://"):
+        from crosswalk.gallery.qdrant import QdrantStore
+
+        return QdrantStore(str(url), dim=dim, views=given, columns=columns, write=write)
     from crosswalk.gallery.embedded import EmbeddedStore
 
     return EmbeddedStore(Path(url), dim=dim, views=given, columns=columns, write=write)

@@ -211,16 +211,16 @@ class RowFile:
         }
 
     def scan(
-        self, after_id: int | None, limit: int | None, columns: Iterable[str]
+        self, first: int, limit: int | None, columns: Iterable[str]
     ) -> tuple[NDArray[np.uint64], NDArray[np.int64], dict[str, list[Any]]]:
-        """Return ids in ascending order, their rows and their values."""
+        """Return ids from ``first`` on in ascending order, their rows and their values."""
         names = list(columns)
         numbers = "".join(f", {self._number_of(name)}" for name in names)
-        beyond = ">=" if after_id is None else ">"
+        limit = 0 if first >= 2**64 else -1 if limit is None else limit
         found = self.connection.execute(
-            f'SELECT id, "row"{numbers} FROM rows WHERE id {beyond} ? '
+            f'SELECT id, "row"{numbers} FROM rows WHERE id >= ? '
             'AND "row" NOT IN (SELECT "row" FROM deletions) ORDER BY id LIMIT ?',
-            ((after_id or 0) - OFFSET, -1 if limit is None else limit),
+            (min(first - OFFSET, OFFSET - 1), limit),
         ).fetchall()
         parts: list[tuple[Any, ...]] = list(zip(*found, strict=True)) or [()] * (2 + len(names))
         ids = np.array(parts[0], dtype=np.int64).view(np.uint64) ^ np.uint64(OFFSET)

@@ -352,7 +352,7 @@ def test_several_views_are_searched_by_name(tmp_path: Path) -> None:
         ({"dim": 9}, "vectors of length 8, and the model's have 9"),
         (
             {"dim": DIM, "columns": {"camera": "text"}},
-            r"holds the columns camera \(number\)",
+            "camera is of numbers, not of texts",
         ),
         ({"dim": 0}, "length 0"),
         ({"dim": DIM, "columns": {"camera": "colour"}}, "choose one of number, text, time"),
