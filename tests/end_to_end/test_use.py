@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import crosswalk
+from crosswalk import Gallery
 from crosswalk.cli import main
 from crosswalk.config.search import small_overrides
 from crosswalk.data.base import RecordedData
@@ -37,6 +38,10 @@ class Evaluated(NamedTuple):
     images: list[Path]
     captions: list[str] | None
     model: Model
+    labels: dict[str, Tensor]
+    """By role person and camera of each, ``[N, 2]``."""
+    queries: list[Path]
+    """The files of queries that are images."""
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -47,12 +52,13 @@ def evaluated(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Evaluated:
     run = whole[request.param]
-    ranked: list[tuple[Any, str, Tensor, Tensor]] = []
+    ranked: list[tuple[Any, str, Tensor, Tensor, Tensor]] = []
     update = RetrievalScores.update
 
     def listening(self: Any, role: str, views: Any, *ids: Tensor, **named: Tensor) -> None:  # noqa: ANN401
         index = named["sample_index"] if named else ids[2]
-        ranked.append((self, role, index, joined_views(views)))
+        told = torch.stack([named["person_id"], named["camera_id"]] if named else ids[:2], dim=1)
+        ranked.append((self, role, index, joined_views(views), told))
         update(self, role, views, *ids, **named)
 
     copy = shutil.copytree(run.path, tmp_path_factory.mktemp("evaluated") / "copy")
@@ -62,16 +68,18 @@ def evaluated(
         done = evaluate(copy)
     assert done is not None
     latest = ranked[-1][0]  # the last epoch's on test
-    rows = {}
+    rows, labels = {}, {}
     for role in ("query", "gallery"):
-        batches = [(index, each) for of, at, index, each in ranked if of is latest and at == role]
-        order = torch.cat([index for index, _ in batches]).argsort()
-        rows[role] = torch.cat([each for _, each in batches])[order]
+        batches = [each for each in ranked if each[0] is latest and each[1] == role]
+        order = torch.cat([each[2] for each in batches]).argsort()
+        rows[role] = torch.cat([each[3] for each in batches])[order]
+        labels[role] = torch.cat([each[4] for each in batches])[order]
     data = done.data
     captions = data.evaluation_captions("test") if hasattr(data, "evaluation_captions") else None
     images = data.evaluation_images("test")
     model = crosswalk.load(run.path, which="last")
-    return Evaluated(run, rows["query"], rows["gallery"], images, captions, model)
+    queries = [] if captions is not None else data.evaluation_queries("test")
+    return Evaluated(run, rows["query"], rows["gallery"], images, captions, model, labels, queries)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -110,6 +118,35 @@ def test_captions_get_the_embeddings_that_the_evaluation_compares(
     assert alone.float().mean() < 0.4
     expected = evaluated.query[~alone]
     torch.testing.assert_close(found[~alone], expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("store", [None, "qdrant://:memory:/people"], ids=["folder", "qdrant"])
+def test_a_gallery_finds_what_the_evaluation_finds(
+    evaluated: Evaluated, tmp_path: Path, store: str | None
+) -> None:
+    model, images = evaluated.model, evaluated.images
+    person, camera = evaluated.labels["gallery"].T.tolist()
+    table = tmp_path / "images.csv"
+    lines = [f"{image.absolute()},{place}" for place, image in enumerate(images)]
+    table.write_text("\n".join(["path,own_id", *lines]))
+    texts = evaluated.captions or []
+    queries = texts or evaluated.queries
+    rows = next(iter(evaluated.run.queries("test", "last").values()))
+    right = []
+
+    with Gallery.build(tmp_path / "g", model, table, store=store, allow_outside=True) as gallery:
+        for number, (query, (who, where)) in enumerate(
+            zip(queries, evaluated.labels["query"].tolist(), strict=True)
+        ):
+            hits = [int(hit.own_id or -1) for hit in gallery.search(query, len(images))]
+            if not texts:  # of the query's person and camera: an evaluation leaves it out
+                hits = [each for each in hits if (person[each], camera[each]) != (who, where)]
+            right.append(person[hits[0]] == who)
+            assert hits[0] == rows.top_index[number, 0]
+
+    valid = rows.num_matches > 0
+    expected = evaluated.run.results()["last"]["test/rank1"]
+    assert float(np.mean(np.array(right)[valid])) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_checkpoint_is_enough(
