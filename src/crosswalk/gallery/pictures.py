@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from crosswalk.data.readers.annotations import raise_problems
+from crosswalk.data.readers.camera_names import parse_name
 from crosswalk.gallery.description import KEPT
 from crosswalk.gallery.store import Kind
 from crosswalk.gallery.where import ALIASES, EPOCH, microseconds
@@ -52,6 +53,8 @@ def pictures_of(
 ) -> tuple[list[Picture], dict[str, Kind]]:
     """Return every picture once, and the columns of the gallery with them in it.
 
+    Files of a folder whose names all say person and camera, as in Market-1501
+    (`crosswalk.data.readers.camera_names`), have the columns ``person_id`` and ``camera``.
     A column of a table is of numbers, or of times, if all its cells are; else it is of texts. One
     that the gallery has already keeps its kind.
 
@@ -65,6 +68,8 @@ def pictures_of(
             names that cannot be told apart.
     """
     problems: list[str] = []
+    if listed and not listed[0].line:
+        listed = _named(listed)
     names = _names(listed[0].row, problems) if listed else {}
     kinds = {name: columns.get(name) or _kind(name, cells, listed) for cells, name in names.items()}
     pictures: dict[str, Picture] = {}
@@ -135,6 +140,18 @@ def _taken_at(path: Path) -> int | None:
                 taken = datetime.strptime(str(told).strip("\0 "), "%Y:%m:%d %H:%M:%S")
                 return microseconds(taken.isoformat()) if taken > EPOCH else None
     return None
+
+
+def _named(listed: Sequence[Listed]) -> Sequence[Listed]:
+    """Return files with what their names say of them, if all names do."""
+    try:
+        said = [parse_name(each.image.name) for each in listed]
+    except ValueError:
+        return listed
+    return [
+        each._replace(row={"person_id": str(name.person_id), "camera": str(name.camera_id)})
+        for each, name in zip(listed, said, strict=True)
+    ]
 
 
 def _names(row: Iterable[str], problems: list[str]) -> dict[str, str]:

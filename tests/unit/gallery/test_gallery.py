@@ -153,6 +153,20 @@ def test_what_a_table_said_is_kept_by_an_update_from_the_folder(
     assert [hit.path.name for hit in hits] == ["0.png"]
 
 
+def test_names_of_files_say_camera_and_person_if_all_do(tmp_path: Path, model: Model) -> None:
+    for seed, name in enumerate(("0002_c1s1_1.png", "0007_c3s1_1.png", "-1_c3s2_2.png")):
+        draw(tmp_path / "photos" / name, seed)
+
+    with Gallery.build(tmp_path / "g", model, tmp_path / "photos") as built:
+        hits = built.search(draw(tmp_path / "query.png", 1), where="camera == 3")
+
+    assert [(hit.camera, hit.columns["person_id"]) for hit in hits] == [(3, 7), (3, -1)]
+
+    draw(tmp_path / "photos/holiday.png", 9)
+    with Gallery.build(tmp_path / "other", model, tmp_path / "photos") as built:
+        assert set(built.columns) == {"path", "sha256", "time"}
+
+
 def test_exif_data_say_when_a_picture_was_taken(tmp_path: Path, model: Model) -> None:
     exif = Image.Exif()
     exif[0x0132] = "2026:11:29 07:08:09"
