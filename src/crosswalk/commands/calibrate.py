@@ -7,6 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crosswalk.config.model_file import THRESHOLDS
+from crosswalk.gallery.description import FILE, KEPT, read_gallery
 from crosswalk.use.source import MODELS, WHICH, source_of
 
 if TYPE_CHECKING:
@@ -26,11 +28,14 @@ def configure(parser: ArgumentParser) -> None:
         "Examples:\n"
         "  crosswalk calibrate runs/<name> --out thresholds.json\n"
         "  crosswalk calibrate model/ data=own_pairs data.root=pairs.csv --out thresholds.json\n"
+        "  crosswalk calibrate photos.gallery --label person_id\n\n"
+        "Of a gallery its labelled pictures are looked for among all, and the result is kept in it."
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODELS)
     add("--split", choices=("test", "val"), default="test")
     add("--checkpoint", choices=WHICH, help="of a run; default: the best there is")
+    add("--label", metavar="COLUMN", help="of a gallery: the column that says who is on a picture")
     add("--out", metavar="FILE", type=Path, help="write a thresholds.json; default: print alone")
 
 
@@ -39,6 +44,10 @@ def run(options: Namespace) -> int:
     from crosswalk.files import check_writable
     from crosswalk.run.run_folder import RunFolder
 
+    if (Path(options.model) / FILE).is_file():
+        return _calibrate_gallery(options)
+    if options.label is not None:
+        raise ValueError(f"--label is of a gallery, and {options.model} is none.")
     folder = RunFolder(Path(options.model).expanduser())
     is_run = folder.config_file.is_file() or folder.record_file.is_file()
     source = None if is_run else source_of(options.model)
@@ -69,6 +78,25 @@ def run(options: Namespace) -> int:
     if options.out is not None:
         _with_fingerprint(found, folder, options.checkpoint).write(options.out)
         print(f"Thresholds: {options.out}")
+    return 0
+
+
+def _calibrate_gallery(options: Namespace) -> int:
+    gallery = Path(options.model)
+    columns = read_gallery(gallery).columns
+    if options.label is None:
+        names = ", ".join(name for name in columns if name not in KEPT) or "none"
+        raise ValueError(f"which column says who is on a picture? --label; {gallery} has {names}.")
+    if options.overrides or options.checkpoint:
+        raise ValueError(f"{gallery} is a gallery: give --label alone.")
+    from crosswalk.gallery.measure import thresholds_by
+    from crosswalk.use.calibrate import print_thresholds
+
+    found = thresholds_by(gallery, options.label)
+    print_thresholds(found)
+    target = options.out or gallery / THRESHOLDS
+    found.write(target)
+    print(f"Thresholds: {target}")
     return 0
 
 

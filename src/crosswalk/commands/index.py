@@ -42,6 +42,12 @@ def configure(parser: ArgumentParser) -> None:
         help="keep rows and vectors of a new gallery on a Qdrant server",
     )
     parser.add_argument(
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="of `crosswalk calibrate`; default: those that the model has of itself",
+    )
+    parser.add_argument(
         "--allow-outside", action="store_true", help="a CSV may name images outside its folder"
     )
 
@@ -63,6 +69,10 @@ def run(options: Namespace) -> int:
     if check_new_or_gallery(gallery):
         read_gallery(gallery).check_store(options.store)
     check_target(gallery, source)
+    if options.thresholds is not None:
+        from crosswalk.use.thresholds import read_thresholds
+
+        read_thresholds(options.thresholds)
     listed_images(source, allow_outside=options.allow_outside, nothing="nothing was indexed")
     from crosswalk.gallery.gallery import Gallery
     from crosswalk.use.load import load
@@ -75,6 +85,7 @@ def run(options: Namespace) -> int:
         batch_size=options.batch_size,
         allow_outside=options.allow_outside,
         prune=options.prune,
+        thresholds=options.thresholds,
     )
     with built:
         print(f"In {gallery}: {counted(len(built), 'picture')} ({built.changes}).")

@@ -7,7 +7,7 @@ import math
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from crosswalk.files import check_writable
 from crosswalk.gallery.description import read_gallery
@@ -77,6 +77,9 @@ def find(options: Namespace) -> int:
                 print(as_json(hit))
         else:
             print_hits(hits)
+            kind: Literal["sentence", "picture"] = "sentence" if options.sentence else "picture"
+            if note := gallery.note(hits, kind):
+                print(f"note: {note}")
         if options.html is not None:
             write_page(gallery, options.sentence or options.image, hits, options.html)
     return 0
@@ -116,6 +119,7 @@ def print_hits(hits: Sequence[Hit]) -> None:
         "time": ["" if hit.time is None else hit.time.isoformat(" ", "seconds") for hit in hits],
         "own id": [hit.own_id or "" for hit in hits],
         "alike": ["" if hit.count == 1 else str(hit.count) for hit in hits],
+        "there": ["" if hit.probability is None else f"{hit.probability:.2f}" for hit in hits],
         "picture": [str(hit.path) for hit in hits],
     }
     columns = {name: cells for name, cells in columns.items() if any(cells)}

@@ -10,17 +10,21 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.config.model_file import THRESHOLDS
 from crosswalk.gallery.description import Description, check_new_or_gallery, read_gallery
 from crosswalk.gallery.pictures import id_of, pictures_of
 from crosswalk.gallery.store import Condition, Kind, Rows, Stats
 from crosswalk.gallery.update import SENTENCES, Changes, gone, remove, rows_of, update
 from crosswalk.gallery.where import as_time, parse_where
+from crosswalk.use.calibrate import thresholds_of
 from crosswalk.use.inputs import listed_images
+from crosswalk.use.source import source_of
+from crosswalk.use.thresholds import Thresholds, read_thresholds
 from crosswalk.words import counted
 
 if TYPE_CHECKING:
@@ -35,6 +39,9 @@ SAME = 0.97  # ours
 """Cosine from which two pictures are shown as one, where that is asked for."""
 
 MOST_HITS = 10_000
+
+DIRECTION = {"sentence": "text_to_image", "picture": "image_to_image"}
+"""What thresholds were measured of, by what is looked for."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,9 @@ class Gallery:
         """What the update did that this gallery comes from; None if it was only opened."""
         self.stats: Stats | None = None
         """What became of the index then."""
+        file = self.path / THRESHOLDS
+        self.thresholds = read_thresholds(file) if file.exists() else None
+        """What scores say about whether a person is in the gallery; None if nobody measured it."""
         self._model = model
         self._store = told.open()
         if model is not None and not isinstance(model, (str, Path)):
@@ -128,6 +138,7 @@ class Gallery:
         batch_size: int = 64,
         allow_outside: bool = False,
         prune: bool = False,
+        thresholds: str | Path | None = None,
     ) -> Gallery:
         """Make a gallery, or bring one up to date; return it, with what was done in `changes`.
 
@@ -144,6 +155,7 @@ class Gallery:
             batch_size: Pictures computed at a time.
             allow_outside: Whether the paths of a CSV may lead out of its folder.
             prune: Remove pictures of this folder (of that of the CSV) that are gone.
+            thresholds: A file of `crosswalk calibrate`; None takes what the model has of itself.
 
         Raises:
             FileNotFoundError: If there is no such source.
@@ -163,6 +175,7 @@ class Gallery:
             model = load(model)
         if before is not None:
             before.check_model(model)
+        measured = _thresholds(path, model, thresholds)
         columns = {"time": "time", **columns}  # files may say when they were taken
         told = Description(
             path=path,
@@ -174,6 +187,8 @@ class Gallery:
             store=store if before is None else before.store,
         )
         told.write()
+        if measured is not None:
+            measured.write(path / THRESHOLDS)
         with told.open(write=True) as opened:
             changes = update(opened, model, pictures, batch_size=batch_size)
             if prune:
@@ -264,6 +279,7 @@ class Gallery:
             raise ValueError(f"k={k}: give a number from 1 to {MOST_HITS:,}.")
         conditions = parse_where(where, self.columns) if isinstance(where, str) else list(where)
         vector = self.embed(query)
+        direction = DIRECTION["sentence" if isinstance(query, str) else "picture"]
         least = SAME if group is True else float(group)
         wanted = max(k, RERANKED) if rerank or least else k
         while True:
@@ -277,7 +293,7 @@ class Gallery:
                 break
             wanted = min(4 * wanted, MOST_HITS)
         return [
-            self._hit(rows, places[0], float(scores[places[0]]), len(places))
+            self._hit(rows, places[0], float(scores[places[0]]), len(places), direction)
             for places in groups[:k]
         ]
 
@@ -325,7 +341,22 @@ class Gallery:
         Raises:
             KeyError: If the gallery holds no such picture.
         """
-        return self._hit(self._store.get(np.array([id], np.uint64)), 0, 1.0, 1)
+        return self._hit(self._store.get(np.array([id], np.uint64)), 0, 1.0, 1, "")
+
+    def note(self, hits: Sequence[Hit], query: Literal["sentence", "picture"]) -> str:
+        """Return what is to be said of a search: that the person is probably not in the gallery.
+
+        Args:
+            hits: What was found.
+            query: What was looked for.
+
+        Returns:
+            Empty if there is nothing to say, or nobody measured it (`crosswalk calibrate`).
+        """
+        if self.thresholds is None or not hits:
+            return ""
+        best = max(hit.score for hit in hits)  # re-ranking may put another one first
+        return self.thresholds.note(best, DIRECTION[query], len(self))
 
     def values(self, column: str, limit: int = 1000) -> list[Any]:
         """Return the different values of a column in order, at most ``limit``."""
@@ -357,7 +388,7 @@ class Gallery:
         order = np.argsort(-(again.slope[0] * scores[:first] + bonus), kind="stable")
         return np.concatenate([order, np.arange(first, len(scores))])
 
-    def _hit(self, rows: Rows, place: int, score: float, count: int) -> Hit:
+    def _hit(self, rows: Rows, place: int, score: float, count: int, direction: str) -> Hit:
         columns = {
             name: shown(value, self.columns[name])
             for name, values in rows.meta.items()
@@ -372,7 +403,28 @@ class Gallery:
             own_id=columns.get("own_id"),
             columns=columns,
             count=count,
+            probability=self.thresholds and self.thresholds.probability(score, direction),
         )
+
+
+def _thresholds(path: Path, model: Model, given: str | Path | None) -> Thresholds | None:
+    """Return the thresholds to write into a gallery; None if it has some, or there are none."""
+    if given is not None:
+        found = read_thresholds(Path(given))
+        if found.fingerprint not in (None, model.fingerprint):
+            raise ValueError(
+                f"{given} was measured on {found.model} (fingerprint {found.fingerprint}), and "
+                f"scores of {model.name} ({model.fingerprint}) are others. Measure them: "
+                "`crosswalk calibrate`."
+            )
+    elif (path / THRESHOLDS).exists() or not model.source:
+        return None
+    else:
+        measured = thresholds_of(source_of(model.source))
+        if measured is None:
+            return None
+        found = measured
+    return found._replace(fingerprint=model.fingerprint)
 
 
 def shown(value: float | int | str, kind: Kind) -> Any:  # noqa: ANN401 - by its kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,11 +16,14 @@ from PIL import Image
 
 import crosswalk
 from crosswalk import Gallery
+from crosswalk.cli import main
 from crosswalk.gallery import update
 from crosswalk.gallery.description import FILE
 from crosswalk.gallery.gallery import DISTANCE_WEIGHT, K1, K2
+from crosswalk.metrics.open_set import Measured, OpenSet, Rate
 from crosswalk.metrics.reranking import k_reciprocal
 from crosswalk.use.model import Model
+from crosswalk.use.thresholds import Thresholds, read_thresholds
 
 
 @pytest.fixture(scope="module")
@@ -356,3 +360,100 @@ def test_pictures_are_taken_out_by_folder_file_or_table(
 
     assert removed == [3, 1, 1, 0]
     assert [hit.path.name for hit in built.search(photos / "0/0.png")] == ["5.png"]
+
+
+def thresholds(model: Model, *, threshold: float) -> Thresholds:
+    """Return thresholds of pictures, by which scores tell."""
+    one = Measured(threshold, threshold, threshold)
+    rates = {0.01: Rate(one, one, one)}
+    numbers = (20.0, -20 * threshold)
+    found = OpenSet(900, 1000, 6, rates, one, *numbers, quantiles={}, tells=True)
+    return Thresholds("m", model.fingerprint, "d", "test", {"image_to_image": found})
+
+
+@pytest.mark.parametrize(("threshold", "said"), [(0.5, ""), (1.5, "probably not in this gallery")])
+def test_a_search_says_whether_the_person_is_probably_there(
+    tmp_path: Path, photos: Path, model: Model, threshold: float, said: str
+) -> None:
+    thresholds(model, threshold=threshold).write(tmp_path / "t.json")
+
+    with Gallery.build(tmp_path / "g", model, photos, thresholds=tmp_path / "t.json") as built:
+        hits = built.search(photos / "0/0.png", 2)
+        note = built.note(hits, "picture")
+        others = built.note([], "picture"), built.note(hits, "sentence")
+    with Gallery(tmp_path / "g", model=model) as opened:
+        again = opened.note(hits, "picture")
+
+    assert note.startswith(said)
+    assert bool(note) == bool(said)
+    assert again == note
+    assert others == ("", "")
+    assert hits[0].probability == pytest.approx(1 / (1 + math.exp(-20 * (1 - threshold))), abs=1e-4)
+
+
+def test_thresholds_of_another_model_are_refused(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    thresholds(model, threshold=0.5)._replace(fingerprint="0" * 16).write(tmp_path / "t.json")
+
+    with pytest.raises(ValueError, match=r"t.json was measured on m .*scores of tiny:mmcl .* are"):
+        Gallery.build(tmp_path / "g", model, photos, thresholds=tmp_path / "t.json")
+
+
+def test_a_gallery_with_labels_measures_what_its_scores_tell(
+    tmp_path: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["path,who,camera"]
+    for person in range(40):
+        for camera in (1, 2, 2):
+            path = draw(tmp_path / f"photos/{len(lines)}.png", person)
+            pixels = np.asarray(Image.open(path)).astype(int) + len(lines) % 3
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+            lines.append(f"{path.name},person {person},{camera}")
+    draw(tmp_path / "photos/nobody.png", 99)
+    table = tmp_path / "photos/list.csv"
+    table.write_text("\n".join([*lines, "nobody.png,,"]))
+    with Gallery.build(tmp_path / "g", model, table) as built:
+        vectors = built._store.scan(vectors=True).vectors
+        rows = built._store.scan().meta
+    assert vectors is not None
+    scores = vectors["main"] @ vectors["main"].T
+    best, without = [], []
+    for place, (who, camera) in enumerate(zip(rows["who"], rows["camera"], strict=True)):
+        others = np.array([each not in (who, None) for each in rows["who"]])
+        ok = others | np.array(
+            [
+                each == who and at != camera
+                for each, at in zip(rows["who"], rows["camera"], strict=True)
+            ]
+        )
+        if who is not None:
+            best.append(scores[place][ok].max())
+            without.append(scores[place][others].max())
+
+    assert main(["calibrate", str(tmp_path / "g"), "--label", "who"]) == 0
+
+    found = read_thresholds(tmp_path / "g/thresholds.json").directions["image_to_image"]
+    assert (found.queries, found.absent) == (120, 120)
+    expected = np.quantile(without, 0.99, method="higher")
+    assert found.rates[0.01].threshold.value == pytest.approx(expected, abs=0.01)
+    assert found.rates[0.01].tpr.value == pytest.approx(
+        np.mean(np.array(best) >= found.rates[0.01].threshold.value), abs=1e-9
+    )
+    assert "First scores of tiny:mmcl on g, who" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "which column says who is on a picture? --label"),
+        (["--label", "name"], "has no column name; it has time"),
+        (["--label", "time"], "cannot be measured by time"),
+        (["--label", "x", "data=own_pairs"], "is a gallery: give --label alone"),
+    ],
+)
+def test_a_gallery_without_labels_is_not_measured(
+    built: Gallery, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["calibrate", str(built.path), *words]) == 2
+    assert said in capsys.readouterr().err
