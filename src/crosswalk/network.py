@@ -13,6 +13,20 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
+def offline() -> Iterator[None]:
+    """Ask the hub's cache alone: for names that somebody else may have written down."""
+    from huggingface_hub import constants
+
+    with _LOCK:
+        before = constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
 def one_attempt() -> Iterator[None]:
     """Ask the hub's cache alone if its host cannot be reached: the hub would try for minutes."""
     from huggingface_hub import constants

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "compare_two_losses": {
         "SETTINGS": " ".join([*small_overrides("rde"), "trainer.max_epochs=1", "seed=1"]),
-    }
+    },
+    "search_your_photos": {"PEOPLE": "tiny"},
 }
 """What makes each of them take seconds."""
 
@@ -39,3 +40,16 @@ def test_two_losses_are_trained_compared_and_used() -> None:
     assert len(tables) >= 3  # a table of each run, and the comparison
     assert all("R@1" in table for table in tables[:2])
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+
+
+def test_pictures_are_indexed_asked_for_and_measured() -> None:
+    name = "search_your_photos"
+
+    notebook = executed(ROOT / FOLDER / f"{name}.ipynb", SMALL[name])
+
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    said = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert re.search(r"^Gallery\(people.gallery: (\d+) pictures\) - \1 new$", said, re.MULTILINE)
+    assert re.search(r"^\d+ unchanged$", said, re.MULTILINE)
+    assert re.search(r"^nobody at all: score 0\.\d{3}, probability \d\.\d\d; ", said, re.MULTILINE)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4

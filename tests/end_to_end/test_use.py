@@ -120,7 +120,7 @@ def test_captions_get_the_embeddings_that_the_evaluation_compares(
     torch.testing.assert_close(found[~alone], expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("store", [None], ids=["folder"])
+@pytest.mark.parametrize("store", [None, "qdrant://:memory:/people"], ids=["folder", "qdrant"])
 def test_a_gallery_finds_what_the_evaluation_finds(
     evaluated: Evaluated, tmp_path: Path, store: str | None
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from crosswalk.files import read_text, write_text
+from crosswalk.network import offline
 
 if TYPE_CHECKING:
     from crosswalk.gallery.store import Kind, Store
@@ -43,6 +45,11 @@ class Description(NamedTuple):
     reads_captions: bool
     columns: dict[str, Kind]
     store: str | None
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Return the context in which the model is looked for: it is fetched from nowhere."""
+        fetched = self.model.partition(":")[0] in ("hf", "timm", "open_clip")
+        return offline() if fetched else nullcontext()
 
     def open(self, *, write: bool = False) -> Store:
         """Return the store of its rows and vectors."""

@@ -6,6 +6,7 @@ import json
 import math
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -54,7 +55,8 @@ def check(options: Namespace) -> None:
     if options.html is not None:
         check_writable(options.html, "--html")
     parse_where(options.where, gallery.columns)
-    source_of(options.model or gallery.model)
+    with nullcontext() if options.model else gallery.kept():
+        source_of(options.model or gallery.model)
 
 
 def find(options: Namespace) -> int:
@@ -62,7 +64,9 @@ def find(options: Namespace) -> int:
     from crosswalk.gallery.gallery import Gallery
     from crosswalk.use.load import load
 
-    model = load(options.model or read_gallery(options.gallery).model, device=options.device)
+    told = read_gallery(options.gallery)
+    with nullcontext() if options.model else told.kept():
+        model = load(options.model or told.model, device=options.device)
     with Gallery(options.gallery, model=model) as gallery:
         hits = gallery.search(
             options.image if options.sentence is None else options.sentence,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -150,7 +151,7 @@ class Gallery:
             model: Embeds; what `crosswalk.load` takes, or the model.
             source: A folder of pictures, or a CSV with a column ``path``, and as it likes
                 ``camera``, ``time``, ``own_id`` and others.
-            store: A Qdrant server that is to hold it, ``qdrant://host:6334/<name>``; None keeps
+            store: A Qdrant server that is to hold it, ``qdrant://host:6333/<name>``; None keeps
                 it in ``path``. It is said once.
             batch_size: Pictures computed at a time.
             allow_outside: Whether the paths of a CSV may lead out of its folder.
@@ -241,7 +242,8 @@ class Gallery:
             return self._model
         if self._model is None and not self.built_with:
             raise ValueError(f"{self.path} does not say which model it was built with: pass it.")
-        model = load(self._model or self.built_with)
+        with nullcontext() if self._model else read_gallery(self.path).kept():
+            model = load(self._model or self.built_with)
         self._check(model)
         return model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import socket
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -457,3 +458,25 @@ def test_a_gallery_without_labels_is_not_measured(
 ) -> None:
     assert main(["calibrate", str(built.path), *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["hf:somebody/beacon", "timm:resnet10t"])
+def test_a_model_that_somebody_wrote_down_is_fetched_from_nowhere(
+    tmp_path: Path, built: Gallery, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file = tmp_path / "g" / FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": name}))
+    reached: list[object] = []
+
+    def connect(*where: object, **_: object) -> None:
+        reached.append(where)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+
+    with Gallery(tmp_path / "g") as opened, pytest.raises(FileNotFoundError):
+        opened.search(draw(tmp_path / "q.png", 0))
+
+    assert not reached
