@@ -120,10 +120,11 @@ def test_captions_get_the_embeddings_that_the_evaluation_compares(
     torch.testing.assert_close(found[~alone], expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("store", [None, "qdrant://:memory:/people"], ids=["folder", "qdrant"])
+@pytest.mark.parametrize("kept_in", ["folder", "qdrant"])
 def test_a_gallery_finds_what_the_evaluation_finds(
-    evaluated: Evaluated, tmp_path: Path, store: str | None
+    evaluated: Evaluated, tmp_path: Path, kept_in: str
 ) -> None:
+    store = None if kept_in == "folder" else f"qdrant://:memory:/{tmp_path.name}"
     model, images = evaluated.model, evaluated.images
     person, camera = evaluated.labels["gallery"].T.tolist()
     table = tmp_path / "images.csv"
