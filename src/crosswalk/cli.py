@@ -42,6 +42,7 @@ COMMANDS = {
     "card": Command("write the model card of a run", opens_others=True),
     "index": Command("put pictures into a gallery that can be searched", opens_others=True),
     "search": Command("find pictures of a gallery by a sentence or a picture", opens_others=True),
+    "serve": Command("serve a page that searches a gallery", opens_others=True),
     "benchmark": Command("time a trained model, and say how large it is", opens_others=True),
     "calibrate": Command(
         "measure whether scores tell that a person is in a gallery at all",

@@ -46,7 +46,7 @@ def test_help_config_and_mistakes_import_nothing_heavy() -> None:
         *(f"{name} nowhere" for name in ("evaluate", "calibrate", "report", "audit", "card")),
         *(f"{name} nowhere" for name in ("ablate", "sweep")),
         *("compare nowhere elsewhere", "export-weights nowhere x.safetensors"),
-        *("embed nowhere x --out x.npz", "export nowhere --out x"),
+        *("embed nowhere x --out x.npz", "export nowhere --out x", "serve nowhere"),
         *("search nowhere x", "index nowhere x --out x"),
     ]
     looks_at_images = "data check nowhere"  # last, for numpy
