@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,11 +130,21 @@ def read_known(text: str) -> dict[str, Known]:
     return read
 
 
+def lists_for(count: int) -> int:
+    """Return into how many lists so many rows are divided: about the square root, a power of two.
+
+    Example:
+        >>> lists_for(1_000_000), lists_for(200_000)
+        (1024, 512)
+    """
+    return int(min(MOST_LISTS, 2 ** round(math.log2(max(count, 1)) / 2)))
+
+
 def build(vectors: NDArray[np.float32], path: Path) -> None:
     """Write an index of ``[rows, dim]`` vectors, whole or not at all, and note that it is ours."""
     faiss = _faiss()
     count, dim = vectors.shape
-    lists = min(MOST_LISTS, max(1, 2 ** round(np.log2(count) / 2)))
+    lists = lists_for(count)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.min_points_per_centroid = 1  # fewer are no reason for a warning
     random = np.random.default_rng(0)
