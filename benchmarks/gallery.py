@@ -6,7 +6,7 @@ those lie apart from all pictures, and nearest to them are pictures of many. It 
 and 5 GB of memory, and takes about half an hour on two cores; ``--rows 50000`` is a small trial.
 
 Ours is a folder: adding in batches of 10,000 with everything on the disk after each, indexing and
-tuning by 400 sentences (others than those that are asked), then a fresh process that opens it and
+tuning by 200 sentences (others than those that are asked), then a fresh process that opens it and
 asks single queries. Beside it are faiss's ``IndexFlatIP`` and ``IndexIVFFlat`` in memory, the
 latter with as many lists and probes, and NumPy's product with all rows and its ``argpartition``;
 under a condition these compare the rows that meet it. Memory is what the process holds beyond its
@@ -71,7 +71,7 @@ def queries(rows: int, count: int, kind: str, seed: int) -> Float:
     )
     if kind == "crops":
         return unit(persons + noise(random, count, 0.8) + apart()[0])
-    return unit(0.6 * persons + noise(random, count, 0.8) + apart()[1])
+    return unit(0.8 * persons + noise(random, count, 0.8) + apart()[1])
 
 
 def columns(batch: int) -> dict[str, NDArray[Any]]:
@@ -131,7 +131,7 @@ def build(folder: Path, rows: int) -> None:
             store.add(range(batch * BATCH, (batch + 1) * BATCH), {"main": vectors}, meta)
         added = time.perf_counter() - start - drawing
         print(f"  add, in batches of {BATCH:,}, durable     {added:8.1f} s", flush=True)
-        samples = queries(rows, 400, "sentences", seed=7)
+        samples = queries(rows, 200, "sentences", seed=7)
         start, cpu = time.perf_counter(), time.process_time()
         stats = store.maintain(samples)
         spent, cpu = time.perf_counter() - start, time.process_time() - cpu

@@ -17,9 +17,9 @@ from crosswalk.words import counted
 
 LARGEST_DIM = 65_536
 """Qdrant's largest; of any encoder, some thousands."""
-LONGEST_TEXT = 100_000
+LONGEST_TEXT = 10_000
 """Letters of a value."""
-MOST_COLUMNS = 500
+MOST_COLUMNS = 200
 LARGEST_K = 1_000_000
 LARGEST_NUMBER = sys.float_info.max
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")

@@ -38,6 +38,9 @@ EXACT_UP_TO = 200_000
 """Rows that are all compared with a query; an index is made for more."""
 SUBSET_UP_TO, SUBSET_SHARE = 50_000, 0.05
 """So many rows that meet a condition, or this share of all, are all compared with a query."""
+BATCH, BATCH_PROBES = 16, 8
+"""From so many queries on, a matrix product with all rows takes no longer than looking into one in
+so many lists."""
 DELETED, BEHIND = 0.2, 0.1
 """Shares of deleted rows, and of rows behind the index, that `EmbeddedStore.maintain` lets be."""
 ROWS_AT_ONCE = 16_384
@@ -162,8 +165,8 @@ class EmbeddedStore:
             with self._reading() as now:
                 if now.state.generation != moment.state.generation:
                     continue
-                known = self._rows.ids_of(np.unique(rows[rows >= 0]).tolist())
-            ids = np.array([known.get(row, 0) for row in rows.ravel().tolist()], np.uint64)
+                known = {-1: 0, **self._rows.ids_of(np.unique(rows[rows >= 0]).tolist())}
+            ids = np.array([known[row] for row in rows.ravel().tolist()], np.uint64)
             return Found(ids.reshape(rows.shape), scores, (rows >= 0).sum(axis=1))
         raise RuntimeError(f"{self.folder} is compacted again and again. Repeat the search.")
 
@@ -184,6 +187,8 @@ class EmbeddedStore:
             return nearest(query, vectors, k, mask=mask)
         # what meets a condition is spread over lists: a share of the rows wants more of them
         probes = round(index.known.probes * alive / count)
+        if len(query) >= BATCH and BATCH_PROBES * probes > index.faiss.nlist:
+            return nearest(query, vectors, k, mask=mask)
         rows, scores = index.nearest(query, vectors, k, mask=mask, probes=probes)
         short = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, count))
         if len(short):
@@ -380,8 +385,7 @@ class EmbeddedStore:
                 column.append(self._rows.column(name, start, state.end))
         if last.state == state:
             return last
-        alive = np.concatenate([last.alive, np.ones(state.end - len(last.alive), bool)])
-        alive[self._rows.deleted_since(last.state.deletions, state.end)] = False
+        self._rows.check_rows(last.state.end, state.end)
         vectors = {}
         for view in self.views:
             file = self._file(view, state.generation)
@@ -391,6 +395,8 @@ class EmbeddedStore:
                 if state.end:
                     raise _CompactedError(file.path) from None
                 vectors[view] = np.empty((0, self.dim), np.float32)
+        alive = np.concatenate([last.alive, np.ones(state.end - len(last.alive), bool)])
+        alive[self._rows.deleted_since(last.state.deletions, state.end)] = False
         indexes = last.indexes
         if last.state.indexes != state.indexes:
             indexes = {}

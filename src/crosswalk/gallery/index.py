@@ -26,7 +26,7 @@ AT_ONCE = 65_536
 RECALL = 0.95
 """Share of the exact search's first ten that an index is to find."""
 FIRST = 10
-SAMPLES = 400
+SAMPLES = 200
 """Queries by which the index is tuned."""
 NOISE = 0.5
 """Length of what is added to a stored vector to make a query of it; the cosine is then 0.89."""
@@ -123,7 +123,8 @@ def read_known(text: str) -> dict[str, Known]:
         return {}
     for known in read.values():
         shares = (known.recall, known.recall_of_rows)
-        if not all(isinstance(each, int) and 0 <= each < 2**62 for each in known[:4]):
+        numbers = known[:4]
+        if not all(type(each) is int and 0 <= each < 2**62 for each in numbers) or not known.probes:
             return {}
         if not all(each is None or isinstance(each, (int, float)) for each in shares):
             return {}

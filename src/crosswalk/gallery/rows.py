@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,11 @@ class RowFile:
         """Open what is there, or with ``make`` what is missing."""
         self.path = path
         head = _head(path)
+        if not head and any(each.stat().st_size for each in path.parent.glob("*.f32")):
+            what = "missing" if head is None else "empty"
+            raise damaged(
+                path, f"it is {what}, and beside it are vectors of which nothing is known"
+            )
         if head is None and make is None:
             raise FileNotFoundError(f"{path} is missing: {NO_GALLERY.format(path.parent)}")
         if head and not head.startswith(b"SQLite format 3\0"):
@@ -147,7 +152,7 @@ class RowFile:
 
     def state(self) -> State:
         """Return what was confirmed last. Within a transaction."""
-        values = dict(self.connection.execute("SELECT name, value FROM settings"))
+        values = dict(self.connection.execute("SELECT name, value FROM settings LIMIT 100"))
         last = self.connection.execute("SELECT max(number) FROM deletions").fetchone()[0] or 0
         newest = self.connection.execute('SELECT max("row") FROM rows').fetchone()[0]
         generation, end = values.get("generation"), values.get("end")
@@ -158,15 +163,19 @@ class RowFile:
             raise damaged(self.path, "it does not hold as many rows as it says")
         return State(generation, end, last, indexes)
 
+    def check_rows(self, start: int, end: int) -> None:
+        """Refuse a file in which rows from ``start`` to ``end`` are missing."""
+        later, given = ('WHERE "row" >= ?', (start,)) if start else ("", ())
+        (count,) = self.connection.execute(f"SELECT count(*) FROM rows {later}", given).fetchone()
+        if count != end - start:
+            raise damaged(self.path, "rows are missing in it")
+
     def deleted_since(self, deletions: int, end: int) -> NDArray[np.int64]:
         """Return rows that were deleted after so many ``deletions``."""
         found = self.connection.execute(
             'SELECT "row" FROM deletions WHERE number > ?', (deletions,)
         ).fetchall()
-        try:
-            rows = np.array([row for (row,) in found], dtype=np.int64)
-        except (TypeError, ValueError, OverflowError):
-            raise damaged(self.path, "it lists deleted rows that are no numbers") from None
+        rows = np.array(self._whole(row for (row,) in found), dtype=np.int64)
         if len(rows) and not (rows.min() >= 0 and rows.max() < end):
             raise damaged(self.path, "it lists deleted rows that it has not")
         return rows
@@ -182,12 +191,12 @@ class RowFile:
             raise damaged(self.path, "rows are missing in it")
         return self._plain(name, [value for (value,) in found])
 
-    def ids_of(self, rows: Iterable[int]) -> dict[int, int]:
+    def ids_of(self, rows: Collection[int]) -> dict[int, int]:
         """Return the ids of rows."""
-        return {
-            row: number + OFFSET
-            for row, number in self._each('SELECT "row", id FROM rows WHERE "row" IN', rows)
-        }
+        found = dict(self._each('SELECT "row", id FROM rows WHERE "row" IN', rows))
+        if len(self._whole(found.values())) < len(rows):
+            raise damaged(self.path, "rows are missing in it")
+        return {row: number + OFFSET for row, number in found.items()}
 
     def rows_of(self, ids: NDArray[np.uint64]) -> dict[int, int]:
         """Return by id the rows of those that are there."""
@@ -205,6 +214,8 @@ class RowFile:
             row: values
             for row, *values in self._each(f'SELECT "row"{numbers} FROM rows WHERE "row" IN', rows)
         }
+        if missing := set(rows) - set(found):
+            raise damaged(self.path, f"the row {min(missing)} is missing in it")
         return {
             name: self._plain(name, [found[row][place] for row in rows])
             for place, name in enumerate(names)
@@ -223,11 +234,18 @@ class RowFile:
             (min(first - OFFSET, OFFSET - 1), limit),
         ).fetchall()
         parts: list[tuple[Any, ...]] = list(zip(*found, strict=True)) or [()] * (2 + len(names))
-        ids = np.array(parts[0], dtype=np.int64).view(np.uint64) ^ np.uint64(OFFSET)
+        ids = np.array(self._whole(parts[0]), dtype=np.int64).view(np.uint64) ^ np.uint64(OFFSET)
         values = {
             name: self._plain(name, part) for name, part in zip(names, parts[2:], strict=True)
         }
         return ids, np.array(parts[1], dtype=np.int64), values
+
+    def _whole(self, numbers: Iterable[Any]) -> list[int]:
+        """Return whole numbers, which SQLite does not promise of any column."""
+        listed = list(numbers)
+        if not set(map(type, listed)) <= {int}:
+            raise damaged(self.path, "it holds something other than numbers for rows or ids")
+        return listed
 
     def _each(self, select: str, numbers: Iterable[int]) -> Iterator[tuple[Any, ...]]:
         wanted = list(numbers)
@@ -297,12 +315,7 @@ class RowFile:
     def _plain(self, name: str, values: Iterable[Any]) -> list[Any]:
         """Return values as they were given; what nobody can have given is damage."""
         kind = self.shape.columns[name]
-        if kind == "text":
-            values = [
-                value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
-                for value in values
-            ]
-        plain = list(values)
+        plain = [_given(value) if isinstance(value, bytes) else value for value in values]
         allowed = {"number": float, "time": int, "text": str}[kind]
         if not set(map(type, plain)) <= {allowed, type(None)}:
             raise damaged(self.path, f"its column {name!r} holds something other than {kind}s")
@@ -373,6 +386,14 @@ def _expected_schema(shape: Shape) -> set[tuple[str, str, str | None]]:
 
 def _told(shape: Shape) -> str:
     return json.dumps([shape.dim, shape.views, list(shape.columns.items())])
+
+
+def _given(stored: bytes) -> str | bytes:
+    """Return what `_stored` made bytes of; of others the bytes."""
+    try:
+        return stored.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return stored
 
 
 def _stored(value: Any) -> Any:  # noqa: ANN401

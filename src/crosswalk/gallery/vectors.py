@@ -36,6 +36,8 @@ class VectorFile:
             ValueError: If it is shorter.
         """
         size = self.path.stat().st_size
+        if not self.path.is_file():
+            raise damaged(self.path, "it is no file")
         if size < 4 * self.dim * end:
             raise damaged(
                 self.path,

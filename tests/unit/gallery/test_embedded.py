@@ -31,6 +31,7 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Index few rows, and compare all of few matches."""
     monkeypatch.setattr(embedded, "EXACT_UP_TO", 500)
     monkeypatch.setattr(embedded, "SUBSET_UP_TO", 100)
+    monkeypatch.setattr(embedded, "BATCH", 1000)
     monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
 
 
@@ -141,6 +142,21 @@ def test_queries_far_from_the_rows_get_more_probes(store: EmbeddedStore) -> None
     assert tuned_for_texts.recall_at_10 is not None
     assert tuned_for_texts.recall_at_10 >= 0.95
     assert tuned_for_texts.indexed == MANY
+
+
+def test_many_queries_that_want_many_lists_are_compared_with_all(
+    store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(store, 0, MANY)
+    queries = unit_vectors(50, 2)
+    store.maintain(queries)
+    expected = ids_of(store, queries, exact=True)
+
+    monkeypatch.setattr(embedded, "BATCH", 50)
+    monkeypatch.setattr(embedded, "BATCH_PROBES", 1000)
+
+    assert ids_of(store, queries) == expected
+    assert ids_of(store, queries[:49]) != expected[:49]
 
 
 def test_rows_after_the_index_and_deletions_before_it_count(store: EmbeddedStore) -> None:
