@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
         raise ValueError(f"--label is of a gallery, and {options.model} is none.")
     folder = RunFolder(Path(options.model).expanduser())
     is_run = folder.config_file.is_file() or folder.record_file.is_file()
-    source = None if is_run else source_of(options.model)
+    source = None if is_run or options.overrides else source_of(options.model, options.checkpoint)
     if options.out is not None:
         check_writable(options.out, "--out")
     if options.overrides:
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
         done = evaluated(options.model, options.overrides)
         if done is None:
             return 0
-        folder, source = done.folder, None
+        folder = done.folder
     from crosswalk.use.calibrate import print_thresholds, thresholds_of, thresholds_of_run
 
     if source is None:
@@ -67,11 +67,12 @@ def run(options: Namespace) -> int:
         found = thresholds_of_run(folder, split=options.split, checkpoint=options.checkpoint)
     else:
         told = thresholds_of(source)
-        if told is None:
+        if told is None or told.split != options.split:
             raise ValueError(
-                f"{source.name} is of no run here, and nothing is known of its scores. Say on "
-                f"which data to measure them: crosswalk calibrate {options.model} data=<data set> "
-                "data.root=<folder>; or name the folder of its evaluation."
+                f"{source.name} is of no run here, and nothing is known of its scores on "
+                f"{options.split}. Say on which data to measure them: crosswalk calibrate "
+                f"{options.model} data=<data set> data.root=<folder>; or name the folder of its "
+                "evaluation."
             )
         found = told
     print_thresholds(found)

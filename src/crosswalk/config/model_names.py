@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crosswalk.config.keys import ASSETS
-from crosswalk.config.model_file import CARD, EXPORTED, WEIGHTS, read_description
+from crosswalk.config.model_file import CARD, EXPORTED, THRESHOLDS, WEIGHTS, read_description
 
 SHIPPED = ASSETS / "models"
 """Models that are part of the package, made by ``make models``."""
@@ -152,8 +152,9 @@ def _of_hub(repository: str, revision: str | None) -> Path:
         with one_attempt():
             for name in (EXPORTED, WEIGHTS):
                 file = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
-            with suppress(EntryNotFoundError):  # it may have none
-                huggingface_hub.hf_hub_download(repository, CARD, revision=revision)
+            for name in (CARD, THRESHOLDS):
+                with suppress(EntryNotFoundError):  # it may have none
+                    huggingface_hub.hf_hub_download(repository, name, revision=revision)
     except (OSError, HTTPError, HFValidationError) as error:
         why = " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
         raise FileNotFoundError(

@@ -244,7 +244,7 @@ def verdict(found: OpenSet) -> str:
             f"rate of 1 % needs {math.ceil(1 / RATES[0])} queries without their person, and there "
             f"are {found.absent}."
         )
-    share = f"{100 * rate.tpr.value:.0f} % of those who are there"
+    share = f"{100 * rate.tpr.value:.0f} % of those who are there (AUC {found.auc.value:.2f})"
     if found.tells:
         return (
             "The scores can tell whether a person is in the gallery: the threshold that 1 % of "
