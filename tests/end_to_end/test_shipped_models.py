@@ -13,6 +13,8 @@ from PIL import Image
 import crosswalk
 from crosswalk.cli import main
 from crosswalk.config.model_names import SHIPPED
+from crosswalk.metrics.open_set import verdict
+from crosswalk.use.calibrate import thresholds_of
 from crosswalk.use.source import source_of
 from tests.end_to_end.small_runs import METHODS
 
@@ -42,6 +44,11 @@ def test_every_method_has_a_model_with_a_card(method: str) -> None:
     card = (SHIPPED / method / "README.md").read_text()
     assert re.search(r"to image \| \d\d\.\d \(", card)
     assert f"crosswalk train method={method}\n" in card
+    thresholds = thresholds_of(source_of(f"tiny:{method}"))
+    assert thresholds is not None
+    assert thresholds.fingerprint == model.fingerprint
+    for direction, found in thresholds.directions.items():
+        assert f"- {direction.replace('_', ' ')}: {verdict(found)}\n" in card
 
 
 def test_no_other_models_are_shipped_and_they_are_small() -> None:
