@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -28,27 +29,35 @@ from crosswalk.cli import main
 from crosswalk.commands import evaluate as evaluate_command
 from crosswalk.config.build import build_method
 from crosswalk.config.compose import compose, parse_overrides, to_plain
+from crosswalk.config.constructors import construct
 from crosswalk.config.keys import flatten
 from crosswalk.config.model_names import SHIPPED
 from crosswalk.config.stored import check_overrides, check_stored
 from crosswalk.data.pipeline.image_transform import ImageTransform
+from crosswalk.data.pipeline.preprocessing import Preprocessing
 from crosswalk.encoders import clip_weights
-from crosswalk.encoders.clip import ClipDualEncoder
+from crosswalk.encoders.clip import ClipDualEncoder, open_clip_vit
+from crosswalk.encoders.clip_resnet import clip_resnet
 from crosswalk.encoders.dual_embedding import DualEmbedding
 from crosswalk.encoders.image import ImageEncoder
 from crosswalk.encoders.resnet import resnet, timm_backbone
 from crosswalk.files import safetensors_header
-from crosswalk.importers.mar import MSMT17_MEAN
+from crosswalk.importers.mar import MSMT17_MEAN, MSMT17_STD
 from crosswalk.run import train
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.weights import load_start
-from crosswalk.types import DataSpec
+from crosswalk.types import DataSpec, ImageBatch
 from crosswalk.use.described import MISSING, without_start
+from crosswalk.use.model import joined_views
 from crosswalk.use.named import named_model
 from tests.unit.importers import test_cm_moco, test_cmmt, test_mar, test_mmcl, test_rde
 
 WORDS = ["a", "man", "in", "red"]
 PHOTO = Image.fromarray(np.random.default_rng(1).integers(0, 255, (90, 40, 3), np.uint8))
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 class Official(NamedTuple):
@@ -58,13 +67,13 @@ class Official(NamedTuple):
         encoder: Its encoder as ours.
         state: What its file holds.
         options: Of the import, with ``{}`` for the folder of `WORDS` and their vectors.
-        preprocessing: Image size, interpolation, first mean.
+        preprocessing: What is done to its images.
     """
 
     encoder: nn.Module
     state: dict[str, Any]
     options: tuple[str, ...]
-    preprocessing: tuple[tuple[int, int], str, float]
+    preprocessing: Preprocessing
 
 
 def of_rde() -> Official:
@@ -72,19 +81,19 @@ def of_rde() -> Official:
     sizes = {**test_rde.SIZES, "context_length": 20, "vocabulary_size": 49408}
     model = DualEmbedding(ClipDualEncoder(**sizes), select_ratio=0.3, embedding_size=10)
     state = {name: row.float() for name, row in test_rde.official_state(model).items()}
-    return Official(model, {"model": state}, (), ((48, 16), "bilinear", 0.48145466))
+    return Official(model, {"model": state}, (), Preprocessing((48, 16), "bilinear", *CLIP))
 
 
 def of_mmcl() -> Official:
     model = test_mmcl.encoder()
     state = {"state_dict": test_mmcl.official_state(model)}
-    return Official(model, state, (), ((256, 128), "bicubic", 0.485))
+    return Official(model, state, (), Preprocessing((256, 128), "bicubic", *IMAGENET))
 
 
 def of_mar() -> Official:
-    return Official(
-        test_mar.encoder(), test_mar.official_state(), (), ((384, 128), "bicubic", 79.2386 / 255)
-    )
+    colours = (tuple(value / 255 for value in each) for each in (MSMT17_MEAN, MSMT17_STD))
+    steps = Preprocessing((384, 128), "bicubic", *colours)  # type: ignore[arg-type]
+    return Official(test_mar.encoder(), test_mar.official_state(), (), steps)
 
 
 def of_cm_moco() -> Official:
@@ -92,14 +101,14 @@ def of_cm_moco() -> Official:
     model.text.vectors.table = torch.arange(35.0).view(5, 7)  # type: ignore[union-attr]
     options = ("--vocabulary", "{}/words.txt", "--word-table", "{}/table.npy")
     state = {"model": test_cm_moco.official_state(model)}
-    return Official(model, state, options, ((96, 32), "bilinear", 0.48145466))
+    return Official(model, state, options, Preprocessing((96, 32), "bilinear", *CLIP))
 
 
 def of_cmmt() -> Official:
     model = test_cmmt.small_encoder()
     state = {"network": test_cmmt.official_state(model)}
     options = ("--vocabulary", "{}/word_to_index.json")
-    return Official(model, state, options, ((384, 128), "bicubic", 0.485))
+    return Official(model, state, options, Preprocessing((384, 128), "bicubic", *IMAGENET))
 
 
 OFFICIAL: dict[str, Callable[[], Official]] = {
@@ -129,25 +138,82 @@ def imported(method: str, folder: Path, *, options: bool = True) -> tuple[Offici
     return official, target
 
 
+TOKENS = {
+    "rde": [49406, 320, 786, 530, 736, 49407],
+    "cm_moco": [1, 2, 3, 4],
+    "cmmt": [0, 1, 2, 3, 5],
+}
+"""Of "a man in red": CLIP's, and the places of words in either method's list."""
+
+
 @pytest.mark.parametrize("method", OFFICIAL)
 def test_an_imported_checkpoint_is_enough(words: Path, method: str) -> None:
     official, path = imported(method, words)
 
     model = crosswalk.load(shutil.move(path, words / "renamed.safetensors"))
 
-    steps = model.preprocessing
-    found = (steps.image_size, steps.interpolation, steps.mean[0])
-    assert found == official.preprocessing
+    steps = official.preprocessing
+    assert model.preprocessing == steps
     assert_close(
         dict(model.method.encoder.state_dict()),
         dict(official.encoder.state_dict()),
         rtol=1e-3,
         atol=1e-3,
     )  # RDE's files hold a part in float16
-    assert model.embed_images(PHOTO).shape == (1, model.embedding_size)
+    height, width = steps.image_size
+    pixels = PHOTO.resize((width, height), Image.Resampling[steps.interpolation.upper()])
+    mean, std = (torch.tensor(each) for each in (steps.mean, steps.std))
+    image = ((torch.from_numpy(np.array(pixels)) / 255 - mean) / std).permute(2, 0, 1)[None]
+    number = torch.zeros(1, dtype=torch.int64)
+    found = model.embed_images(PHOTO)
     assert (model.tokenizer is not None) == (method in ("rde", "cm_moco", "cmmt"))
+    texts = None if model.tokenizer is None else model.embed_texts(["a man in red"])
+    model.method.encoder = official.encoder.eval()
+    with torch.no_grad():
+        views = model.method.embed(ImageBatch(image, number, number, number, None))
+        assert_close(found, joined_views(views), rtol=0, atol=2e-4)
     if model.tokenizer is not None:
-        assert model.embed_texts(["a man in red"]).shape == (1, model.embedding_size)
+        tokens = model.tokenizer(["a man in red"])
+        assert tokens[0, : len(TOKENS[method])].tolist() == TOKENS[method]
+        assert_close(texts, model.embed_texts(["a man in red"]), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "name"),
+    [
+        ("rde", "clip", "ViT-B-16-quickgelu"),
+        ("rde", "clip", "ViT-B-32-quickgelu"),
+        ("mmcl", "backbone", "resnet50"),
+        ("cm_moco", "image", "RN50"),
+    ],
+)
+def test_official_weights_of_published_sizes_are_given_the_published_network(
+    method: str, part: str, name: str
+) -> None:
+    """Without their numbers: shapes say which one it is."""
+    importer = importlib.import_module(f"crosswalk.importers.{method}")
+    with torch.device("meta"):
+        if method == "rde":
+            size = (384, 128)
+            model: Any = DualEmbedding(open_clip_vit(name, image_size=size), select_ratio=0.3)
+            official = test_rde.official_state(model)
+        elif method == "mmcl":
+            model = ImageEncoder(resnet(name, last_stride=1))
+            official = test_mmcl.official_state(model)
+        else:
+            model = test_cm_moco.encoder()
+            model.image = clip_resnet(name, image_size=(384, 128), last_stride=1)
+            official = test_cm_moco.official_state(model)
+
+    node = importer.recipe_of(importer.architecture_of(official))[f"encoder.{part}"]
+
+    assert node["name"] == name
+    with torch.device("meta"):
+        found = construct(node, {})
+    wanted = model.get_submodule(part).state_dict()
+    assert {key: row.shape for key, row in found.state_dict().items()} == {
+        key: row.shape for key, row in wanted.items()
+    }
 
 
 def test_an_import_does_not_depend_on_configurations_beside_it(
