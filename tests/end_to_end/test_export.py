@@ -18,6 +18,7 @@ from PIL import Image
 
 import crosswalk
 from crosswalk.cli import main
+from crosswalk.config.search import read_group_file
 from crosswalk.image_files import ORIENTATION
 from crosswalk.use import export_graphs
 from crosswalk.use.model import Model
@@ -149,7 +150,14 @@ def test_int8_files_are_smaller_and_near(exported: Exported) -> None:
     assert (found[0] * found[1]).sum(axis=1).min() > 0.95
 
 
-@pytest.mark.parametrize("method", METHODS)
+def encoders_of(method: str) -> tuple[tuple[str, str], ...]:
+    """Return the files of ``configs`` that make a method's encoders."""
+    entries = read_group_file("method", method)["defaults"]
+    chosen = {name: each[name] for each in entries if isinstance(each, dict) for name in each}
+    return tuple((name, chosen.get(f"override /{name}", "")) for name in ("encoder", "text"))
+
+
+@pytest.mark.parametrize("method", {encoders_of(method): method for method in METHODS}.values())
 def test_programs_of_torch_compute_what_the_model_does(
     method: str, whole: WholeRuns, tmp_path: Path
 ) -> None:

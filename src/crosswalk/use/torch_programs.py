@@ -14,6 +14,9 @@ from torch import Tensor
 
 from crosswalk.use.graphs import Embed, Graph, exporting
 
+_INNER = ("py_kernels", "_dispatch_cache")
+"""What torch's operators are made of, and nobody promises."""
+
 
 def write(graph: Graph, path: Path, about: Mapping[str, object], *, half: bool = False) -> None:
     """Write a graph with a free batch size; arguments as of `crosswalk.use.onnx_files.write`.
@@ -61,6 +64,8 @@ def _known_shapes() -> Iterator[None]:
     known: dict[Any, Any] = {torch.ops.aten.gru.input: gru, torch.ops.aten.lstm.input: lstm}
     with ExitStack() as stack:
         for operation, shapes in known.items():
+            if not all(hasattr(operation, name) for name in _INNER):
+                continue  # another torch: it takes longer
             stack.callback(operation._dispatch_cache.clear)
             kernels = dict.fromkeys(operation.py_kernels, shapes)
             stack.enter_context(patch.dict(operation.py_kernels, kernels))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crosswalk.use import torch_programs
 from crosswalk.use.graphs import Graph, Samples, difference, exporting
 
 
@@ -65,3 +66,17 @@ def test_what_is_not_the_graphs_fault_is_not_said_to_be(error: Exception) -> Non
 
     with pytest.raises(type(error), match=str(error)):
         exporting(graph(), "as ONNX", export)
+
+
+@pytest.mark.parametrize("inner", [torch_programs._INNER, ("no_such_table",)])
+def test_another_torch_finds_the_shapes_of_grus_by_itself(
+    inner: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_programs, "_INNER", inner)
+    table: Any = torch.ops.aten.gru.input.py_kernels  # type: ignore[attr-defined]
+    before = dict(table)
+
+    with torch_programs._known_shapes():
+        assert (table != before) is (inner != ("no_such_table",))
+
+    assert table == before
