@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.gallery import embedded
+from crosswalk.gallery import upkeep
 from crosswalk.gallery.embedded import EmbeddedStore
 from crosswalk.gallery.store import Condition
 from tests.robustness.damage import ARCHIVE, damage
@@ -264,7 +264,7 @@ def test_vectors_behind_the_end_are_overwritten(
 ) -> None:
     with (folder / "main-0.f32").open("ab") as file:
         file.write(bytes(1001))
-    monkeypatch.setattr(embedded, "DELETED", 1)
+    monkeypatch.setattr(upkeep, "DELETED", 1)
 
     write(folder)
 

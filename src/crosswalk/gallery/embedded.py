@@ -7,54 +7,33 @@ and perhaps vectors behind the end, which the next write overwrites. Readers see
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from filelock import Timeout
 from numpy.typing import ArrayLike, NDArray
 
-from crosswalk.files import UNFINISHED, lock, writing
-from crosswalk.gallery import checks
-from crosswalk.gallery.columns import Column
+from crosswalk.files import lock, writing
+from crosswalk.gallery import checks, upkeep
 from crosswalk.gallery.damage import NO_GALLERY, damaged
-from crosswalk.gallery.index import Index, Known, build, opened, path_of, read_known, remove, tuned
-from crosswalk.gallery.rows import RowFile, Shape, State
+from crosswalk.gallery.moment import CompactedError, Moment, Watch, vector_file
+from crosswalk.gallery.rows import RowFile, Shape
 from crosswalk.gallery.store import MAIN, Condition, Found, Kind, Rows, Stats
-from crosswalk.gallery.vectors import VectorFile, nearest
+from crosswalk.gallery.vectors import nearest
 
 ROWS, LOCK = "rows.sqlite", "lock"
-OLD_INDEX, OLD_VECTORS = (
-    re.compile(rf"{name}(\.\d+{re.escape(UNFINISHED)})?")
-    for name in (r"index-\w+-\d+-\d+\.faiss", r"\w+-\d+\.f32")
-)
-EXACT_UP_TO = 200_000
-"""Rows that are all compared with a query; an index is made for more."""
 SUBSET_UP_TO, SUBSET_SHARE = 50_000, 0.05
 """So many rows that meet a condition, or this share of all, are all compared with a query."""
 BATCH, BATCH_PROBES = 16, 8
 """From so many queries on, a matrix product with all rows takes no longer than looking into one in
 so many lists."""
-DELETED, BEHIND = 0.2, 0.1
-"""Shares of deleted rows, and of rows behind the index, that `EmbeddedStore.maintain` lets be."""
-ROWS_AT_ONCE = 16_384
 ATTEMPTS = 20
 """Compactions that may come between the parts of one search."""
-
-
-class _Moment(NamedTuple):
-    """What was confirmed at one time. Nothing in it changes."""
-
-    state: State
-    alive: NDArray[np.bool_]
-    vectors: dict[str, NDArray[np.float32]]
-    indexes: dict[str, Index]
 
 
 class EmbeddedStore:
@@ -78,8 +57,6 @@ class EmbeddedStore:
         self.folder, self.writes = folder, write
         self._thread = threading.RLock()
         self._lock = _locked(folder) if write else None
-        self._moment: _Moment | None = None
-        self._columns: dict[str, Column] = {}
         try:
             make = Shape(dim, views, dict(columns or {})) if write else None
             self._rows = RowFile(folder / ROWS, write=write, make=make)
@@ -87,6 +64,7 @@ class EmbeddedStore:
                 self.dim, self.views = self._rows.shape.dim, self._rows.shape.views
                 self.columns: Mapping[str, Kind] = self._rows.shape.columns
                 self._check_shape(dim, views, columns)
+                self._watch = Watch(folder, self._rows)
                 with self._reading():
                     pass
             except BaseException:
@@ -132,7 +110,8 @@ class EmbeddedStore:
             with self._reading() as moment:
                 state = moment.state
             for view, array in arrays.items():
-                self._file(view, state.generation).append(array, state.end)
+                file = vector_file(self.folder, view, state.generation, self.dim)
+                file.append(array, state.end)
             with self._rows.transaction(write=True):
                 self._rows.add(state.end, numbers, values)
 
@@ -160,7 +139,7 @@ class EmbeddedStore:
             with self._reading([each.column for each in wanted]) as moment:
                 mask = moment.alive
                 for each in wanted:
-                    mask = mask & self._columns[each.column].matches(each, len(mask))
+                    mask = mask & self._watch.columns[each.column].matches(each, len(mask))
             rows, scores = self._best(moment, queries, k, view, mask, exact)
             with self._reading() as now:
                 if now.state.generation != moment.state.generation:
@@ -172,7 +151,7 @@ class EmbeddedStore:
 
     def _best(
         self,
-        moment: _Moment,
+        moment: Moment,
         query: NDArray[np.float32],
         k: int,
         view: str,
@@ -223,7 +202,7 @@ class EmbeddedStore:
         return Rows(ids, meta, self._vectors(moment, rows) if vectors else None)
 
     def _vectors(
-        self, moment: _Moment, rows: Sequence[int] | NDArray[np.int64]
+        self, moment: Moment, rows: Sequence[int] | NDArray[np.int64]
     ) -> dict[str, NDArray[np.float32]]:
         places = np.array(rows, np.int64)
         return {view: np.array(array[places]) for view, array in moment.vectors.items()}
@@ -232,33 +211,12 @@ class EmbeddedStore:
         """Return the different values of a column in order."""
         checks.check_column(column, self.columns)
         with self._reading([column]) as moment:
-            return self._columns[column].different(moment.alive, limit)
+            return self._watch.columns[column].different(moment.alive, limit)
 
     def stats(self) -> Stats:
         """Return how the store stands."""
         with self._reading() as moment:
-            size = sum(each.stat().st_size for each in self.folder.iterdir() if each.is_file())
-        rows, end = int(moment.alive.sum()), moment.state.end
-        wanted = read_known(moment.state.indexes)
-        lost = sorted(set(wanted) - set(moment.indexes))
-        notice = lost and (
-            f"{path_of(self.folder, lost[0], wanted[lost[0]])} was not made by you on this "
-            "machine, or is damaged, and is not read: searches compare all rows. "
-            f"`crosswalk index MODEL FOLDER --out {self.folder}` makes it anew."
-        )
-        index = moment.indexes.get(MAIN) or next(iter(moment.indexes.values()), None)
-        known = Known(0, 0, 0, 0, None, None) if index is None else index.known
-        return Stats(
-            rows=rows,
-            deleted=end - rows,
-            indexed=int(moment.alive[: known.rows].sum()),
-            generation=moment.state.generation,
-            bytes=size,
-            probes=known.probes,
-            recall_at_10=known.recall,
-            recall_at_10_of_rows=known.recall_of_rows,
-            notice=notice or "",
-        )
+            return upkeep.stats_of(self.folder, moment)
 
     def maintain(self, queries: NDArray[np.float32] | None = None) -> Stats:
         """Drop what was deleted, index many rows, and remove files that nothing needs."""
@@ -266,68 +224,23 @@ class EmbeddedStore:
             queries = checks.checked_vectors(queries, self.dim, "queries")
         with self._writing():
             with self._reading() as moment:
-                deleted = np.count_nonzero(~moment.alive)
-            if deleted > DELETED * len(moment.alive):
-                self._compact(moment)
+                pass
+            if upkeep.wants_compaction(moment):
+                upkeep.compact(self._rows, self.folder, moment)
                 with self._reading() as moment:
                     pass
-            self._index(moment, queries)
+            upkeep.index_rows(self._rows, self.folder, moment, queries)
             self._rows.shrink()
             with self._reading() as moment:
-                self._remove_old(moment)
+                pass
+            upkeep.remove_old(self.folder, moment)
             return self.stats()
-
-    def _compact(self, moment: _Moment) -> None:
-        """Write new files without deleted rows, and change to them by one commit."""
-        generation, kept = moment.state.generation + 1, np.flatnonzero(moment.alive)
-        for view, vectors in moment.vectors.items():
-            file = self._file(view, generation)
-            file.append(vectors[:0], 0)
-            for start in range(0, len(kept), ROWS_AT_ONCE):
-                file.append(vectors[kept[start : start + ROWS_AT_ONCE]], start)
-        with self._rows.transaction(write=True):
-            self._rows.compact(generation)
-
-    def _index(self, moment: _Moment, queries: NDArray[np.float32] | None) -> None:
-        """Build and tune what is missing or too old, and drop what is not needed."""
-        end, known = moment.state.end, read_known(moment.state.indexes)
-        serial = 1 + max((each.serial for each in known.values()), default=0)
-        if np.count_nonzero(moment.alive) <= EXACT_UP_TO:
-            known = {}
-        else:
-            for view, vectors in moment.vectors.items():
-                index = moment.indexes.get(view)
-                if index is None or (1 + BEHIND) * index.known.rows < end:
-                    known[view] = Known(moment.state.generation, serial, end, 1, None, None)
-                    path = path_of(self.folder, view, known[view])
-                    build(vectors, path)
-                    index = opened(path, known[view], self.dim)
-                    if index is None:
-                        raise damaged(path, "it cannot be read although it was just written")
-                elif queries is None:
-                    continue
-                known[view] = tuned(index, vectors, moment.alive, queries)
-        if (text := json.dumps(known)) != moment.state.indexes:
-            with self._rows.transaction(write=True):
-                self._rows.set_indexes(text)
-
-    def _remove_old(self, moment: _Moment) -> None:
-        known = read_known(moment.state.indexes)
-        needed = {path_of(self.folder, view, each) for view, each in known.items()}
-        needed |= {self._file(view, moment.state.generation).path for view in self.views}
-        for path in self.folder.iterdir():
-            if path in needed:
-                continue
-            if OLD_INDEX.fullmatch(path.name):
-                remove(path)
-            elif OLD_VECTORS.fullmatch(path.name):
-                path.unlink()
 
     def close(self) -> None:
         """Let go of files and of the lock."""
         with self._thread:
             self._rows.close()
-            self._moment = None
+            self._watch.forget()
             if self._lock is not None:
                 self._lock.release()
 
@@ -349,9 +262,6 @@ class EmbeddedStore:
         """Close it."""
         self.close()
 
-    def _file(self, view: str, generation: int) -> VectorFile:
-        return VectorFile(self.folder / f"{view}-{generation}.f32", self.dim)
-
     @contextmanager
     def _writing(self) -> Iterator[None]:
         if not self.writes:
@@ -360,59 +270,17 @@ class EmbeddedStore:
             yield
 
     @contextmanager
-    def _reading(self, columns: Sequence[str] = ()) -> Iterator[_Moment]:
+    def _reading(self, columns: Sequence[str] = ()) -> Iterator[Moment]:
         """Yield what is confirmed now, ``columns`` up to date, and SQLite at that moment."""
         with self._thread:
             for attempt in range(ATTEMPTS):
                 try:
                     with self._rows.transaction():
-                        moment = self._look(columns)
-                        yield moment
+                        yield self._watch.look(columns)
                         return
-                except _CompactedError as error:
+                except CompactedError as error:
                     if attempt == ATTEMPTS - 1:
                         raise damaged(error.path, "it is missing") from None
-
-    def _look(self, columns: Sequence[str]) -> _Moment:
-        """Return what is confirmed now, by asking for what is new since the last time."""
-        last, state = self._moment, self._rows.state()
-        if last is None or last.state.generation != state.generation:
-            self._columns = {}
-            last = _Moment(State(state.generation, 0, 0, ""), np.empty(0, bool), {}, {})
-        for name in columns:
-            column = self._columns.setdefault(name, Column(self.columns[name]))
-            if (start := len(column.values)) < state.end:
-                column.append(self._rows.column(name, start, state.end))
-        if last.state == state:
-            return last
-        self._rows.check_rows(last.state.end, state.end)
-        vectors = {}
-        for view in self.views:
-            file = self._file(view, state.generation)
-            try:
-                vectors[view] = file.mapped(state.end)
-            except FileNotFoundError:
-                if state.end:
-                    raise _CompactedError(file.path) from None
-                vectors[view] = np.empty((0, self.dim), np.float32)
-        alive = np.concatenate([last.alive, np.ones(state.end - len(last.alive), bool)])
-        alive[self._rows.deleted_since(last.state.deletions, state.end)] = False
-        indexes = last.indexes
-        if last.state.indexes != state.indexes:
-            indexes = {}
-            for view, known in read_known(state.indexes).items():
-                index = opened(path_of(self.folder, view, known), known, self.dim)
-                if index is not None and view in self.views and known.rows <= state.end:
-                    indexes[view] = index
-        self._moment = _Moment(state, alive, vectors, indexes)
-        return self._moment
-
-
-class _CompactedError(Exception):
-    """A file of vectors went while one looked: of a compaction, or for good."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
 
 def _locked(folder: Path) -> Any:  # noqa: ANN401

@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from crosswalk.gallery import embedded, index
+from crosswalk.gallery import embedded, index, upkeep
 from crosswalk.gallery.embedded import EmbeddedStore
 from crosswalk.gallery.store import Condition
 from crosswalk.metrics.ranking import rank_embeddings
@@ -29,7 +30,7 @@ EAST = [Condition("place", "eq", "east")]
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Index few rows, and compare all of few matches."""
-    monkeypatch.setattr(embedded, "EXACT_UP_TO", 500)
+    monkeypatch.setattr(upkeep, "EXACT_UP_TO", 500)
     monkeypatch.setattr(embedded, "SUBSET_UP_TO", 100)
     monkeypatch.setattr(embedded, "BATCH", 1000)
     monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
@@ -311,6 +312,30 @@ def test_a_reader_sees_what_is_confirmed_and_asks_for_nothing_twice(
         assert again != [[50]]
         assert len(reader) == 59
         assert asked == [(50, 60)]
+
+
+def test_threads_share_a_store(store: EmbeddedStore, folder: Path) -> None:
+    add(store, 0, 300)
+    queries = unit_vectors(300, 1)
+    where = [Condition("camera", "range", (None, None))]
+    stays = [
+        number
+        for number, camera in enumerate(drawn_meta(300, 1)["camera"])
+        if camera is not None and number >= 100
+    ]
+
+    def look(number: int) -> tuple[int, int]:
+        (found,) = ids_of(reader, queries[number : number + 1], k=1, where=where)
+        return found[0], int(reader.get(found).ids[0])
+
+    with EmbeddedStore(folder, dim=DIM) as reader, ThreadPoolExecutor(8) as pool:
+        looking = [pool.submit(look, number) for number in stays * 3]
+        for first in range(0, 100, 10):  # until a compaction is due, and beyond
+            store.delete(range(first, first + 10))
+            store.maintain()
+        found = [each.result() for each in looking]
+
+    assert found == [(number, number) for number in stays * 3]
 
 
 def test_a_second_writer_and_writing_readers_are_refused(
