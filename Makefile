@@ -74,8 +74,9 @@ models: $(STAMP)  ## train the tiny models that the package brings along, tiny:<
 	  $(BIN)/crosswalk export runs/$$method-*-tiny --half --out src/crosswalk/assets/models/$$method; \
 	done
 
-pictures: $(STAMP)  ## draw the picture of the README again
+pictures: $(STAMP)  ## draw the picture of the README again, and take those of the search page
 	@$(BIN)/python docs/tools/pictures.py
+	@$(BIN)/python docs/tools/screenshots.py
 
 notebooks: $(STAMP)  ## execute the notebooks of examples/ and keep their outputs
 	@$(BIN)/python docs/tools/notebooks.py

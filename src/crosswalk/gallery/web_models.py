@@ -25,9 +25,13 @@ class Filters(BaseModel, extra="forbid"):
 
     k: int = Field(20, ge=1, le=MOST, description="hits at most")
     camera: list[str] = Field([], description="any of these cameras")
-    since: str = Field("", description="taken then or later: `2026-11-01` or `2026-11-01 18:30`")
+    since: str = Field(
+        "", description="taken then or later, such as 2026-11-01 or 2026-11-01 18:30"
+    )
     until: str = Field("", description="taken then or before; a day alone is the whole day")
-    where: str = Field("", max_length=LONGEST, description="a filter, as `crosswalk search` has it")
+    where: str = Field(
+        "", max_length=LONGEST, description="a filter, that of crosswalk search --where"
+    )
     group: bool = Field(False, description="show near-duplicates as one hit with their number")
     rerank: bool = Field(False, description="order the first 200 by the neighbours they share")
 
@@ -51,7 +55,7 @@ class Found(BaseModel):
     id: str = Field(description="for the other addresses; 64 bits, which JavaScript rounds")
     score: float = Field(description="cosine of query and picture, from -1 to 1")
     probability: float | None = Field(description="that the person is in the gallery")
-    count: int = Field(description="pictures that it stands for, with `group`")
+    count: int = Field(description="pictures that it stands for, where near-duplicates are one")
     name: str = Field(description="of the file")
     path: str | None = Field(description="of the file; null where a token is asked for")
     camera: int | float | str | None
