@@ -185,7 +185,7 @@ class Store(Protocol):
 
         Args:
             queries: ``[queries, dim]`` some of the kind that will be asked, such as embedded
-                sentences; the index is tuned for them.
+                sentences; an index is tuned for them, once.
         """
 
     def close(self) -> None:

@@ -57,7 +57,8 @@ def index_rows(
         rows: Of the store.
         folder: Its folder.
         moment: What is confirmed.
-        queries: ``[queries, dim]`` to tune for, also what is there already; None: stored rows.
+        queries: ``[queries, dim]`` to tune for, also what was built without any; None: for stored
+            rows.
     """
     end, known = moment.state.end, read_known(moment.state.indexes)
     serial = 1 + max((each.serial for each in known.values()), default=0)
@@ -73,7 +74,7 @@ def index_rows(
                 index = opened(path, known[view], rows.shape.dim)
                 if index is None:
                     raise damaged(path, "it cannot be read although it was just written")
-            elif queries is None:
+            elif queries is None or index.known.recall is not None:
                 continue
             known[view] = tuned(index, vectors, moment.alive, queries)
     if (text := json.dumps(known)) != moment.state.indexes:

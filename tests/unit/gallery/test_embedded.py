@@ -143,6 +143,7 @@ def test_queries_far_from_the_rows_get_more_probes(store: EmbeddedStore) -> None
     assert tuned_for_texts.recall_at_10 is not None
     assert tuned_for_texts.recall_at_10 >= 0.95
     assert tuned_for_texts.indexed == MANY
+    assert store.maintain(unit_vectors(100, 1)) == tuned_for_texts  # once is enough
 
 
 def test_many_queries_that_want_many_lists_are_compared_with_all(
