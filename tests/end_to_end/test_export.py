@@ -22,6 +22,7 @@ from crosswalk.config.search import read_group_file
 from crosswalk.image_files import ORIENTATION
 from crosswalk.use import export_graphs
 from crosswalk.use.model import Model
+from crosswalk.use.thresholds import read_thresholds
 from tests.end_to_end.small_runs import METHODS, WholeRuns
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_without_crosswalk.py"
@@ -114,6 +115,8 @@ def test_the_card_says_how_graphs_are_called_and_what_was_measured(exported: Exp
     results = json.loads((exported.run / "results.json").read_text())
     rank1 = f"{100 * results['last']['test/rank1']:.2f}"
     assert re.search(rf"R@1 on the test split of its run is \S+ % with them, {rank1} %", card)
+    thresholds = read_thresholds(exported.folder / "thresholds.json")
+    assert thresholds.fingerprint == exported.model.fingerprint
     assert "crosswalk.load" not in card  # the folder has no weights for it
     with pytest.raises(ValueError, match=r"holds image\.int8\.onnx, which onnxruntime runs"):
         crosswalk.load(exported.folder)

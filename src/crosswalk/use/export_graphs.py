@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from crosswalk import __version__
-from crosswalk.config.model_file import CARD
+from crosswalk.config.model_file import CARD, THRESHOLDS, WEIGHTS
 from crosswalk.run.weights import halved
+from crosswalk.use.calibrate import thresholds_of
 from crosswalk.use.calling import calling, merged
 from crosswalk.use.card import card_of
 from crosswalk.use.described import described_by
@@ -55,7 +56,7 @@ def export_graphs(model: Model, source: Source, target: Path, settings: Settings
     else:
         import crosswalk.use.torch_programs as writer  # type: ignore[no-redef]
     card = card_of(source, described_by(source))
-    fingerprint = model.fingerprint
+    thresholds, fingerprint = thresholds_of(source), model.fingerprint
     merged(
         card, target, settings.form, fingerprint=fingerprint
     )  # refuses other models' folders before the work
@@ -85,6 +86,8 @@ def export_graphs(model: Model, source: Source, target: Path, settings: Settings
         text = calling(settings.form, graphs, said, half=settings.half)
         told = merged(card, target, settings.form, text, fingerprint=fingerprint)
         (folder / CARD).write_text(told, encoding="utf-8")
+        if thresholds is not None and not (target / WEIGHTS).exists():
+            thresholds._replace(fingerprint=fingerprint).write(folder / THRESHOLDS)
         _move(folder, target, settings.form)
     for sentence in said:
         print(sentence.replace("`", ""))

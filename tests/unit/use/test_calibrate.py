@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch.nn.functional import normalize
 
 from crosswalk.cli import main
 from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.model_names import SHIPPED
 from crosswalk.metrics.queries import QueryResults
 from crosswalk.metrics.ranking import rank_embeddings
 from crosswalk.run.run_folder import RunFolder
@@ -88,6 +90,36 @@ def test_a_model_without_scores_is_asked_for_data(capsys: pytest.CaptureFixture[
 
     said = capsys.readouterr().err
     assert "crosswalk calibrate timm:resnet18 data=<data set> data.root=<folder>" in said
+
+
+def test_with_overrides_the_model_is_evaluated_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+    elsewhere = make_run(tmp_path / "zero-shot", results_of(150, 0.4), "test-start")
+    elsewhere.save_record({"zero_shot": True, "evaluates": "tiny:mmcl"})
+
+    def evaluated(model: str, overrides: list[str]) -> SimpleNamespace:
+        asked.extend([model, *overrides])
+        return SimpleNamespace(folder=elsewhere)
+
+    monkeypatch.setattr("crosswalk.commands.evaluate.evaluated", evaluated)
+    out = tmp_path / "thresholds.json"
+
+    assert main(["calibrate", "tiny:mmcl", "data=own_images", "--out", str(out)]) == 0
+
+    assert asked == ["tiny:mmcl", "data=own_images"]
+    assert "First scores of tiny:mmcl on" in capsys.readouterr().out
+    shipped = read_thresholds(SHIPPED / "mmcl" / "thresholds.json")
+    assert read_thresholds(out).fingerprint == shipped.fingerprint
+
+
+def test_what_an_export_says_of_itself_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "tiny:mmcl"]) == 0
+    assert "image → image: The scores cannot tell" in capsys.readouterr().out
+
+    assert main(["calibrate", "tiny:mmcl", "--split", "val"]) == 2
+    assert "nothing is known of its scores on val" in capsys.readouterr().err
 
 
 def test_nothing_is_known_of_a_run_that_was_not_evaluated_with_scores(tmp_path: Path) -> None:
