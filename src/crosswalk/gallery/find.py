@@ -123,8 +123,8 @@ def print_hits(hits: Sequence[Hit]) -> None:
         "time": ["" if hit.time is None else hit.time.isoformat(" ", "seconds") for hit in hits],
         "own id": [hit.own_id or "" for hit in hits],
         "alike": ["" if hit.count == 1 else str(hit.count) for hit in hits],
-        "there": ["" if hit.probability is None else f"{hit.probability:.2f}" for hit in hits],
-        "picture": [str(hit.path) for hit in hits],
+        "is there": ["" if hit.probability is None else f"{hit.probability:.2f}" for hit in hits],
+        "picture": [_near(hit.path) for hit in hits],
     }
     columns = {name: cells for name, cells in columns.items() if any(cells)}
     table = Table()
@@ -136,6 +136,12 @@ def print_hits(hits: Sequence[Hit]) -> None:
     if not console.is_terminal:
         console.width = 100 + max(len(cell) for cell in columns["picture"])
     console.print(fit(table, console, numbers=(0, 1)))
+
+
+def _near(path: Path) -> str:
+    """Return a path from the working folder, if it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _escaped(cell: str) -> str:

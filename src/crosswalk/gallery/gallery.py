@@ -59,7 +59,7 @@ class Hit:
         columns: All that is known of it, these included.
         count: Pictures that it stands for, itself included (`Gallery.search` with ``group``).
         probability: That the query's person is in the gallery, going by this score; None where
-            the gallery has no thresholds.
+            nobody measured it, or scores cannot tell.
     """
 
     id: int
@@ -364,6 +364,12 @@ class Gallery:
         """Return the different values of a column in order, at most ``limit``."""
         return [shown(value, self.columns[column]) for value in self._store.values(column, limit)]
 
+    def _probability(self, score: float, direction: str) -> float | None:
+        if self.thresholds is None or direction not in self.thresholds.directions:
+            return None
+        tells = self.thresholds.directions[direction].tells
+        return self.thresholds.probability(score, direction) if tells else None
+
     def _check(self, model: Model) -> None:
         told = read_gallery(self.path)
         told.check_model(model)
@@ -405,7 +411,7 @@ class Gallery:
             own_id=columns.get("own_id"),
             columns=columns,
             count=count,
-            probability=self.thresholds and self.thresholds.probability(score, direction),
+            probability=self._probability(score, direction),
         )
 
 

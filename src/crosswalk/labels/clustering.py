@@ -15,10 +15,6 @@ import torch
 from annotated_types import Gt, Lt
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sklearn.cluster import DBSCAN  # type: ignore[import-untyped,unused-ignore]
-from sklearn.neighbors import (  # type: ignore[import-untyped,unused-ignore]
-    sort_graph_by_row_values,
-)
 from torch import Tensor
 
 from crosswalk.labels.mutual_refinement import outliers_as_singletons
@@ -142,6 +138,10 @@ def clusters_of(distance: csr_array[Any], *, eps: float, min_samples: int) -> ND
         >>> clusters_of(distance, eps=0.6, min_samples=2)
         array([ 0,  0, -1])
     """
+    # late: a model in use clusters nothing, and waits for its imports
+    from sklearn.cluster import DBSCAN
+    from sklearn.neighbors import sort_graph_by_row_values
+
     near = distance.data <= eps
     pointers = np.concatenate([[0], np.cumsum(near)])[distance.indptr]
     graph = csr_array((distance.data[near], distance.indices[near], pointers), shape=distance.shape)

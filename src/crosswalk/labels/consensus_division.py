@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped,unused-ignore]
-from sklearn.mixture import GaussianMixture  # type: ignore[import-untyped,unused-ignore]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
@@ -75,7 +73,7 @@ def clean_probability(
 
 def fitted_mixture(
     losses: Tensor, *, max_iter: int, tol: float, reg_covar: float, seed: int
-) -> GaussianMixture:
+) -> Any:  # noqa: ANN401 - sklearn's GaussianMixture
     """Return the mixture of two Gaussians that `clean_probability` asks; arguments as there.
 
     Example:
@@ -85,6 +83,10 @@ def fitted_mixture(
         [0.02, 0.98]
     """
     column = losses.detach().cpu().double().numpy()[:, None]
+    # late: a model in use divides nothing, and waits for its imports
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
     mixture = GaussianMixture(
         n_components=2, max_iter=max_iter, tol=tol, reg_covar=reg_covar, random_state=seed
     )

@@ -434,14 +434,16 @@ def test_a_gallery_with_labels_measures_what_its_scores_tell(
 
     assert main(["calibrate", str(tmp_path / "g"), "--label", "who"]) == 0
 
-    found = read_thresholds(tmp_path / "g/thresholds.json").directions["image_to_image"]
+    told = read_thresholds(tmp_path / "g/thresholds.json")
+    found = told.directions["image_to_image"]
+    assert (told.data, told.split) == ("synthetic_images and g", "test and who")
     assert (found.queries, found.absent) == (120, 120)
     expected = np.quantile(without, 0.99, method="higher")
     assert found.rates[0.01].threshold.value == pytest.approx(expected, abs=0.01)
     assert found.rates[0.01].tpr.value == pytest.approx(
         np.mean(np.array(best) >= found.rates[0.01].threshold.value), abs=1e-9
     )
-    assert "First scores of tiny:mmcl on g, who" in capsys.readouterr().out
+    assert "Quartiles of the first scores" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
