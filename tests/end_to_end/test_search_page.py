@@ -102,6 +102,7 @@ def test_a_sentence_finds_pictures(page: Page, gallery: Gallery) -> None:
     image = tile.get_by_role("img", name=f"Hit 1, {first.path.name}")
     expect(image).to_have_js_property("complete", True)
     assert image.evaluate("image => image.decode().then(() => image.naturalHeight)") == 96
+    expect(page.locator("#note")).to_have_text(re.compile(r"^The scores .*gallery\. At even odds,"))
     hostile = page.get_by_role("listitem").filter(has_text=f"{HOSTILE}.png")
     expect(hostile).to_contain_text("<b>0</b>")
 

@@ -46,7 +46,7 @@ function tellFilters() {
 async function problemOf(response) {
   try {
     const {detail} = await response.json();
-    return detail[0].toUpperCase() + detail.slice(1);
+    return asSentence(detail);
   } catch {
     return response.status === 503 ? "Too many searches at once: try again in a moment." : `The server answered ${response.status}.`;
   }
@@ -100,8 +100,15 @@ function tell(answer) {
   get("status").textContent = number
     ? `${number} ${number === 1 ? "picture" : "pictures"}, most similar first.`
     : "Nothing was found: no picture is of what the filters say.";
-  show("note", answer.note);
+  show("note", [answer.note, asked.similar ? "" : chanceOf(answer.hits)].filter(Boolean).map(asSentence).join(" "));
   hits.replaceChildren(...answer.hits.map(tile));
+}
+
+const asSentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`;
+
+function chanceOf(found) {
+  const chances = found.map((hit) => hit.probability).filter((chance) => chance !== null);
+  return chances.length ? `at even odds, the best score says ${Math.round(100 * Math.max(...chances))} % that the person is here` : "";
 }
 
 function tile(hit, place) {
@@ -114,9 +121,7 @@ function tile(hit, place) {
   image.addEventListener("error", () => image.replaceWith(element("span", "This picture cannot be shown: its file is gone, or no picture any more.", "problem")));
   button.addEventListener("click", () => enlarge(hit));
   button.title = "Enlarge";
-  const score = element("span", `${place + 1}. score ${hit.score.toFixed(3)}`, "score");
-  if (hit.probability !== null) score.textContent += ` (${Math.round(100 * hit.probability)} %)`;
-  told.append(score, ...lines.filter(Boolean).map((line) => element("bdi", line)), element("bdi", hit.name, "quiet"));
+  told.append(element("span", `${place + 1}. score ${hit.score.toFixed(3)}`, "score"), ...lines.filter(Boolean).map((line) => element("bdi", line)), element("bdi", hit.name, "quiet"));
   told.lastChild.title = [hit.path ?? hit.name, ...Object.entries(hit.columns).map(([name, value]) => `${name}: ${value}`)].join("\n");
   const more = made.querySelector(".similar");
   more.setAttribute("aria-label", `More like hit ${place + 1}, ${hit.name}`);
