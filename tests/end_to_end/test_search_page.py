@@ -31,7 +31,7 @@ OPTIONS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 AT_ONCE = 200
-MOST_MEMORY = 500 << 20
+MOST_MEMORY = 256 << 20
 """Bytes that answering `AT_ONCE` requests may add to the process, their clients in it included."""
 
 
