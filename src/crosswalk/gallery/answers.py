@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from PIL import Image
 
@@ -83,7 +83,7 @@ class Answers:
             has_times="time" in gallery.columns and bool(gallery.values("time", 1)),
         )
 
-    def search(self, asked: Filters, sent: bytes | None = None) -> Answer:
+    def search(self, asked: Filters, sent: BinaryIO | None = None) -> Answer:
         """Return the pictures most like a sentence, or like a picture that was sent.
 
         Raises:
@@ -131,10 +131,10 @@ class Answers:
         return content.getvalue()
 
     @contextmanager
-    def _decoded(self, sent: bytes) -> Iterator[Image.Image]:
+    def _decoded(self, sent: BinaryIO) -> Iterator[Image.Image]:
         with ExitStack() as stack:
             try:
-                image = stack.enter_context(open_image(SENT_PICTURE, io.BytesIO(sent)))
+                image = stack.enter_context(open_image(SENT_PICTURE, sent))
                 stack.enter_context(self._turn(image))
                 seen = as_seen(image)
             except RefusedImageError as error:

@@ -81,7 +81,7 @@ def app_of(gallery: Gallery, access: Access, *, log_queries: bool = False) -> Fa
     async def search_by_either(
         asked: Annotated[ByEither, Form(media_type="multipart/form-data")],
     ) -> Answer:
-        sent = None if asked.picture is None else await asked.picture.read()
+        sent = None if asked.picture is None else asked.picture.file
         return await in_turn(searches, answers.search, asked, sent)
 
     @app.get("/api/similar/{id}", responses=PROBLEMS | GONE, summary="More like one that was found")
