@@ -19,8 +19,8 @@ from crosswalk.cache_folder import cache_root
 from crosswalk.files import whole, write_text
 from crosswalk.gallery.vectors import exact_scores, first_of, nearest
 
-ROWS_PER_LIST = 64
-"""Rows for each list from which the lists' centres are learnt."""
+ROWS_PER_LIST, ROUNDS = 32, 6
+"""Rows for each list from which the lists' centres are learnt, and how often they are moved."""
 MOST_LISTS = 16_384
 AT_ONCE = 65_536
 RECALL = 0.95
@@ -132,13 +132,16 @@ def read_known(text: str) -> dict[str, Known]:
 
 
 def lists_for(count: int) -> int:
-    """Return into how many lists so many rows are divided: about the square root, a power of two.
+    """Return into how many lists so many rows are divided: about four square roots.
+
+    For sentences, a quarter of them had to be compared with 55 % of the rows to find as much as
+    with 15 % of them here.
 
     Example:
         >>> lists_for(1_000_000), lists_for(200_000)
-        (1024, 512)
+        (4096, 2048)
     """
-    return int(min(MOST_LISTS, 2 ** round(math.log2(max(count, 1)) / 2)))
+    return int(min(MOST_LISTS, 2 ** round(2 + math.log2(max(count, 1)) / 2)))
 
 
 def build(vectors: NDArray[np.float32], path: Path) -> None:
@@ -148,6 +151,7 @@ def build(vectors: NDArray[np.float32], path: Path) -> None:
     lists = lists_for(count)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.min_points_per_centroid = 1  # fewer are no reason for a warning
+    index.cp.niter = ROUNDS
     random = np.random.default_rng(0)
     learnt_from = random.choice(count, min(count, ROWS_PER_LIST * lists), replace=False)
     index.train(vectors[np.sort(learnt_from)])

@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from crosswalk.files import sync_to_disk
 from crosswalk.gallery.damage import damaged
 
-TILE_BYTES = 32 << 20
-"""Of vectors or of similarities that are looked at together."""
+TILE_BYTES = 16 << 20
+"""Of vectors or of similarities that are looked at together; from 32 MB on, each would be memory
+fetched anew from the system."""
 QUERIES_AT_ONCE = 512
-PAIRS_AT_ONCE = 8192
+PAIRS_AT_ONCE = 512
 """Pairs whose exact scores are computed together."""
-FEW = 64
+FIRST_ROWS, GROWTH = 16_384, 4
+"""Rows of the first tile, which is small so that there soon is a worst of the best, and how much
+larger the next one is: it brings three times as many as are wanted near the best."""
+FEW = 32
 """Rows of a tile that are scored without a closer look, per query."""
 SPARSE = 4
 """Where one row in so many is to be compared, those rows alone are read."""
@@ -168,20 +172,23 @@ def nearest(
         return best, score
     sparse = SPARSE * len(chosen) < len(mask)
     length = len(chosen) if sparse else len(mask)
-    tile_rows = max(1, TILE_BYTES // (4 * max(len(query), vectors.shape[1])))
+    # rows that lie side by side are multiplied where they are, the more at once the quicker
+    widest = max(len(query), vectors.shape[1] if sparse else 1)
+    most, tile_rows = max(1, TILE_BYTES // (4 * widest)), FIRST_ROWS
     # no float32 sum of so many terms is further off, in whatever order
     rounding = np.float32(1.1 * vectors.shape[1] * 2.0**-24)
-    for start in range(0, length, tile_rows):
-        stop = min(start + tile_rows, length)
-        rows = chosen[start:stop] if sparse else np.arange(start, stop)
-        similarity = query @ (vectors[rows] if sparse else vectors[start:stop]).T
-        if not sparse:
+    start = stop = 0
+    while stop < length:
+        start, stop = stop, min(stop + min(tile_rows, most), length)
+        tile_rows *= GROWTH
+        similarity = query @ vectors[chosen[start:stop] if sparse else slice(start, stop)].T
+        if not sparse and not mask[start:stop].all():
             similarity[:, ~mask[start:stop]] = -np.inf
         place, column = _near_the_best(similarity, score[:, -1], k, rounding)
         if len(place) == 0:
             continue
         old = np.nonzero(best >= 0)
-        found = rows[column]
+        found = chosen[start + column] if sparse else start + column
         best, score = first_of(
             np.concatenate([old[0], place]),
             np.concatenate([best[old], found]),
@@ -209,5 +216,5 @@ def _near_the_best(
         # at least k of this tile are not below the k-th product of it
         kth = np.partition(similarity, columns - k, axis=1)[:, columns - k, None]
         near &= similarity >= kth - 2 * rounding
-    place, column = near.nonzero()
+    place, column = np.divmod(np.flatnonzero(near), columns)
     return place, column
