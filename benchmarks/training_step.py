@@ -167,7 +167,7 @@ def time_variant(
         with torch.autocast("cpu", torch.bfloat16, enabled=variant.bfloat16):
             images, texts = model.embed_images(image), model.embed_texts(ids)
         return torch.stack(
-            [pair_loss(texts[view] @ images[view].T, positive).sum() for view in images]
+            [pair_loss.of_pairs(texts[view] @ images[view].T, positive).sum() for view in images]
         ).sum()
 
     first_loss = total_loss().item()

@@ -50,9 +50,9 @@ def test_the_losses_of_a_permuted_batch_are_the_permuted_losses(
     order = list(range(len(similarity)))
     random.shuffle(order)
 
-    permuted = loss(similarity[order][:, order], positive[order][:, order])
+    permuted = loss.of_pairs(similarity[order][:, order], positive[order][:, order])
 
-    assert_close(permuted, loss(similarity, positive)[order], rtol=1e-9, atol=1e-9)
+    assert_close(permuted, loss.of_pairs(similarity, positive)[order], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -63,7 +63,12 @@ def test_both_directions_together_do_not_care_which_is_the_query(
 ) -> None:
     similarity, positive = batch
 
-    assert_close(loss(similarity.T, positive.T), loss(similarity, positive), rtol=1e-9, atol=1e-9)
+    assert_close(
+        loss.of_pairs(similarity.T, positive.T),
+        loss.of_pairs(similarity, positive),
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -72,7 +77,7 @@ def test_both_directions_together_do_not_care_which_is_the_query(
 def test_losses_and_gradients_are_finite(loss: PairLoss, batch: tuple[Tensor, Tensor]) -> None:
     similarity, positive = batch[0].float().requires_grad_(), batch[1]
 
-    losses = loss(similarity, positive)
+    losses = loss.of_pairs(similarity, positive)
     losses.sum().backward()
 
     assert similarity.grad is not None

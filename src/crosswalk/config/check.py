@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from crosswalk.config.constructors import (
 )
 from crosswalk.config.keys import NEEDED, TOP, flatten, path_in, with_absolute_paths
 from crosswalk.config.search import group_values, read_group_file
-from crosswalk.config.sources import read_batches, read_signature
+from crosswalk.config.sources import read_batches, read_fits, read_signature
 from crosswalk.config.stage import stage_command
 from crosswalk.config.stored import check_stored
 from crosswalk.config.trainer_arguments import check_trainer, num_processes, trainer_settings
@@ -88,6 +88,8 @@ def check(
         ValueError: A value that its constructor does not take, or that does not go with the
             others; the message names the key.
     """
+    if trains:
+        check_early(config)  # most of what may be wrong, before anything is imported
     _check_groups(config)
     method_class: Any = locate(config["method"]["_target_"], "method")
     needs = needs_of(method_class, config["method"])
@@ -124,6 +126,7 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
     )
     if takes and gives:
         _check_batches(takes, gives, config["choices"])
+    _check_encoders(config, _fits_by_source)
     try:
         _check_values(to_plain(config), read_signature)
     except ValueError as error:
@@ -239,25 +242,40 @@ def _check_nodes(plain: Mapping[str, Any], describe: Describe | None) -> None:
             check_node(node, key, frozenset(given), describe)
 
 
-def _check_encoders(config: Mapping[str, Any]) -> None:
+Fits = Callable[[Mapping[str, Any], str, str], tuple[bool | None, str]]
+"""Whether what a node makes can be an argument of a constructor, and what that wants."""
+
+
+def _fits_by_import(node: Mapping[str, Any], target: str, argument: str) -> tuple[bool, str]:
+    takes = signature_of(target, "method")
+    expected = takes.annotations.get(argument, Any) if takes is not None else Any
+    return may_be(made_by(node), expected), str(getattr(expected, "__name__", expected))
+
+
+def _fits_by_source(node: Mapping[str, Any], target: str, argument: str) -> tuple[bool | None, str]:
+    return read_fits(str(node["_target_"]), target, argument)
+
+
+def _check_encoders(config: Mapping[str, Any], fits: Fits = _fits_by_import) -> None:
     """Refuse encoders of another kind than the method's."""
-    takes = signature_of(config["method"]["_target_"], "method")
+    target = str(config["method"].get("_target_"))
     for name in ENCODERS:
-        expected = takes.annotations.get(name, Any) if takes is not None else Any
         node = config.get(name)
-        if node is None or may_be(made_by(node), expected):
+        if node is None or "_target_" not in node:
+            continue
+        is_right, expected = fits(node, target, name)
+        if is_right is not False:
             continue
         files = [(value, read_group_file(name, value)) for value in group_values(name)]
         right = [
             f"{name}={value}"
             for value, file in files
-            if "_target_" in file and may_be(made_by(file), expected)
+            if "_target_" in file and fits(file, target, name)[0]
         ]
         choices = config["choices"]
         raise ValueError(
             f"{name}={choices.get(name)} does not go with method={choices.get('method')}: "
-            f"{node['_target_']} is no {getattr(expected, '__name__', expected)}. Choose one of "
-            f"{', '.join(right)}."
+            f"{node['_target_']} is no {expected}. Choose one of {', '.join(right)}."
         )
 
 

@@ -68,6 +68,77 @@ def read_batches(target: str) -> tuple[str, ...] | None:
     return None
 
 
+def read_fits(made: str, target: str, argument: str) -> tuple[bool | None, str]:
+    """Return whether objects of a class can be an argument of a constructor, and what it wants.
+
+    Of a protocol's methods is looked at whether they exist and take as many arguments. None where
+    only an import tells.
+
+    Example:
+        >>> read_fits("crosswalk.encoders.image.ImageEncoder", "crosswalk.methods.rde.RDE", "encoder")
+        (False, 'DualEncoder')
+    """  # noqa: E501 - the example
+    constructor, offered = _class(target), _class(made)
+    wanted = None if constructor is None else _wanted(constructor, target, argument)
+    if offered is None or wanted is None:
+        return None, ""
+    expected = _class(wanted)
+    if expected is None:
+        return None, ""
+    if made == wanted:
+        return True, expected.name
+    if not all(ast.unparse(base) == "nn.Module" for base in offered.bases):
+        return None, expected.name
+    if any(ast.unparse(base) == "Protocol" for base in expected.bases):
+        there, asked = _methods(offered), _methods(expected)
+        if asked.pop("__call__", None) and "forward" not in there:
+            return False, expected.name  # a torch module is called through it
+        asked = {name: each for name, each in asked.items() if not name.startswith("_")}
+        answers = all(name in there and _answers(there[name], asked[name]) for name in asked)
+        return answers, expected.name
+    return False, expected.name
+
+
+def _methods(item: ast.ClassDef) -> dict[str, ast.FunctionDef]:
+    functions = [each for each in item.body if isinstance(each, ast.FunctionDef)]
+    return {each.name: each for each in functions if not each.decorator_list}
+
+
+def _answers(offered: ast.FunctionDef, asked: ast.FunctionDef) -> bool:
+    """Return whether a method can be called as another one is."""
+    takes, wanted = (_of_function(each, is_method=True).parameters for each in (offered, asked))
+    by_name = {name for name, each in wanted.items() if each.kind is each.KEYWORD_ONLY}
+    try:
+        inspect.Signature(list(takes.values())).bind(
+            *[None] * (len(wanted) - len(by_name)), **dict.fromkeys(by_name)
+        )
+    except TypeError:
+        return False
+    return True
+
+
+def _class(target: str) -> ast.ClassDef | None:
+    path, name = _place(target)
+    items = [] if path is None else _parsed(path)
+    return next((it for it in items if isinstance(it, ast.ClassDef) and it.name == name), None)
+
+
+def _wanted(constructor: ast.ClassDef, target: str, argument: str) -> str | None:
+    """Return the class that an argument is annotated with, by its dotted name; None of others."""
+    makers = [each for each in constructor.body if isinstance(each, ast.FunctionDef)]
+    maker = next((each for each in makers if each.name == "__init__"), None)
+    given = [] if maker is None else [*maker.args.args, *maker.args.kwonlyargs]
+    annotation = next((each.annotation for each in given if each.arg == argument), None)
+    path, _ = _place(target)
+    if path is None or not isinstance(annotation, ast.Name):
+        return None
+    for item in _parsed(path):
+        names = [each.name for each in item.names] if isinstance(item, ast.ImportFrom) else []
+        if annotation.id in names:
+            return f"{item.module}.{annotation.id}"  # type: ignore[attr-defined]
+    return f"{target.rpartition('.')[0]}.{annotation.id}"
+
+
 def _place(target: str) -> tuple[Path | None, str]:
     """Return the file of a target of this package, and its name there; None for others."""
     package, _, rest = target.partition(".")

@@ -34,8 +34,10 @@ class PairLoss(NamedTuple):
     reduce: Callable[[Tensor, Tensor], Tensor]
     scale: float = 1.0
 
-    def __call__(self, similarity: Tensor, positive: Tensor) -> Tensor:
+    def of_pairs(self, similarity: Tensor, positive: Tensor) -> Tensor:
         """Return ``[B]`` losses of the pairs on the diagonal.
+
+        No ``__call__``: other methods take functions of two tensors, which this would pass for.
 
         Args:
             similarity: ``[B, B]`` cosine similarities, captions x images.
@@ -80,7 +82,7 @@ def triplet_alignment_of_pairs(*, margin: Margin, temperature: Positive) -> Pair
 
     Example:
         >>> loss = triplet_alignment_of_pairs(margin=0.2, temperature=0.1)
-        >>> loss(torch.tensor([[0.9, 0.1], [0.2, 0.3]]), torch.eye(2).bool())
+        >>> loss.of_pairs(torch.tensor([[0.9, 0.1], [0.2, 0.3]]), torch.eye(2).bool())
         tensor([0.0000, 0.1000])
     """
     loss = partial(triplet_alignment_loss, margin=margin, temperature=temperature)
@@ -96,7 +98,7 @@ def triplet_ranking_of_pairs(*, margin: Margin, temperature: Positive) -> PairLo
 
     Example:
         >>> loss = triplet_ranking_of_pairs(margin=0.25, temperature=0.1)
-        >>> loss(torch.tensor([[0.75, 0.25], [0.5, 0.5]]), torch.eye(2).bool())
+        >>> loss.of_pairs(torch.tensor([[0.75, 0.25], [0.5, 0.5]]), torch.eye(2).bool())
         tensor([0.0000, 0.2500])
     """
     loss = partial(triplet_ranking_loss, margin=margin, temperature=temperature)
@@ -112,7 +114,7 @@ def triplet_ranking_sum_of_pairs(*, margin: Margin, temperature: Positive) -> Pa
 
     Example:
         >>> loss = triplet_ranking_sum_of_pairs(margin=0.25, temperature=0.1)
-        >>> loss(torch.tensor([[0.75, 0.25], [0.5, 0.5]]), torch.eye(2).bool())
+        >>> loss.of_pairs(torch.tensor([[0.75, 0.25], [0.5, 0.5]]), torch.eye(2).bool())
         tensor([0.0000, 0.2500])
     """
     loss = partial(triplet_ranking_sum_loss, margin=margin, temperature=temperature)
@@ -126,7 +128,7 @@ def info_nce_of_pairs(*, temperature: Positive) -> PairLoss:
         temperature: Scale of the softmax, in cosine units; > 0.
 
     Example:
-        >>> info_nce_of_pairs(temperature=0.02)(torch.zeros(2, 2), torch.eye(2).bool())
+        >>> info_nce_of_pairs(temperature=0.02).of_pairs(torch.zeros(2, 2), torch.eye(2).bool())
         tensor([0.6931, 0.6931])
     """
     return PairLoss(partial(info_nce, temperature=temperature), weighted_mean, scale=0.5)
@@ -140,7 +142,7 @@ def similarity_distribution_of_pairs(*, temperature: Positive) -> PairLoss:
 
     Example:
         >>> loss = similarity_distribution_of_pairs(temperature=0.02)
-        >>> loss(torch.full((2, 2), 0.5), torch.ones(2, 2).bool()).abs() < 1e-6
+        >>> loss.of_pairs(torch.full((2, 2), 0.5), torch.ones(2, 2).bool()).abs() < 1e-6
         tensor([True, True])
     """
     return PairLoss(partial(similarity_distribution_loss, temperature=temperature), weighted_mean)

@@ -77,7 +77,7 @@ class RDE(Method[PairBatch]):
         with torch.autocast(batch.image.device.type, enabled=False):
             for view in images:
                 similarity = all_gather_rows(texts[view]) @ all_gather_rows(images[view]).T
-                losses[view] = self.pair_loss(similarity, positive)
+                losses[view] = self.pair_loss.of_pairs(similarity, positive)
         return losses
 
     def wants_sweep(self, epoch: int) -> bool:

@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 
-from crosswalk.config.check import check, check_early, check_paths, methods_without_identities
+from crosswalk.config.check import (
+    _fits_by_import,
+    _fits_by_source,
+    check,
+    check_early,
+    check_paths,
+    methods_without_identities,
+)
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.constructors import fits, locate, signature_of
 from crosswalk.config.keys import TOP, compared, path_in
-from crosswalk.config.search import config_folder, group_values
+from crosswalk.config.search import config_folder, group_values, read_group_file
 from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.trainer_arguments import ARGUMENTS
 from crosswalk.types import ImageBatch
@@ -285,9 +292,24 @@ def test_choices_that_do_not_go_together_are_named_as_they_were_typed(
             look(config)
 
 
-def test_a_loss_of_another_method_is_named_as_it_was_typed() -> None:
-    with pytest.raises(ValueError, match="loss=multilabel does not go with method=rde, whose own"):
-        check(compose(["method=rde", "loss=multilabel"]))
+@pytest.mark.parametrize(
+    ("method", "loss"),
+    [("rde", "multilabel"), ("mmcl", "triplet_alignment"), ("mmcl", "info_nce")],
+)
+def test_a_loss_of_another_method_is_named_as_it_was_typed(method: str, loss: str) -> None:
+    with pytest.raises(ValueError, match=f"loss={loss} does not go with method={method}, whose o"):
+        check(compose([f"method={method}", f"loss={loss}"]))
+
+
+@pytest.mark.parametrize("method", group_values("method"))
+@pytest.mark.parametrize("encoder", group_values("encoder"))
+def test_which_encoders_go_with_a_method_is_read_from_the_source(method: str, encoder: str) -> None:
+    target = read_group_file("method", method)["method"]["_target_"]
+    node = read_group_file("encoder", encoder)
+
+    assert "_target_" in node
+    found = _fits_by_source(node, target, "encoder")
+    assert found == _fits_by_import(node, target, "encoder")
 
 
 @pytest.mark.parametrize(

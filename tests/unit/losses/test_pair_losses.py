@@ -41,7 +41,7 @@ LOSSES = TRIPLET | SOFTMAX
 def test_a_pair_loss_covers_both_directions(loss: str, expected: list[float]) -> None:
     similarity, positive = hand_example()
 
-    assert LOSSES[loss](similarity, positive).tolist() == pytest.approx(expected, abs=1e-5)
+    assert LOSSES[loss].of_pairs(similarity, positive).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("loss", TRIPLET.values(), ids=TRIPLET)
@@ -80,10 +80,10 @@ def test_half_precision_similarities_are_computed_in_float32(
     rounded = similarity.to(dtype)
 
     with torch.autocast("cpu", dtype=dtype):
-        losses = loss(rounded, positive)
+        losses = loss.of_pairs(rounded, positive)
 
     assert losses.dtype == torch.float32
-    assert_close(losses, loss(rounded.double(), positive).float(), rtol=1e-4, atol=1e-5)
+    assert_close(losses, loss.of_pairs(rounded.double(), positive).float(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -92,5 +92,5 @@ def test_gradients_are_those_of_finite_differences(loss: PairLoss) -> None:
     similarity, positive = random_batch(3, 3, seed=4)
 
     assert torch.autograd.gradcheck(
-        lambda s: loss(s, positive), (similarity.requires_grad_(),), atol=1e-5
+        lambda s: loss.of_pairs(s, positive), (similarity.requires_grad_(),), atol=1e-5
     )

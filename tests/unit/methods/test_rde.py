@@ -74,7 +74,7 @@ def test_without_a_division_the_loss_is_the_sum_over_all_pairs_of_both_views() -
             method.encoder.embed_texts(pairs.tokens)[view]
             @ method.encoder.embed_images(pairs.image)[view].T
         )
-        expected += method.pair_loss(similarity, positive).sum().item()
+        expected += method.pair_loss.of_pairs(similarity, positive).sum().item()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert not method.wants_sweep(0)
 

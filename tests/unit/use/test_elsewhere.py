@@ -663,6 +663,15 @@ STARTS = {
 """Names that no training starts from, and what is said of them."""
 
 
+TABLE = "experiments/rde/table2.yaml --data synthetic_pairs"
+PARTS = {
+    "train method=mmcl encoder=clip_tiny": "encoder=clip_tiny does not go with method=mmcl",
+    "config show encoder=resnet_tiny": "encoder=resnet_tiny does not go with method=rde",
+    f"ablate {TABLE} optim.lr=x --dry-run": "row 'RDE (TAL)': optim.lr='x' is of type str",
+    f"ablate {TABLE} encoder=resnet_tiny --show": "encoder=resnet_tiny does not go with method=rde",
+}
+
+
 def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     """All in one process, as it takes a second to start one."""
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07")
@@ -688,6 +697,9 @@ def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path: Path)
     for name, said in STARTS.items():
         commands.append(["train", "method=mmcl", f"checkpoint={name}"])
         told.append(f"checkpoint={name}: {said}")
+    for line, said in PARTS.items():
+        commands.append(line.split())
+        told.append(said)
     program = (
         "import json, sys\n"
         "from crosswalk.cli import main\n"

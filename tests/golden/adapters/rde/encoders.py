@@ -210,7 +210,7 @@ def tiny_model(case: Case) -> None:
             case.documented(f"out_fp16_{short}_{modality}", "half precision on a CPU: informative")
         similarity = text_views[view] @ image_views[view].T
         case.close(f"out_diag_{short}", similarity.diagonal(), **FLOAT32)
-        losses = loss(similarity, pid[:, None] == pid)
+        losses = loss.of_pairs(similarity, pid[:, None] == pid)
         case.close(f"out_per_sample_{short}", losses, **FLOAT32)
 
 
@@ -262,7 +262,9 @@ def three_steps(case: Case, statistics: BatchStatistics) -> None:
     for step in range(len(case["out_losses_bge_tse_per_step"])):
         image_views, text_views = encoder.embed_images(images), encoder.embed_texts(ids)
         losses = [
-            loss.reduce(loss(text_views[view] @ image_views[view].T, pid[:, None] == pid), clean)
+            loss.reduce(
+                loss.of_pairs(text_views[view] @ image_views[view].T, pid[:, None] == pid), clean
+            )
             for view in ("global", "token_selection")
         ]
         adam.zero_grad()

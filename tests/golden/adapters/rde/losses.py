@@ -40,7 +40,7 @@ def from_features(name: str, case: Case) -> None:
     text = case.tensor("text_features", requires_grad=True)
 
     similarity = unit(text) @ unit(image).T
-    losses = pair_loss(name, case)(similarity, same_person(case))
+    losses = pair_loss(name, case).of_pairs(similarity, same_person(case))
     losses.sum().backward()
 
     case.close("out_scores", similarity, **LOSS)
@@ -76,7 +76,7 @@ def loss_sdm(case: Case) -> None:
 def from_scores(loss: PairLoss, positive: Tensor, case: Case) -> None:
     scores = case.tensor("scores", requires_grad=True)
 
-    losses = loss(scores, positive)
+    losses = loss.of_pairs(scores, positive)
     losses.sum().backward()
 
     case.close("out_per_sample", losses, **LOSS)
@@ -110,7 +110,7 @@ def batch_loss(case: Case) -> None:
     for head in ("bge", "tse"):
         image = raw[f"{head}_image"] = case.tensor(f"{head}_image", requires_grad=True)
         text = raw[f"{head}_text"] = case.tensor(f"{head}_text", requires_grad=True)
-        losses = loss(unit(text) @ unit(image).T, same_person(case))
+        losses = loss.of_pairs(unit(text) @ unit(image).T, same_person(case))
         value = loss.reduce(losses, case.tensor("label_hat"))
         total = total + value
         # NaN: the official InfoNCE and SDM divide by 0 if no pair is kept; ours is 0 there.
@@ -138,14 +138,14 @@ def features(case: Case) -> tuple[Tensor, Tensor]:
 @golden("rde", "irra_sdm")
 def irra_sdm(case: Case) -> None:
     image, text = features(case)
-    losses = pair_loss("SDM", case)(unit(text) @ unit(image).T, same_person(case))
+    losses = pair_loss("SDM", case).of_pairs(unit(text) @ unit(image).T, same_person(case))
     irra_from_features(case, losses.mean(), image, text)
 
 
 @golden("rde", "irra_itc")
 def irra_itc(case: Case) -> None:
     image, text = features(case)
-    losses = pair_loss("InfoNCE", case)(unit(text) @ unit(image).T, same_person(case))
+    losses = pair_loss("InfoNCE", case).of_pairs(unit(text) @ unit(image).T, same_person(case))
     irra_from_features(case, losses.mean(), image, text)
 
 
