@@ -116,7 +116,10 @@ def read_gallery(path: Path) -> Description:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. {again}.")
     if not file.is_file():
-        raise ValueError(f"{path} is no gallery: it has no {FILE}. {again[:-9]} makes one.")
+        raise ValueError(
+            f"{path} is no gallery: it has no {FILE}. `crosswalk index MODEL FOLDER --out <new "
+            "folder>` makes one."
+        )
     try:
         told = json.loads(read_text(file, limit=LARGEST))
         if not isinstance(told, dict):

@@ -51,6 +51,8 @@ def thresholds_by(path: Path, label: str) -> Thresholds:
     camera = _numbered(rows.meta["camera"]) if cameras else None
     picture = torch.arange(len(person))
     known = np.flatnonzero(person.numpy() != UNKNOWN)
+    if len(known) == 0:
+        raise ValueError(f"{path} cannot be measured by {label}: no picture has a value there.")
     if len(known) > QUERIES:
         known = np.sort(np.random.default_rng(0).choice(known, QUERIES, replace=False))
     gallery, some = torch.from_numpy(rows.vectors["main"]), torch.from_numpy(known)

@@ -451,7 +451,7 @@ def test_a_gallery_with_labels_measures_what_its_scores_tell(
     [
         ([], "which column says who is on a picture? --label"),
         (["--label", "name"], "has no column name; it has time"),
-        (["--label", "time"], "cannot be measured by time"),
+        (["--label", "time"], "cannot be measured by time: no picture has a value there"),
         (["--label", "x", "data=own_pairs"], "is a gallery: give --label alone"),
     ],
 )
