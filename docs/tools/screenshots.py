@@ -75,11 +75,13 @@ def main() -> None:
     """Take them all."""
     from playwright.sync_api import sync_playwright
 
+    program = shutil.which("chromium")
+    if program is None:
+        raise SystemExit("no chromium on this machine: apt-get install chromium")
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         synthesize_pairs(folder)
         table, sentence = table_of(Path(folder))
         gallery = crosswalk.Gallery.build(Path(folder) / "photos.gallery", "tiny:rde", table)
-        program = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         with gallery, served(gallery) as address:
             for name, (width, height) in SIZES.items():

@@ -7,19 +7,24 @@ import io
 import json
 import re
 import shutil
+import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+import uvicorn
+from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import crosswalk
 from crosswalk import Gallery
+from crosswalk.cli import main
 from crosswalk.gallery.answers import THREADS
 from crosswalk.gallery.gallery import Hit
 from crosswalk.gallery.serving import served
@@ -102,9 +107,23 @@ def test_a_sentence_finds_pictures(page: Page, gallery: Gallery) -> None:
     image = tile.get_by_role("img", name=f"Hit 1, {first.path.name}")
     expect(image).to_have_js_property("complete", True)
     assert image.evaluate("image => image.decode().then(() => image.naturalHeight)") == 96
-    expect(page.locator("#note")).to_have_text(re.compile(r"^The scores .*gallery\. At even odds,"))
     hostile = page.get_by_role("listitem").filter(has_text=f"{HOSTILE}.png")
     expect(hostile).to_contain_text("<b>0</b>")
+
+
+def test_the_note_of_the_gallery_is_shown(
+    page: Page, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits = [replace(hit, probability=0.574) for hit in gallery.search(SENTENCE, 3)]
+    monkeypatch.setattr(gallery, "search", lambda *_, **__: hits)
+    monkeypatch.setattr(gallery, "note", lambda *_: "perhaps not in this gallery (score 0.5)")
+
+    say(page, SENTENCE)
+
+    expect(page.locator("#note")).to_have_text(
+        "Perhaps not in this gallery (score 0.5). At even odds, the best score says 57 % that the "
+        "person is here."
+    )
 
 
 def test_a_dropped_picture_and_a_chosen_one_are_searched_by(
@@ -316,6 +335,23 @@ def test_the_token_opens_the_page_once_and_for_all(browser: Browser, gallery: Ga
         assert opened.url == f"{address}/"
         assert opened.evaluate("document.cookie") == ""
         opened.close()
+
+
+def test_the_command_serves_the_gallery_where_it_says(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served_at: list[str] = []
+
+    def run(server: uvicorn.Server, sockets: Sequence[socket.socket]) -> None:
+        served_at.append(f"http://127.0.0.1:{sockets[0].getsockname()[1]}/")
+        client = TestClient(server.config.app, base_url=served_at[0])  # type: ignore[arg-type]
+        assert client.get("/api/gallery").json()["pictures"] == NUMBER
+        assert not server.config.access_log
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+
+    assert main(["serve", str(gallery.path), "--port=0"]) == 0
+    assert f"{NUMBER} pictures) at {served_at[0]} until Ctrl-C" in capsys.readouterr().out
 
 
 def resident() -> int:

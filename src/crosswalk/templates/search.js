@@ -3,7 +3,7 @@ const get = (id) => document.getElementById(id);
 const form = get("search"), sentence = get("sentence"), file = get("picture"), results = get("results"), hits = get("hits");
 const maxBytes = Number(form.dataset.maxBytes);
 let picture = null;          // the file to search by
-let asked = null;            // what the hits on the page answer: {sentence} or {picture} or {similar, name}
+let asked = null;            // what was asked last: {sentence} or {picture} or {similar, name}
 const before = [];           // what was asked before "more like this"
 let running = null;          // AbortController of the search under way
 
@@ -55,6 +55,7 @@ async function problemOf(response) {
 async function search(query) {
   running?.abort();
   const mine = running = new AbortController();
+  asked = query;
   const told = filters();
   let address = "/api/search", options = {signal: mine.signal};
   if (query.similar) {
@@ -75,7 +76,6 @@ async function search(query) {
     if (!response.ok) throw new Error(await problemOf(response));
     const answer = await response.json();
     if (mine.signal.aborted) return;
-    asked = query;
     tell(answer);
   } catch (error) {
     if (mine.signal.aborted) return;
