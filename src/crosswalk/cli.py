@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         2
     """
     _print_anywhere()
+    _warn_as_notes()
     common = argparse.ArgumentParser(prog="crosswalk", add_help=False, allow_abbrev=False)
     common.add_argument("--debug", action="store_true")
     common.add_argument("--config-dir", action="append", type=os.path.abspath, default=[])
@@ -309,6 +311,26 @@ def _print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="crosswalk.plain")
+
+
+def _warn_as_notes(format_other: Callable[..., str] = warnings.formatwarning) -> None:
+    """Let what this package warns of, which is advice, read like its other notes."""
+
+    def formatted(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        is_ours = category is UserWarning and Path(filename).is_relative_to(Path(__file__).parent)
+        return (
+            f"note: {message}\n"
+            if is_ours
+            else format_other(message, category, filename, lineno, line)
+        )
+
+    warnings.formatwarning = formatted
 
 
 def _group(words: Iterable[str]) -> list[str]:

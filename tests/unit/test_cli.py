@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crosswalk import cli
 from crosswalk.cli import COMMANDS, main, parse
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.run.results import MEASURES, print_results
@@ -574,3 +576,15 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(
     assert main(words.split()) == 2
 
     assert f"{tmp_path / 'file'} is no folder that may be written to" in capsys.readouterr().err
+
+
+def test_what_the_package_warns_of_reads_like_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    main(["--version"])
+
+    ours, other = str(Path(cli.__file__).parent / "methods" / "mmcl.py"), "elsewhere.py"
+
+    assert warnings.formatwarning("Raise it.", UserWarning, ours, 1) == "note: Raise it.\n"
+    assert warnings.formatwarning("Raise it.", UserWarning, other, 1) == (
+        "elsewhere.py:1: UserWarning: Raise it.\n"
+    )

@@ -34,6 +34,7 @@ from crosswalk.data.readers.records import ImageSplits, Record, count, shared_pi
 from crosswalk.data.readers.val_split import carve_val_images
 from crosswalk.ranges import Count, ImageSize, Seed, Workers
 from crosswalk.types import ImageBatch
+from crosswalk.words import counted
 
 Reader = Callable[[Path], ImageSplits]
 
@@ -229,8 +230,9 @@ class ImageToImageData(RecordedData[ImageSplits]):
             else "Check the person ids of query and gallery."
         )
         raise ValueError(
-            f"none of the {len(query[0]):,} queries of {split} of {self.splits.dataset} in "
-            f"{self.splits.root} has a match in its gallery, so nothing could be measured. {advice}"
+            f"no query of {split} of {self.splits.dataset} in {self.splits.root} has a match in "
+            f"its gallery ({counted(len(query[0]), 'query')}), so nothing could be measured. "
+            f"{advice}"
         )
 
     def train_dataloader(self) -> EpochLoader:

@@ -19,6 +19,7 @@ from crosswalk.metrics.average_precision import (
     check_extra_map,
 )
 from crosswalk.neighbours import full_precision
+from crosswalk.words import counted
 
 TILE_BYTES = 80 * 2**20
 """Size of the similarities computed at one time: large tiles multiply faster."""
@@ -703,6 +704,7 @@ def _why_nothing_matches(labels: _Labels, num_ignored: int) -> str:
         else "Check that the person ids of query and gallery come from the same split."
     )
     return (
-        f"none of the {len(labels.num_places)} queries has a match: {'; '.join(reasons)}; and "
-        f"{len(labels.junk)} junk images (person -1) were left out of the gallery. {advice}"
+        f"no query has a match ({counted(len(labels.num_places), 'query')}): {'; '.join(reasons)}; "
+        f"and left out of the gallery: {counted(len(labels.junk), 'junk image')} (person -1). "
+        f"{advice}"
     )

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from crosswalk.data.readers.annotations import raise_problems
 from crosswalk.data.readers.records import Record
 from crosswalk.data.readers.tables import MAX_ID, TOO_LARGE
+from crosswalk.words import counted
 
 JUNK = -1
 DISTRACTOR = 0
@@ -100,7 +101,7 @@ def list_images(folder: Path) -> Listing:
     """
     names, others = _image_names(folder)
     if not names:
-        held = f"; it holds {len(others):,} images of other endings" if others else ""
+        held = f"; it holds {counted(len(others), 'image')} of other endings" if others else ""
         raise FileNotFoundError(
             f"{folder} holds no {SUFFIX} image{held}. Unpack the images of the data set into it."
         )

@@ -19,6 +19,7 @@ from crosswalk.data.readers.annotations import (
     to_splits,
 )
 from crosswalk.data.readers.records import Splits
+from crosswalk.words import counted
 
 PUBLISHED_COUNTS = {
     "train": {"person_ids": 3_102, "images": 34_674, "captions": 34_674},
@@ -95,8 +96,8 @@ def carve_val(splits: Splits, num_person_ids: int, seed: int) -> Splits:
     """
     if splits.val:
         raise ValueError(
-            f"{splits.dataset} has a val split of {len(splits.val):,} images; none can be carved "
-            "from train. Remove data.val_person_ids."
+            f"{splits.dataset} has a val split of {counted(len(splits.val), 'image')}; none can be "
+            "carved from train. Remove data.val_person_ids."
         )
     if not splits.train_is_labelled:
         raise ValueError(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from crosswalk.data.readers.annotations import Layout, contents, dataset_name, expected_counts
 from crosswalk.data.readers.camera_names import list_images
 from crosswalk.data.readers.records import IMAGE_SPLITS, Counts, ImageSplits, count_deviations
+from crosswalk.words import counted
 
 # Folder of each split where a set is laid out like Market-1501, and what tells that it is.
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -51,8 +52,8 @@ def read_market_folders(
         )
     listings = {split: list_images(folder) for split, folder in folders.items()}
     notices = [
-        f"{folders[split].name} holds {len(listing.others):,} images that do not end in .jpg, "
-        f"e.g. {listing.others[0]}; they are left out."
+        f"{folders[split].name} holds {counted(len(listing.others), 'image')} not ending in .jpg, "
+        f"e.g. {listing.others[0]}, which {'is' if len(listing.others) == 1 else 'are'} left out."
         for split, listing in listings.items()
         if listing.others
     ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crosswalk.data.readers.records import ImageSplits, Record
+from crosswalk.words import counted
 
 
 def carve_val_images(
@@ -42,8 +43,8 @@ def carve_val_images(
     """
     if splits.val_query or splits.val_gallery:
         raise ValueError(
-            f"{splits.dataset} has a val split of {len(splits.val_query):,} queries; none can be "
-            "carved from train. Remove data.val_person_ids."
+            f"{splits.dataset} has a val split of {counted(len(splits.val_query), 'query')}; "
+            "none can be carved from train. Remove data.val_person_ids."
         )
     if not splits.train_is_labelled:
         raise ValueError(

@@ -85,7 +85,7 @@ def test_left_out_images_are_told(tmp_path: Path) -> None:
     notices = read(tmp_path).notices
 
     assert notices == (
-        "query holds 2 images that do not end in .jpg, e.g. 0003_c1_1.png; they are left out.",
+        "query holds 2 images not ending in .jpg, e.g. 0003_c1_1.png, which are left out.",
     )
 
 
