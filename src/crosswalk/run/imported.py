@@ -16,7 +16,7 @@ from crosswalk.config.model_file import COLOURS, written_description
 from crosswalk.config.search import only_own_folder
 from crosswalk.data.pairs import LearningTokenizer, Tokenizer
 from crosswalk.data.pipeline.image_transform import ImageTransform
-from crosswalk.data.pipeline.preprocessing import preprocessing_by
+from crosswalk.data.pipeline.preprocessing import Preprocessing, preprocessing_by
 from crosswalk.data.pipeline.transforms import PairTransform
 
 if TYPE_CHECKING:
@@ -82,19 +82,11 @@ def description_of(
         table = file_word_table(getattr(tokenizer, "words", ()), file=str(word_table))
         inner = "frozen." if vectors["_target_"].endswith("ProjectedWords") else ""
         weights[f"text.vectors.{inner}{TABLE}"] = table
-    transform = construct(data.get("transform"), {}) or (
-        PairTransform() if tokenizer is not None else ImageTransform()
-    )
-    own = data.get("target") if isinstance(data.get("target"), Mapping) else {}
-    known = {**data, **own}
-    interpolation = known.get("eval_interpolation") or known["interpolation"]
-    preprocessing = preprocessing_by(transform, data["image_size"], interpolation)
-    assert preprocessing is not None  # of our own transforms
     content = {
         "method": config["method"],
         **{name: config[name] for name in ENCODERS if name in config},
         "data": {key: data[key] for key in ("tokenizer", "context_length") if key in data},
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": asdict(_preprocessing(data, reads_captions=tokenizer is not None)),
         "vocabulary": words,
     }
     evaluation = {"data.eval_batch_size": data["eval_batch_size"]}
@@ -102,6 +94,19 @@ def description_of(
         evaluation[COLOURS] = "dataset"
     choices = {name: config["choices"].get(name) for name in ("method", *ENCODERS)}
     return written_description(content, choices=choices, evaluation=evaluation)
+
+
+def _preprocessing(data: Mapping[str, Any], *, reads_captions: bool) -> Preprocessing:
+    """Return what a published run does to the images that it evaluates; of a target, to its own."""
+    transform = construct(data.get("transform"), {}) or (
+        PairTransform() if reads_captions else ImageTransform()
+    )
+    own = data.get("target")
+    known = {**data, **own} if isinstance(own, Mapping) else data
+    interpolation = known.get("eval_interpolation") or known["interpolation"]
+    found = preprocessing_by(transform, data["image_size"], interpolation)
+    assert found is not None  # of our own transforms
+    return found
 
 
 def _plain(node: Any) -> Any:  # noqa: ANN401
