@@ -80,6 +80,11 @@ def trusting(targets: Iterable[str] | None = None) -> Iterator[None]:
         _trusted.reset(tokens[1])
 
 
+def trusts_all() -> bool:
+    """Return whether the user trusts whatever is opened, `trusting` without targets."""
+    return _trusts_all.get()
+
+
 def read_yaml(path: Path) -> Any:  # noqa: ANN401
     """Return what a YAML file holds: plain containers and values, nothing looked up or run.
 

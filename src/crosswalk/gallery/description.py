@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from crosswalk.files import read_text, write_text
+from filelock import Timeout
+
+from crosswalk.files import lock, read_text, write_text
 from crosswalk.network import offline
 
 if TYPE_CHECKING:
@@ -18,8 +22,15 @@ FORMAT = 1
 """Of a gallery; raised when older crosswalks cannot read it."""
 
 FILE = "gallery.json"
+SERVERS = ("qdrant://", "qdrants://")
 LARGEST = 1_000_000
 """Bytes of it."""
+
+UPDATING = "update.lock"
+OURS = re.compile(
+    r"update\.lock|lock|rows\.sqlite(-\w+)?|\w+-\d+\.f32|index-.*|thresholds\.json|.*\.unfinished"
+)
+"""Names of what a first update that was killed may leave before there is a description."""
 
 KEPT: dict[str, Kind] = {"path": "text", "sha256": "text"}
 """Columns of every gallery."""
@@ -52,9 +63,16 @@ class Description(NamedTuple):
         return offline() if fetched else nullcontext()
 
     def open(self, *, write: bool = False) -> Store:
-        """Return the store of its rows and vectors."""
-        from crosswalk.gallery.open import open_store
+        """Return the store of its rows and vectors.
 
+        Raises:
+            ValueError: If it is on a server that this user has not named.
+        """
+        from crosswalk.gallery.open import open_store
+        from crosswalk.gallery.servers import check_known
+
+        if self.store is not None:
+            check_known(self.store, self.path)
         place = self.store or self.path
         return open_store(place, dim=self.dim, columns=self.columns, write=write)
 
@@ -88,13 +106,35 @@ def check_new_or_gallery(path: Path) -> bool:
     Raises:
         ValueError: If ``path`` is a file, or a folder of something else.
     """
-    if path.is_dir() and not (path / FILE).exists() and any(path.iterdir()):
+    others = path.is_dir() and any(not OURS.fullmatch(each.name) for each in path.iterdir())
+    if others and not (path / FILE).exists():
         raise ValueError(
             f"{path} is a folder of something else: it has no {FILE}. Name a new folder."
         )
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file. Name a new folder for the gallery.")
     return (path / FILE).exists()
+
+
+@contextmanager
+def updating(path: Path) -> Iterator[None]:
+    """Keep other updates of a gallery away.
+
+    Raises:
+        RuntimeError: If one is going on.
+    """
+    held = lock(path / UPDATING)
+    try:
+        held.acquire(timeout=0.1)
+    except Timeout:
+        raise RuntimeError(
+            f"{path} is being updated by another process. Wait until it is done, and repeat the "
+            "command; searching works meanwhile."
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def read_gallery(path: Path) -> Description:
@@ -133,7 +173,7 @@ def read_gallery(path: Path) -> Description:
             and isinstance(told["reads_captions"], bool)
             and type(told["dim"]) is int
             and 1 <= told["dim"] <= 1 << 16
-            and (told["store"] is None or str(told["store"]).startswith("qdrant://"))
+            and (told["store"] is None or str(told["store"]).startswith(SERVERS))
             and all(
                 name.isidentifier() and kind in ("number", "text", "time")
                 for name, kind in columns.items()

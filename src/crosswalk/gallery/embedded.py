@@ -54,6 +54,10 @@ class EmbeddedStore:
             raise ValueError(f"{folder} is a file: a gallery is a folder. Name another place.")
         if not write and not folder.exists():
             raise FileNotFoundError(f"{folder} is missing: {NO_GALLERY.format(folder)}")
+        if folder.exists():
+            for each in folder.iterdir():
+                if each.is_symlink():  # a write would go where it leads
+                    raise damaged(each, "it is a link")
         self.folder, self.writes = folder, write
         self._thread = threading.RLock()
         self._lock = _locked(folder) if write else None
@@ -162,7 +166,7 @@ class EmbeddedStore:
         vectors, index = moment.vectors[view], moment.indexes.get(view)
         alive, count = np.count_nonzero(moment.alive), np.count_nonzero(mask)
         few = count < alive and count <= max(SUBSET_UP_TO, SUBSET_SHARE * alive)
-        if exact or index is None or few:
+        if exact or index is None or few or count == 0:
             return nearest(query, vectors, k, mask=mask)
         # what meets a condition is spread over lists: a share of the rows wants more of them
         probes = round(index.known.probes * alive / count)

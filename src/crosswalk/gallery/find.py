@@ -103,7 +103,7 @@ def record_of(hit: Hit) -> dict[str, object]:
     told: dict[str, object] = {"id": str(hit.id), "score": round(hit.score, 6)}
     if hit.probability is not None and math.isfinite(hit.probability):
         told["probability"] = round(hit.probability, 4)
-    return {**told, "count": hit.count, **columns}
+    return {**told, "count": hit.count, "path": str(hit.path), "columns": columns}
 
 
 def print_hits(hits: Sequence[Hit]) -> None:
@@ -147,7 +147,9 @@ def _near(path: Path) -> str:
 def _escaped(cell: str) -> str:
     from rich.markup import escape
 
-    return escape(cell)
+    # file names and tables may be somebody else's, and a terminal obeys control characters
+    plain = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in cell)
+    return escape(plain)
 
 
 def write_page(gallery: Gallery, query: str | Path, hits: Sequence[Hit], target: Path) -> None:

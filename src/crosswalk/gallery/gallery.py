@@ -17,13 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.config.model_file import THRESHOLDS
-from crosswalk.gallery.description import Description, check_new_or_gallery, read_gallery
-from crosswalk.gallery.pictures import id_of, pictures_of
+from crosswalk.gallery.damage import damaged
+from crosswalk.gallery.description import (
+    FILE,
+    Description,
+    check_new_or_gallery,
+    read_gallery,
+    updating,
+)
+from crosswalk.gallery.pictures import Picture, id_of, pictures_of
+from crosswalk.gallery.servers import remember
 from crosswalk.gallery.store import Condition, Kind, Rows, Stats
 from crosswalk.gallery.update import SENTENCES, Changes, gone, remove, rows_of, update
 from crosswalk.gallery.where import as_time, parse_where
 from crosswalk.use.calibrate import thresholds_of
-from crosswalk.use.inputs import listed_images
+from crosswalk.use.inputs import Listed, listed_images
 from crosswalk.use.source import source_of
 from crosswalk.use.thresholds import Thresholds, read_thresholds
 from crosswalk.words import counted
@@ -40,6 +48,9 @@ SAME = 0.97  # ours
 """Cosine from which two pictures are shown as one, where that is asked for."""
 
 MOST_HITS = 10_000
+
+ATTEMPTS = 20
+"""Changes that may come between the two parts of a search."""
 
 DIRECTION = {"sentence": "text_to_image", "picture": "image_to_image"}
 """What thresholds were measured of, by what is looked for."""
@@ -92,7 +103,6 @@ class Gallery:
     def __init__(self, path: str | Path, *, model: Model | str | Path | None = None) -> None:
         self.path = Path(path)
         told = read_gallery(self.path)
-        self.columns: Mapping[str, Kind] = told.columns
         self.dim, self.fingerprint, self.built_with = told.dim, told.fingerprint, told.model
         self.reads_captions = told.reads_captions
         self.changes: Changes | None = None
@@ -104,6 +114,7 @@ class Gallery:
         """What scores say about whether a person is in the gallery; None if nobody measured it."""
         self._model = model
         self._store = told.open()
+        self.columns: Mapping[str, Kind] = self._store.columns
         if model is not None and not isinstance(model, (str, Path)):
             self._check(model)
 
@@ -167,35 +178,39 @@ class Gallery:
         from crosswalk.use.model import Model
 
         path, source = Path(path), Path(source)
-        before = read_gallery(path) if check_new_or_gallery(path) else None
-        listed = listed_images(source, allow_outside=allow_outside, nothing="nothing was indexed")
-        pictures, columns = pictures_of(listed, source, before.columns if before else {})
-        if before is not None:
-            before.check_store(store)
+        nothing = "nothing was indexed"
+        listed = listed_images(source, allow_outside=allow_outside, nothing=nothing)
+        _fitting(path, listed, source, store)  # before the model is loaded, and again with the lock
         if not isinstance(model, Model):
             model = load(model)
-        if before is not None:
-            before.check_model(model)
         measured = _thresholds(path, model, thresholds)
-        columns = {"time": "time", **columns}  # files may say when they were taken
-        told = Description(
-            path=path,
-            model=model.source if before is None else before.model,
-            fingerprint=model.fingerprint,
-            dim=model.embedding_size,
-            reads_captions=model.tokenizer is not None,
-            columns=columns,
-            store=store if before is None else before.store,
-        )
-        told.write()
-        if measured is not None:
-            measured.write(path / THRESHOLDS)
-        with told.open(write=True) as opened:
-            changes = update(opened, model, pictures, batch_size=batch_size)
-            if prune:
-                folder = source if source.is_dir() else source.parent
-                changes.removed += remove(opened, gone(opened, pictures, str(folder)))
-            stats = opened.maintain(_queries(model))
+        if check_new_or_gallery(path):
+            read_gallery(path).check_model(model)
+        if store is not None:
+            remember(store)
+        with updating(path):
+            before, pictures, columns = _fitting(path, listed, source, store)
+            if before is not None:
+                before.check_model(model)
+            told = Description(
+                path=path,
+                model=model.source if before is None else before.model,
+                fingerprint=model.fingerprint,
+                dim=model.embedding_size,
+                reads_captions=model.tokenizer is not None,
+                columns=columns,
+                store=store if before is None else before.store,
+            )
+            with told.open(write=True) as opened:
+                told._replace(columns=dict(opened.columns)).write()
+                if measured is not None:
+                    measured.write(path / THRESHOLDS)
+                changes = update(opened, model, pictures, batch_size=batch_size)
+                if prune:
+                    folder = source if source.is_dir() else source.parent
+                    left = [each for each in pictures if each.path not in changes.missing]
+                    changes.removed += remove(opened, gone(opened, left, str(folder)))
+                stats = opened.maintain(_queries(model))
         gallery = cls(path, model=model)
         gallery.changes, gallery.stats = changes, stats
         return gallery
@@ -212,7 +227,7 @@ class Gallery:
             ValueError: If the source is neither.
         """
         told, source = read_gallery(Path(path)), Path(source)
-        with told.open(write=True) as opened:
+        with updating(told.path), told.open(write=True) as opened:
             if source.suffix.lower() == ".csv" and source.is_file():
                 nothing = "nothing was removed"
                 listed = listed_images(source, allow_outside=allow_outside, nothing=nothing)
@@ -256,6 +271,7 @@ class Gallery:
         exact: bool = False,
         group: bool | float = False,
         rerank: bool = False,
+        without: int = 0,
     ) -> list[Hit]:
         """Return the pictures most similar to a query, best first.
 
@@ -270,6 +286,7 @@ class Gallery:
                 least this; True is 0.97.
             rerank: Order the first 200 by the neighbours they share with the query
                 (`crosswalk.metrics.reranking.k_reciprocal`).
+            without: The id of a picture that is not to be found.
 
         Raises:
             ValueError: If the query cannot be embedded, or the filter not be read.
@@ -284,14 +301,13 @@ class Gallery:
         direction = DIRECTION["sentence" if isinstance(query, str) else "picture"]
         least = SAME if group is True else float(group)
         wanted = max(k, RERANKED) if rerank or least else k
+        wanted = min(wanted + (without != 0), MOST_HITS)
         while True:
-            found = self._store.search(vector[None], wanted, where=conditions, exact=exact)
-            count = int(found.counts[0])
-            ids, scores = found.ids[0, :count], found.scores[0, :count]
-            rows = self._store.get(ids, vectors=rerank or bool(least))
-            order = self._reranked(vector, rows, scores) if rerank else np.arange(count)
+            rows, scores = self._found(vector, wanted, conditions, exact, bool(least) or rerank)
+            order = self._reranked(vector, rows, scores) if rerank else np.arange(len(scores))
+            order = order[rows.ids[order] != np.uint64(without)]
             groups = _groups(rows, order, least) if least else [[place] for place in order.tolist()]
-            if len(groups) >= k or count < wanted or wanted >= MOST_HITS:
+            if len(groups) >= k or len(scores) < wanted or wanted >= MOST_HITS:
                 break
             wanted = min(4 * wanted, MOST_HITS)
         return [
@@ -312,8 +328,26 @@ class Gallery:
         """
         vectors = self._store.get(np.array([id], np.uint64), vectors=True).vectors
         assert vectors is not None  # asked for
-        found = self.search(vectors["main"][0], min(k + 1, MOST_HITS), **options)
-        return [hit for hit in found if hit.id != id][:k]
+        return self.search(vectors["main"][0], k, without=id, **options)
+
+    def _found(
+        self,
+        vector: NDArray[np.float32],
+        wanted: int,
+        conditions: Sequence[Condition],
+        exact: bool,
+        vectors: bool,
+    ) -> tuple[Rows, NDArray[np.float32]]:
+        """Return rows and their scores, of one moment: a writer may remove some meanwhile."""
+        for _ in range(ATTEMPTS):
+            found = self._store.search(vector[None], wanted, where=conditions, exact=exact)
+            count = int(found.counts[0])
+            try:
+                rows = self._store.get(found.ids[0, :count], vectors=vectors)
+            except KeyError:
+                continue
+            return rows, found.scores[0, :count]
+        raise RuntimeError(f"{self.path} is changed again and again. Repeat the search.")
 
     def embed(self, query: AnyImage | NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the ``[D]`` embedding of a query, as `search` takes it.
@@ -397,14 +431,19 @@ class Gallery:
         return np.concatenate([order, np.arange(first, len(scores))])
 
     def _hit(self, rows: Rows, place: int, score: float, count: int, direction: str) -> Hit:
-        columns = {
-            name: shown(value, self.columns[name])
-            for name, values in rows.meta.items()
-            if (value := values[place]) is not None and name != "sha256"
-        }
+        try:
+            columns = {
+                name: shown(value, self.columns[name])
+                for name, values in rows.meta.items()
+                if (value := values[place]) is not None and name != "sha256"
+            }
+            path = Path(columns["path"])
+        except (KeyError, OverflowError) as error:
+            why = f"the row {int(rows.ids[place])} has no {error}"
+            raise damaged(self.path / FILE, why) from error
         return Hit(
             id=int(rows.ids[place]),
-            path=Path(columns["path"]),
+            path=path,
             score=score,
             camera=columns.get("camera"),
             time=columns.get("time"),
@@ -413,6 +452,17 @@ class Gallery:
             count=count,
             probability=self._probability(score, direction),
         )
+
+
+def _fitting(
+    path: Path, listed: Sequence[Listed], source: Path, store: str | None
+) -> tuple[Description | None, list[Picture], dict[str, Kind]]:
+    """Return what a gallery says of itself, the pictures to index, and the columns of both."""
+    before = read_gallery(path) if check_new_or_gallery(path) else None
+    pictures, columns = pictures_of(listed, source, before.columns if before else {})
+    if before is not None:
+        before.check_store(store)
+    return before, pictures, {"time": "time", **columns}  # files may say when they were taken
 
 
 def _thresholds(path: Path, model: Model, given: str | Path | None) -> Thresholds | None:

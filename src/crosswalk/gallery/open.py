@@ -44,7 +44,7 @@ def open_store(
         (array([8], dtype=uint64), np.float32(0.6))
     """
     given = tuple(views)
-    if str(url).startswith("qdrant://"):
+    if str(url).startswith(("qdrant://", "qdrants://")):
         from crosswalk.gallery.qdrant import QdrantStore
 
         return QdrantStore(str(url), dim=dim, views=given, columns=columns, write=write)

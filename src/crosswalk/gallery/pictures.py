@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from crosswalk.data.readers.annotations import raise_problems
-from crosswalk.data.readers.camera_names import parse_name
+from crosswalk.data.readers.camera_names import DISTRACTOR, JUNK, parse_name
 from crosswalk.gallery.description import KEPT
 from crosswalk.gallery.store import Kind
 from crosswalk.gallery.where import ALIASES, EPOCH, microseconds
@@ -25,6 +24,9 @@ OF_KIND: dict[str, Kind] = {"own_id": "text", "time": "time"}
 
 LEFT_OUT = (*IMAGE_COLUMNS, "caption")
 """Columns of tables that say nothing to search for here."""
+
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+LARGEST_WHOLE = 2**53
 
 _TAKEN_AT = (0x9003, 0x0132)  # EXIF: when it was taken, when the file was changed
 _EXIF_IFD = 0x8769
@@ -71,17 +73,27 @@ def pictures_of(
     if listed and not listed[0].line:
         listed = _named(listed)
     names = _names(listed[0].row, problems) if listed else {}
-    kinds = {name: columns.get(name) or _kind(name, cells, listed) for cells, name in names.items()}
+    used = {each for each in names if any(row.row.get(each) for row in listed)}
+    kinds = {
+        name: columns.get(name) or _kind(name, cells, listed)
+        for cells, name in names.items()
+        if cells in used or name in columns
+    }
     pictures: dict[str, Picture] = {}
     for each in listed:
         values: dict[str, Value | None] = {}
         for cells, name in names.items():
+            if name not in kinds:  # empty as yet
+                continue
             cell = each.row.get(cells, "")
             try:
                 values[name] = _value(cell, kinds[name]) if cell else None
             except (ValueError, OverflowError):
                 holds = {"number": "numbers", "time": "times such as 2026-11-01 18:30"}[kinds[name]]
-                problems.append(f"line {each.line}: `{cells}` is {cell!r}, and it holds {holds}")
+                problems.append(
+                    f"line {each.line}: `{cells}` is {cell!r}, and it holds {holds} (a column of "
+                    "another kind needs another name, or a new gallery)"
+                )
         path = os.path.abspath(each.image)
         before = pictures.setdefault(path, Picture(path, values, each.line))
         if before.values != values:
@@ -148,8 +160,14 @@ def _named(listed: Sequence[Listed]) -> Sequence[Listed]:
         said = [parse_name(each.image.name) for each in listed]
     except ValueError:
         return listed
+    nobody = (JUNK, DISTRACTOR)  # who is on them is not known: not one person
     return [
-        each._replace(row={"person_id": str(name.person_id), "camera": str(name.camera_id)})
+        each._replace(
+            row={
+                "person_id": "" if name.person_id in nobody else str(name.person_id),
+                "camera": str(name.camera_id),
+            }
+        )
         for each, name in zip(listed, said, strict=True)
     ]
 
@@ -188,6 +206,6 @@ def _value(cell: str, kind: Kind) -> Value:
     if kind == "time":
         return microseconds(cell)
     number = float(cell)
-    if not math.isfinite(number):
-        raise ValueError(cell)
+    if not NUMBER.fullmatch(cell) or abs(number) >= LARGEST_WHOLE:
+        raise ValueError(cell)  # 007 and 1_21 are names, and longer numbers would become others
     return number

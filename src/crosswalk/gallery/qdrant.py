@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -64,7 +65,8 @@ class QdrantStore:
         self.url, self.writes = url, write
         host, port, self.name = _parts(url)
         self.is_local = host == MEMORY
-        self.client = _in_memory() if self.is_local else _client(host, port)
+        is_https = url.startswith("qdrants://")
+        self.client = _in_memory() if self.is_local else _client(host, port, https=is_https)
         self._last = 0
         with self._answering():
             there = self.client.collection_exists(self.name)
@@ -450,7 +452,7 @@ def _parts(url: str) -> tuple[str, int, str]:
         >>> _parts("qdrant://db.example:6333/photos"), _parts("qdrant://:memory:/a")
         (('db.example', 6333, 'photos'), (':memory:', 0, 'a'))
     """
-    place, _, name = url.removeprefix("qdrant://").partition("/")
+    place, _, name = url.partition("://")[2].partition("/")
     try:
         split = urlsplit(f"//{place}") if place != MEMORY else None
         host, port = (MEMORY, 0) if split is None else (split.hostname, split.port or 6333)
@@ -458,20 +460,24 @@ def _parts(url: str) -> tuple[str, int, str]:
         host, port = None, 0
     if not host or not name or "/" in name or "@" in place:
         raise ValueError(
-            f"{url!r} names no collection: write qdrant://<host>:6333/<name>. A key belongs into "
-            "QDRANT_API_KEY."
+            f"{url!r} names no collection: write qdrant://<host>:6333/<name>, or qdrants:// for a "
+            "server that speaks HTTPS. A key belongs into QDRANT_API_KEY."
         )
     if port == 6334:
         raise ValueError(f"{url!r} names the port of gRPC; write the one of HTTP, as a rule 6333.")
     return host, port, name
 
 
-def _client(host: str, port: int) -> QdrantClient:
+def _client(host: str, port: int, *, https: bool) -> QdrantClient:
     _check_installed()
     from qdrant_client import QdrantClient
 
     key = os.environ.get("QDRANT_API_KEY") or None
-    return QdrantClient(host=host, port=port, api_key=key, timeout=60, check_compatibility=False)
+    with warnings.catch_warnings():  # a key over HTTP is what `qdrant://` says
+        warnings.simplefilter("ignore", UserWarning)
+        return QdrantClient(
+            host=host, port=port, https=https, api_key=key, timeout=60, check_compatibility=False
+        )
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import socket
 import threading
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,8 @@ def check(options: Namespace) -> socket.socket:
         ValueError: If it is none, others could reach it without a token, or the place is taken.
     """
     told = read_gallery(options.gallery)
-    source_of(options.model or told.model)
+    with nullcontext() if options.model else told.kept():
+        source_of(options.model or told.model)
     missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise ValueError(
@@ -94,7 +95,9 @@ def serve(options: Namespace, listening: socket.socket) -> int:
     from crosswalk.gallery.gallery import Gallery
     from crosswalk.use.load import load
 
-    model = load(options.model or read_gallery(options.gallery).model, device=options.device)
+    told = read_gallery(options.gallery)
+    with nullcontext() if options.model else told.kept():
+        model = load(options.model or told.model, device=options.device)
     with Gallery(options.gallery, model=model) as gallery:
         access = access_of(options, listening)
         server = server_of(gallery, access, log_queries=options.log_queries)

@@ -45,6 +45,7 @@ class Changes:
         removed: Are there no more.
         embedded: Went through the model; a file that has moved does not.
         broken: Cannot be read, by path, and why.
+        missing: Those of them of which there is no file; what was indexed of them stays.
     """
 
     new: int = 0
@@ -54,6 +55,7 @@ class Changes:
     removed: int = 0
     embedded: int = 0
     broken: dict[str, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
         told = {
@@ -122,17 +124,17 @@ def gone(store: Store, listed: Sequence[Picture], folder: str) -> list[int]:
     return [id for id, path in paths if path.startswith(inside) and path not in there]
 
 
-def _content_or_problem(picture: Picture) -> Content | str:
+def _content_or_problem(picture: Picture) -> Content | OSError | ValueError:
     try:
         return content_of(picture.path)
     except (OSError, ValueError) as error:
-        return str(error)
+        return error
 
 
 def _add(
     store: Store,
     model: Model,
-    contents: Sequence[tuple[Picture, Content | str]],
+    contents: Sequence[tuple[Picture, Content | OSError | ValueError]],
     rows: dict[int, _Row],
     by_content: dict[str, int],
     changes: Changes,
@@ -141,9 +143,14 @@ def _add(
     """Add those of a few pictures that are new, changed or described otherwise."""
     new: list[tuple[int, dict[str, Value]]] = []
     known: list[tuple[int, dict[str, Value]]] = []
+    no_pictures: list[str] = []
     for picture, content in contents:
-        if isinstance(content, str):
-            changes.broken[picture.path] = content
+        if not isinstance(content, Content):
+            changes.broken[picture.path] = str(content)
+            if isinstance(content, FileNotFoundError):
+                changes.missing.add(picture.path)
+            elif isinstance(content, ValueError):  # others may pass, such as a drive that is away
+                no_pictures.append(picture.path)
             continue
         id = id_of(picture.path)
         before = rows.get(id)
@@ -164,8 +171,9 @@ def _add(
     ).numpy()
     changes.broken.update({str(new[place][1]["path"]): why for place, why in broken.items()})
     changes.embedded += len(vectors)
-    # a picture that cannot be read any more is not what was indexed
-    stale = [id_of(path) for path in changes.broken if id_of(path) in rows]
+    # what is there and is no picture any more is not what was indexed
+    no_pictures += [str(new[place][1]["path"]) for place in broken]
+    stale = [id for path in no_pictures if (id := id_of(path)) in rows]
     new = [each for place, each in enumerate(new) if place not in broken]
     if known:
         places = np.array([by_content[str(values["sha256"])] for _, values in known], np.uint64)
@@ -193,12 +201,10 @@ def _add(
 def _values(picture: Picture, content: Content, before: _Row | None) -> dict[str, Value]:
     """Return the row of a picture: what is said of it now, and what was said before."""
     values: dict[str, Value | None] = {**before.values} if before is not None else {}
-    if content.time is not None:
-        values["time"] = content.time
-    said = picture.values
-    if content.time is not None and said.get("time") is None:
-        said = {name: value for name, value in said.items() if name != "time"}
-    values.update({**said, "path": picture.path, "sha256": content.sha256})
+    has_changed = values.get("sha256") != content.sha256
+    values.update({**picture.values, "path": picture.path, "sha256": content.sha256})
+    if values.get("time") is None or (has_changed and picture.values.get("time") is None):
+        values["time"] = content.time if content.time is not None else values.get("time")
     return {name: value for name, value in values.items() if value is not None}
 
 

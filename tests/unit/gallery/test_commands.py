@@ -38,7 +38,7 @@ def test_pictures_are_indexed_and_found_by_the_commands(
     hits = [json.loads(line) for line in lines[:-1]]
     assert [Path(hit["path"]).name for hit in hits] == ["1.png", "2.png"]
     assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
-    assert hits[0]["camera"] == 2
+    assert hits[0]["columns"]["camera"] == 2
     assert lines[-1] == "Page: p.html"
     page = Path("p.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3

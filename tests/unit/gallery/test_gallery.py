@@ -6,9 +6,11 @@ import json
 import math
 import shutil
 import socket
+import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +21,10 @@ import crosswalk
 from crosswalk import Gallery
 from crosswalk.cli import main
 from crosswalk.gallery import update
-from crosswalk.gallery.description import FILE
-from crosswalk.gallery.gallery import DISTANCE_WEIGHT, K1, K2
+from crosswalk.gallery.description import FILE, updating
+from crosswalk.gallery.find import print_hits
+from crosswalk.gallery.gallery import DISTANCE_WEIGHT, K1, K2, Hit
+from crosswalk.gallery.servers import check_known, remember
 from crosswalk.metrics.open_set import Measured, OpenSet, Rate
 from crosswalk.metrics.reranking import k_reciprocal
 from crosswalk.use.model import Model
@@ -165,7 +169,7 @@ def test_names_of_files_say_camera_and_person_if_all_do(tmp_path: Path, model: M
     with Gallery.build(tmp_path / "g", model, tmp_path / "photos") as built:
         hits = built.search(draw(tmp_path / "query.png", 1), where="camera == 3")
 
-    assert [(hit.camera, hit.columns["person_id"]) for hit in hits] == [(3, 7), (3, -1)]
+    assert [(hit.camera, hit.columns.get("person_id")) for hit in hits] == [(3, 7), (3, None)]
 
     draw(tmp_path / "photos/holiday.png", 9)
     with Gallery.build(tmp_path / "other", model, tmp_path / "photos") as built:
@@ -482,3 +486,169 @@ def test_a_model_that_somebody_wrote_down_is_fetched_from_nowhere(
         opened.search(draw(tmp_path / "q.png", 0))
 
     assert not reached
+
+
+def test_a_second_update_is_refused_and_changes_nothing(
+    tmp_path: Path, photos: Path, built: Gallery, model: Model
+) -> None:
+    before = (tmp_path / "g" / FILE).read_bytes()
+    (photos / "list.csv").write_text("path,shop\n0/0.png,a\n")
+
+    with updating(tmp_path / "g"), pytest.raises(RuntimeError, match="is being updated by another"):
+        Gallery.build(tmp_path / "g", model, photos / "list.csv")
+
+    assert (tmp_path / "g" / FILE).read_bytes() == before
+
+
+def test_a_gallery_whose_first_update_was_killed_early_is_made(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    Gallery.build(tmp_path / "g", model, photos).close()
+    (tmp_path / "g" / FILE).unlink()
+
+    with Gallery.build(tmp_path / "g", model, photos) as built:
+        assert len(built) == 6
+
+
+def test_what_is_away_for_the_moment_stays_until_it_is_pruned(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    table = photos / "list.csv"
+    table.write_text("path\n0/0.png\n1/1.png\n1/3.png\n")
+    Gallery.build(tmp_path / "g", model, table).close()
+    shutil.move(photos / "1", tmp_path / "away")
+
+    with Gallery.build(tmp_path / "g", model, table) as built:
+        kept, changes = len(built), built.changes
+    with Gallery.build(tmp_path / "g", model, table, prune=True) as built:
+        left = len(built)
+
+    assert changes is not None
+    assert (kept, changes.removed, len(changes.broken), left) == (3, 0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "cells", [("1_21", "12_1"), ("007", "7"), ("1e3", "1000"), ("12345678901234567", "8")]
+)
+def test_names_made_of_digits_stay_names(
+    tmp_path: Path, photos: Path, model: Model, cells: tuple[str, str]
+) -> None:
+    lines = [f"{place}/{place}.png,{cell}" for place, cell in enumerate(cells)]
+    (photos / "list.csv").write_text("\n".join(["path,track", *lines]))
+
+    with Gallery.build(tmp_path / "g", model, photos / "list.csv") as built:
+        hits = built.search(photos / "0/0.png", where=f"track == '{cells[0]}'")
+
+    assert built.columns["track"] == "text"
+    assert [hit.columns["track"] for hit in hits] == [cells[0]]
+
+
+def test_a_column_has_no_kind_before_it_has_a_value(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    (photos / "list.csv").write_text("path,place\n0/0.png,\n")
+    Gallery.build(tmp_path / "g", model, photos / "list.csv").close()
+    (photos / "list.csv").write_text("path,place\n0/0.png,gate\n")
+
+    with Gallery.build(tmp_path / "g", model, photos / "list.csv") as built:
+        assert built.values("place") == ["gate"]
+
+
+def test_a_table_knows_the_time_better_than_exif_data(tmp_path: Path, model: Model) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = "2020:01:01 00:00:00"
+    draw(tmp_path / "photos/a.jpg", 0, exif=exif)
+    (tmp_path / "photos/list.csv").write_text("path,time\na.jpg,2026-05-05\n")
+    changes = []
+
+    for source in ("photos/list.csv", "photos", "photos/list.csv"):
+        with Gallery.build(tmp_path / "g", model, tmp_path / source) as built:
+            assert built.values("time") == [datetime(2026, 5, 5)]
+            changes.append(str(built.changes))
+
+    assert changes == ["1 new", "1 unchanged", "1 unchanged"]
+
+
+def test_more_like_this_leaves_out_the_picture_alone_where_near_duplicates_are_one(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    shutil.copy(photos / "0/0.png", photos / "copy.png")
+
+    with Gallery.build(tmp_path / "g", model, photos) as built:
+        first = built.search(photos / "0/0.png", 1)[0]
+        plain = [hit.path for hit in built.similar(first.id, 3)]
+        grouped = [hit.path for hit in built.similar(first.id, 3, group=0.9999)]
+
+    assert plain == grouped
+    assert {first.path, plain[0]} == {photos / "0/0.png", photos / "copy.png"}
+
+
+def test_a_row_that_goes_during_a_search_is_not_found(
+    built: Gallery, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, removed = built._store.get, []
+
+    def going(ids: Any, **more: Any) -> Any:  # noqa: ANN401
+        if not removed:
+            removed.append(Gallery.remove(built.path, photos / "0/0.png"))
+        return get(ids, **more)
+
+    monkeypatch.setattr(built._store, "get", going)
+
+    hits = built.search(built.model.embed_images(photos / "0/0.png")[0].numpy())
+
+    assert removed == [1]
+    assert len(hits) == 5
+
+
+@pytest.mark.parametrize("damage", ["UPDATE rows SET c1 = NULL", "UPDATE rows SET c0 = 1 << 61"])
+def test_a_row_that_nobody_can_have_written_is_named(
+    built: Gallery, photos: Path, damage: str
+) -> None:
+    query = built.model.embed_images(photos / "0/0.png")[0].numpy()
+    with sqlite3.connect(built.path / "rows.sqlite") as connection:
+        connection.execute(damage)
+    assert list(built.columns) == ["time", "path", "sha256"]
+
+    with Gallery(built.path) as opened, pytest.raises(ValueError, match=r"the row .* has no|cannot"):
+        opened.search(query)
+
+
+def test_a_link_in_the_folder_is_not_written_through(
+    tmp_path: Path, built: Gallery, photos: Path, model: Model
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"x" * 800)
+    (built.path / "main-0.f32").unlink()
+    (built.path / "main-0.f32").symlink_to(victim)
+
+    with pytest.raises(ValueError, match=r"main-0.f32 cannot be used: it is a link"):
+        Gallery.build(built.path, model, photos)
+
+    assert victim.read_bytes() == b"x" * 800
+
+
+def test_a_server_that_somebody_wrote_down_is_not_asked(
+    tmp_path: Path, built: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
+    file = built.path / FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"store": "qdrant://evil:6333/x"}))
+
+    with pytest.raises(ValueError, match="kept on the server evil:6333, which you have not named"):
+        Gallery(built.path)
+
+    remember("qdrant://evil:6333/y")
+    check_known("qdrant://evil:6333/x", built.path)
+    with pytest.raises(ValueError, match="evil:6334"):
+        check_known("qdrants://evil:6334/x", built.path)
+
+
+def test_control_characters_do_not_reach_the_terminal(
+    built: Gallery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_hits([Hit(1, Path("\x1b]0;a\x07.png"), 0.5)])
+
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert r"\x1b]0;a\x07.png" in told
