@@ -64,6 +64,8 @@ def run(options: Namespace) -> int:
         from crosswalk.gallery.gallery import Gallery
 
         removed = Gallery.remove(gallery, source, allow_outside=options.allow_outside)
+        if not (removed or source.exists()):
+            raise ValueError(f"{gallery} holds no pictures of {source}, and it does not exist.")
         print(f"{counted(removed, 'picture', 'were')} taken out of {gallery}.")
         return 0
     if check_new_or_gallery(gallery):

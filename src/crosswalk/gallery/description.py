@@ -32,6 +32,9 @@ OURS = re.compile(
 )
 """Names of what a first update that was killed may leave before there is a description."""
 
+MOST_HITS = 10_000
+"""Pictures that a search shows at most."""
+
 KEPT: dict[str, Kind] = {"path": "text", "sha256": "text"}
 """Columns of every gallery."""
 

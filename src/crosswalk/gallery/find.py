@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from crosswalk.files import check_writable
-from crosswalk.gallery.description import read_gallery
+from crosswalk.gallery.description import MOST_HITS, read_gallery
 from crosswalk.gallery.where import parse_where
 from crosswalk.use.source import source_of
 
@@ -40,7 +41,7 @@ def check(options: Namespace) -> None:
     else:
         if not options.sentence.strip():
             raise ValueError("the sentence is empty. Say what is to be seen.")
-        if Path(options.sentence).is_file():
+        if _is_file(options.sentence):
             raise ValueError(
                 f"{options.sentence} is a file. Search by a picture with --image "
                 f"{options.sentence}."
@@ -50,6 +51,8 @@ def check(options: Namespace) -> None:
                 f"{options.gallery} was built with {gallery.model}, a model of images alone: "
                 "search by a picture, --image FILE."
             )
+    if options.k > MOST_HITS:
+        raise ValueError(f"-k {options.k} is more than {MOST_HITS:,}, the most that are shown.")
     if options.group is not True and not -1 <= options.group <= 1:
         raise ValueError(f"--group {options.group} should be a cosine, at most 1, such as 0.97.")
     if options.html is not None:
@@ -76,17 +79,25 @@ def find(options: Namespace) -> int:
             group=options.group,
             rerank=options.rerank,
         )
+        note = gallery.note(hits, "sentence" if options.sentence else "picture")
         if options.json:
             for hit in hits:
                 print(as_json(hit))
         else:
             print_hits(hits)
-            kind: Literal["sentence", "picture"] = "sentence" if options.sentence else "picture"
-            if note := gallery.note(hits, kind):
-                print(f"note: {note}")
+        if note:  # beside the lines of JSON, not among them
+            print(f"note: {note}", file=sys.stderr if options.json else sys.stdout)
         if options.html is not None:
-            write_page(gallery, options.sentence or options.image, hits, options.html)
+            query = options.sentence or options.image
+            write_page(gallery, query, hits, options.html, note=note)
     return 0
+
+
+def _is_file(sentence: str) -> bool:
+    try:
+        return Path(sentence).is_file()
+    except OSError:  # longer than a name may be
+        return False
 
 
 def as_json(hit: Hit) -> str:
@@ -152,7 +163,9 @@ def _escaped(cell: str) -> str:
     return escape(plain)
 
 
-def write_page(gallery: Gallery, query: str | Path, hits: Sequence[Hit], target: Path) -> None:
+def write_page(
+    gallery: Gallery, query: str | Path, hits: Sequence[Hit], target: Path, *, note: str = ""
+) -> None:
     """Write a page with the pictures that were found, which needs no other file."""
     from markupsafe import Markup
 
@@ -169,6 +182,8 @@ def write_page(gallery: Gallery, query: str | Path, hits: Sequence[Hit], target:
             picture = Markup("<p>{}</p>").format(f"cannot be shown: {error}")
         shown.append(tile.format(picture, Markup("<br>").join(told)))
     body = Markup('<div class="pictures large">{}</div>').format(Markup("").join(shown))
+    if note:
+        body = Markup("<p>{}.</p>").format(note[0].upper() + note[1:]) + body
     if isinstance(query, Path):
         body = Markup("<p>{}</p>").format(picture_tag(query, alt="the query", frame="query")) + body
     section = Section("found", f"What looks most like it among {len(gallery):,} pictures", body)

@@ -20,6 +20,7 @@ from crosswalk.config.model_file import THRESHOLDS
 from crosswalk.gallery.damage import damaged
 from crosswalk.gallery.description import (
     FILE,
+    MOST_HITS,
     Description,
     check_new_or_gallery,
     read_gallery,
@@ -47,8 +48,6 @@ K1, K2, DISTANCE_WEIGHT = 20, 6, 0.3  # Zhong et al., CVPR 2017, the numbers for
 SAME = 0.97  # ours
 """Cosine from which two pictures are shown as one, where that is asked for."""
 
-MOST_HITS = 10_000
-
 ATTEMPTS = 20
 """Changes that may come between the two parts of a search."""
 
@@ -68,7 +67,8 @@ class Hit:
         time: When it was taken; None if nobody said.
         own_id: What a table called it; None without.
         columns: All that is known of it, these included.
-        count: Pictures that it stands for, itself included (`Gallery.search` with ``group``).
+        count: Pictures that it stands for, itself included, of those that were looked at for this
+            search (`Gallery.search` with ``group``).
         probability: That the query's person is in the gallery, going by this score; None where
             nobody measured it, or scores cannot tell.
     """
@@ -112,6 +112,11 @@ class Gallery:
         file = self.path / THRESHOLDS
         self.thresholds = read_thresholds(file) if file.exists() else None
         """What scores say about whether a person is in the gallery; None if nobody measured it."""
+        if self.thresholds and self.thresholds.fingerprint not in (None, self.fingerprint):
+            raise ValueError(
+                f"{file} was measured on another model ({self.thresholds.model}). Delete it, or "
+                "measure this one: `crosswalk calibrate`."
+            )
         self._model = model
         self._store = told.open()
         self.columns: Mapping[str, Kind] = self._store.columns
@@ -194,7 +199,7 @@ class Gallery:
                 before.check_model(model)
             told = Description(
                 path=path,
-                model=model.source if before is None else before.model,
+                model=model.source or (before.model if before else ""),
                 fingerprint=model.fingerprint,
                 dim=model.embedding_size,
                 reads_captions=model.tokenizer is not None,
@@ -508,12 +513,12 @@ def _groups(rows: Rows, order: NDArray[np.int64], least: float) -> list[list[int
     assert rows.vectors is not None  # asked for
     groups: list[list[int]] = []
     vectors = rows.vectors["main"]
-    firsts = np.empty((0, vectors.shape[1]), np.float32)
+    firsts = np.empty((len(order), vectors.shape[1]), np.float32)
     for place in order.tolist():
-        same = np.flatnonzero(firsts @ vectors[place] >= least)
+        same = np.flatnonzero(firsts[: len(groups)] @ vectors[place] >= least)
         if len(same):
             groups[same[0]].append(place)
         else:
+            firsts[len(groups)] = vectors[place]
             groups.append([place])
-            firsts = np.concatenate([firsts, vectors[place][None]])
     return groups

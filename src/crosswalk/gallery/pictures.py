@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import keyword
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -178,10 +179,16 @@ def _names(row: Iterable[str], problems: list[str]) -> dict[str, str]:
     for column in row:
         if column in LEFT_OUT:
             continue
-        name = re.sub(r"\W+", "_", ALIASES.get(column, column)).strip("_")
+        known = ALIASES.get(column.lower(), column.lower())
+        own = known in (*ALIASES.values(), *KEPT)
+        name = re.sub(r"\W+", "_", known if own else column).strip("_")
         name = f"_{name}" if not name or name[0].isdigit() else name
+        name = f"{name}_" if keyword.iskeyword(name) else name  # which no filter could name
         if name in (*KEPT, *names.values()):
-            problems.append(f"line 1: the column `{column}` is called {name} here, as another is")
+            problems.append(
+                f"line 1: the column `{column}` is called {name} here, as another is; rename it, "
+                "or leave it out"
+            )
         names[column] = name
     return names
 

@@ -30,6 +30,7 @@ EPOCH = datetime(1970, 1, 1)
 A_DAY = 86_400 * 10**6  # microseconds
 
 _SQL = re.compile(r"('[^']*'|\"[^\"]*\")|(?<![<>=!])=(?!=)|\b(AND|IN)\b")
+_SINCE_1970 = re.compile(r"(\d{10}|\d{13})(?:\.\d+)?", re.ASCII)
 _FLIPPED = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 
 
@@ -71,12 +72,15 @@ def parse_where(text: str, columns: Mapping[str, Kind]) -> list[Condition]:
         return [each for part in _joined(tree) for each in _compared(part, columns)]
     except ValueError as error:
         raise ValueError(f'the filter "{text}" {error}') from None
+    except RecursionError:
+        raise ValueError(f"the filter is nested too deeply. Write such as {EXAMPLE}.") from None
 
 
 def microseconds(text: str) -> int:
     """Return a time as microseconds since 1970; one with a zone is turned into UTC.
 
-    A time without a zone is taken as it is written, and shown so.
+    A time without a zone is taken as it is written, and shown so. Seconds since 1970, of ten
+    digits, and milliseconds, of thirteen, are times as well.
 
     Raises:
         ValueError: If it is no time of ISO 8601.
@@ -85,6 +89,8 @@ def microseconds(text: str) -> int:
         >>> microseconds("1970-01-01 00:00:01"), microseconds("1970-01-01T01:00:00+01:00")
         (1000000, 0)
     """
+    if seconds := _SINCE_1970.fullmatch(text):
+        return round(float(text) * (1_000 if len(seconds[1]) == 13 else 1_000_000))
     found = datetime.fromisoformat(text)
     if found.tzinfo is not None:
         found = found.astimezone(UTC).replace(tzinfo=None)

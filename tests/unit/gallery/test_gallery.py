@@ -610,7 +610,10 @@ def test_a_row_that_nobody_can_have_written_is_named(
         connection.execute(damage)
     assert list(built.columns) == ["time", "path", "sha256"]
 
-    with Gallery(built.path) as opened, pytest.raises(ValueError, match=r"the row .* has no|cannot"):
+    with (
+        Gallery(built.path) as opened,
+        pytest.raises(ValueError, match=r"the row .* has no|cannot"),
+    ):
         opened.search(query)
 
 
@@ -652,3 +655,24 @@ def test_control_characters_do_not_reach_the_terminal(
     told = capsys.readouterr().out
     assert "\x1b" not in told
     assert r"\x1b]0;a\x07.png" in told
+
+
+def test_thresholds_of_another_model_in_the_folder_are_named(built: Gallery, model: Model) -> None:
+    thresholds(model, threshold=0.5)._replace(fingerprint="1" * 16).write(
+        built.path / "thresholds.json"
+    )
+
+    with pytest.raises(ValueError, match=r"thresholds.json was measured on another model \(m\)"):
+        Gallery(built.path)
+
+
+def test_columns_that_python_could_not_name_can_be_asked_for(
+    tmp_path: Path, photos: Path, model: Model
+) -> None:
+    (photos / "list.csv").write_text("path,class,Timestamp\n0/0.png,a,1793000000\n1/1.png,b,\n")
+
+    with Gallery.build(tmp_path / "g", model, photos / "list.csv") as built:
+        hits = built.search(photos / "0/0.png", where="class_ == 'a' and time >= '2026-10-26'")
+
+    assert [hit.path.name for hit in hits] == ["0.png"]
+    assert hits[0].time == datetime(2026, 10, 26, 7, 33, 20)

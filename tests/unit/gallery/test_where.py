@@ -70,6 +70,7 @@ def test_a_filter_becomes_conditions(text: str, conditions: list[tuple[str, str,
         ("camera == " + "9" * 1500, "it holds a number"),
         ("(" * 500 + "camera == 1" + ")" * 500, "is no comparison of columns with values"),
         (" and ".join(["camera == 1"] * 300), "letters; at most"),
+        ("not " * 400 + "camera", "nested too deeply"),
         ("camera == '\0'", "is no comparison of columns with values"),
     ],
 )
