@@ -21,6 +21,7 @@ EXAMPLES = {
     "method=<file>": "method=mar",
     "data=<data set>": "data=own_pairs",
     "<file>": "a.pth",
+    "<new folder>": "new.gallery",
     "<name>": "resnet18",
     "<run>": "runs/it",
     "<run folder>": "runs/it",
@@ -48,6 +49,9 @@ NO_KEYS = {
     *("nprobe", "gpus_per_node", "partition", "timeout_min"),  # of faiss and of Slurm
     *("group", "key", "dotted.key", "new.key"),  # of the help's grammar
     *("backend", "batch", "choices", "hydra.searchpath"),
+    # of SQLite and of addresses
+    *("cell_size_check", "immutable", "journal_mode", "mode", "synchronous", "trusted_schema"),
+    *("token", "url", "write"),
 }
 """Words before = that are arguments of Python, options of others, or grammar."""
 
