@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 import crosswalk
-from crosswalk.cli import main
+from crosswalk.cli import main, parse
 from crosswalk.config.model_names import SHIPPED
 from crosswalk.metrics.open_set import verdict
 from crosswalk.use.calibrate import thresholds_of
@@ -92,3 +93,24 @@ def test_a_model_that_is_not_shipped_is_answered_with_those_that_are() -> None:
     with pytest.raises(FileNotFoundError, match="tiny:dre is no model of this package, which has"):
         source_of("tiny:dre")
     assert source_of("tiny:rde").name == "tiny:rde"
+
+
+def test_the_lines_of_the_readme_find_people_among_generated_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```$", README.read_text(), re.M | re.S)
+    block = next(block for block in blocks if "crosswalk data synthesize people" in block)
+    make, index, *searches, serve = map(shlex.split, block.splitlines())
+    monkeypatch.chdir(tmp_path)
+
+    assert main([*make[1:], "--size", "tiny"]) == 0  # the README's size has the same folders
+    assert main(index[1:]) == 0
+    assert re.search(r"In people.gallery: (\d+) pictures \(\1 new\)", capsys.readouterr().out)
+    for words in searches:
+        folder = next((Path(word).parent for word in words if word.startswith("people/")), None)
+        query = str(next(folder.iterdir())) if folder else ""
+        words = [query if word.startswith("people/") else word for word in words[1:]]
+        assert main(words) == 0
+        assert "bounding_box_test" in capsys.readouterr().out
+    assert Path("found.html").stat().st_size > 10_000
+    assert parse(serve[1:]).gallery == Path("people.gallery")
