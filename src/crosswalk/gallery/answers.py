@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 import threading
@@ -227,6 +228,9 @@ def _cameras(asked: Sequence[str], columns: Mapping[str, Kind]) -> tuple[float |
     if columns["camera"] == "text":
         return tuple(asked)
     try:
-        return tuple(map(float, asked))
+        numbers = tuple(map(float, asked))
     except ValueError:
-        raise QuestionError(f"cameras are numbers here, not {', '.join(asked)}.") from None
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise QuestionError(f"cameras are numbers here, not {', '.join(asked)}.")
+    return numbers

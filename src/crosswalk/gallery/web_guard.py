@@ -26,7 +26,7 @@ MAX_BYTES = 20_000_000  # ours
 BODIES = 8  # ours: of MAX_BYTES at most, so that memory and disk are bounded
 """Requests with a body that are read and answered at a time; the others wait, unread."""
 
-SECONDS = 60  # ours
+SECONDS = 30  # ours
 """That sending a body may take, so that a slow sender does not keep others waiting for ever."""
 
 PAGES = ("/", "/docs")

@@ -121,6 +121,7 @@ def test_filters_are_those_of_the_gallery(
         ({"sentence": "a", "since": "yesterday"}, "it holds a time, such as '2026-11-01'"),
         ({"sentence": "a", "until": "' or '1'='1"}, "it holds a time, such as '2026-11-01'"),
         ({"sentence": "a", "camera": ["1", "front"]}, "cameras are numbers here, not 1, front"),
+        ({"sentence": "a", "camera": ["nan"]}, "cameras are numbers here, not nan"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_answered_by_a_sentence(
