@@ -18,7 +18,8 @@ READABLE, LEAST = 8, 3
 def fit(table: Table, console: Console, *, numbers: Collection[int] = ()) -> Table:
     """Return the table, no wider than the console as far as its numbers allow that.
 
-    Labels are broken first, then the table loses its frame, then labels become very narrow.
+    Where that is enough the frame goes; else labels are broken, then the frame goes as well, then
+    labels become very narrow.
 
     Args:
         table: Whole: columns get their widths.
@@ -30,21 +31,25 @@ def fit(table: Table, console: Console, *, numbers: Collection[int] = ()) -> Tab
         >>> table.add_row("a long name", "98.76")
         >>> narrow = Console(width=20)
         >>> narrow.print(fit(table, narrow, numbers=[1]))
-        ┏━━━━━━━━━━┳━━━━━━━┓
-        ┃ the name ┃ share ┃
-        ┡━━━━━━━━━━╇━━━━━━━┩
-        │ a long   │ 98.76 │
-        │ name     │       │
-        └──────────┴───────┘
+        the name    share
+        ─────────────────
+        a long name 98.76
     """
     steps = [_widths(column, kept=place in numbers) for place, column in enumerate(table.columns)]
     whole, readable, least = zip(*steps, strict=True)
     room = console.width - _beside(table, console, whole)
     if sum(whole) <= room:
         return table
-    if sum(readable) > room and table.box is not None:
+    if table.box is not None:
+        framed = table.box, table.show_edge, table.padding
         table.box, table.show_edge, table.padding = SIMPLE_HEAD, False, (0, 0)
-        room = console.width - _beside(table, console, whole)
+        plain = console.width - _beside(table, console, whole)
+        if sum(whole) <= plain:
+            return table
+        if sum(readable) > room:
+            room = plain
+        else:
+            table.box, table.show_edge, table.padding = framed
     widths = _shrunk(_shrunk(whole, readable, room), least, room)
     for column, width in zip(table.columns, widths, strict=True):
         column.width, column.no_wrap, column.overflow = width, False, "fold"

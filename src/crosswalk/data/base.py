@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import lightning.pytorch as L
@@ -461,7 +462,7 @@ def check_not_empty(splits: Splits | ImageSplits, name: str, records: Sequence[R
         return
     raise ValueError(
         f"{splits.dataset} ({splits.layout}) in {splits.root} has no {name} "
-        f"{'pairs' if pairs else 'images'}. Run `crosswalk data check {splits.root}`."
+        f"{'pairs' if pairs else 'images'}. Run `crosswalk data check {quote(str(splits.root))}`."
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#3c6ec8", "#e07b1a", "#2a9d50", "#8a4fbf", "#777777"
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#8c4a2f")
 COUNTS = ("pairs", "clusters", "labels", "pairs of a batch")
 """Units whose axis starts at 0."""
 PANEL = (3.6, 2.5)

@@ -182,7 +182,7 @@ class Answers:
     def _found(self, hit: Hit) -> Found:
         return Found(
             id=str(hit.id),
-            score=hit.score,
+            score=round(hit.score, 6),
             probability=hit.probability,
             count=hit.count,
             name=hit.path.name,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -57,8 +58,8 @@ class BrokenImagesError(ValueError):
         rest = f"\n  ... and {more:,} more" if more else ""
         super().__init__(
             f"{len(self.problems):,} of {total:,} images cannot be read:{listed}{rest}\n"
-            f"`crosswalk data check {root or 'ROOT'}` lists them all. Fetch these files again, or "
-            "pass data.allow_missing=true to train without them."
+            f"`crosswalk data check {quote(str(root or 'ROOT'))}` lists them all. Fetch these files "
+            "again or correct their names, or pass data.allow_missing=true to go on without them."
         )
 
 

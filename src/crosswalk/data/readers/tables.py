@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from crosswalk.words import counted
@@ -127,7 +128,7 @@ def which_table(folder: Path, endings: Collection[str], word: str = "data.root="
     for pattern in ("*", "*/*"):
         found = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in endings)
         if found:
-            named = " or ".join(f"{word}{path}" for path in found[:3])
+            named = " or ".join(f"{word}{quote(str(path))}" for path in found[:3])
             more = f" (there are {len(found)})" if len(found) > 3 else ""
             return f"{named}{more}"
     return ""

@@ -34,7 +34,8 @@ def _differences(config: dict[str, Any]) -> Markup:
     found = differences(default, config)
     switched_off = tuple(f"{key}." for key, _, now in found if now == "null")
     rows = [
-        (Markup("<code>{}</code>").format(key), before, now)
+        # broken at dots alone
+        (Markup("<code>{}</code>").format(Markup(".<wbr>").join(key.split("."))), before, now)
         for key, before, now in found
         if has_effect(key) and not key.startswith(switched_off)
     ]
