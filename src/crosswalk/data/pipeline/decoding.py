@@ -58,8 +58,9 @@ class BrokenImagesError(ValueError):
         rest = f"\n  ... and {more:,} more" if more else ""
         super().__init__(
             f"{len(self.problems):,} of {total:,} images cannot be read:{listed}{rest}\n"
-            f"`crosswalk data check {quote(str(root or 'ROOT'))}` lists them all. Fetch these files "
-            "again or correct their names, or pass data.allow_missing=true to go on without them."
+            f"`crosswalk data check {quote(str(root or 'ROOT'))}` lists them all. Fetch these "
+            "files again or correct their names, or pass data.allow_missing=true to go on without "
+            "them."
         )
 
 
