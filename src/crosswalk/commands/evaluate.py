@@ -62,9 +62,10 @@ def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
     from crosswalk.config.compose import restore, to_plain
     from crosswalk.run.run_folder import RunFolder
 
+    folder = RunFolder(path)
+    folder.check_is_run("evaluate")
+    config = restore(folder.runnable_config(), overrides, vocabulary=folder.kept_vocabulary)
     with contextlib.suppress(ValueError):  # said by `evaluate`, which looks at the whole of it
-        folder = RunFolder(path)
-        config = restore(folder.runnable_config(), overrides, vocabulary=folder.kept_vocabulary)
         data = to_plain(config)["data"]
         if not overrides:
             data.pop("noise_index", None)  # of the training alone
