@@ -52,7 +52,7 @@ def sent(image: Image.Image, form: str = "PNG", **options: object) -> dict[str, 
 
 def ranking(answer: Any) -> list[tuple[int, float]]:  # noqa: ANN401
     assert answer.status_code == 200, answer.text
-    return [(int(hit["id"]), pytest.approx(hit["score"])) for hit in answer.json()["hits"]]
+    return [(int(hit["id"]), pytest.approx(hit["score"], abs=1e-6)) for hit in answer.json()["hits"]]
 
 
 def expected(hits: list[Hit]) -> list[tuple[int, float]]:
@@ -73,7 +73,7 @@ def test_the_api_finds_what_the_gallery_finds(client: TestClient, gallery: Galle
     assert ranking(similar) == expected(gallery.similar(hits[0].id, 3))
     first = by_address.json()["hits"][0]
     assert first == {
-        **{"id": str(hits[0].id), "score": pytest.approx(hits[0].score), "count": 1},
+        **{"id": str(hits[0].id), "score": pytest.approx(hits[0].score, abs=1e-6), "count": 1},
         "probability": pytest.approx(hits[0].probability),
         **{"name": hits[0].path.name, "path": str(hits[0].path), "camera": hits[0].camera},
         **{"time": str(hits[0].time).replace(" ", "T"), "own_id": hits[0].own_id},
