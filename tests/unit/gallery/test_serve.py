@@ -52,7 +52,9 @@ def sent(image: Image.Image, form: str = "PNG", **options: object) -> dict[str, 
 
 def ranking(answer: Any) -> list[tuple[int, float]]:  # noqa: ANN401
     assert answer.status_code == 200, answer.text
-    return [(int(hit["id"]), pytest.approx(hit["score"], abs=1e-6)) for hit in answer.json()["hits"]]
+    return [
+        (int(hit["id"]), pytest.approx(hit["score"], abs=1e-6)) for hit in answer.json()["hits"]
+    ]
 
 
 def expected(hits: list[Hit]) -> list[tuple[int, float]]:
