@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image
 
 MAX_PIXELS = 89_478_485  # Pillow's: it warns of "decompression bombs" from here on
@@ -245,6 +244,7 @@ def as_seen(image: Image.Image) -> Image.Image:
         >>> clear = Image.new("RGBA", (1, 1), (255, 0, 0, 0))
         >>> as_seen(clear).getpixel((0, 0))
         (255, 255, 255)
+        >>> import numpy as np
         >>> grey = Image.fromarray(np.array([[128 * 257]], dtype=np.uint16))
         >>> as_seen(grey).getpixel((0, 0))
         (128, 128, 128)
@@ -256,6 +256,8 @@ def as_seen(image: Image.Image) -> Image.Image:
             "has pixels of 32 bits, of which black and white are unknown; save it with 8 or 16 bits"
         )
     if image.mode.startswith("I;16"):
+        import numpy as np  # late: mistakes are answered without
+
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
