@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import socket
 import threading
 import urllib.request
@@ -347,11 +348,15 @@ def test_the_command_serves_the_gallery_where_it_says(
         client = TestClient(server.config.app, base_url=served_at[0])  # type: ignore[arg-type]
         assert client.get("/api/gallery").json()["pictures"] == NUMBER
         assert not server.config.access_log
+        server.should_exit = True  # as its handler of Ctrl-C does, which raises the signal again
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
 
     assert main(["serve", str(gallery.path), "--port=0"]) == 0
-    assert f"{NUMBER} pictures) at {served_at[0]} until Ctrl-C" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"{NUMBER} pictures) at {served_at[0]} until Ctrl-C" in said.out
+    assert "interrupted" not in said.err
 
 
 def resident() -> int:

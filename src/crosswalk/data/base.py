@@ -495,5 +495,12 @@ def synthetic_root(
     settings = {**defaults, **given}
     name = "-".join([kind, *map(str, settings.values())])
     folder = cache_root() / "synthetic" / f"{name}-v{version}"
-    build_once(folder, lambda unfinished: synthesize(unfinished, **settings))
+
+    def write(unfinished: Path) -> None:
+        try:
+            synthesize(unfinished, **settings)
+        except ValueError as error:
+            raise ValueError(f"data.synthetic.{error}") from error
+
+    build_once(folder, write)
     return folder

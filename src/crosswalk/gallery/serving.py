@@ -102,7 +102,11 @@ def serve(options: Namespace, listening: socket.socket) -> int:
         access = access_of(options, listening)
         server = server_of(gallery, access, log_queries=options.log_queries)
         print(f"{gallery} at {address_of(options, listening)} until Ctrl-C", flush=True)
-        server.run(sockets=[listening])
+        try:
+            server.run(sockets=[listening])
+        except SystemExit:  # how a signal ends a command: this one is to be ended so
+            if not server.should_exit:
+                raise
     return 0
 
 

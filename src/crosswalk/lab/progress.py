@@ -32,12 +32,13 @@ LOOK_INTERVAL, LINE_INTERVAL = 1.0, 60.0
 
 @dataclass
 class Entry:
-    """What a run is doing, since when in seconds, and what else is to be said."""
+    """What a run is doing, since when in seconds, what else is to be said, and how long it took."""
 
     run: PlannedRun
     state: str = WAITING
     since: float = 0.0
     note: str = ""
+    took: float | None = None
 
 
 UNKNOWN = "no run of this method and data has ended yet"
@@ -229,12 +230,13 @@ class Board:
             self.estimates.forget()
         # what was running elsewhere or waiting begins anew
         since = entry.since if state == entry.state else self.clock()
-        took = f" after {in_words(since - entry.since)}" if entry.state == RUNNING else ""
-        self.entries[run.identity] = Entry(run, state, since, note)
+        took = since - entry.since if entry.state == RUNNING and state != RUNNING else None
+        self.entries[run.identity] = Entry(run, state, since, note, took)
         if state != WAITING:
             ended = self.already + self.count(DONE) + self.count(FAILED)
             total = self.already + len(self.entries) + self._unknown()
-            said = f"[{ended}/{total}] {state}{took}: {run.title}"
+            after = "" if took is None else f" after {in_words(took)}"
+            said = f"[{ended}/{total}] {state}{after}: {run.title}"
             self._say(f"{said}{f' ({note})' if note else ''}")
         if self._live is not None:
             self._live.update(self.picture(), refresh=True)
@@ -349,7 +351,17 @@ class Board:
             fraction = self.position(entry).fraction
             if fraction > 0:
                 return (self.clock() - entry.since) / fraction
-        return seconds
+        return None if seconds is None else seconds + self._beside()
+
+    def _beside(self) -> float:
+        """Return the seconds that a run here takes beside its own: to start, to be collected."""
+        known = (
+            (entry.took, self.estimates.seconds(entry.run)[0])
+            for entry in self.entries.values()
+            if entry.state == DONE
+        )
+        more = [took - own for took, own in known if took is not None and own is not None]
+        return max(0.0, mean(more)) if more else 0.0
 
     def _say(self, text: str) -> None:
         if self._live is None:

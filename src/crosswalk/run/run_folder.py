@@ -90,9 +90,13 @@ def no_run(path: Path) -> str:
         )
     if (path.parent / CONFIG).is_file() and path.exists():
         return f"{path} is a file of a run. Name its folder: {path.parent}."
+    return f"{path} is no run folder; `ls runs` shows yours. {run_meant_by(path)}".rstrip()
+
+
+def run_meant_by(path: Path) -> str:
+    """Return the question whether a run is meant, whose ``name=`` a path ends with, or nothing."""
     near = sorted(path.parent.glob(f"*-{glob.escape(path.name)}")) if path.name else []
-    hint = f" Did you mean {near[-1]}?" if near else ""
-    return f"{path} is no run folder; `ls runs` shows yours.{hint}"
+    return f"Did you mean {near[-1]}?" if near else ""
 
 
 def runs_named(words: str) -> list[RunFolder]:

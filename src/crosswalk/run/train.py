@@ -109,8 +109,10 @@ def train(config: Mapping[str, Any]) -> Trained | None:
             )
         if not trains and not evaluates:
             raise ValueError(nothing_to_evaluate(run))
-        record.update(data=run.data.describe())
+        described = run.data.describe()
+        record.update(data=described)
         if record.is_first_process:
+            print(f"{in_words(described)}; to {folder.path}", file=sys.stderr)
             for notice in run.data.notices:
                 print(f"note: {notice}", file=sys.stderr)
             folder.keep_people(people_of(run.data))
@@ -141,6 +143,21 @@ def train(config: Mapping[str, Any]) -> Trained | None:
                 print(f"Nothing was evaluated: {nothing_to_evaluate(run)}")
             print(f"Run folder: {folder.path}")
     return Trained(folder, run.data) if record.is_first_process else None
+
+
+def in_words(data: Mapping[str, Any]) -> str:
+    """Return which data a run found: the set, its layout, and what is in each split.
+
+    Example:
+        >>> in_words({"dataset": "mine", "layout": "pairs.csv", "counts": {"train": {"images": 9}}})
+        'mine (pairs.csv): train 9 images'
+    """
+    splits = [
+        f"{split} {', '.join(f'{number:,} {name}' for name, number in counts.items())}"
+        for split, counts in data["counts"].items()
+    ]
+    found = f"{data['dataset']} ({data['layout']}): {'; '.join(splits)}"
+    return found.replace("person_ids", "people")
 
 
 def nothing_to_evaluate(run: Run) -> str:

@@ -17,7 +17,7 @@ from crosswalk.config.search import group_values, read_group_file
 from crosswalk.files import check_safetensors, safetensors_header, whole
 from crosswalk.importers._methods import check_importable
 from crosswalk.run.imported import description_of
-from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.run_folder import RunFolder, run_meant_by
 from crosswalk.weight_files import mismatch
 
 if TYPE_CHECKING:
@@ -364,18 +364,20 @@ def weights_of(checkpoint: Path) -> Path:
         >>> weights_of(Path("nowhere.ckpt"))
         Traceback (most recent call last):
             ...
-        FileNotFoundError: checkpoint=nowhere.ckpt does not exist: name a run folder, the .ckpt of \
+        FileNotFoundError: checkpoint=nowhere.ckpt does not exist. Name a run folder, the .ckpt of \
         a run, an exported folder, a .safetensors of `crosswalk import-weights` or \
         `export-weights`, tiny:<method> or hf:<user>/<repository>.
     """
     if not checkpoint.is_dir():
         if checkpoint.is_file():
             return checkpoint
-        raise FileNotFoundError(
-            f"checkpoint={checkpoint} does not exist: name a run folder, the .ckpt of a run, an "
-            "exported folder, a .safetensors of `crosswalk import-weights` or `export-weights`, "
-            "tiny:<method> or hf:<user>/<repository>."
+        near = run_meant_by(checkpoint)
+        named = (
+            "Name a run folder, the .ckpt of a run, an exported folder, a .safetensors of "
+            "`crosswalk import-weights` or `export-weights`, tiny:<method> or "
+            "hf:<user>/<repository>."
         )
+        raise FileNotFoundError(f"checkpoint={checkpoint} does not exist. {near or named}")
     if place_of_description(checkpoint) is not None:
         return checkpoint / WEIGHTS
     folder = RunFolder(checkpoint)

@@ -5,7 +5,6 @@ Imports no torch, so that a mistake is answered at once.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,7 +19,7 @@ from crosswalk.config.model_names import FORMS, OF_HUB, named_folder, parsed_nam
 from crosswalk.config.search import default_method, group_values, read_group_file
 from crosswalk.config.sources import read_batches
 from crosswalk.files import safetensors_header
-from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.run_folder import RunFolder, run_meant_by
 
 WHICH = ("best", "last", "start")
 """The checkpoints of a run, in the order in which one is looked for."""
@@ -106,8 +105,8 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
         elsewhere = _elsewhere(str(model))
         if elsewhere is not None:
             return elsewhere
-        near = sorted(path.parent.glob(f"*-{glob.escape(path.name)}")) if path.name else []
-        hint = f"Did you mean {near[-1]}?" if near else ADVICE
+        near = run_meant_by(path)
+        hint = near or ADVICE
         looks_so = OF_HUB.fullmatch(str(model)) and path.suffix not in (".ckpt", ".safetensors")
         if looks_so and not near and not path.parent.exists() and path.parts[0] != "runs":
             hint = f"A model of the Hugging Face hub is called hf:{model}. {ADVICE}"

@@ -182,6 +182,17 @@ def test_the_first_run_tells_how_long_the_others_take_before_it_has_ended(tmp_pa
     assert shown.board.remaining() == pytest.approx(60 + 120)
 
 
+def test_the_time_to_start_a_run_is_added_as_soon_as_one_has_ended(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, "a", "b")
+    finish(plan.pool.folder(fake_config(9)))  # 100 s
+    shown = Shown(plan)
+    shown.board.move(plan.runs[0], RUNNING)
+    shown.clock.now += 130
+    shown.board.move(plan.runs[0], DONE)
+
+    assert shown.board.remaining() == pytest.approx(100 + 30)
+
+
 def test_runs_that_are_not_known_yet_count_as_waiting_and_take_as_long_as_others(
     tmp_path: Path,
 ) -> None:

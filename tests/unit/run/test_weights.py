@@ -99,6 +99,11 @@ def test_weights_of_another_model_are_refused_by_name(
         load_encoder(ToyMethod(), tmp_path / "clip.safetensors")
     with pytest.raises(FileNotFoundError, match=r"checkpoint=.*none\.ckpt does not exist"):
         load_encoder(ToyMethod(), tmp_path / "none.ckpt")
+    (tmp_path / "rde-pairs-none.ckpt").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.ckpt does not exist\. Did you mean .*/rde-p"
+    ):
+        load_encoder(ToyMethod(), tmp_path / "none.ckpt")
     with pytest.raises(ValueError, match="has no part 'text'"):
         run_export(folder, tmp_path / "text.safetensors", part="text")
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -95,6 +96,8 @@ def csv_rows(
         if missing:
             semicolons = len(header) == 1 and any(sign in header[0] for sign in ";\t")
             hint = " Separate the columns by commas." if semicolons else ""
+            near = {name: like for name in missing if (like := get_close_matches(name, header, 1))}
+            hint += "".join(f" Is {like} meant for {name}?" for name, (like, *_) in near.items())
             raise ValueError(
                 f"{path}, line 1: no column {', '.join(missing)}; the header is "
                 f"{','.join(header)[:200] or 'empty'}.{hint} {example}"

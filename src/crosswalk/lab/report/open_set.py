@@ -27,8 +27,11 @@ MOST_BINS = 40
 LOOK_FOR = (
     "The score of the first item of every query, where it is the person (right), where the person "
     "is there but somebody else is first (wrong), and where the person was taken out of the "
-    "gallery (absent). Right scores should stand to the right of the dashed threshold, which 1 % "
-    "of the absent ones reach; where the three heaps lie on each other, scores cannot tell."
+    "gallery (absent). Where the three heaps lie on each other, scores cannot tell."
+)
+THRESHOLD = (
+    " Right scores should stand to the right of the dashed threshold, which 1 % of the absent "
+    "ones reach."
 )
 
 
@@ -58,7 +61,7 @@ def _body(folder: RunFolder, split: str, checkpoint: str) -> Markup:
         for direction in DIRECTIONS
         if direction in results
     }
-    pictures, said, rows = [], [], []
+    pictures, said, rows, look_for = [], [], [], LOOK_FOR
     for direction, given in scores.items():
         if given is None:
             return Markup(
@@ -68,6 +71,8 @@ def _body(folder: RunFolder, split: str, checkpoint: str) -> Markup:
             ).format(folder.evaluate_command(), folder.path)
         found = figures(given)
         title = DIRECTIONS[direction]
+        if RATES[0] in found.rates:
+            look_for = LOOK_FOR + THRESHOLD
         pictures.append(_figure(given, found, title))
         said.append(Markup("<p><b>{}</b>: {}</p>").format(title, verdict(found)))
         rows += [(title, *row) for row in rate_rows(found)]
@@ -79,7 +84,7 @@ def _body(folder: RunFolder, split: str, checkpoint: str) -> Markup:
         [
             *said,
             Markup('<div class="figures">{}</div>\n<p class="quiet">{}</p>').format(
-                Markup("\n").join(pictures), LOOK_FOR
+                Markup("\n").join(pictures), look_for
             ),
             table_tag(["direction", *COLUMNS], rows, caption=caption),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from crosswalk.config.check import check
@@ -67,14 +68,24 @@ def _check_values(
     sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value], place: str
 ) -> dict[str, Any]:
     try:
-        check_overrides(parse_overrides(sweep.command.overrides(values)), sweep.path)
-        config = compose([*sweep.command.overrides(values), *overrides])
-        with trusting(targets_in(parse_overrides(overrides))):
-            # a method, or what else the file names, may have come with it in configs/
-            check_stored(to_plain(config), sweep.path)
-            return check(config, stored=sweep.path).config
+        return _checked(sweep, overrides, values)
     except ValueError as error:
+        if overrides:
+            with suppress(ValueError):
+                _checked(sweep, (), values)
+                place = f"with {' '.join(overrides)}"  # without them the file is right
         raise ValueError(f"{sweep.path}, {place}: {error}") from error
+
+
+def _checked(
+    sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value]
+) -> dict[str, Any]:
+    check_overrides(parse_overrides(sweep.command.overrides(values)), sweep.path)
+    config = compose([*sweep.command.overrides(values), *overrides])
+    with trusting(targets_in(parse_overrides(overrides))):
+        # a method, or what else the file names, may have come with it in configs/
+        check_stored(to_plain(config), sweep.path)
+        return check(config, stored=sweep.path).config
 
 
 def _check_metric(sweep: SweepFile, config: Mapping[str, Any]) -> None:

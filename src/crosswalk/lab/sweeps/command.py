@@ -139,7 +139,8 @@ def begin(sweep: LocalSweep, seed: int | None) -> LocalSweep:
             parts = {**theirs["file"], "overrides": theirs["overrides"], "seed": theirs["seed"]}
             wanted = {**ours["file"], "overrides": ours["overrides"], "seed": ours["seed"]}
             differing = [
-                f"  {key}: {parts.get(key)} → {wanted.get(key)}"
+                f"  {key}: {_told(parts.get(key), wanted.get(key))} → "
+                f"{_told(wanted.get(key), parts.get(key))}"
                 for key in sorted({*parts, *wanted})
                 if parts.get(key) != wanted.get(key)
             ]
@@ -149,6 +150,14 @@ def begin(sweep: LocalSweep, seed: int | None) -> LocalSweep:
                 + "\nGo on with it by the same command, or choose another --name."
             )
     return sweep
+
+
+def _told(value: Any, other: Any) -> Any:  # noqa: ANN401
+    """Return a value in words; of a list what the other one lacks, or all where that is nothing."""
+    if not isinstance(value, list):
+        return value
+    own = [word for word in value if not isinstance(other, list) or word not in other]
+    return " ".join(map(str, own or value)) or "none"
 
 
 def _identity(sweep: LocalSweep) -> dict[str, Any]:
@@ -183,7 +192,8 @@ def plan(sweep: LocalSweep, at_a_time: int) -> str:
     if file.metric.startswith("test/"):
         lines.append("  note: trials are compared on test, so the best test result is too good")
     lines += ["", "First trials:"]
-    for number, values in enumerate(preview(file, seed=sweep.seed, count=SHOWN)):
+    shown = min(SHOWN, sweep.num_trials)
+    for number, values in enumerate(preview(file, seed=sweep.seed, count=shown)):
         words = [*sweep.trial_overrides(values), *sweep.place(number)]
         lines.append(f"  {command_of(words)}")
     return "\n".join(lines)

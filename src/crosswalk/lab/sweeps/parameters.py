@@ -15,6 +15,16 @@ from typing import Any
 Value = bool | int | float | str
 
 
+def short(value: Value) -> str:
+    """Return a value with four digits.
+
+    Example:
+        >>> short(0.00016940792713382026), short(64), short("triplet_ranking")
+        ('0.0001694', '64', 'triplet_ranking')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True)
 class Constant:
     """The same value in every trial."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from crosswalk.lab.pool import command_of
-from crosswalk.lab.sweeps.parameters import Value
+from crosswalk.lab.sweeps.parameters import Value, short
 from crosswalk.lab.sweeps.search import open_study, values_of
 from crosswalk.lab.sweeps.trials import LocalSweep
 from crosswalk.words import counted
@@ -61,6 +61,16 @@ class SweepSummary(NamedTuple):
         """Trials that ended, the best first; of equal ones the earlier."""
         ended = [trial for trial in self.trials if trial.state == "ended"]
         return sorted(ended, key=lambda trial: (-(trial.value or 0.0), trial.number))
+
+    @property
+    def ties(self) -> str:
+        """Trials as good as the first of `ranked`, in words; empty where there is none."""
+        best = [each for each in self.ranked if each.value == self.ranked[0].value]
+        if len(best) < 2:
+            return ""
+        others = ", ".join(str(each.number) for each in best[1 : BEST + 1])
+        more = f" and {len(best) - BEST - 1} more" if len(best) > BEST + 1 else ""
+        return f"Trial {best[0].number} is the earliest of equals; as good: {others}{more}."
 
 
 def summarize(sweep: LocalSweep) -> SweepSummary:
@@ -126,6 +136,7 @@ def as_text(sweep: LocalSweep, summary: SweepSummary, width: int = 10**4) -> str
         return "\n".join([*lines, "No trial has ended yet, so there is no best one."])
     lines += ["", *_aligned(header, rows, width), ""]
     lines += [*importance_lines(summary), ""]
+    lines += [summary.ties] if summary.ties else []
     lines += [f"Repeat the best:\n  {best_command(sweep, ranked[0])}"]
     return "\n".join([*lines, *notes_on(sweep, summary)])
 
@@ -174,11 +185,6 @@ def states_of(trials: Sequence[TrialResult]) -> str:
 def percent(value: float | None) -> str:
     """Return a fraction in percent."""
     return "-" if value is None else f"{100 * value:.2f}"
-
-
-def short(value: Value) -> str:
-    """Return a value with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:

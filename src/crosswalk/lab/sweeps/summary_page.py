@@ -11,13 +11,13 @@ from markupsafe import Markup
 
 from crosswalk.files import write_text
 from crosswalk.lab.sweeps.parallel_coordinates import parallel_coordinates
+from crosswalk.lab.sweeps.parameters import short
 from crosswalk.lab.sweeps.summary import (
     SweepSummary,
     best_command,
     importance_lines,
     notes_on,
     percent,
-    short,
     states_of,
 )
 from crosswalk.lab.sweeps.trials import LocalSweep
@@ -75,7 +75,7 @@ def as_page(sweep: LocalSweep, summary: SweepSummary) -> str:
     if ranked:
         best = Markup("<p>{}</p><pre>{}</pre>").format(
             f"Trial {ranked[0].number}: {metric} {percent(ranked[0].value)} after epoch "
-            f"{ranked[0].epoch}.",
+            f"{ranked[0].epoch}. {summary.ties}".rstrip(),
             best_command(sweep, ranked[0]),
         )
     for note in notes_on(sweep, summary):

@@ -16,7 +16,7 @@ from crosswalk.lab.claims import OURS, Claims
 from crosswalk.lab.local import TRAIN, End, Work
 from crosswalk.lab.pool import PlannedRun, is_whole, seconds_of, stem
 from crosswalk.lab.progress import DONE, FAILED, WAITING, Board, Estimates
-from crosswalk.lab.sweeps.parameters import Value
+from crosswalk.lab.sweeps.parameters import Value, short
 from crosswalk.lab.sweeps.search import ask, open_study, values_of
 from crosswalk.lab.sweeps.sweep_file import SweepFile
 from crosswalk.run.run_folder import PLACE, RunFolder
@@ -244,7 +244,7 @@ class Trials(Work[TrialRun]):
                 config=config,
                 folder=RunFolder(self.sweep.folder / f"{stem(config)}-{trial_name(number)}"),
                 place=tuple(place),
-                note=" ".join(f"{name}={value}" for name, value in values.items()),
+                note=" ".join(f"{name}={short(value)}" for name, value in values.items()),
                 trial=Trial(self._study, trial._trial_id),
             )
         return self._runs[number]

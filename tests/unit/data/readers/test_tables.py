@@ -30,6 +30,7 @@ def test_short_rows_lack_their_last_columns() -> None:
     ("text", "told"),
     [
         ("a\n1\n", r"t\.csv, line 1: no column b; the header is a\. Write a,b\."),
+        ("a,bb\n1,2\n", r"no column b; the header is a,bb\. Is bb meant for b\? Write a,b\."),
         ("", r"no column a, b; the header is empty\. Write"),
         ("a;b\n", r"the header is a;b\. Separate the columns by commas\. Write"),
         ("a\tb\n", r"Separate the columns by commas"),

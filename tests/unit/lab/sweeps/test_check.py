@@ -52,7 +52,10 @@ def test_a_wrong_name_or_value_is_found_before_the_first_trial(
     [
         (["optim.lr=0.1"], "optim.lr=0.1: optim.lr is a parameter of the sweep"),
         (["name=mine"], "name is set by the sweep"),
-        (["trainer.max_epoch=1"], "Did you mean trainer.max_epochs?"),
+        (
+            ["trainer.max_epoch=1"],
+            "fake.yaml, with trainer.max_epoch=1: trainer.max_epoch=1: L",
+        ),
     ],
 )
 def test_a_wrong_further_override_is_found_too(

@@ -121,7 +121,7 @@ def test_failing_trials_give_status_1_and_still_a_summary(
     ("changes", "message"),
     [
         ({"seed": 2}, "seed: 1 → 2"),
-        ({"overrides": ("epochs=3",)}, "overrides: ['epochs=2'] → ['epochs=3']"),
+        ({"overrides": ("epochs=3",)}, "overrides: epochs=2 → epochs=3"),
         ({"file": {"method": "bayes"}}, "method: random → bayes"),
     ],
 )
@@ -140,24 +140,26 @@ def test_a_folder_with_another_sweep_is_refused(
     assert "choose another --name" in str(refused.value)
 
 
+@pytest.mark.parametrize(("trials", "shown"), [(18, 3), (2, 2)])
 def test_a_dry_run_checks_the_file_and_prints_the_first_commands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trials: int, shown: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["mar", "--local", "--dry-run", "--output-dir", str(tmp_path), "trainer.max_epochs=1"]
+    words.append(f"--trials={trials}")
 
     status = run_sweep(parse(["sweep", *words]))
 
     lines = capsys.readouterr().out.splitlines()
     assert status == 0
-    assert lines[1].startswith("  18 trials of the 18 points of the grid, 1 at a time, in ")
+    assert lines[1].startswith(f"  {trials} trials of the 18 points of the grid, 1 at a time, in ")
     commands = [line for line in lines if line.startswith("  crosswalk train method=mar")]
     folder = tmp_path / "sweeps" / "mar"
     ends = [
         f" trainer.max_epochs=1 output_dir={folder} name=trial-00{number} "
         "logger.wandb.group=mar logger.wandb.job_type=trial"
-        for number in range(3)
+        for number in range(shown)
     ]
-    assert len(commands) == 3
+    assert len(commands) == shown
     assert all(line.endswith(end) for line, end in zip(commands, ends, strict=True))
     assert not folder.exists()
 

@@ -85,6 +85,9 @@ def test_equal_trials_have_no_importances(tmp_path: Path) -> None:
     summary = summarize(sweep)
     assert summary.importances == {}
     assert "No importances: all 5 ended trials are ties" in as_text(sweep, summary)
+    ties = "Trial 0 is the earliest of equals; as good: 1, 2, 3, 4."
+    assert f"{ties}\nRepeat the best:" in as_text(sweep, summary)
+    assert ties in as_page(sweep, summary)
 
 
 def test_the_files_hold_what_was_found(tmp_path: Path) -> None:
