@@ -491,7 +491,11 @@ def _above(value: float, limit: float, then: Any, otherwise: Any) -> Any:  # noq
 
 
 def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> None:
-    """Change the configuration by one override, or say which key was meant."""
+    """Change the configuration by one override, or say which key was meant.
+
+    A part that comes with its ``_target_`` takes the place of the one before; of another part the
+    keys that are given change.
+    """
     key, line = override.key_or_group, override.input_line or ""
     _check_settable(override, config)
     is_known = _has_key(config, key)
@@ -514,8 +518,9 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
         OmegaConf.set_struct(config, True)
     else:
         value = _as_typed(override, config)
+        is_whole = isinstance(value, Mapping) and "_target_" in value
         try:
-            OmegaConf.update(config, key, value, merge=True, force_add=adds)
+            OmegaConf.update(config, key, value, merge=not is_whole, force_add=adds)
         except (OmegaConfBaseException, AssertionError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{line}: what is above {key} is a single value. `crosswalk config show` says "

@@ -50,6 +50,23 @@ class PairLoss(NamedTuple):
             return self.scale * both
 
 
+def losses_of_pairs(similarity: Tensor, positive: Tensor, *, loss: PairLoss) -> Tensor:
+    """Return ``[B]`` losses of the pairs on the diagonal, for methods that take a function.
+
+    Args:
+        similarity: ``[B, B]`` cosine similarities, either modality in rows.
+        positive: ``[B, B]`` bool, true where both belong to one person.
+        loss: Of which the losses are; its reduction is not used.
+
+    Example:
+        >>> losses_of_pairs(
+        ...     torch.zeros(2, 2), torch.eye(2).bool(), loss=info_nce_of_pairs(temperature=0.02)
+        ... )
+        tensor([0.6931, 0.6931])
+    """
+    return loss.of_pairs(similarity, positive)
+
+
 def weighted_sum(losses: Tensor, weight: Tensor) -> Tensor:
     """Return the sum of ``[B]`` losses times their weights.
 

@@ -72,6 +72,19 @@ def test_method_and_data_together_select_the_published_run() -> None:
     assert config["method"]["warmup_epochs"] == 0
 
 
+def test_a_part_with_its_target_takes_the_place_of_the_one_before() -> None:
+    target = "crosswalk.losses.triplet_alignment.triplet_alignment_loss"
+    part = f"{{_target_: {target}, _partial_: true, margin: 0.1, temperature: 0.02}}"
+    config = plain("method=cm_moco", f"method.alignment={part}")
+    changed = plain("method=cm_moco", "method.alignment={alpha: 0.7}")
+
+    assert config["method"]["alignment"] == {
+        **{"_target_": target, "_partial_": True, "margin": 0.1, "temperature": 0.02}
+    }
+    assert changed["method"]["alignment"]["alpha"] == 0.7
+    assert changed["method"]["alignment"]["beta"] == 0.4
+
+
 def test_an_experiment_can_be_named() -> None:
     assert plain("experiment=rde/cuhk_pedes") == plain("method=rde", "data=cuhk_pedes")
 
