@@ -14,6 +14,7 @@ from crosswalk.distributed import rank_and_world_size, sum_over_processes
 _LIBRARY_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 BatchStatistics = Literal["frozen", "train"]
+RunningStatistics = Literal["every_group", "first_group"]
 
 
 class GroupBatchNorm(nn.Module):
@@ -24,8 +25,8 @@ class GroupBatchNorm(nn.Module):
     samples share mean and variance, then the next; a rest stands alone. A group may span
     processes, and one process may hold several, so any number of processes computes the same.
 
-    Buffers are written by `forward` in training mode, once per group in order, and never if
-    ``statistics`` is "frozen".
+    Buffers are written by `forward` in training mode, once per group in order, or by the first
+    group alone (``running_statistics``), and never if ``statistics`` is "frozen".
 
     Args:
         num_features: Channels.
@@ -47,6 +48,8 @@ class GroupBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
+    running_statistics: RunningStatistics = "every_group"
+    """Which groups reach the running statistics; `follow_groups` sets it in a whole module."""
 
     def __init__(
         self,
@@ -87,13 +90,20 @@ class GroupBatchNorm(nn.Module):
                 self.num_batches_tracked += 1
                 return self._normalise_group(x)  # a split and its gradient would copy
             groups = torch.split(x, self.group_size)
-            self.num_batches_tracked += len(groups)
-            return torch.cat([self._normalise_group(group) for group in groups])
+            followed = self._num_followed(len(groups))
+            self.num_batches_tracked += followed
+            return torch.cat(
+                [self._normalise_group(x, number < followed) for number, x in enumerate(groups)]
+            )
         return self._normalise_across_processes(x)
 
-    def _normalise_group(self, x: Tensor) -> Tensor:
+    def _num_followed(self, num_groups: int) -> int:
+        """Return how many groups of a batch reach the running statistics, the first ones."""
+        return num_groups if self.running_statistics == "every_group" else 1
+
+    def _normalise_group(self, x: Tensor, followed: bool = True) -> Tensor:
         self._check_count(x.numel() // x.shape[1])
-        mean, var = self.running_mean, self.running_var
+        mean, var = (self.running_mean, self.running_var) if followed else (None, None)
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
 
     def _normalise_across_processes(self, x: Tensor) -> Tensor:
@@ -119,9 +129,10 @@ class GroupBatchNorm(nn.Module):
         squares = empty.index_add(0, group, centred.square().sum(dim=2))
         var = sum_over_processes(squares) / count
         with torch.no_grad():
-            self.num_batches_tracked += num_groups
+            followed = self._num_followed(num_groups)
+            self.num_batches_tracked += followed
             unbiased = var * count / (count - 1)
-            for new_mean, new_var in zip(mean, unbiased, strict=True):
+            for new_mean, new_var in zip(mean[:followed], unbiased[:followed], strict=True):
                 self.running_mean.lerp_(new_mean.to(self.running_mean.dtype), self.momentum)
                 self.running_var.lerp_(new_var.to(self.running_var.dtype), self.momentum)
         scale = self.weight * (var + self.eps).rsqrt()
@@ -152,6 +163,28 @@ class _GroupBatchNormAct(GroupBatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         activated: Tensor = self.act(self.drop(super().forward(x)))
         return activated
+
+
+def follow_groups(module: nn.Module, running_statistics: RunningStatistics) -> None:
+    """Say which groups reach the running statistics of every group batch normalisation.
+
+    Several devices without a common normalisation have a group each, and where one of them keeps
+    the statistics (`torch.nn.DataParallel`), those of the other groups are lost.
+
+    Args:
+        module: Changed in place.
+        running_statistics: All of them, or the first group of each batch alone.
+
+    Example:
+        >>> norm = GroupBatchNorm(1, group_size=2, momentum=1.0)
+        >>> follow_groups(norm, "first_group")
+        >>> _ = norm(torch.tensor([[1.0], [3.0], [10.0], [14.0]]))
+        >>> norm.running_mean, norm.num_batches_tracked
+        (tensor([2.]), tensor(1))
+    """
+    for norm in module.modules():
+        if isinstance(norm, GroupBatchNorm):
+            norm.running_statistics = running_statistics
 
 
 def replace_batch_norms(module: nn.Module, group_size: int | None = None) -> nn.Module:

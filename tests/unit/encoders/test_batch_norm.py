@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from crosswalk.encoders.batch_norm import GroupBatchNorm, replace_batch_norms
+from crosswalk.encoders.batch_norm import GroupBatchNorm, follow_groups, replace_batch_norms
 
 SHAPES = [(6, 3), (6, 3, 5), (6, 3, 4, 2)]
 
@@ -57,6 +57,25 @@ def test_groups_are_normalised_one_after_the_other(shape: tuple[int, ...], group
     parts = [expected(x[start : start + group_size]) for start in range(0, 6, group_size)]
     assert_close(out, torch.cat(parts))
     assert_close(norm.state_dict(), expected.state_dict())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("group_size", [2, 4, 6, None])
+def test_the_first_group_alone_may_reach_the_running_statistics(
+    shape: tuple[int, ...], group_size: int | None
+) -> None:
+    norm = with_affine(GroupBatchNorm(3, group_size=group_size).double())
+    expected = with_affine(library_norm(len(shape)))
+    follow_groups(norm, "first_group")
+    x, size = inputs(shape), group_size or 6
+
+    for _ in range(2):
+        out = norm(x)
+
+        groups = [copy.deepcopy(expected)(part) for part in x.split(size)]
+        expected(x[:size])
+        assert_close(out, torch.cat(groups))
+        assert_close(norm.state_dict(), expected.state_dict())
 
 
 def test_evaluation_uses_the_running_statistics() -> None:
