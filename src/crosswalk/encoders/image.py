@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from crosswalk.encoders.batch_norm import GroupBatchNorm
+from crosswalk.encoders.batch_norm import GroupBatchNorm, RunningStatistics, follow_groups
 from crosswalk.encoders.heads import averaged, num_features_of
 from crosswalk.ranges import Count
 from crosswalk.types import ImageFeatures
@@ -21,14 +21,18 @@ class ImageEncoder(nn.Module):
     for deep person re-identification, CVPRW 2019.
 
     Args:
-        backbone: Gives ``[b, D, h, w]`` maps, which are averaged over all positions, or ``[b, D]``
-            vectors; ``num_features`` is D.
+        backbone: Gives ``[b, D, h, w]`` maps, which are pooled, or ``[b, D]`` vectors;
+            ``num_features`` is D.
         neck: A batch normalisation with scale 1 and shift 0 at the start; or none (MAR).
         neck_bias: Whether the shift of the neck is trained (MMCL); False keeps it at 0 (strong
             baseline).
         group_size: Samples that share statistics in the neck; None means the whole global batch.
         channels_last: Whether images and weights lie in memory pixel by pixel, which is faster
             with bfloat16 and on GPUs; results differ in rounding only.
+        pooling: Maps to ``[b, D, 1, 1]`` or ``[b, D]``, such as `crosswalk.encoders.gem.GemPool`;
+            None averages over all positions.
+        running_statistics: Whether every group of a batch reaches the running statistics of the
+            batch normalisations, or the first one alone.
 
     Example:
         >>> from crosswalk.encoders.resnet import resnet
@@ -46,21 +50,28 @@ class ImageEncoder(nn.Module):
         neck_bias: bool = True,
         group_size: Count | None = None,
         channels_last: bool = False,
+        pooling: nn.Module | None = None,
+        running_statistics: RunningStatistics = "every_group",
     ) -> None:
         super().__init__()
         self.embedding_size = size = num_features_of(backbone)
         self.backbone = backbone
+        self.pooling = pooling
         self.neck: nn.Module = nn.Identity()
         if neck == "batch_norm":
             norm = GroupBatchNorm(size, group_size=group_size)
             norm.bias.requires_grad_(neck_bias)
             self.neck = norm
+        follow_groups(self, running_statistics)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
 
     def forward(self, image: Tensor) -> ImageFeatures:
         """Return the features of ``[b, 3, H, W]`` normalised images, at least in float32."""
-        pooled = averaged(self.backbone(image.contiguous(memory_format=self.memory_format)))
+        features = self.backbone(image.contiguous(memory_format=self.memory_format))
+        if self.pooling is not None and features.dim() == 4:
+            features = self.pooling(features).flatten(1)
+        pooled = averaged(features)
         return ImageFeatures(pooled, self.neck(pooled))
 
 
