@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from shlex import quote
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -50,7 +51,10 @@ PlanLabels = Callable[[], Tensor | None]
 
 
 class PlanFactory(Protocol):
-    """Makes the batches of training samples with the given identities, -1 where unknown."""
+    """Makes the batches of training samples with the given identities, -1 where unknown.
+
+    One with an argument ``camera_id`` gets the camera of every sample too, -1 where unknown.
+    """
 
     def __call__(self, person_id: Index, *, batch_size: int, seed: int) -> BatchPlan:
         """Return the plan."""
@@ -413,7 +417,10 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         person_id = self._samples.person_id.numpy()
         if not (self.identities and self.is_labelled):
             person_id = np.full_like(person_id, -1)
-        plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed)
+        cameras: dict[str, Any] = {}
+        if "camera_id" in signature(make_plan).parameters:
+            cameras["camera_id"] = self._samples.camera_id.numpy()
+        plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed, **cameras)
         return self._loader(self._samples, plan, self.seed, first_pass=first_pass, labels=labels)
 
     def _evaluation_loaders(self, stage: str) -> list[EpochLoader]:
