@@ -25,7 +25,7 @@ from crosswalk.data.pipeline.datasets import ImageDataset, ids_of
 from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
-from crosswalk.data.pipeline.plans import Index, shuffled_plan
+from crosswalk.data.pipeline.plans import BatchPlan, Index, ShuffledBatches, shuffled_plan
 from crosswalk.data.pipeline.preprocessing import Preprocessing, preprocessing_by
 from crosswalk.data.pipeline.statistics import camera_statistics, channel_statistics
 from crosswalk.data.pipeline.stores import ImageStore, open_images
@@ -242,7 +242,7 @@ class ImageToImageData(RecordedData[ImageSplits]):
             ValueError: If the last one would hold a single image.
         """
         loader = super().train_dataloader()
-        _check_last_batch(len(loader), len(self._samples), self.batch_size)
+        _check_last_batch(loader.plan, len(self._samples), self.batch_size)
         return loader
 
     def evaluation_queries(self, split: str) -> list[Path]:
@@ -331,15 +331,15 @@ class ImageToImageData(RecordedData[ImageSplits]):
         return ImageDataset(self._opened("train"))
 
 
-def _check_last_batch(num_batches: int, num_images: int, batch_size: int) -> None:
+def _check_last_batch(plan: BatchPlan, num_images: int, batch_size: int) -> None:
     """Refuse a plan whose rest is a single image: it has no variance to normalise by."""
-    if num_images == 1 and num_batches:
+    if num_images == 1 and len(plan):
         raise ValueError(
             "There is a single training image, which batch normalisation cannot be trained on. Add "
             "images to the data set's train."
         )
-    whole, rest = divmod(num_images, batch_size)
-    if rest == 1 and num_batches == whole + 1:
+    has_rest = isinstance(plan, ShuffledBatches) and not plan.drop_last
+    if has_rest and num_images % batch_size == 1:
         raise ValueError(
             f"data.batch_size={batch_size} leaves a last batch of a single one of the "
             f"{num_images:,} training images, which batch normalisation cannot be trained on. "
