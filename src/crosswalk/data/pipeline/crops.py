@@ -22,6 +22,7 @@ def rectangular_boxes(
     *,
     area: tuple[float, float],
     aspect: tuple[float, float],
+    smaller: bool = False,
 ) -> Tensor:
     """Return ``[B, 4]`` int64 boxes (top, left, height, width) inside images of different sizes.
 
@@ -35,6 +36,7 @@ def rectangular_boxes(
         widths: ``[B]`` int64 of the images.
         area: Least and largest area of a box, as a share of the image; uniform between them.
         aspect: Least and largest height / width of a box; uniform between them.
+        smaller: Whether a box has to be smaller than the image in both directions.
 
     Example:
         >>> draws = torch.tensor([[0.0, 0.9, 0.5, 0.5]], dtype=torch.float64)
@@ -50,7 +52,8 @@ def rectangular_boxes(
     low, high = aspect
     ratio = low + (high - low) * draws[:, 2 + attempts :]
     box_heights, box_widths = (size * ratio).sqrt().round(), (size / ratio).sqrt().round()
-    fits = (box_heights <= heights[:, None]) & (box_widths <= widths[:, None])
+    most = heights[:, None] - int(smaller), widths[:, None] - int(smaller)
+    fits = (box_heights <= most[0]) & (box_widths <= most[1])
     first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
     fits_at_all = fits.any(dim=1)
     height = box_heights.gather(1, first)[:, 0] * fits_at_all

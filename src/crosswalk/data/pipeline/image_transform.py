@@ -151,11 +151,13 @@ def uniform_erasing_boxes(
     probability: float,
     area: tuple[float, float],
     ratio: tuple[float, float],
+    smaller: bool = False,
 ) -> Tensor:
     """Return ``[B, 4]`` int64 boxes (top, left, height, width) to erase; size 0 erases nothing.
 
     Other than `erasing_boxes`, the ratio itself is uniform, and a box may be as large as the
-    image. Source: Zhong et al., Random erasing data augmentation, AAAI 2020, released code.
+    image, unless it has to be ``smaller``.
+    Source: Zhong et al., Random erasing data augmentation, AAAI 2020, released code.
 
     Args:
         draws: ``[B, 3 + 2 * attempts]`` float64 in [0, 1): whether to erase, top, left, then
@@ -165,6 +167,7 @@ def uniform_erasing_boxes(
         probability: Share of images that are erased.
         area: Least and largest area of a box, as a share of the image.
         ratio: Least and largest height / width of a box.
+        smaller: Whether a box has to be smaller than the image in both directions.
 
     Example:
         >>> draws = torch.tensor([[0.4, 0.0, 0.9, 0.5, 0.5]], dtype=torch.float64)
@@ -175,7 +178,9 @@ def uniform_erasing_boxes(
         tensor([[0, 0, 0, 0]])
     """
     heights, widths = (draws.new_full((len(draws),), size).long() for size in (height, width))
-    boxes = rectangular_boxes(draws[:, 1:], heights, widths, area=area, aspect=ratio)
+    boxes = rectangular_boxes(
+        draws[:, 1:], heights, widths, area=area, aspect=ratio, smaller=smaller
+    )
     return boxes * (draws[:, :1] < probability)
 
 
@@ -201,7 +206,8 @@ class ImageTransform:
         erase_ratio: Least and largest height / width of the box.
         erase_law: ``torchvision`` draws the ratio's logarithm, 10 times at most, until the box
             is smaller than the image (`erasing_boxes`); ``uniform`` draws the ratio, 100 times
-            at most, until the box fits (`uniform_erasing_boxes`).
+            at most, until the box fits (`uniform_erasing_boxes`), ``uniform_smaller`` until it is
+            smaller than the image.
         erase_fill: Value of each channel in the box, after normalisation; 0 is the mean colour.
         mean: Of the channels, in [0, 1].
         std: Of the channels.
@@ -226,7 +232,7 @@ class ImageTransform:
     erase_probability: Share = 0.0
     erase_area: tuple[Share, Share] = (0.02, 0.4)
     erase_ratio: Range = (0.3, 3.33)
-    erase_law: Literal["torchvision", "uniform"] = "torchvision"
+    erase_law: Literal["torchvision", "uniform", "uniform_smaller"] = "torchvision"
     erase_fill: Colour = (0.0, 0.0, 0.0)
     mean: tuple[Share, Share, Share] = IMAGENET_MEAN
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
@@ -314,9 +320,10 @@ class ImageTransform:
         return own, torch.where(changed[:, None, None], other, own)
 
     def _boxes(self, key: Tensor, height: int, width: int) -> Tensor:
-        law, attempts = (
-            (uniform_erasing_boxes, 100) if self.erase_law == "uniform" else (erasing_boxes, 10)
-        )
+        law: Callable[..., Tensor]
+        law, attempts = partial(uniform_erasing_boxes, smaller=self.erase_law != "uniform"), 100
+        if self.erase_law == "torchvision":
+            law, attempts = erasing_boxes, 10
         return law(
             keyed_uniform(key, 3 + 2 * attempts, _ERASE),
             height=height,
