@@ -50,7 +50,14 @@ from crosswalk.types import DataSpec, ImageBatch
 from crosswalk.use.described import MISSING, without_start
 from crosswalk.use.model import joined_views
 from crosswalk.use.named import named_model
-from tests.unit.importers import test_cm_moco, test_cmmt, test_mar, test_mmcl, test_rde
+from tests.unit.importers import (
+    test_cluster_contrast,
+    test_cm_moco,
+    test_cmmt,
+    test_mar,
+    test_mmcl,
+    test_rde,
+)
 
 WORDS = ["a", "man", "in", "red"]
 PHOTO = Image.fromarray(np.random.default_rng(1).integers(0, 255, (90, 40, 3), np.uint8))
@@ -90,6 +97,12 @@ def of_mmcl() -> Official:
     return Official(model, state, (), Preprocessing((256, 128), "bicubic", *IMAGENET))
 
 
+def of_cluster_contrast() -> Official:
+    model = test_cluster_contrast.encoder(gem=False, ibn=True)
+    state = {"state_dict": test_cluster_contrast.official_state(model)}
+    return Official(model, state, (), Preprocessing((256, 128), "bicubic", *IMAGENET))
+
+
 def of_mar() -> Official:
     colours = (tuple(value / 255 for value in each) for each in (MSMT17_MEAN, MSMT17_STD))
     steps = Preprocessing((384, 128), "bicubic", *colours)  # type: ignore[arg-type]
@@ -117,6 +130,7 @@ OFFICIAL: dict[str, Callable[[], Official]] = {
     "mar": of_mar,
     "cm_moco": of_cm_moco,
     "cmmt": of_cmmt,
+    "cluster_contrast": of_cluster_contrast,
 }
 
 
