@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.golden.harness import DATA, Result, load_adapters, run_case
 
-load_adapters(["rde", "cm_moco", "cmmt", "mar", "mmcl"])
+load_adapters(["rde", "cluster_contrast", "cm_moco", "cmmt", "mar", "mmcl"])
 
 
 def run_with(case: str, folder: Path, *, of: str | None = None, **changed: object) -> Result:
@@ -49,6 +49,14 @@ def run_with(case: str, folder: Path, *, of: str | None = None, **changed: objec
         ("mmcl/trainer_trajectory_0", "backbone_lr_factor", 1.0),
         ("mmcl/random_erasing_0", "area", [0.3, 0.4]),
         ("mmcl/rect_crop_boxes_0", "aspect", [1.0, 1.5]),
+        ("cluster_contrast/random_erasing_0", "area", [0.3, 0.4]),
+        ("cluster_contrast/transform_train_0", "fill", [0.0, 0.0, 0.0]),
+        ("cluster_contrast/tiny_train_2", "bn_chunks", 4),
+        ("cluster_contrast/tiny_train_0", "use_hard", 1),
+        ("cluster_contrast/mini_run_0", "momentum", 0.5),
+        ("cluster_contrast/mini_run_0", "temp", 0.1),
+        ("cluster_contrast/mini_run_1", "weight_decay", 0.1),
+        ("cluster_contrast/lr_schedule_0", "gamma", 0.5),
     ],
 )
 def test_another_setting_gives_other_outputs(
