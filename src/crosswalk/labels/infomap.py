@@ -7,7 +7,7 @@ A module is a set of points that a random walk along the links stays in for long
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -61,10 +61,14 @@ def infomap_clusters(
     Raises:
         ValueError: If there are fewer than ``k1`` points.
         ModuleNotFoundError: If Infomap is not installed.
+
+    Example:
+        >>> infomap_clusters(torch.eye(3), torch.tensor(torch.nan), k1=2)  # nobody has a link
+        (tensor([-1, -1, -1]), tensor(nan))
     """
-    modules_of = _search()  # before the neighbours, which take a while
     links = neighbour_links(rows, k1=k1, min_similarity=min_similarity, index=index)
-    labels = large_modules(modules_of(links, seed), num_points=len(rows), largest_outlier=k2)
+    modules = _modules_of(links, seed) if len(links.start) else {}
+    labels = large_modules(modules, num_points=len(rows), largest_outlier=k2)
     return torch.from_numpy(labels).to(rows.device), threshold
 
 
@@ -118,8 +122,8 @@ def large_modules(modules: Mapping[int, int], *, num_points: int, largest_outlie
     return np.where(counts[own] > largest_outlier, number[own], OUTLIER)
 
 
-def _search() -> Callable[[Links, int], dict[int, int]]:
-    """Return what finds the module of every point that has a link.
+def _modules_of(links: Links, seed: int) -> dict[int, int]:
+    """Return the module of every point that has a link.
 
     Raises:
         ModuleNotFoundError: If Infomap is not installed.
@@ -133,13 +137,8 @@ def _search() -> Callable[[Links, int], dict[int, int]]:
             "crosswalk.labels.clustering.dbscan_clusters."
         ) from error
 
-    def modules_of(links: Links, seed: int) -> dict[int, int]:
-        if not len(links.start):
-            return {}
-        graph = Infomap(two_level=True, directed=True, silent=True, seed=seed)
-        for start, end, weight in zip(*(column.tolist() for column in links), strict=True):
-            graph.add_link(start, end, weight)
-        graph.run()
-        return {int(point): int(module) for point, module in graph.get_modules().items()}
-
-    return modules_of
+    graph = Infomap(two_level=True, directed=True, silent=True, seed=seed)
+    for start, end, weight in zip(*(column.tolist() for column in links), strict=True):
+        graph.add_link(start, end, weight)
+    graph.run()
+    return {int(point): int(module) for point, module in graph.get_modules().items()}

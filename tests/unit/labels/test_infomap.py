@@ -100,7 +100,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "infomap", None)
 
     with pytest.raises(ModuleNotFoundError, match=r"needs the package infomap.*\[infomap\]"):
-        infomap_clusters(rows_of(20), NOTHING)
+        infomap_clusters(rows_of(20), NOTHING, min_similarity=0.0)
 
 
 def test_labels_are_whole_numbers_on_the_device_of_the_rows(
