@@ -149,9 +149,14 @@ def in_words(data: Mapping[str, Any]) -> str:
     """Return which data a run found: the set, its layout, and what is in each split.
 
     Example:
-        >>> in_words({"dataset": "mine", "layout": "pairs.csv", "counts": {"train": {"images": 9}}})
+        >>> mine = {"dataset": "mine", "layout": "pairs.csv", "counts": {"train": {"images": 9}}}
+        >>> in_words(mine)
         'mine (pairs.csv): train 9 images'
+        >>> in_words({"source": mine, "target": {**mine, "dataset": "yours"}})
+        'mine (pairs.csv): train 9 images; to yours (pairs.csv): train 9 images'
     """
+    if "counts" not in data:  # of two sets
+        return f"{in_words(data['source'])}; to {in_words(data['target'])}"
     splits = [
         f"{split} {', '.join(f'{number:,} {name}' for name, number in counts.items())}"
         for split, counts in data["counts"].items()
