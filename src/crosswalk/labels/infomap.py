@@ -141,4 +141,5 @@ def _modules_of(links: Links, seed: int) -> dict[int, int]:
     for start, end, weight in zip(*(column.tolist() for column in links), strict=True):
         graph.add_link(start, end, weight)
     graph.run()
-    return {int(point): int(module) for point, module in graph.get_modules().items()}
+    modules: Mapping[int, int] = graph.get_modules()  # type: ignore[no-untyped-call,unused-ignore]
+    return {int(point): int(module) for point, module in modules.items()}
