@@ -94,6 +94,8 @@ def run(options: Namespace) -> int:
         assert built.changes is not None  # it was built
         for problem in built.changes.broken.values():
             print(f"left out: {problem}")
+        if options.thresholds is not None:
+            print(f"Searches are judged by the thresholds in {options.thresholds}.")
         for line in _index(built.stats):
             print(line)
     return 0

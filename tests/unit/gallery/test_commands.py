@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import crosswalk
 from crosswalk.cli import main
 from tests.unit.gallery.test_gallery import draw
 
@@ -29,8 +30,14 @@ def test_pictures_are_indexed_and_found_by_the_commands(
     assert "In g: 3 pictures (3 new, 1 left out)." in told
     assert f"left out: {photos / 'broken.jpg'}" in told
 
-    assert main(["index", "tiny:rde", "photos/list.csv", "--out", "g"]) == 0
-    assert "In g: 3 pictures (3 with other values)." in capsys.readouterr().out
+    judged = [
+        "--thresholds",
+        str(Path(crosswalk.__file__).with_name("assets") / "models/rde/thresholds.json"),
+    ]
+    assert main(["index", "tiny:rde", "photos/list.csv", "--out", "g", *judged]) == 0
+    told = capsys.readouterr().out
+    assert "In g: 3 pictures (3 with other values)." in told
+    assert f"Searches are judged by the thresholds in {judged[1]}." in told
 
     words = ["search", "g", "--image", "photos/1.png", "--where", "camera == 2", "--html", "p.html"]
     assert main([*words, "--json"]) == 0

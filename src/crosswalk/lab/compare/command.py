@@ -57,11 +57,12 @@ def _compare(sides: list[Side], out: Path) -> None:
     notes = check_comparable(sides[0], sides[1])
     data, problem = _data_of(sides)
     comparison = compare_sides(*sides, notes=notes, data=data, data_problem=problem)
+    replaced = ", in the place of an earlier one" if out.exists() else ""
     write_text(out, comparison_page(comparison))
     numbers = out.with_suffix(".json")
     write_text(numbers, json.dumps(plain(comparison), indent=1, ensure_ascii=False) + "\n")
     print_comparison(comparison)
-    print(f"\nPage with ranking lists: {out}\nNumbers: {numbers}")
+    print(f"\nPage with ranking lists: {out}{replaced}\nNumbers: {numbers}")
 
 
 def _data_of(sides: list[Side]) -> tuple[Any | None, str]:
