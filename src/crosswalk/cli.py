@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         from crosswalk.files import FULL
 
         mistake = _is_users_mistake(error)
@@ -361,6 +361,8 @@ def _is_users_mistake(error: Exception) -> bool:
 
     if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
         return True
+    if isinstance(error, ImportError) and error.name is not None:
+        return False  # raised by an import statement, not by a message that names an extra
     if getattr(error, "errno", None) in (*FULL, *READ_ONLY):
         return True
     frames = traceback.extract_tb(error.__traceback__)

@@ -19,6 +19,7 @@ import pytest
 from crosswalk import cli
 from crosswalk.cli import COMMANDS, main, parse
 from crosswalk.config.compose import compose, to_plain
+from crosswalk.data.text.noun_phrases import _textblob_parser
 from crosswalk.run.results import MEASURES, print_results
 from crosswalk.run.run_folder import RunFolder
 
@@ -387,6 +388,23 @@ def test_a_value_error_of_a_library_keeps_its_traceback(
 
     stand_in(monkeypatch, "crosswalk.run.train", train=train)
 
+    assert main(["train"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_one_line_and_a_broken_import_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(monkeypatch, "crosswalk.run.train", train=lambda config: _textblob_parser())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    _textblob_parser.cache_clear()
+
+    assert main(["train"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "crosswalk: backend=textblob of the noun phrases need"
+    )
+
+    monkeypatch.setitem(sys.modules, "crosswalk.run.train", None)
     assert main(["train"]) == 1
     assert "Traceback" in capsys.readouterr().err
 

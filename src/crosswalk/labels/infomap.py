@@ -20,6 +20,15 @@ from crosswalk.labels.clustering import OUTLIER
 from crosswalk.neighbours import EXACT, nearest
 from crosswalk.ranges import Count, Seed, Similarity, WholeNumber
 
+try:
+    from infomap import Infomap
+except ModuleNotFoundError as error:  # said when a run is built, not after its first sweep
+    raise ValueError(
+        "clusters by Infomap need the package infomap, which is not installed: "
+        'pip install "<folder or URL of crosswalk>[infomap]". Or leave method.clustering as '
+        "configs/method has it."
+    ) from error
+
 Index = NDArray[np.int64]
 
 
@@ -60,7 +69,6 @@ def infomap_clusters(
 
     Raises:
         ValueError: If there are fewer than ``k1`` points.
-        ModuleNotFoundError: If Infomap is not installed.
 
     Example:
         >>> infomap_clusters(torch.eye(3), torch.tensor(torch.nan), k1=2)  # nobody has a link
@@ -123,23 +131,8 @@ def large_modules(modules: Mapping[int, int], *, num_points: int, largest_outlie
 
 
 def _modules_of(links: Links, seed: int) -> dict[int, int]:
-    """Return the module of every point that has a link.
-
-    Raises:
-        ModuleNotFoundError: If Infomap is not installed.
-    """
-    try:
-        from infomap import Infomap
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "method.clustering=infomap_clusters needs the package infomap, which is not installed: "
-            'pip install "<folder or URL>[infomap]". Or cluster by '
-            "crosswalk.labels.clustering.dbscan_clusters."
-        ) from error
-
+    """Return the module of every point that has a link."""
     graph = Infomap(two_level=True, directed=True, silent=True, seed=seed)
     for start, end, weight in zip(*(column.tolist() for column in links), strict=True):
         graph.add_link(start, end, weight)
-    graph.run()
-    modules: Mapping[int, int] = graph.get_modules()  # type: ignore[no-untyped-call,unused-ignore]
-    return {int(point): int(module) for point, module in modules.items()}
+    return {int(point): int(module) for point, module in graph.run().modules().items()}

@@ -1,6 +1,4 @@
 import sys
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from crosswalk.config.constructors import locate
 from crosswalk.labels.infomap import infomap_clusters, large_modules, neighbour_links
 
 NOTHING = torch.tensor(torch.nan)
@@ -53,31 +52,7 @@ def test_small_modules_are_outliers_and_the_others_numbered_by_their_first_point
     assert found.tolist() == labels
 
 
-class Components:
-    """Stands for Infomap: its modules are the connected components."""
-
-    asked: dict[str, Any]
-
-    def __init__(self, **settings: object) -> None:
-        Components.asked = settings
-        self.links: list[tuple[int, int, float]] = []
-
-    def add_link(self, start: int, end: int, weight: float) -> None:
-        self.links.append((start, end, weight))
-
-    def run(self) -> None:
-        self.module = {point: point for link in self.links for point in link[:2]}
-        for _ in self.links:
-            for start, end, _ in self.links:
-                least = min(self.module[start], self.module[end])
-                self.module[start] = self.module[end] = least
-
-    def get_modules(self) -> dict[int, int]:
-        return self.module
-
-
-def test_clusters_are_the_large_modules_of_the_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "infomap", SimpleNamespace(Infomap=Components))
+def test_clusters_are_the_large_modules_of_the_links() -> None:
     centre = normalize(torch.eye(6)[[0, 0, 0, 1, 1, 0, 2, 1, 1]])
     rows = centre + 0.01 * rows_of(9)
 
@@ -85,11 +60,10 @@ def test_clusters_are_the_large_modules_of_the_links(monkeypatch: pytest.MonkeyP
 
     assert labels.tolist() == [0, 0, 0, 1, 1, 0, -1, 1, 1]
     assert threshold is NOTHING
-    assert Components.asked == {"two_level": True, "directed": True, "silent": True, "seed": 5}
 
 
 def test_points_without_a_link_are_outliers_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "infomap", SimpleNamespace(Infomap=None))
+    monkeypatch.setattr("crosswalk.labels.infomap.Infomap", None)
 
     labels, _ = infomap_clusters(torch.eye(6), NOTHING, k1=3)
 
@@ -98,16 +72,13 @@ def test_points_without_a_link_are_outliers_without_asking(monkeypatch: pytest.M
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "infomap", None)
+    monkeypatch.delitem(sys.modules, "crosswalk.labels.infomap")
 
-    with pytest.raises(ModuleNotFoundError, match=r"needs the package infomap.*\[infomap\]"):
-        infomap_clusters(rows_of(20), NOTHING, min_similarity=0.0)
+    with pytest.raises(ValueError, match=r"need the package infomap.*\[infomap\]"):
+        locate("crosswalk.labels.infomap.infomap_clusters", "method.clustering")
 
 
-def test_labels_are_whole_numbers_on_the_device_of_the_rows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "infomap", SimpleNamespace(Infomap=Components))
-
+def test_labels_are_whole_numbers_on_the_device_of_the_rows() -> None:
     labels, _ = infomap_clusters(rows_of(20), NOTHING, k1=2, k2=2, min_similarity=0.0)
 
     assert labels.dtype == torch.int64
