@@ -56,7 +56,7 @@ def test_no_other_models_are_shipped_and_they_are_small() -> None:
     files = sorted(SHIPPED.rglob("*"))
 
     assert {path.name for path in SHIPPED.iterdir()} == set(METHODS)
-    assert sum(path.stat().st_size for path in files) < 15e6
+    assert sum(path.stat().st_size for path in files) < 25e6  # two of them know all words of CLIP
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

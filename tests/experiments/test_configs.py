@@ -14,6 +14,12 @@ from crosswalk.config.search import config_folder, group_values
 # What a file is for, where that is not the default method; first match of the choice's beginning.
 COMPANY = {
     "encoder=resnet50_two_stream": ["method=cm_moco"],
+    "encoder=clip_rn50_global": ["method=irra"],
+    "encoder=clip_rn101_global": ["method=irra"],
+    "encoder=clip_resnet_tiny_global": ["method=irra"],
+    "encoder=clip_tiny_global": ["method=irra"],
+    "encoder=clip_vit_b16_global": ["method=irra"],
+    "mlm=": ["method=irra"],
     "encoder=clip_r": ["method=cm_moco"],
     "encoder=resnet50_normed": ["method=cmmt"],
     "encoder=resnet_tiny_normed": ["method=cmmt"],
@@ -38,7 +44,18 @@ COMPANY = {
     "data=synthetic_transfer": ["method=mar"],
 }
 GROUPS = (
-    *("loss", "division", "labels", "encoder", "transform", "text", "optim", "logger", "data"),
+    *(
+        "loss",
+        "division",
+        "mlm",
+        "labels",
+        "encoder",
+        "transform",
+        "text",
+        "optim",
+        "logger",
+        "data",
+    ),
     *("method", "reranking"),
 )
 CHOICES = [f"{group}={value}" for group in GROUPS for value in group_values(group)]

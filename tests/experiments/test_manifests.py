@@ -181,6 +181,13 @@ def test_every_row_takes_a_step_at_a_tiny_size(path: Path, pairs: Path, stepped:
             (43.6, 54.3, 58.9, 16.2, None),
         ),
         ("mmcl/camstyle_dukemtmc", "without camera styles", (58.0, 36.3, None)),
+        ("irra/main_cuhk_pedes", "IRRA", (73.38, 89.93, 93.71, 66.13, 50.24)),
+        ("irra/main_icfg_pedes", "CLIP ResNet-50 fine-tuned", (41.46, 63.68, 73.04, 21.00, 2.46)),
+        ("irra/main_rstp_reid", "IRRA", (60.20, 81.30, 88.20, 47.17, 25.28)),
+        ("irra/components", "CLIP fine-tuned (ITC)", (68.19, 86.47, 91.47, 61.12, 44.86)),
+        ("irra/components", "SDM + ID", None),
+        ("irra/noise_rstp_reid", "IRRA, 50 %, last", (31.15, 55.40, 65.45, 23.96, 9.67)),
+        ("irra/nam_icfg_pedes", "IRRA from CLIP, one rate for all", (63.83, None, None, 38.37)),
     ],
 )
 def test_published_numbers_are_those_of_the_source(
@@ -200,6 +207,9 @@ def test_published_numbers_are_those_of_the_source(
         ("mar/table3_dukemtmc", "map_first_hit_bonus", 230.9, 0),
         ("mar/main_market", "rank1", 67.7, 558.7),
         ("cmmt/main_cuhk_pedes", "rank10", 85.23, 599.49),
+        ("irra/main_cuhk_pedes", "minp", 167.08, 0),
+        ("irra/noise_cuhk_pedes", "rank1", 365.45, 0),
+        ("irra/noise_icfg_pedes", "map", 176.35, 0),
     ],
 )
 def test_columns_add_up_to_those_of_the_source(
@@ -217,4 +227,4 @@ def test_columns_add_up_to_those_of_the_source(
 def test_only_tables_seen_in_the_paper_itself_are_called_verified() -> None:
     verified = {path.parent.name for path in PATHS if read_manifest(path).source["verified"]}
 
-    assert verified == {"rde", "cluster_contrast"}
+    assert verified == {"rde", "cluster_contrast", "irra"}  # of IRRA those of the RDE paper

@@ -92,13 +92,18 @@ class ClipResNet(nn.Module):
 
         They are not of unit length, and in float32 under autocast too.
         """
+        pooled: Tensor = self.attnpool(self.maps(image))
+        return pooled
+
+    def maps(self, image: Tensor) -> Tensor:
+        """Return the ``[b, channels, rows, columns]`` maps that `forward` pools."""
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.avgpool(self.relu(self.bn3(self.conv3(x))))
         for stage in ("layer1", "layer2", "layer3", "layer4"):
             x = self.get_submodule(stage)(x)
-        pooled: Tensor = self.attnpool(x)
-        return pooled
+        maps: Tensor = x
+        return maps
 
 
 class AttentionPool(nn.Module):
@@ -145,20 +150,28 @@ class AttentionPool(nn.Module):
         Raises:
             ValueError: If the map has another grid.
         """
-        if maps.shape[2:] != self.grid:
-            raise ValueError(
-                f"the last map has {tuple(maps.shape[2:])} positions, the encoder was made for "
-                f"{self.grid}. Give encoder.image.image_size the size of the images."
-            )
         with torch.autocast(maps.device.type, enabled=False):
-            positions = maps.flatten(2).mT.to(self.positional_embedding.dtype)
-            tokens = torch.cat([positions.mean(dim=1, keepdim=True), positions], dim=1)
-            tokens = tokens + self.positional_embedding
+            tokens = self.tokens(maps)
             mixed = self._attend(self.q_proj(tokens[:, 0]), tokens)
             value = self._per_head(self.v_proj.weight)
             heads = torch.einsum("bhc,hdc->bhd", mixed, value).flatten(1) + self.v_proj.bias
             pooled: Tensor = self.c_proj(heads)
             return pooled
+
+    def tokens(self, maps: Tensor) -> Tensor:
+        """Return ``[b, 1 + positions, channels]``: the mean and each position, with its embedding.
+
+        Raises:
+            ValueError: If the map has another grid.
+        """
+        if maps.shape[2:] != self.grid:
+            raise ValueError(
+                f"the last map has {tuple(maps.shape[2:])} positions, the encoder was made for "
+                f"{self.grid}. Give encoder.image.image_size the size of the images."
+            )
+        positions = maps.flatten(2).mT.to(self.positional_embedding.dtype)
+        tokens = torch.cat([positions.mean(dim=1, keepdim=True), positions], dim=1)
+        return tokens + self.positional_embedding
 
     def _attend(self, query: Tensor, tokens: Tensor) -> Tensor:
         """Return ``[b, heads, channels]``: every head's mean of the ``[b, n, channels]`` tokens."""
