@@ -206,11 +206,14 @@ def _take_model(config: DictConfig, checkpoint: str, chosen: Mapping[str, Any]) 
         ours = OmegaConf.to_container(config.encoder, resolve=True)
     except OmegaConfBaseException:  # a value that nobody has given yet
         return
+    part = _is_part(theirs, ours)
+    if part:  # of an encoder that has more, which stays
+        theirs = {**typing.cast(dict[str, Any], ours), **theirs, "_target_": ours["_target_"]}
     if _of_shape(ours) == _of_shape(theirs):
         return
     kept = dict(nested(stored.get("data") or {}))
     sizes = {key: kept[key] for key in ("image_size", "context_length") if key in kept}
-    name = (stored.get("choices") or {}).get("encoder")
+    name = None if part else (stored.get("choices") or {}).get("encoder")
     check_stored({"encoder": theirs, "data": sizes, "choices": {"encoder": name}}, file)
     OmegaConf.set_struct(config, False)
     config.encoder = dict(theirs)
@@ -221,6 +224,19 @@ def _take_model(config: DictConfig, checkpoint: str, chosen: Mapping[str, Any]) 
     if name:
         config.choices.encoder = name
     OmegaConf.set_struct(config, True)
+
+
+def _is_part(theirs: Mapping[str, Any], ours: Any) -> bool:  # noqa: ANN401
+    """Return whether an encoder has a module for each of another one's, and more.
+
+    Example:
+        >>> clip = {"clip": {"_target_": "Clip"}}
+        >>> _is_part({"_target_": "Plain", **clip}, {"_target_": "Richer", **clip, "head": 3})
+        True
+    """
+    modules = {key for key, value in theirs.items() if isinstance(value, Mapping)}
+    known = modules | {"_target_"}
+    return bool(modules) and theirs.keys() == known and theirs.keys() < set(ours)
 
 
 def _of_shape(encoder: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -34,6 +34,8 @@ class Method(L.LightningModule, Generic[BatchT]):
     starts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Parameters that ``checkpoint=`` must hold beside an encoder, each with the names that a
     checkpoint of a run may have for it."""
+    may_start_with: ClassVar[tuple[str, ...]] = ()
+    """Submodules that ``checkpoint=`` may hold beside an encoder; without them they start anew."""
     step_is_logged = False
     """Whether single values of this step are logged, ``trainer.log_every_n_steps``."""
 

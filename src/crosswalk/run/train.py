@@ -182,7 +182,13 @@ def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> No
     """
     checkpoint, stage = run.config["checkpoint"], run.config["stage"]
     if checkpoint is not None:
-        load_start(run.method, Path(checkpoint))
+        anew = load_start(run.method, Path(checkpoint))
+        if anew and record.is_first_process:
+            print(
+                f"note: checkpoint={checkpoint} has no {' or '.join(anew)} that fits this run: "
+                f"{'it starts' if len(anew) == 1 else 'they start'} anew.",
+                file=sys.stderr,
+            )
         origin = str(checkpoint)
     elif stage is not None:
         made = finished_stage(run.config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -223,8 +223,13 @@ def save_encoder(target: Path, method: nn.Module, *, origin: str) -> None:
     save_weights(target, weights, method="", origin=origin, architecture={})
 
 
-def load_encoder(method: nn.Module, path: Path) -> None:
+def load_encoder(method: nn.Module, path: Path, *, may_lack: Sequence[str] = ()) -> None:
     """Load a weight file, or the encoder of a run's checkpoint, into ``method.encoder``.
+
+    Args:
+        method: Has the submodule ``encoder``.
+        path: The file.
+        may_lack: Submodules of the encoder that stay as they are where the file has none of them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -236,6 +241,9 @@ def load_encoder(method: nn.Module, path: Path) -> None:
     wanted = encoder.state_dict()
     if not weights.keys() <= wanted.keys():  # a file for another method, perhaps
         weights = without_parts(weights)
+    for part in may_lack:
+        if not _of(part, weights):
+            weights |= {name: wanted[name] for name in _of(part, wanted)}
     begin = f"checkpoint={path} does not fit the configured encoder"
     load_weights(method, weights, begin, advice=_how_to_fit(path))
 
@@ -310,15 +318,25 @@ def _config_of(path: Path) -> dict[str, Any] | None:
     return None if found is None else found[0]
 
 
-def load_start(method: nn.Module, path: Path) -> None:
+def _of(part: str, weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of a submodule's weights."""
+    return [name for name in weights if name.startswith(f"{part}.")]
+
+
+def load_start(method: nn.Module, path: Path) -> list[str]:
     """Load what a run starts from: the encoder, and whatever else its method `starts_with`.
+
+    Returns:
+        The parts of encoder and method that the file may hold and does not, or of other sizes:
+        they start anew.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If names or shapes differ from those of the encoder, or a part that the method
             starts with is not there in its size.
     """
-    load_encoder(method, path)
+    parts: tuple[str, ...] = getattr(method.get_submodule("encoder"), "may_start_anew", ())
+    load_encoder(method, path, may_lack=parts)
     wanted = cast("Method[Any]", method).starts_with
     found = _parts_in(path, wanted) if wanted else {}
     for name in wanted:
@@ -332,6 +350,24 @@ def load_start(method: nn.Module, path: Path) -> None:
                 "them, or name weights of a model of these data."
             )
         ours.data.copy_(theirs)
+    contents = _contents(path)
+    weights = _encoder_in(contents) or contents
+    anew = [part for part in parts if not _of(part, weights)]
+    for part in cast("Method[Any]", method).may_start_with:
+        module: nn.Module | None = getattr(method, part)
+        if module is not None and not _take_part(module, part, contents):
+            anew.append(part)
+    return anew
+
+
+def _take_part(module: nn.Module, part: str, contents: Mapping[str, Tensor]) -> bool:
+    """Load a submodule of a method if the file has all of it in its sizes."""
+    rows = {name.removeprefix(f"{part}."): contents[name] for name in _of(part, contents)}
+    shapes = {name: row.shape for name, row in rows.items()}
+    if shapes != {name: row.shape for name, row in module.state_dict().items()}:
+        return False
+    module.load_state_dict(rows)
+    return True
 
 
 def without_parts(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -342,14 +378,22 @@ def without_parts(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ['neck.bias']
     """
     parts = _parts_of_methods()
-    return {name: tensor for name, tensor in weights.items() if name not in parts}
+    modules = {name for method in _methods() for name in method.may_start_with}
+    return {
+        name: tensor
+        for name, tensor in weights.items()
+        if name not in parts and name.split(".")[0] not in modules
+    }
+
+
+def _methods() -> list[Any]:
+    files = [read_group_file("method", name) for name in group_values("method")]
+    return [locate(file["method"]["_target_"], "method") for file in files]
 
 
 def _parts_of_methods() -> dict[str, tuple[str, ...]]:
     """Return what any method starts with beside its encoder."""
-    files = [read_group_file("method", name) for name in group_values("method")]
-    methods: list[Any] = [locate(file["method"]["_target_"], "method") for file in files]
-    return {name: names for method in methods for name, names in method.starts_with.items()}
+    return {name: names for method in _methods() for name, names in method.starts_with.items()}
 
 
 def weights_of(checkpoint: Path) -> Path:
