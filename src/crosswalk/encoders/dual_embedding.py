@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosswalk.encoders.batch_norm import BatchStatistics
-from crosswalk.encoders.clip import Block, ClipDualEncoder
+from crosswalk.encoders.clip import Block, ClipDualEncoder, ClipTokens
 from crosswalk.encoders.token_selection import (
     Pool,
     TokenMlp,
@@ -56,6 +56,9 @@ class DualEmbedding(nn.Module):
         {'global': (2, 4), 'token_selection': (2, 12)}
     """
 
+    may_start_anew = ("image_selection", "text_selection")
+    """Parts that start from random weights where ``checkpoint=`` holds CLIP alone."""
+
     def __init__(
         self,
         clip: ClipDualEncoder,
@@ -93,7 +96,10 @@ class DualEmbedding(nn.Module):
 
     def embed_images(self, image: Tensor) -> dict[str, Tensor]:
         """Return float32 unit vectors ``[B, D]`` by view of ``[B, 3, H, W]`` normalised images."""
-        tokens = self.clip.encode_image(image)
+        return self.image_views(self.clip.encode_image(image))
+
+    def image_views(self, tokens: ClipTokens) -> dict[str, Tensor]:
+        """Return float32 unit vectors ``[B, D]`` by view of encoded images."""
         selected = best_positions(image_token_scores(tokens.attention), self.num_image_tokens)
         position = torch.cat([tokens.global_position[:, None], selected], dim=1)
         projected = self.clip.project_image(tokens, position)
@@ -104,7 +110,10 @@ class DualEmbedding(nn.Module):
 
     def embed_texts(self, tokens: Tensor) -> dict[str, Tensor]:
         """Return float32 unit vectors ``[B, D]`` by view of ``[B, L]`` token ids."""
-        encoded = self.clip.encode_text(tokens)
+        return self.text_views(self.clip.encode_text(tokens), tokens)
+
+    def text_views(self, encoded: ClipTokens, tokens: Tensor) -> dict[str, Tensor]:
+        """Return float32 unit vectors ``[B, D]`` by view of encoded captions and their ids."""
         scores = text_token_scores(encoded.attention, tokens)
         selected = best_positions(scores, self.num_text_tokens)
         position = torch.cat([encoded.global_position[:, None], selected], dim=1)
