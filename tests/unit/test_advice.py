@@ -37,6 +37,7 @@ BASES = (
     ("method=rde",),
     ("method=cmmt",),
     ("method=cm_moco",),
+    ("method=irra",),
     ("method=mar",),
     ("method=mmcl",),
     ("method=mmcl", "data=msmt17"),

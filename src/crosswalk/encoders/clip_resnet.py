@@ -17,7 +17,7 @@ from crosswalk.encoders.clip_weights import (
     pretrained_file,
     read_weights,
 )
-from crosswalk.ranges import Count, Pixels
+from crosswalk.ranges import Count, Depth, Pixels, Width
 
 _SIZES: dict[str, dict[str, Any]] = {
     # ours: for images of 96x32 on a CPU, below 2 ms each, forward and backward, on one core
@@ -53,11 +53,11 @@ class ClipResNet(nn.Module):
 
     def __init__(
         self,
-        layers: Sequence[int],
+        layers: Sequence[Depth],
         *,
-        width: int,
-        output_dim: int,
-        heads: int,
+        width: Width,
+        output_dim: Width,
+        heads: Depth,
         image_size: tuple[Pixels, Pixels],
         last_stride: Literal[1, 2] = 1,
         group_size: Count | None = None,
