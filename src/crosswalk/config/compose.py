@@ -206,9 +206,10 @@ def _take_model(config: DictConfig, checkpoint: str, chosen: Mapping[str, Any]) 
         ours = OmegaConf.to_container(config.encoder, resolve=True)
     except OmegaConfBaseException:  # a value that nobody has given yet
         return
-    part = _is_part(theirs, ours)
+    part = isinstance(ours, dict) and _is_part(theirs, ours)
     if part:  # of an encoder that has more, which stays
-        theirs = {**typing.cast(dict[str, Any], ours), **theirs, "_target_": ours["_target_"]}
+        own = typing.cast(dict[str, Any], ours)
+        theirs = {**own, **theirs, "_target_": own["_target_"]}
     if _of_shape(ours) == _of_shape(theirs):
         return
     kept = dict(nested(stored.get("data") or {}))
@@ -226,7 +227,7 @@ def _take_model(config: DictConfig, checkpoint: str, chosen: Mapping[str, Any]) 
     OmegaConf.set_struct(config, True)
 
 
-def _is_part(theirs: Mapping[str, Any], ours: Any) -> bool:  # noqa: ANN401
+def _is_part(theirs: Mapping[str, Any], ours: Mapping[Any, Any]) -> bool:
     """Return whether an encoder has a module for each of another one's, and more.
 
     Example:
