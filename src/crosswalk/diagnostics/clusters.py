@@ -141,14 +141,16 @@ class Clusters(Diagnostic):
     def section(self, folder: RunFolder) -> Section | None:
         """Return every measure of the clusters over the epochs, and the latest as a table."""
         history = folder.metrics()
-        names = {
-            match.group(1): _in_words(match.group(1))
+        found = [
+            match.group(1)
             for line in history
             for key in line
             if (match := re.fullmatch(r"train/(.+)_clusters", key))
-        }
-        if not names:
+        ]
+        if not found:
             return None
+        refined = any(name.endswith("_refined") for name in found)
+        names = {name: _in_words(name) if refined else name for name in found}
         wanted = [
             Curves(
                 title=_heading(measure),
@@ -161,11 +163,12 @@ class Clusters(Diagnostic):
         ]
         rows: list[list[object]] = []
         for name, text in names.items():
-            found = [line_of(history, f"train/{name}_{measure}").values for measure in MEASURES]
-            rows.append([text, *(f"{values[-1]:.4g}" if values else "-" for values in found)])
+            lines = [line_of(history, f"train/{name}_{measure}").values for measure in MEASURES]
+            rows.append([text, *(f"{values[-1]:.4g}" if values else "-" for values in lines)])
         table = table_tag(["last epoch", *map(_heading, MEASURES)], rows)
         body = table + side_by_side(curve_figures(history, wanted))
-        return Section("clusters", "Clusters before and after refinement", body)
+        title = "Clusters before and after refinement" if refined else "Clusters"
+        return Section("clusters", title, body)
 
 
 def _in_words(name: str) -> str:

@@ -194,5 +194,6 @@ def test_clusters_of_people_nobody_knows_are_counted_only(tmp_path: Path) -> Non
 
     section = section_of(Clusters(), folder)
 
-    assert cells(section)[1] == ["image, before refinement", "-", "-", "-", "4", "0.5"]
+    assert section.title == "Clusters"  # nothing was refined
+    assert cells(section)[1] == ["image", "-", "-", "-", "4", "0.5"]
     assert titles(section) == ["Clusters by epoch", "Outliers by epoch"]
