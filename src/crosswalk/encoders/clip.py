@@ -268,10 +268,17 @@ class VisionTransformer(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
 
-    def forward(self, image: Tensor) -> ClipTokens:
-        """Return the tokens of ``[B, 3, height, width]`` images."""
+    def forward(self, image: Tensor, class_shift: Tensor | None = None) -> ClipTokens:
+        """Return the tokens of ``[B, 3, height, width]`` images.
+
+        Args:
+            image: Normalised.
+            class_shift: ``[B, width]``, added to the class token before the positions.
+        """
         patches = self.conv1(image).flatten(2).mT
         class_token = self.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
+        if class_shift is not None:
+            class_token = class_token + class_shift[:, None].to(patches.dtype)
         hidden = torch.cat([class_token, patches], dim=1) + self.positional_embedding
         global_position = torch.zeros(image.shape[0], dtype=torch.int64, device=image.device)
         tokens: ClipTokens = self.transformer(self.ln_pre(hidden), global_position)

@@ -97,13 +97,16 @@ class ClipResNet(nn.Module):
 
     def maps(self, image: Tensor) -> Tensor:
         """Return the ``[b, channels, rows, columns]`` maps that `forward` pools."""
+        return self.last_maps(image)[1]
+
+    def last_maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the maps behind the last stage but one, and behind the last."""
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.avgpool(self.relu(self.bn3(self.conv3(x))))
-        for stage in ("layer1", "layer2", "layer3", "layer4"):
+        for stage in ("layer1", "layer2", "layer3"):
             x = self.get_submodule(stage)(x)
-        maps: Tensor = x
-        return maps
+        return x, self.get_submodule("layer4")(x)
 
 
 class AttentionPool(nn.Module):

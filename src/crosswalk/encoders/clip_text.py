@@ -138,7 +138,16 @@ class ClipText(nn.Module):
         # nothing sees the padding; an exported graph has one shape for all captions
         exported = torch.compiler.is_exporting()
         shown = tokens.shape[1] if exported else int(end.max()) + 1
-        hidden = self.token_embedding(tokens[:, :shown]) + self.positional_embedding[:shown]
+        return self.of_vectors(self.token_embedding(tokens[:, :shown]), end)
+
+    def of_vectors(self, vectors: Tensor, end: Tensor) -> Tensor:
+        """Return ``[b, embed_dim]`` features of captions that are given as token vectors.
+
+        Args:
+            vectors: ``[b, n, width]`` rows of the token table, or others in their place.
+            end: ``[b]`` position of the end token.
+        """
+        hidden = vectors + self.positional_embedding[: vectors.shape[1]]
         finished = self.transformer.finish(self.transformer(hidden, end), end[:, None])
         features: Tensor = self.ln_final(finished[:, 0]) @ self.text_projection
         return features
