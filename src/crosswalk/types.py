@@ -90,6 +90,8 @@ class Needs:
         identities_if_known: Whether it can do without, and uses them where the data have them.
         whole_batch: Whether its loss compares all samples of a batch with each other, so that
             several small batches are not one large batch.
+        images: Whether its training step looks at the images; else those of training batches have
+            no pixels (``[B, 3, 0, 0]``), and nothing is read for them. A sweep sees them all.
     """
 
     batches: tuple[type, ...]
@@ -97,6 +99,7 @@ class Needs:
     identities_if: Mapping[str, Any] = field(default_factory=dict)
     identities_if_known: bool = False
     whole_batch: bool = True
+    images: bool = True
 
     @property
     def plans_see_identities(self) -> bool:

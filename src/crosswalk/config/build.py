@@ -124,6 +124,8 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
         _refuse_image_size(config, error, _error_of(_embed_one_image, method, _larger(size, size)))
     if checked.trains and checked.method.gives_plan_labels():
         data.plan_labels = method.plan_labels
+    if checked.trains and not needs.images:
+        data.reads_images = False
     wandb = (config.get("logger") or {}).get("wandb")
     return Run(
         config=config,

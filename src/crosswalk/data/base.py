@@ -21,6 +21,7 @@ from crosswalk.data.pipeline.datasets import (
     ImageDataset,
     OpenImages,
     PairDataset,
+    WithoutImages,
     ids_of,
     labelled,
     open_records,
@@ -95,6 +96,8 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
     camstyle: CamStyleFiles | None = None
     plan_labels: PlanLabels | None = None
     """Gives the pseudo labels of an epoch's batches: that of the method, where it has them."""
+    reads_images = True
+    """Whether training batches hold images: the method says whether it looks at them."""
 
     def __init__(
         self,
@@ -264,7 +267,8 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
 
     def train_dataloader(self) -> EpochLoader:
         """Return the training batches; their plan takes the labels that `plan_labels` gives."""
-        return self._training_loader(self.make_plan, first_pass=0, labels=self.plan_labels)
+        samples = self._samples if self.reads_images else WithoutImages(self._samples)
+        return self._training_loader(samples, self.make_plan, first_pass=0, labels=self.plan_labels)
 
     def sweep_dataloader(self, epoch: int) -> EpochLoader:
         """Return one pass over every training sample, for the sweep of ``epoch``.
@@ -274,7 +278,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         loader = self._sweep_loader
         if loader is None and self.sweep == "training":
             # whatever makes the training batches: a sweep takes every sample once
-            loader = self._training_loader(shuffled_plan, first_pass=1)
+            loader = self._training_loader(self._samples, shuffled_plan, first_pass=1)
         elif loader is None:
             loader = self._loader_in_order(self._samples, first_pass=1)
         if self.keeps_sweep_loader:
@@ -405,7 +409,12 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         return self._open[name]
 
     def _training_loader(
-        self, make_plan: PlanFactory, *, first_pass: int, labels: PlanLabels | None = None
+        self,
+        samples: PairDataset | ImageDataset | WithoutImages,
+        make_plan: PlanFactory,
+        *,
+        first_pass: int,
+        labels: PlanLabels | None = None,
     ) -> EpochLoader:
         _, world_size = rank_and_world_size()
         if self.batch_size < world_size:
@@ -421,7 +430,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         if "camera_id" in signature(make_plan).parameters:
             cameras["camera_id"] = self._samples.camera_id.numpy()
         plan = make_plan(person_id, batch_size=self.batch_size, seed=self.seed, **cameras)
-        return self._loader(self._samples, plan, self.seed, first_pass=first_pass, labels=labels)
+        return self._loader(samples, plan, self.seed, first_pass=first_pass, labels=labels)
 
     def _evaluation_loaders(self, stage: str) -> list[EpochLoader]:
         return [
@@ -437,7 +446,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
 
     def _loader(
         self,
-        dataset: PairDataset | ImageDataset | CaptionDataset,
+        dataset: PairDataset | ImageDataset | CaptionDataset | WithoutImages,
         plan: BatchPlan,
         seed: int | None,
         *,

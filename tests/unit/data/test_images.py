@@ -916,3 +916,29 @@ def test_queries_without_any_match_stop_before_the_first_step(
     else:
         with pytest.raises(ValueError, match=rf"no query of test .* \(1 query\).*{advice}"):
             data.setup("fit")
+
+
+def test_batches_for_a_method_that_looks_at_no_image_are_the_same_without_pixels(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeing, blind = (make_data(root, sweep="clean") for _ in range(2))
+    blind.reads_images = False
+    for data in (seeing, blind):
+        data.setup("fit")
+
+    expected, found = (list(data.train_dataloader()) for data in (seeing, blind))
+    seen = list(blind.sweep_dataloader(0))
+
+    for one, other in zip(expected, found, strict=True):
+        transformed = blind.transform_batch(other)
+        assert transformed.image.shape == (len(one.image), 3, 0, 0)
+        assert transformed.key is None
+        for name in ("person_id", "camera_id", "sample_index"):
+            assert torch.equal(getattr(one, name), getattr(transformed, name))
+    assert all(batch.image.numel() for batch in seen)
+
+    def read(*arguments: object) -> Tensor:
+        raise AssertionError("an image is read")
+
+    monkeypatch.setattr(type(blind._opened("train").images), "read", read)
+    assert len(list(blind.train_dataloader())) == len(found)

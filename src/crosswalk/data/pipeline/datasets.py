@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -220,6 +221,33 @@ class ImageDataset:
             sample_index=index,
             key=key,
         )
+
+
+class _NoPixels:
+    """Images that are never read: each has no pixel."""
+
+    def read(self, places: Index, key: Tensor | None = None) -> Tensor:
+        return torch.empty(len(places), 3, 0, 0, dtype=torch.uint8)
+
+
+class WithoutImages:
+    """The batches of a dataset with everything but the pixels: images are ``[b, 3, 0, 0]``.
+
+    They have no keys, as there is nothing to augment.
+
+    Args:
+        samples: The dataset.
+    """
+
+    def __init__(self, samples: PairDataset | ImageDataset) -> None:
+        self.samples = copy(samples)
+        self.samples.images = samples.images._replace(images=cast(ImageStore, _NoPixels()))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, request: BatchRequest) -> PairBatch | ImageBatch:
+        return self.samples.__getitems__(request._replace(seed=None))
 
 
 def ids_of(records: Sequence[Record]) -> tuple[Index, Index]:
