@@ -33,6 +33,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Streams of the keyed draws: an operation's are the same whatever else is switched on.
 _FLIP, _CROP, _ROTATION, _JITTER, _STYLE, _ERASE = range(2, 8)
+_NOISE = 10  # 9 is that of camera-style images
 _GREY = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # Pillow's, fractions of a power of two
 _FRACTION_BITS = 16
 
@@ -184,6 +185,33 @@ def uniform_erasing_boxes(
     return boxes * (draws[:, :1] < probability)
 
 
+def erase_with_noise(image: Tensor, boxes: Tensor, key: Tensor) -> Tensor:
+    """Return the images with each box filled by standard normal noise, per pixel and channel.
+
+    Source: timm's random erasing in mode ``pixel``, as TransReID and CLIP-ReID use it.
+
+    Args:
+        image: ``[B, C, H, W]`` normalised.
+        boxes: ``[B, 4]`` int64 boxes from `erasing_boxes`.
+        key: ``[B]`` int64 keys of the samples' draws; a pixel's noise is the same in any box.
+
+    Example:
+        >>> boxes = torch.tensor([[0, 1, 1, 2], [0, 0, 0, 0]])
+        >>> erase_with_noise(torch.zeros(2, 1, 1, 3), boxes, torch.tensor([7, 8])) == 0
+        tensor([[[[ True, False, False]]],
+        <BLANKLINE>
+        <BLANKLINE>
+                [[[ True,  True,  True]]]])
+    """
+    erased = boxes[:, 2] > 0  # drawn for these alone: half of a batch is left as it is
+    shape = image.shape[1:]
+    share = keyed_uniform(key[erased], shape.numel(), _NOISE).clamp_min(2.0**-54)  # of 0: -inf
+    noise = torch.special.ndtri(share).to(image.dtype).view(-1, *shape)
+    out = image.clone()
+    out[erased] = erase(image[erased], boxes[erased], noise)
+    return out
+
+
 @dataclass(frozen=True)
 class ImageTransform:
     """Augments and normalises images; everything but the normalisation is off by default.
@@ -209,6 +237,7 @@ class ImageTransform:
             at most, until the box fits (`uniform_erasing_boxes`), ``uniform_smaller`` until it is
             smaller than the image.
         erase_fill: Value of each channel in the box, after normalisation; 0 is the mean colour.
+            ``noise`` draws every value of the box by itself, normal with mean 0 and variance 1.
         mean: Of the channels, in [0, 1].
         std: Of the channels.
         camera_statistics: ``[cameras, 2, 3]`` mean and deviation of the channels per camera, in
@@ -233,7 +262,7 @@ class ImageTransform:
     erase_area: tuple[Share, Share] = (0.02, 0.4)
     erase_ratio: Range = (0.3, 3.33)
     erase_law: Literal["torchvision", "uniform", "uniform_smaller"] = "torchvision"
-    erase_fill: Colour = (0.0, 0.0, 0.0)
+    erase_fill: Colour | Literal["noise"] = (0.0, 0.0, 0.0)
     mean: tuple[Share, Share, Share] = IMAGENET_MEAN
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     camera_statistics: Tensor | None = field(default=None, compare=False)
@@ -287,9 +316,12 @@ class ImageTransform:
             operations.append((camera_style, self._styles(key, batch.camera_id)))
         operations.append(normalization)
         if self.erase_probability:
-            fill = torch.tensor(self.erase_fill, device=key.device)[:, None, None]
             boxes = self._boxes(key, *batch.image.shape[2:])
-            operations.append((partial(erase, fill=fill), (boxes,)))
+            if self.erase_fill == "noise":
+                operations.append((erase_with_noise, (boxes, key)))
+            else:
+                fill = torch.tensor(self.erase_fill, device=key.device)[:, None, None]
+                operations.append((partial(erase, fill=fill), (boxes,)))
         return operations
 
     def _jitter(self, key: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,16 +11,18 @@ import torchvision.transforms.functional as tf
 from PIL import Image
 from torch import Tensor
 
-from crosswalk.data.pipeline import transforms
+from crosswalk.data.pipeline import image_transform, transforms
 from crosswalk.data.pipeline.image_transform import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ImageTransform,
     camera_style,
     color_jitter,
+    erase_with_noise,
     rotate,
     uniform_erasing_boxes,
 )
+from crosswalk.data.pipeline.transforms import box_mask, erasing_boxes
 from crosswalk.draws import keyed_uniform, sample_key
 from crosswalk.types import ImageBatch
 
@@ -423,3 +425,41 @@ def test_a_gpu_augments_as_a_processor_does() -> None:
     # camera style multiplies what jitter rounded down by up to 3; a few values are one grey off
     assert ((ours - theirs).abs() > 1e-4).float().mean() <= 1e-3
     assert torch.allclose(MMCL(batch).image, MMCL(there).image.cpu(), atol=1.01 / 255 / 0.224)
+
+
+def test_noise_in_erased_boxes_is_normal_and_depends_on_the_sample_alone() -> None:
+    image = torch.randint(0, 256, (40, 3, 24, 16), generator=torch.Generator().manual_seed(1))
+    one = torch.arange(40)
+    batch = ImageBatch(image.to(torch.uint8), one, one, one, sample_key(3, 0, 0, one))
+    transform = ImageTransform(erase_probability=0.5, erase_area=(0.3, 0.5), erase_fill="noise")
+
+    out = transform(batch).image
+
+    plain = ImageTransform()(batch).image
+    erased = (out != plain).any(dim=1)
+    boxes = erasing_boxes(
+        keyed_uniform(batch.key, 23, 7),
+        height=24,
+        width=16,
+        probability=0.5,
+        area=(0.3, 0.5),
+        ratio=(0.3, 3.33),
+    )
+    assert torch.equal(erased, box_mask(boxes, height=24, width=16)[:, 0])
+    noise = out.permute(0, 2, 3, 1)[erased]
+    assert noise.mean().item() == pytest.approx(0, abs=0.05)
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+    assert len(noise.unique()) > 0.99 * noise.numel()
+    picked = torch.tensor([37, 5, 6, 30])
+    part = ImageBatch(*(column[picked] for column in batch))
+    assert torch.equal(transform(part).image, out[picked])
+
+
+def test_the_noise_of_a_key_that_draws_nought_is_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        image_transform, "keyed_uniform", lambda key, n, stream=0: torch.zeros(len(key), n).double()
+    )
+
+    out = erase_with_noise(torch.zeros(1, 1, 1, 2), torch.tensor([[0, 0, 1, 1]]), torch.tensor([7]))
+
+    assert out[0, 0, 0].tolist() == [pytest.approx(-8.292, abs=1e-3), 0.0]
