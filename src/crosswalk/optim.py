@@ -301,6 +301,39 @@ class WarmupSchedule:
         return self.decay(base_lr, epoch=epoch, progress=progress)
 
 
+@dataclass(frozen=True)
+class CosineFromStart:
+    """Half a cosine over all epochs, whose first rates a linear warm-up takes the place of.
+
+    Epochs count from 1: there is no epoch at the base rate, and the last one has ``target_lr``.
+    Source: CLIP-ReID's released code (timm's cosine scheduler), its first stage.
+
+    Args:
+        num_epochs: Epochs of the whole training.
+        warmup_epochs: The first epoch, from 1, that follows the cosine; 0 or 1 for no warm-up.
+        warmup_lr: Where the warm-up comes from: the rate of an epoch 0.
+        target_lr: Rate of the last epoch.
+
+    Example:
+        >>> schedule = CosineFromStart(num_epochs=4, warmup_epochs=2, warmup_lr=0.5)
+        >>> [round(schedule(1.0, epoch), 4) for epoch in range(4)]
+        [0.75, 0.5, 0.1464, 0.0]
+    """
+
+    num_epochs: Epoch
+    warmup_epochs: Epoch = 0
+    warmup_lr: NotNegative = 0.0
+    target_lr: NotNegative = 0.0
+
+    def __call__(self, base_lr: float, epoch: int) -> float:
+        """Return the learning rate of 0-based ``epoch`` for a group of rate ``base_lr``."""
+        number = min(epoch + 1, self.num_epochs)  # behind the last one Lightning steps once more
+        if number < self.warmup_epochs:
+            return self.warmup_lr + number * (base_lr - self.warmup_lr) / self.warmup_epochs
+        share = 0.5 * (1 + math.cos(math.pi * number / self.num_epochs))
+        return self.target_lr + (base_lr - self.target_lr) * share
+
+
 def epoch_scheduler(optimizer: Optimizer, schedule: Callable[[float, int], float]) -> LambdaLR:
     """Return a scheduler that sets each group's rate to ``schedule(its rate, epoch)``.
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from crosswalk.optim import (
     CosineDecay,
+    CosineFromStart,
     Decay,
     ExponentialDecay,
     GroupRule,
@@ -230,6 +231,27 @@ def test_a_target_rate_is_the_same_for_groups_of_different_rates() -> None:
         scheduler.step()
 
     assert scheduler.get_last_lr() == pytest.approx([0.004, 0.004])
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "expected"),
+    [
+        (
+            120,
+            {1: 7.8e-5, 4: 2.82e-4, 5: 3.485071e-4, 45: 2.422783e-4, 60: 1.755e-4, 120: 1e-6},
+        ),
+        (60, {1: 7.8e-5, 4: 2.82e-4, 5: 3.440541e-4, 6: 3.414594e-4, 45: 5.210987e-5, 60: 1e-6}),
+    ],
+)
+def test_the_published_schedule_of_prompts_has_the_documented_rates(
+    num_epochs: int, expected: dict[int, float]
+) -> None:
+    schedule = CosineFromStart(num_epochs, warmup_epochs=5, warmup_lr=1e-5, target_lr=1e-6)
+
+    rates = {number: schedule(3.5e-4, number - 1) for number in expected}
+
+    assert rates == pytest.approx(expected, rel=1e-6)
+    assert schedule(3.5e-4, num_epochs) == 1e-6  # Lightning steps once more
 
 
 def test_a_resumed_schedule_goes_on_with_exactly_the_same_rates() -> None:
