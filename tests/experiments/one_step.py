@@ -22,6 +22,7 @@ from crosswalk.config.search import small_overrides
 from crosswalk.encoders import clip_resnet, clip_text, resnet
 from crosswalk.methods.base import Method
 from crosswalk.run.callbacks.sweep import EpochSweep
+from crosswalk.synthetic.images import synthesize_images
 from crosswalk.types import SweepData
 
 NUM_EPOCHS = 2
@@ -37,6 +38,9 @@ TINY = (
 
 PUBLISHED_STREAMS = ("encoder.image.pretrained=null", "data.image_size=[64,32]")
 """The published encoders of two streams, from random weights and for tiny images."""
+
+IMAGE_SETS = ("market1501", "dukemtmc", "msmt17", "occluded_duke")
+"""Sets of images that one in the layout of Market-1501 may stand for."""
 
 NARROW_TEXT = {**clip_text._SIZES["tiny"], "context_length": 77}
 NARROW_RESNET = {"layers": (1, 1, 1, 1), "width": 4, "heads": 4}
@@ -69,7 +73,8 @@ def tiny_overrides(config: Mapping[str, Any], changed: set[str], pairs: Path) ->
     Args:
         config: Of the row.
         changed: Keys that the row is about; they stay.
-        pairs: Root of a tiny set in the layout of CUHK-PEDES, for rows that need it.
+        pairs: Root of a tiny set in the layout of CUHK-PEDES, for rows that need it; one of
+            images is made beside it.
     """
     keys = flatten(config)
     small = [
@@ -79,7 +84,13 @@ def tiny_overrides(config: Mapping[str, Any], changed: set[str], pairs: Path) ->
     ]
     small += [f"{key}=tiny" for key in keys if re.fullmatch(r"data\..*synthetic\.size", key)]
     data = config["choices"]["data"]
-    if not data.startswith("synthetic"):
+    if data in IMAGE_SETS:
+        images = synthesize_images(pairs.parent / "tiny-images", size="tiny", progress=False)
+        # of their own size: a row may be about an encoder that is made for it
+        small = [each for each in small if not each.startswith("data.image_size=")]
+        root = next(images.glob("Market*"))
+        small += [f"data.root={root}", "encoder.image.pretrained=null"]
+    elif not data.startswith("synthetic"):
         assert data == "cuhk_pedes", f"no tiny set stands for data={data}"
         small += [f"data.root={pairs}", *PUBLISHED_STREAMS]
         small += ["encoder.text.pretrained=null"] * ("pretrained" in config["encoder"]["text"])

@@ -40,6 +40,11 @@ SMALL_STAGE = (
     *("+stage.overrides.data.batch_size=12", "+stage.overrides.data.source.synthetic.size=tiny"),
     "++stage.overrides.data.image_size=[64,32]",
 )
+SMALL_STAGES = {
+    # its own: the words of the same people
+    "clip_reid": ("stage.overrides.trainer.max_epochs=2", "+stage.overrides.data.batch_size=16"),
+}
+"""Of methods that start from another stage than a supervised one."""
 
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -114,7 +119,8 @@ class Command:
     def __init__(self, method: str, cache: Path, folder: Path, processes: int = 1) -> None:
         has_stage = "stage=null" in small_overrides(method)
         words = [word for word in small_run(method) if word != "stage=null"]
-        self.words = [*words, *(SMALL_STAGE if has_stage else ()), "checkpoint_every_n_steps=2"]
+        stage = SMALL_STAGES.get(method, SMALL_STAGE) if has_stage else ()
+        self.words = [*words, *stage, "checkpoint_every_n_steps=2"]
         self.has_stage, self.cache, self.processes = has_stage, cache, processes
         self.folder, self.log = folder, folder.with_name(f"{folder.name}.events")
 
