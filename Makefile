@@ -68,7 +68,7 @@ pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic
 	  --part image --half src/crosswalk/assets/tiny_clip_resnet.safetensors
 
 models: $(STAMP)  ## train the tiny models that the package brings along, tiny:<method>
-	@for method in $(notdir $(basename $(wildcard configs/method/*.yaml))); do \
+	@for method in $(filter-out _%,$(notdir $(basename $(wildcard configs/method/*.yaml)))); do \
 	  rm -rf runs/$$method-*-tiny src/crosswalk/assets/models/$$method; \
 	  $(BIN)/crosswalk train method=$$method name=tiny logger=csv; \
 	  $(BIN)/crosswalk export runs/$$method-*-tiny --half --out src/crosswalk/assets/models/$$method; \
