@@ -17,6 +17,7 @@ from torch import Tensor
 from crosswalk.data import base
 from crosswalk.data.images import ImageToImageData
 from crosswalk.data.pipeline import loaders
+from crosswalk.data.pipeline.cluster_plans import cluster_plan
 from crosswalk.data.pipeline.crops import RectangularCrop
 from crosswalk.data.pipeline.datasets import CAMERA_STREAM
 from crosswalk.data.pipeline.decoding import BrokenImagesError
@@ -239,6 +240,8 @@ def test_a_last_batch_of_one_image_is_refused_at_the_start(root: Path, batch_siz
         (7, partial(shuffled_plan, drop_last=True), [7, 7]),
         (2, partial(identity_plan, samples_per_person=2), [2] * 7),
         (14, partial(identity_plan, samples_per_person=7), [14]),
+        # as many batches as a rest would make, and no rest
+        (7, partial(cluster_plan, images_per_cluster=7, num_batches=3), [7] * 3),
     ],
 )
 def test_other_last_batches_are_trained_on(
@@ -570,6 +573,20 @@ def test_another_plan_may_make_the_batches(root: Path) -> None:
     assert len(batches) == 3
     for batch in batches:
         assert batch.person_id.unique(return_counts=True)[1].tolist() == [2, 2]
+
+
+def test_a_plan_that_asks_for_the_cameras_is_told_them(root: Path) -> None:
+    told: list[list[int]] = []
+
+    def plan(
+        person_id: NDArray[np.int64], *, camera_id: NDArray[np.int64], batch_size: int, seed: int
+    ) -> ShuffledBatches:
+        told.append(camera_id.tolist())
+        return ShuffledBatches(len(person_id), batch_size, seed)
+
+    make_data(root, plan=plan, identities=False).train_dataloader()
+
+    assert told == [[record.camera_id for record in read(root).train]]
 
 
 def test_batches_are_augmented_with_keys_and_normalised_without(root: Path) -> None:

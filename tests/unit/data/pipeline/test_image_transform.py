@@ -176,31 +176,43 @@ def test_a_camera_with_one_colour_is_mapped_to_finite_colours() -> None:
 
 
 def loop_over_tries(
-    draws: list[float], height: int, width: int
+    draws: list[float], height: int, width: int, *, smaller: bool = False
 ) -> tuple[int, int, int, int] | None:
-    """Return the box of one image as MMCL's random erasing chooses it: top, left, height, width."""
+    """Return the box of one image as MMCL's random erasing chooses it: top, left, height, width.
+
+    Cluster Contrast's has to be ``smaller`` than the image.
+    """
     if draws[0] >= 0.5:
         return None
     for attempt in range(100):
         area = height * width * (0.02 + 0.18 * draws[3 + attempt])
         ratio = 0.3 + 2.7 * draws[103 + attempt]
         h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if h <= height and w <= width:
+        if (h < height and w < width) if smaller else (h <= height and w <= width):
             top, left = draws[1] * (height - h + 1), draws[2] * (width - w + 1)
             return math.floor(top), math.floor(left), h, w
     return None
 
 
+@pytest.mark.parametrize("smaller", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(256, 128), (24, 8), (5, 40), (40, 1), (1, 1)])
-def test_uniform_erasing_boxes_match_a_loop_over_tries(height: int, width: int) -> None:
+def test_uniform_erasing_boxes_match_a_loop_over_tries(
+    height: int, width: int, smaller: bool
+) -> None:
     draws = keyed_uniform(torch.arange(300), 203)
 
     boxes = uniform_erasing_boxes(
-        draws, height=height, width=width, probability=0.5, area=(0.02, 0.2), ratio=(0.3, 3.0)
+        draws,
+        height=height,
+        width=width,
+        probability=0.5,
+        area=(0.02, 0.2),
+        ratio=(0.3, 3.0),
+        smaller=smaller,
     )
 
     for box, draw in zip(boxes.tolist(), draws.tolist(), strict=True):
-        expected = loop_over_tries(draw, height, width)
+        expected = loop_over_tries(draw, height, width, smaller=smaller)
         if expected is None or 0 in expected[2:]:
             assert 0 in box[2:]
         else:
@@ -270,7 +282,14 @@ def test_mars_augmentation_mirrors_pads_with_black_and_crops() -> None:
         assert torch.equal(out[index], normalise(expected))
 
 
-@pytest.mark.parametrize(("law", "share"), [("torchvision", (0.02, 0.4)), ("uniform", (0.02, 0.2))])
+@pytest.mark.parametrize(
+    ("law", "share"),
+    [
+        ("torchvision", (0.02, 0.4)),
+        ("uniform", (0.02, 0.2)),
+        ("uniform_smaller", (0.02, 0.4)),
+    ],
+)
 def test_erased_boxes_hold_the_fill_and_leave_the_rest(
     law: str, share: tuple[float, float]
 ) -> None:
