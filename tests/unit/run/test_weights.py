@@ -195,3 +195,37 @@ def test_weights_that_do_not_fit_name_the_encoder_of_their_run(
 
     with pytest.raises(ValueError, match=r"encoder=timm data\.image_size=\[64,32\]"):
         load_encoder(other, folder / name)
+
+
+class Richer(Encoder):
+    may_start_anew = ("head",)
+
+
+class WithParts(ToyMethod):
+    may_start_with = ("classifier", "mlm", "unmade")
+
+    def __init__(self, persons: int) -> None:
+        super().__init__()
+        self.encoder = Richer()
+        self.classifier = nn.Linear(2, persons)
+        self.mlm = nn.Linear(2, 3)
+        self.unmade = None
+
+
+def test_parts_that_a_file_has_not_or_in_another_size_start_anew(tmp_path: Path) -> None:
+    saved, method = WithParts(persons=4), WithParts(persons=5)
+    head, classifier = method.encoder.head.weight.clone(), method.classifier.weight.clone()
+    weights = {
+        name.removeprefix("encoder."): row
+        for name, row in saved.state_dict().items()
+        if not name.startswith("encoder.head.")
+    }
+    save_weights(tmp_path / "w.safetensors", weights, method="", origin="x", architecture={})
+
+    anew = load_start(method, tmp_path / "w.safetensors")
+
+    assert anew == ["head", "classifier"]
+    assert torch.equal(method.encoder.clip.weight, saved.encoder.clip.weight)
+    assert torch.equal(method.mlm.weight, saved.mlm.weight)
+    assert torch.equal(method.encoder.head.weight, head)
+    assert torch.equal(method.classifier.weight, classifier)
