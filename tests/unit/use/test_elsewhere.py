@@ -54,6 +54,7 @@ from tests.unit.importers import (
     test_cluster_contrast,
     test_cm_moco,
     test_cmmt,
+    test_irra,
     test_mar,
     test_mmcl,
     test_rde,
@@ -88,6 +89,14 @@ def of_rde() -> Official:
     sizes = {**test_rde.SIZES, "context_length": 20, "vocabulary_size": 49408}
     model = DualEmbedding(ClipDualEncoder(**sizes), select_ratio=0.3, embedding_size=10)
     state = {name: row.float() for name, row in test_rde.official_state(model).items()}
+    return Official(model, {"model": state}, (), Preprocessing((48, 16), "bilinear", *CLIP))
+
+
+def of_irra() -> Official:
+    sizes = {"context_length": 20, "vocabulary_size": 49408}
+    model = test_irra.encoder(**sizes)
+    own = model.state_dict()
+    state = {f"base_model.{name.removeprefix('clip.')}": row for name, row in own.items()}
     return Official(model, {"model": state}, (), Preprocessing((48, 16), "bilinear", *CLIP))
 
 
@@ -126,6 +135,7 @@ def of_cmmt() -> Official:
 
 OFFICIAL: dict[str, Callable[[], Official]] = {
     "rde": of_rde,
+    "irra": of_irra,
     "mmcl": of_mmcl,
     "mar": of_mar,
     "cm_moco": of_cm_moco,
@@ -154,6 +164,7 @@ def imported(method: str, folder: Path, *, options: bool = True) -> tuple[Offici
 
 TOKENS = {
     "rde": [49406, 320, 786, 530, 736, 49407],
+    "irra": [49406, 320, 786, 530, 736, 49407],
     "cm_moco": [1, 2, 3, 4],
     "cmmt": [0, 1, 2, 3, 5],
 }
@@ -180,7 +191,7 @@ def test_an_imported_checkpoint_is_enough(words: Path, method: str) -> None:
     image = ((torch.from_numpy(np.array(pixels)) / 255 - mean) / std).permute(2, 0, 1)[None]
     number = torch.zeros(1, dtype=torch.int64)
     found = model.embed_images(PHOTO)
-    assert (model.tokenizer is not None) == (method in ("rde", "cm_moco", "cmmt"))
+    assert (model.tokenizer is not None) == (method in ("rde", "irra", "cm_moco", "cmmt"))
     texts = None if model.tokenizer is None else model.embed_texts(["a man in red"])
     model.method.encoder = official.encoder.eval()
     with torch.no_grad():
