@@ -1,4 +1,4 @@
-"""The first training of CLIP-ReID through the frame against a plain loop."""
+"""Both trainings of CLIP-ReID through the frame against plain loops."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from torch.testing import assert_close
 
 from crosswalk.config.build import build
 from crosswalk.config.check import check
-from crosswalk.data.pipeline.plans import shuffled_plan
+from crosswalk.data.pipeline.plans import identity_plan, shuffled_plan
 from crosswalk.types import ImageBatch
 from tests.ddp.small_fits import composed, fit
+from tests.end_to_end.small_runs import small_run
 
-EPOCHS, BATCH, LR, DECAY, ADAM_EPS = 2, 16, 1e-3, 1e-4, 1e-3
+EPOCHS, BATCH, LR, LR_OF_IMAGES, DECAY, ADAM_EPS = 2, 16, 1e-3, 3e-4, 1e-4, 1e-3
+PLAIN = (
+    # what is drawn for an image has tests of its own
+    *("data.transform.flip_probability=0", "data.transform.padding=0"),
+    "data.transform.erase_probability=0",
+)
 FIRST = (
     *("experiment=clip_reid/prompts", "data=synthetic_images", "encoder=clip_layers_tiny"),
     *("trainer=cpu", "logger=csv", f"trainer.max_epochs={EPOCHS}", "data.image_size=[64,32]"),
@@ -92,6 +98,27 @@ def texts_of(state: State) -> Tensor:
     return F.layer_norm(x[:, -1], x.shape[2:], *final) @ state["prompts.text.text_projection"]
 
 
+def smoothed(logits: Tensor, target: Tensor) -> Tensor:
+    classes = logits.shape[1]
+    wanted = 0.1 / classes + 0.9 * F.one_hot(target, classes).double()
+    return -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def triplets(x: Tensor, person_id: Tensor) -> Tensor:
+    """Return the mean loss of every anchor with its hardest pair, anchor by anchor."""
+    losses = []
+    for anchor in range(len(x)):
+        away = [(x[anchor] - other).square().sum() for other in x]
+        own = [
+            d.sqrt()
+            for d, p in zip(away, person_id, strict=True)
+            if p == person_id[anchor] and d > 0
+        ]
+        others = [d.sqrt() for d, p in zip(away, person_id, strict=True) if p != person_id[anchor]]
+        losses.append((torch.stack(own).max() - torch.stack(others).min() + 0.3).clamp_min(0))
+    return torch.stack(losses).mean()
+
+
 def start_of(config: dict[str, Any]) -> tuple[State, ImageBatch]:
     """Return the weights that `fit` starts from, and all training images."""
     L.seed_everything(1, verbose=False)
@@ -139,3 +166,54 @@ def test_two_epochs_of_prompts_are_those_of_a_plain_loop(
     for name, row in state.items():
         if name.startswith(("encoder.", "prompts.text.")):
             assert torch.equal(found[name], row), name
+
+
+def test_two_epochs_of_fine_tuning_are_those_of_a_plain_loop(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(cache))
+    config = composed(small_run("clip_reid", *PLAIN, f"optim.lr={LR_OF_IMAGES}"))
+    state, images = start_of(config)
+
+    found = fit(config, cache, tmp_path, 1)["state"]
+
+    fixed = ("running_mean", "running_var", "_tracked", "neck.bias", "texts.rows")
+    trained = {n: row.requires_grad_() for n, row in state.items() if not n.endswith(fixed)}
+    groups = [
+        {"params": [row for n, row in trained.items() if ("bias" in n) == bias]}
+        for bias in (False, True)
+    ]
+    optimizer = torch.optim.Adam(groups, weight_decay=DECAY, eps=ADAM_EPS)
+    plan = identity_plan(
+        images.person_id.numpy(), batch_size=BATCH, seed=config["seed"], samples_per_person=4
+    )
+    for epoch in range(EPOCHS):
+        rate = LR_OF_IMAGES * (0.19 + (1 - 0.19) * epoch / 3)  # of the synthetic run, three epochs
+        for group, factor in zip(optimizer.param_groups, (1, 2), strict=True):
+            group["lr"] = factor * rate
+        plan.set_epoch(epoch)
+        for rows in plan:
+            ids = images.person_id[rows]
+            earlier, last, projected = image_features(state, images.image[rows])
+            loss = smoothed(projected @ state["texts.rows"].T, ids)
+            loss = loss + sum(triplets(x, ids) for x in (earlier, last, projected))
+            for name, x in (("last", last), ("projected", projected)):
+                neck = f"encoder.{name}_neck"
+                behind = F.batch_norm(
+                    x,
+                    state[f"{neck}.running_mean"],
+                    state[f"{neck}.running_var"],
+                    state[f"{neck}.weight"],
+                    state[f"{neck}.bias"],
+                    training=True,
+                )
+                state[f"{neck}.num_batches_tracked"] += 1
+                loss = loss + 0.25 * smoothed(behind @ state[f"{name}_classifier.weight"].T, ids)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert found.keys() == state.keys()
+    for name, row in state.items():
+        assert_close(
+            found[name], row.detach(), rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
