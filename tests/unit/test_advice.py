@@ -36,6 +36,7 @@ EXAMPLES = {
 BASES = (
     ("method=rde",),
     ("method=cmmt",),
+    ("method=cluster_contrast",),
     ("method=cm_moco",),
     ("method=irra",),
     ("method=mar",),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crosswalk.labels.clustering import OUTLIER
 from crosswalk.neighbours import EXACT, nearest
-from crosswalk.ranges import Count, Seed, Similarity, WholeNumber
+from crosswalk.ranges import Count, Seed, Share, WholeNumber
 
 try:
     from infomap import Infomap
@@ -46,7 +46,7 @@ def infomap_clusters(
     *,
     k1: Count = 15,
     k2: WholeNumber = 4,
-    min_similarity: Similarity = 0.5,
+    min_similarity: Share = 0.5,
     seed: Seed = 123,  # Infomap's own default
     index: str = EXACT,
 ) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def infomap_clusters(
         threshold: 0-d; not used, see `crosswalk.labels.clustering.self_paced_clusters`.
         k1: Neighbours of a point that may be linked, itself among them; 1 <= k1 <= N.
         k2: Modules of this many members or fewer are outliers; >= 0.
-        min_similarity: Least cosine similarity of a link.
+        min_similarity: Least cosine similarity of a link; in [0, 1].
         seed: Of Infomap's search.
         index: How neighbours are searched, see `crosswalk.neighbours.nearest`.
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from crosswalk.memory.hybrid_memory import class_means
 from crosswalk.memory.memory_bank import move_rows
-from crosswalk.ranges import Count, Width
+from crosswalk.ranges import Count, Share, Width
 
 
 @torch.no_grad()
-def move_by_hardest(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum: float) -> None:
+def move_by_hardest(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum: Share) -> None:
     """Move each row once, toward the embedding of it that it is least similar to.
 
     Similarities are those to the rows as they come; of equal ones the first counts.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from crosswalk.ranges import Share
+
 
 @torch.no_grad()
-def move_rows(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum: float) -> None:
+def move_rows(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum: Share) -> None:
     """Move rows toward embeddings, in the given order, and make them unit vectors again.
 
     Args:

@@ -252,7 +252,7 @@ def test_a_text_stays_the_text_that_was_typed(override: str, key: str, value: ob
     ("overrides", "message"),
     [
         (["method=rde", "encoder=timm"], "encoder=timm does not go with method=rde: .*clip_tiny"),
-        (["method=mmcl", "encoder=clip_tiny"], "Choose one of encoder=resnet50, encoder=resnet_"),
+        (["method=mmcl", "encoder=clip_tiny"], "Choose one of encoder=resnet50, encoder=resnet50_"),
         (["method=cmmt", "encoder=resnet50"], "does not go with method=cmmt: .*no TwoStream"),
     ],
 )
