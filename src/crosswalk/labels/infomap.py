@@ -7,7 +7,12 @@ A module is a set of points that a random walk along the links stays in for long
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,18 +23,17 @@ from torch import Tensor
 
 from crosswalk.labels.clustering import OUTLIER
 from crosswalk.neighbours import EXACT, nearest
-from crosswalk.ranges import Count, Seed, Share, WholeNumber
+from crosswalk.ranges import Count, Share, WholeNumber
 
-try:
-    from infomap import Infomap
-except ModuleNotFoundError as error:  # said when a run is built, not after its first sweep
+if find_spec("infomap") is None:  # said when a run is built, not after its first sweep
     raise ValueError(
         "clusters by Infomap need the package infomap, which is not installed: "
         'pip install "<folder or URL of crosswalk>[infomap]". Or leave method.clustering as '
         "configs/method has it."
-    ) from error
+    )
 
 Index = NDArray[np.int64]
+PROGRAM = "crosswalk.labels.infomap_program"
 
 
 class Links(NamedTuple):
@@ -47,7 +51,7 @@ def infomap_clusters(
     k1: Count = 15,
     k2: WholeNumber = 4,
     min_similarity: Share = 0.5,
-    seed: Seed = 123,  # Infomap's own default
+    seed: Count = 123,  # Infomap's own default
     index: str = EXACT,
 ) -> tuple[Tensor, Tensor]:
     """Return the modules that Infomap finds in the links of neighbours, and the threshold as given.
@@ -61,7 +65,7 @@ def infomap_clusters(
         k1: Neighbours of a point that may be linked, itself among them; 1 <= k1 <= N.
         k2: Modules of this many members or fewer are outliers; >= 0.
         min_similarity: Least cosine similarity of a link; in [0, 1].
-        seed: Of Infomap's search.
+        seed: Of Infomap's search; >= 1.
         index: How neighbours are searched, see `crosswalk.neighbours.nearest`.
 
     Returns:
@@ -131,8 +135,15 @@ def large_modules(modules: Mapping[int, int], *, num_points: int, largest_outlie
 
 
 def _modules_of(links: Links, seed: int) -> dict[int, int]:
-    """Return the module of every point that has a link."""
-    graph = Infomap(two_level=True, directed=True, silent=True, seed=seed)
-    for start, end, weight in zip(*(column.tolist() for column in links), strict=True):
-        graph.add_link(start, end, weight)
-    return {int(point): int(module) for point, module in graph.run().modules().items()}
+    """Return the module of every point that has a link, found in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder, "links.npz"), Path(folder, "modules.npz")
+        np.savez(given, **links._asdict())
+        program = [sys.executable, "-m", PROGRAM, str(given), str(found), str(seed)]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(
+                f"Infomap ended with status {done.returncode}: {done.stderr.strip()[-500:]}"
+            )
+        with np.load(found) as modules:
+            return dict(zip(modules["point"].tolist(), modules["module"].tolist(), strict=True))

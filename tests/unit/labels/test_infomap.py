@@ -1,5 +1,6 @@
 import sys
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -63,15 +64,33 @@ def test_clusters_are_the_large_modules_of_the_links() -> None:
 
 
 def test_points_without_a_link_are_outliers_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crosswalk.labels.infomap.Infomap", None)
+    monkeypatch.setattr("crosswalk.labels.infomap.PROGRAM", "nowhere")
 
     labels, _ = infomap_clusters(torch.eye(6), NOTHING, k1=3)
 
     assert labels.tolist() == [-1] * 6
 
 
+def test_it_works_in_a_process_that_has_faiss() -> None:
+    centre = normalize(torch.eye(6)[[0, 0, 0, 1, 1, 1]])
+    assert faiss.IndexFlatIP(6).d == 6  # its types and Infomap's are the same to SWIG
+
+    for seed in (1, 2):
+        labels, _ = infomap_clusters(centre + 0.01 * rows_of(6), NOTHING, k1=3, k2=2, seed=seed)
+        assert labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_an_infomap_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crosswalk.labels.infomap.PROGRAM", "nowhere")
+
+    with pytest.raises(
+        RuntimeError, match=r"Infomap ended with status 1: .*No module named nowhere"
+    ):
+        infomap_clusters(rows_of(20), NOTHING, k1=2, min_similarity=0.0)
+
+
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "infomap", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "crosswalk.labels.infomap")
 
     with pytest.raises(ValueError, match=r"need the package infomap.*\[infomap\]"):
