@@ -35,6 +35,7 @@ EXAMPLES = {
 
 BASES = (
     ("method=rde",),
+    ("method=clip_reid",),
     ("method=cmmt",),
     ("method=cluster_contrast",),
     ("method=cm_moco",),

@@ -681,7 +681,7 @@ STARTS = {
     "encoder.backbone.name=resnet18.a1 for",
     "open_clip:ViT-B-32/openai": "published weights are those of a part of the encoder. Write "
     "encoder=clip_vit_b16 encoder.clip.name=ViT-B-32 encoder.clip.pretrained=openai for pairs.",
-    "tiny:mmlc": "tiny:mmlc is no model of this package, which has tiny:cm_moco,",
+    "tiny:mmlc": "tiny:mmlc is no model of this package, which has tiny:clip_reid, ",
     "tin:mmcl": "tin:mmcl does not exist, and tin: is no library",
     "hf:somebody/reid": "hf:somebody/reid is no folder here, and somebody/reid could not",
 }

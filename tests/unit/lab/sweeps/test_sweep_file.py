@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from crosswalk.config.search import config_folder
+from crosswalk.config.search import config_folder, group_values
 from crosswalk.lab.sweeps.check import check_sweep
 from crosswalk.lab.sweeps.parameters import Choice
 from crosswalk.lab.sweeps.sweep_file import (
@@ -21,7 +21,7 @@ FILES = sorted((config_folder() / "sweep").glob("*.yaml"))
 
 
 def test_there_is_a_file_for_each_method() -> None:
-    methods = {path.stem for path in (config_folder() / "method").glob("*.yaml")}
+    methods = set(group_values("method"))
 
     assert {path.stem for path in FILES} == methods
 
