@@ -104,10 +104,8 @@ test-ddp: $(STAMP)  ## only the tests with several processes
 golden: $(STAMP)  ## compare with the recorded outputs of the published implementations
 	@$(BIN)/python tests/golden/run.py --dir "$(GOLDEN_DIR)" --methods "$(GOLDEN_METHODS)"
 
-bench: $(STAMP)  ## measure against straightforward baselines, print ratios
-	@failed=; for script in benchmarks/[a-z]*.py; do \
-	  echo "== $$script"; $(BIN)/python $$script $(ARGS) || failed="$$failed $$script"; \
-	done; test -z "$$failed" || { echo "missed:$$failed" >&2; exit 1; }
+bench: $(STAMP)  ## measure against straightforward baselines, keep benchmarks/results/bench.json
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	@$(BIN)/ruff check .

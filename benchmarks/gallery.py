@@ -238,8 +238,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=250_000, help="a multiple of 10,000")
     parser.add_argument("--folder", type=Path, help="where there is room (default: for temporary)")
+    parser.add_argument("--quick", action="store_true", help="10,000 rows")
     options = parser.parse_args()
-    rows = max(1, options.rows // BATCH) * BATCH
+    rows = BATCH if options.quick else max(1, options.rows // BATCH) * BATCH
     place = Path(tempfile.mkdtemp(prefix="gallery-", dir=options.folder))
     os.environ["CROSSWALK_CACHE"] = str(place / "cache")
     folder = place / "photos.gallery"
