@@ -4,8 +4,8 @@
 computes their neighbourhood distances and DBSCAN's clusters twice: as published (a search by
 faiss, a full matrix of memberships filled row by row, a full matrix of distances) and as the
 package does it (half of the products, sparse sets, each pair once). Each runs in a process of its
-own, which reports time, processor time and peak memory. The script fails if the results differ, or
-an aim for the size is missed. ``--size market`` takes 12,936 and ``--size cuhk`` 34,054 vectors of
+own, which reports time, processor time and peak memory. The script fails if the results differ.
+``--size market`` takes 12,936 and ``--size cuhk`` 34,054 vectors of
 length 2048, the training sets of Market-1501 and CUHK-PEDES; the published way needs 10 GB for
 the latter. ``--quick`` takes few, to see that everything runs, and ``--alone`` leaves the published
 way out. Beside other programs, set ``OMP_NUM_THREADS=1`` and read the ratios of processor time.
@@ -26,6 +26,7 @@ import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rows import report
 from scipy.sparse import csr_array, load_npz, save_npz
 from sklearn.cluster import DBSCAN
 
@@ -230,9 +231,26 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{title + kind:<36}{before}{mine:>10.2f} s{ratio}")
     before = f"{slow['peak'] / 1e6:>9.0f} MB" if slow else f"{'':>12}"
     print(f"{'peak beside the points':<36}{before}{fast['peak'] / 1e6:>9.0f} MB")
-    if fast["peak"] > AIM_MEMORY * 1e6:
-        wrong.append(f"the peak is above {AIM_MEMORY} MB")
+    report(
+        f"peak memory of Jaccard graph and clusters beside the points, {count} x {size}",
+        fast["peak"] / 1e6,
+        unit="MB",
+        at_most=AIM_MEMORY,
+        note=f"as published {slow['peak'] / 1e6:.0f} MB" if slow else "",
+    )
     if slow:
+        for title, key, aim in (
+            ("Jaccard graph", "distances", AIMS.get(name)),
+            ("DBSCAN of it", "clusters", None),
+        ):
+            title = f"{title}, {count} x {size}"
+            report(
+                title,
+                fast[key][0],
+                slow[key][0],
+                against="as published, full matrices",
+                at_least=aim,
+            )
         print(
             f"{slow['labels']} labels differ; {slow['neighbours']} of {count * K1} neighbours are "
             f"ordered otherwise, their squared distances at most {slow['farther']:.1g} apart; "
@@ -241,9 +259,6 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if slow["labels"] or slow["farther"] > 1e-5 or slow["given"][0]:
             wrong.append("results differ")
-        ratio = slow["distances"][0] / fast["distances"][0]
-        if ratio < AIMS.get(name, 0):
-            wrong.append(f"{ratio:.1f}x is below {AIMS[name]:.0f}x")
     print("\n".join(wrong) or "all results agree" if slow else "not compared")
     return 1 if wrong else 0
 

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rows import report
 
 DIM, CROPS, BATCH = 512, 20, 10_000
 CAMERAS = 20
@@ -87,8 +88,10 @@ def anonymous() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def latency(search: Callable[[Float], Any], asked: Float, count: int) -> tuple[str, list[Any]]:
-    """Return the median and the 95th percentile of single queries, and what they found."""
+def latency(
+    search: Callable[[Float], Any], asked: Float, count: int
+) -> tuple[str, list[Any], float]:
+    """Return median and 95th percentile of single queries, what they found, the median in ms."""
     search(asked[:1])
     seconds, found = [], []
     for place in range(count):
@@ -96,7 +99,7 @@ def latency(search: Callable[[Float], Any], asked: Float, count: int) -> tuple[s
         found.append(search(asked[place : place + 1]))
         seconds.append(time.perf_counter() - start)
     half, most = np.percentile(seconds, [50, 95]) * 1000
-    return f"p50 {half:8.1f} ms   p95 {most:8.1f} ms", found
+    return f"p50 {half:8.1f} ms   p95 {most:8.1f} ms", found, float(half)
 
 
 def batched(search: Callable[[Float], object], asked: Float) -> str:
@@ -166,13 +169,13 @@ def ask_ours(folder: Path, rows: int) -> dict[str, Any]:
         ):
             search = lambda some, options=options: store.search(some, 10, **options)  # noqa: E731
             count = SINGLE if "exact" in title or "%" in title else MANY
-            line, single = latency(search, asked, count)
+            line, single, half = latency(search, asked, count)
             line = f"  {title:24} {line}   batch of {MANY}: {batched(search, asked)}"
             exact = store.search(asked, 10, where=options.get("where", ()), exact=True)
             recall = share(np.concatenate([each.ids for each in single]), exact.ids[:count])
             print(f"{line}   recall@10 of single ones {recall:.3f}", flush=True)
             full = all(int(each.counts[0]) == 10 for each in single)
-            found[title] = {"recall": recall, "full": full}
+            found[title] = {"recall": recall, "full": full, "ms": half}
             found[f"{title}, ids"] = exact.ids
         print(f"  afterwards {anonymous() - before:.0f} MB anonymous")
         found["probes"] = store.stats().probes
@@ -195,16 +198,20 @@ def ask_numpy(folder: Path, rows: int) -> dict[str, Any]:
 
     few = np.flatnonzero(camera == 3)
     filtered = lambda some: nearest(some, np.flatnonzero(camera == 3))  # noqa: E731
-    print(f"  exact                    {latency(nearest, texts, SINGLE // 2)[0]}", flush=True)
-    print(f"  5 % of rows              {latency(filtered, texts, SINGLE // 2)[0]}", flush=True)
+    taken = {}
+    for title, search in (("exact", nearest), ("5 % of rows", filtered)):
+        line, _, taken[title] = latency(search, texts, SINGLE // 2)
+        print(f"  {title:24} {line}", flush=True)
     parts = range(0, MANY, 20)  # all at once would hold 0.8 GB of scores
     return {
+        "ms": taken,
         "exact": np.concatenate([nearest(texts[start : start + 20]) for start in parts]),
         "5 %": np.concatenate([nearest(texts[start : start + 20], few) for start in parts]),
     }
 
 
-def ask_faiss(folder: Path, rows: int, probes: int, kind: str) -> None:
+def ask_faiss(folder: Path, rows: int, probes: int, kind: str) -> float:
+    """Print what an index of faiss takes; return the median of single sentences in ms."""
     import faiss
 
     from crosswalk.gallery.index import ROUNDS, ROWS_PER_LIST, lists_for
@@ -226,12 +233,14 @@ def ask_faiss(folder: Path, rows: int, probes: int, kind: str) -> None:
     print(f"  build {spent:.1f} s, {anonymous() - before:.0f} MB anonymous")
     search = lambda some: index.search(some, 10)[1]  # noqa: E731
     count = SINGLE // 2 if kind == "flat" else MANY
-    print(f"  sentences                {latency(search, texts, count)[0]}   "
+    line, _, half = latency(search, texts, count)
+    print(f"  sentences                {line}   "
           f"batch of {MANY}: {batched(search, texts)}", flush=True)  # fmt: skip
     if kind != "flat":
         for title, asked in (("sentences", texts), ("crops", pictures)):
             exact = faiss.knn(asked, gallery, 10, faiss.METRIC_INNER_PRODUCT)[1]
             print(f"  recall@10 {title} {share(search(asked), exact):.3f}")
+    return half
 
 
 def main() -> int:
@@ -253,14 +262,24 @@ def main() -> int:
         print("NumPy, all rows in memory", flush=True)
         plain = in_own_process(ask_numpy, folder, rows)
         print("faiss, IndexFlatIP in memory", flush=True)
-        in_own_process(ask_faiss, folder, rows, 0, "flat")
+        flat = in_own_process(ask_faiss, folder, rows, 0, "flat")
         print("faiss, IndexIVFFlat in memory", flush=True)
-        in_own_process(ask_faiss, folder, rows, max(1, ours["probes"]), "lists")
+        lists = in_own_process(ask_faiss, folder, rows, max(1, ours["probes"]), "lists")
     finally:
         shutil.rmtree(place)
     same = share(ours["sentences, exact, ids"], plain["exact"])
     filtered = share(ours["sentences, 5 % of rows, ids"], plain["5 %"])
     print(f"same rows as NumPy finds: {same:.4f}, under a condition {filtered:.4f}")
+    recall = f"recall@10 {ours['sentences']['recall']:.3f}"
+    for title, ms, against, note in (
+        ("sentences, exact", plain["ms"]["exact"], "NumPy's product and argpartition", ""),
+        ("sentences, 5 % of rows", plain["ms"]["5 % of rows"], "NumPy on those that meet it", ""),
+        ("sentences", lists, "faiss IndexIVFFlat in memory, as many probes", recall),
+    ):
+        name = f"a search among {rows:,} x {DIM}: {title}"
+        report(name, ours[title]["ms"], ms, against=against, unit="ms", note=note)
+    name = f"a search among {rows:,} x {DIM}: sentences, exact, and faiss"
+    report(name, ours["sentences, exact"]["ms"], flat, against="IndexFlatIP", unit="ms")
     fine = {
         "the exact search finds other rows than NumPy": min(same, filtered) > 0.9995,
         "the index misses too much": ours["sentences"]["recall"] >= 0.94,

@@ -3,8 +3,9 @@
 ``python benchmarks/mar_losses.py`` takes 184 source and 184 target images against 4,101 agents, and
 prints every loss written as loops over images, pairs and cameras, as the published code does it,
 and as the package does it. Both get embeddings and their cosines with the agents; the products
-behind these are not timed. It fails if values or gradients differ, or if all
-losses together are not 3 times faster. The threshold of a whole data set is timed on a part of
+behind these are not timed. It fails if values or gradients differ in float64, where they are
+compared: in float32 single entries of a gradient are sums that cancel to less than their rounding
+errors, however they are added up. The threshold of a whole data set is timed on a part of
 Market-1501 and extrapolated. ``--quick`` takes a small batch, to see that everything runs.
 """
 
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from rows import report
 from torch import Tensor
 
 from crosswalk.labels.soft_multilabel import (
@@ -182,25 +184,23 @@ def draw(num_images: int, num_agents: int, size: int) -> tuple[list[Tensor], lis
     return [source, target, agents], [person[0], camera]
 
 
-def measure(
-    loss: Callable[[Batch], Tensor], rows: list[Tensor], ids: list[Tensor], repeats: int
+def taken(
+    loss: Callable[[Batch], Tensor], rows: list[Tensor], ids: list[Tensor]
 ) -> tuple[float, list[Tensor]]:
-    """Return the fastest duration in seconds, and value and gradients."""
-    durations = []
+    """Return the duration in seconds, and value and gradients."""
     source, target, agents = rows
     given = [source, target, agents, source @ agents.T, target @ agents.T]
-    for _ in range(repeats):
-        leaves = [each.detach().requires_grad_() for each in given]
-        start = time.perf_counter()
-        value = loss(Batch(*leaves, *ids))
-        value.backward()
-        durations.append(time.perf_counter() - start)
+    leaves = [each.detach().requires_grad_() for each in given]
+    start = time.perf_counter()
+    value = loss(Batch(*leaves, *ids))
+    value.backward()
+    duration = time.perf_counter() - start
     # of the embeddings, through the similarities too
     by_embedding, by_similarity = (
         [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in part]
         for part in (leaves[:3], leaves[3:])
     )
-    return min(durations), [
+    return duration, [
         value.detach(),
         by_embedding[0] + by_similarity[0] @ agents,
         by_embedding[1] + by_similarity[1] @ agents,
@@ -211,7 +211,7 @@ def measure(
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Time MAR's losses of a batch.")
     parser.add_argument("--repeats", type=int, default=5, help="the fastest of so many counts")
-    parser.add_argument("--quick", action="store_true", help="a small batch, no aim")
+    parser.add_argument("--quick", action="store_true", help="a small batch")
     options = parser.parse_args(arguments)
     num_images, num_agents, size = (40, 100, 32) if options.quick else (184, 4101, 2048)
     rows, ids = draw(num_images, num_agents, size)
@@ -221,15 +221,26 @@ def main(arguments: list[str] | None = None) -> int:
     )
 
     wrong = []
+    exact = [each.double() for each in rows]
     print(f"{'loss':<18}{'loops':>12}{'ours':>12}{'ratio':>8}")
-    for name, (looped, ours) in LOSSES.items():
-        slow, expected = measure(looped, rows, ids, 3)
-        fast, found = measure(ours, rows, ids, options.repeats)
-        ratio = slow / fast
-        print(f"{name:<18}{1e3 * slow:>9.1f} ms{1e3 * fast:>9.1f} ms{ratio:>8.1f}")
+    for name, pair in LOSSES.items():
+        slow, fast = (
+            min(taken(loss, rows, ids)[0] for _ in range(repeats))
+            for loss, repeats in zip(pair, (3, options.repeats), strict=True)
+        )
+        print(f"{name:<18}{1e3 * slow:>9.1f} ms{1e3 * fast:>9.1f} ms{slow / fast:>8.1f}")
+        report(
+            f"MAR's batch losses, forward and backward: {name}",
+            fast,
+            slow,
+            against="loops over pairs and images",
+            at_least=AIM if name == "all" else None,
+        )
+        expected, found = (taken(loss, exact, ids)[1] for loss in pair)
         for one, other in zip(found, expected, strict=True):
-            if not torch.allclose(one, other, rtol=1e-3, atol=1e-6):
-                wrong.append(f"{name}: results differ by up to {(one - other).abs().max():.2g}")
+            apart, size = float((one - other).abs().max()), float(other.abs().max())
+            if apart > 1e-12 * max(1.0, size):
+                wrong.append(f"{name}: up to {size:.2g} large, and {apart:.2g} apart in float64")
     print("\n".join(wrong) or "all results agree")
 
     part = 200 if options.quick else 1536
@@ -242,9 +253,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"initial threshold: {seconds:.2f} s for {part} images, extrapolated {whole:.0f} s for "
         f"{MARKET}, once per run"
     )
-    if not options.quick and ratio < AIM:
-        wrong.append(f"all losses: {ratio:.1f}x is below {AIM:.0f}x")
-        print(wrong[-1])
     return 1 if wrong else 0
 
 

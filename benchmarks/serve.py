@@ -24,6 +24,7 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 from PIL import Image
+from rows import report
 
 import crosswalk
 from crosswalk.gallery.description import read_gallery
@@ -151,6 +152,13 @@ def main() -> None:
             f"{name:34s} p50 {p50 * 1e3:7.1f} ms   p95 {p95 * 1e3:7.1f} ms   "
             f"all {timed.total:6.2f} s   {baseline.total / timed.total:5.2f} of the baseline's rate"
         )
+        if timed is not baseline:
+            report(
+                f"{len(sentences)} searches among {pictures:,} pictures {name}",
+                timed.total,
+                baseline.total,
+                against="Gallery.search in turn",
+            )
     print(f"memory added by all at once, clients included: {grown / 2**20:.0f} MiB")
 
 
