@@ -17,7 +17,10 @@ options = $(foreach name,$(1),$(if $($(name)),--$(shell tr A-Z a-z <<< $(name)) 
 flags = $(foreach name,$(1),$(if $(filter-out 0,$($(name))),--$(shell tr A-Z a-z <<< $(name))))
 
 BIN := .venv/bin
-STAMP := .venv/.installed
+UV ?= $(shell command -v uv)
+# What is installed: all that training needs, and the tools of development as well.
+RUN := .venv/.installed
+DEV := .venv/.installed-dev
 # One thread per test process: two processes with two threads each are slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
@@ -30,29 +33,21 @@ help:  ## list the targets
 	@echo '  make train METHOD=rde DATA=cuhk_pedes ARGS="data.root=/datasets data.noise_rate=0.5"'
 	@echo '  make golden GOLDEN_METHODS=rde GOLDEN_DIR=folder'
 
-setup: $(STAMP)  ## create .venv and install everything
+setup: $(DEV)  ## create .venv and install everything, with uv where it is installed
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "crosswalk needs Python >= 3.11, but PYTHON=$(PYTHON) is $$($(PYTHON) -V 2>&1)." \
-	    "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
-	  echo "$(PYTHON) cannot make a virtual environment; on Debian install python3-venv." >&2; \
-	  exit 2; }
-	@echo "Installing into .venv; several gigabytes on the first time. Log: .venv/install.log"
-	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	  PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --no-input --progress-bar off \
-	  --editable ".[dev]" 2>.venv/install.err | tee .venv/install.log \
-	  | awk '/^ *Downloading .*\([0-9.]+ [MG]B\)/ {sub(/^ *Downloading (.*\/)?/, ""); print "  " $$0; fflush()} \
-	         /^(Installing|Building|Successfully)/ {print "  " substr($$0, 1, 90); fflush()}' \
-	  || { tail -n 30 .venv/install.err >&2; echo "Installation failed." >&2; exit 1; }
+$(RUN): pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" UV="$(UV)" tools/install.sh .
 	@touch $@
 
-train: $(STAMP)  ## train METHOD on DATA (default: synthetic), with ARGS="key=value ..."
+$(DEV): $(RUN)
+	@PYTHON="$(PYTHON)" UV="$(UV)" tools/install.sh ".[dev]"
+	@touch $@
+
+train: $(RUN)  ## train METHOD on DATA (default: synthetic), with ARGS="key=value ..."
 	@CROSSWALK_MAKE="make train METHOD=$(METHOD)$(if $(DATA), DATA=$(DATA))" \
 	  $(BIN)/crosswalk train method=$(METHOD) $(if $(DATA),data=$(DATA)) $(ARGS)
 
-pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic runs start from
+pretrain: $(RUN)  ## make the weights that the small networks of the synthetic runs start from
 	@rm -rf runs/rde-synthetic_pairs-pretrain
 	@$(BIN)/crosswalk train experiment=rde/pretrain_tiny name=pretrain logger=csv
 	@$(BIN)/crosswalk export-weights runs/rde-synthetic_pairs-pretrain --which last --part clip --half \
@@ -67,54 +62,54 @@ pretrain: $(STAMP)  ## make the weights that the small networks of the synthetic
 	@$(BIN)/crosswalk export-weights runs/cmmt-synthetic_pairs-pretrain-clip --which last \
 	  --part image --half src/crosswalk/assets/tiny_clip_resnet.safetensors
 
-models: $(STAMP)  ## train the tiny models that the package brings along, tiny:<method>
+models: $(RUN)  ## train the tiny models that the package brings along, tiny:<method>
 	@for method in $(filter-out _%,$(notdir $(basename $(wildcard configs/method/*.yaml)))); do \
 	  rm -rf runs/$$method-*-tiny src/crosswalk/assets/models/$$method; \
 	  $(BIN)/crosswalk train method=$$method name=tiny logger=csv; \
 	  $(BIN)/crosswalk export runs/$$method-*-tiny --half --out src/crosswalk/assets/models/$$method; \
 	done
 
-pictures: $(STAMP)  ## draw the picture of the README again, and take those of the search page
+pictures: $(DEV)  ## draw the picture of the README again, and take those of the search page
 	@$(BIN)/python docs/tools/pictures.py
 	@$(BIN)/python docs/tools/screenshots.py
 
-notebooks: $(STAMP)  ## execute the notebooks of examples/ and keep their outputs
+notebooks: $(DEV)  ## execute the notebooks of examples/ and keep their outputs
 	@$(BIN)/python docs/tools/notebooks.py
 
-ablation: $(STAMP)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SEEDS DATA JOBS DEVICES SAVE
+ablation: $(RUN)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SEEDS DATA JOBS DEVICES SAVE
 	@test -n "$(TABLE)" || { echo 'usage: make ablation TABLE=experiments/<method>/<table>.yaml' \
 	  '[ROWS="a;b"] [SEEDS=1,2,3] [DATA=synthetic_pairs] [JOBS=2] [DEVICES=0,1] [SAVE=1] [ARGS=...]' >&2; exit 2; }
 	@rows=(); IFS=';' read -ra names <<< "$$ROWS;"; for name in "$${names[@]}"; do test -z "$$name" || rows+=(--row "$${name# }"); done; \
 	$(BIN)/crosswalk ablate "$(TABLE)" $${rows[@]+"$${rows[@]}"} \
 	  $(call options,SEEDS DATA JOBS DEVICES) $(call flags,SAVE) $(ARGS)
 
-tables: $(STAMP)  ## write the kept results of experiments/ into the README
+tables: $(DEV)  ## write the kept results of experiments/ into the README
 	@$(BIN)/python docs/tools/readme_tables.py
 
-sweep: $(STAMP)  ## search hyper-parameters by SWEEP=<method>; LOCAL=1 needs no W&B; AGENTS, DEVICES, TRIALS
+sweep: $(RUN)  ## search hyper-parameters by SWEEP=<method>; LOCAL=1 needs no W&B; AGENTS, DEVICES, TRIALS
 	@test -n "$(SWEEP)" || { echo "usage: make sweep SWEEP=rde [LOCAL=1] [AGENTS=4] [DEVICES=0,1] [TRIALS=20] [ARGS=...]" >&2; exit 2; }
 	@$(BIN)/crosswalk sweep "$(SWEEP)" $(call flags,LOCAL) $(call options,AGENTS DEVICES TRIALS) $(ARGS)
 
 test: lint types  ## all checks: lint, types, tests and doctests
 	@$(PYTEST)
 
-test-ddp: $(STAMP)  ## only the tests with several processes
+test-ddp: $(DEV)  ## only the tests with several processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ddp
 
-golden: $(STAMP)  ## compare with the recorded outputs of the published implementations
+golden: $(DEV)  ## compare with the recorded outputs of the published implementations
 	@$(BIN)/python tests/golden/run.py --dir "$(GOLDEN_DIR)" --methods "$(GOLDEN_METHODS)"
 
-bench: $(STAMP)  ## measure against straightforward baselines, keep benchmarks/results/bench.json
+bench: $(DEV)  ## measure against straightforward baselines, keep benchmarks/results/bench.json
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
-lint: $(STAMP)  ## ruff: rules and formatting
+lint: $(DEV)  ## ruff: rules and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 
-types: $(STAMP)  ## mypy --strict on src and docs/tools
+types: $(DEV)  ## mypy --strict on src and docs/tools
 	@$(BIN)/mypy
 
-format: $(STAMP)  ## rewrite files as ruff wants them
+format: $(DEV)  ## rewrite files as ruff wants them
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
