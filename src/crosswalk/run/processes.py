@@ -72,6 +72,8 @@ def make_slots(
 ) -> list[Slot]:
     """Return the slots of ``jobs`` runs at a time; the cores are divided evenly among them.
 
+    No run has more threads than OMP_NUM_THREADS says where that is set.
+
     Args:
         jobs: Runs at a time; 0: one for every ``devices_per_job`` devices, at least one.
         devices: Names of the GPUs to use, as in CUDA_VISIBLE_DEVICES; none on a CPU.
@@ -94,7 +96,7 @@ def make_slots(
         )
     ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     cores = num_cores or len(ours) or os.cpu_count() or 1
-    threads = max(1, cores // jobs)
+    threads = max(1, min(cores // jobs, _thread_limit() or cores))
     return [
         Slot(
             number,
@@ -103,6 +105,15 @@ def make_slots(
         )
         for number in range(jobs)
     ]
+
+
+def _thread_limit() -> int | None:
+    """Return the most threads that the user wants a process to have, None if that is not said.
+
+    OpenMP's variable may have a number for each level of nested loops; the first one counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isascii() and first.isdigit() else None
 
 
 def devices_per_run(wanted: object, num_devices: int, *, at_a_time: int) -> int:

@@ -63,7 +63,10 @@ def launch_rows(folder: Path, *does: str) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
-def test_every_row_and_seed_is_run_once(tmp_path: Path, jobs: int) -> None:
+def test_every_row_and_seed_is_run_once(
+    tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     plan = fake_plan(tmp_path, "finish", "finish", "finish", seeds=(1, 7))
 
     failures, board, done, _ = launch(plan, jobs=jobs)

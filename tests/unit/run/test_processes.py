@@ -81,14 +81,31 @@ def whole_file(path: Path) -> Callable[[], bool]:
 @pytest.mark.parametrize(
     ("jobs", "num_cores", "threads"), [(1, 7, 7), (2, 7, 3), (3, 2, 1), (0, 5, 5)]
 )
-def test_slots_without_devices_share_the_cores(jobs: int, num_cores: int, threads: int) -> None:
+def test_slots_without_devices_share_the_cores(
+    jobs: int, num_cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     slots = make_slots(jobs, num_cores=num_cores)
 
     assert slots == [Slot(number, (), threads) for number in range(max(jobs, 1))]
     assert "CUDA_VISIBLE_DEVICES" not in slots[0].environment()
 
 
-def test_every_slot_has_devices_of_its_own_and_some_may_be_left() -> None:
+@pytest.mark.parametrize(
+    ("said", "threads"), [("1", 1), ("2,1", 2), ("16", 4), ("", 4), ("many", 4), ("0", 4)]
+)
+def test_no_slot_has_more_threads_than_its_user_said(
+    said: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+
+    assert [slot.threads for slot in make_slots(2, num_cores=8)] == [threads] * 2
+
+
+def test_every_slot_has_devices_of_its_own_and_some_may_be_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     slots = make_slots(0, ["0", "3", "5", "6", "7"], devices_per_job=2, num_cores=4)
 
     assert [slot.devices for slot in slots] == [("0", "3"), ("5", "6")]
