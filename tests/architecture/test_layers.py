@@ -17,7 +17,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 # The rooms of the house, from the ground up: a room imports from rooms further down, never upward.
 STOREYS = (
-    ("ranges", "words"),
+    ("ranges", "words", "compiled"),
     (
         "types",
         "files",
@@ -44,7 +44,10 @@ STOREYS = (
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 ALONE = {"synthetic": (), "importers": ("weight_files",)}
 """Rooms that import nothing of the rest, but for these."""
-PURE = ("losses", "labels", "neighbours", "metrics/ranking", "metrics/reranking", "memory")
+PURE = (
+    *("losses", "labels", "neighbours", "memory"),
+    *("metrics/ranking", "metrics/counting", "metrics/reranking"),
+)
 ONLY_IN = {
     "torch.distributed": ("distributed",),
     "omegaconf": ("config",),

@@ -55,7 +55,7 @@ def test_help_config_and_mistakes_import_nothing_heavy() -> None:
     looks_at_images = "data check nowhere"
     code = (
         "import sys\nfrom crosswalk.cli import main\n"
-        "heavy = {'torch', 'lightning', 'open_clip', 'timm', 'wandb', 'numpy'}\n"
+        "heavy = {'torch', 'lightning', 'open_clip', 'timm', 'wandb', 'numpy', 'numba'}\n"
         f"for line in {[*lines, looks_at_images]!r}:\n"
         "    try:\n        status = main(line.split())\n"
         "    except SystemExit as ended:\n        status = ended.code\n"

@@ -108,5 +108,7 @@ def check_extra_map(names: object) -> None:
 def _mean_over_matches(
     values: NDArray[np.float64], is_match: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    mean: NDArray[np.float64] = np.where(is_match, values, 0.0).sum(axis=1) / is_match.sum(axis=1)
+    # one after the other: a sum in pairs would round by the number of surplus slots
+    total = np.where(is_match, values, 0.0).cumsum(axis=1)[:, -1]
+    mean: NDArray[np.float64] = total / is_match.sum(axis=1)
     return mean

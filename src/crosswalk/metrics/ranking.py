@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,23 +19,30 @@ from crosswalk.metrics.average_precision import (
     average_precision,
     check_extra_map,
 )
+from crosswalk.metrics.counting import (
+    Index,
+    Labels,
+    Tally,
+    add_up,
+    count_block,
+    new_tally,
+    nothing_found,
+    state_of,
+    take_scores,
+)
 from crosswalk.neighbours import full_precision
 from crosswalk.words import counted
 
-TILE_BYTES = 80 * 2**20
-"""Size of the similarities computed at one time: large tiles multiply faster."""
-COPY_BYTES = 8 * 2**20
-"""Size of given similarities copied at one time: small ones reuse memory."""
+TILE_BYTES = 64 * 2**20
+"""Size of the similarities computed at one time."""
 TILE_ROWS = 1024
-"""Queries of a tile; more do not multiply faster."""
-GROUP_BYTES = 2 * 2**20
-"""Size of the comparisons held at one time by one thread: they should stay in its cache."""
-NUM_CLASSES = 256
-"""Columns are padded to a multiple of this; ranking lists up to this long need no sorting."""
-MANY_MATCHES = 256
-"""With more matches than this, sorting the row takes less time than comparing per match."""
-MOST_PAIRS = 2**20
-"""Same-person (query, gallery) pairs looked at together."""
+"""Most queries of a tile; more do not multiply faster."""
+LEAST_ROWS = 8
+"""Rows that every product has at least, zeros if need be."""
+NUM_TILES = 8
+"""The number of tiles is a multiple of this, so that processes get equal shares."""
+HELD_BYTES = 80 * 2**20
+"""Similarities up to this size are kept for the other direction; more are computed again."""
 
 
 class Ranking(NamedTuple):
@@ -92,18 +100,35 @@ class Rescoring(NamedTuple):
     bonus: sparse.csr_array
 
 
-class _Labels(NamedTuple):
-    """Who is on each picture, and where the matches of each person lie in the gallery."""
+class Processes(NamedTuple):
+    """Who ranks together; each takes its share of the queries.
 
-    query_person_id: Tensor
-    query_camera_id: Tensor | None
-    gallery_camera_id: Tensor | None
-    junk: Tensor  # gallery places of person -1
-    by_person: Tensor  # gallery places, grouped by person
-    start: Tensor  # [queries] where the query's person starts in `by_person`
-    num_places: Tensor  # [queries] how many places that person has
-    query_picture: Tensor | None = None
-    gallery_picture: Tensor | None = None
+    Attributes:
+        rank: This process, from 0.
+        world_size: How many there are.
+        gather: Returns every process's value of an object, in rank order.
+    """
+
+    rank: int
+    world_size: int
+    gather: Callable[[Any], list[Any]]
+
+
+ALONE = Processes(0, 1, lambda value: [value])
+
+
+class Rankings(NamedTuple):
+    """Rankings by the same similarities.
+
+    Attributes:
+        joint: Of the queries, by the mean over views.
+        views: Of the queries by each view, without ranking lists; empty if not asked for.
+        backward: Of the gallery as queries and the queries as gallery, or None.
+    """
+
+    joint: Ranking
+    views: list[Ranking]
+    backward: Ranking | None
 
 
 def rank_embeddings(
@@ -163,32 +188,120 @@ def rank_embeddings(
         >>> ranking.first_hit, ranking.average_precision.round(4)
         (array([2]), array([0.5833]))
     """
+    labels = Labels(
+        query_person_id,
+        gallery_person_id,
+        query_camera_id,
+        gallery_camera_id,
+        query_picture,
+        gallery_picture,
+    )
+    return rank_views(
+        query,
+        gallery,
+        labels,
+        widths=[query.shape[-1] // num_views] * num_views,
+        topk=topk,
+        extra_map=extra_map,
+        rescoring=rescoring,
+        tile_bytes=tile_bytes,
+    ).joint
+
+
+@torch.no_grad()
+def rank_views(
+    query: Tensor,
+    gallery: Tensor,
+    labels: Labels,
+    *,
+    widths: Sequence[int],
+    by_view: bool = False,
+    both_ways: bool = False,
+    topk: int = 10,
+    extra_map: Sequence[str] = (),
+    rescoring: Rescoring | None = None,
+    processes: Processes = ALONE,
+    tile_bytes: int = TILE_BYTES,
+) -> Rankings:
+    """Return all rankings that one product of all queries with the gallery gives.
+
+    Tiles are the same on any number of processes, and so are the results, to the last digit.
+
+    Args:
+        query: ``[queries, D]`` unit vectors of all views side by side.
+        gallery: ``[gallery, D]`` the same, on the same device, which also counts.
+        labels: Whom they show; see `rank_embeddings`.
+        widths: Length of the vectors of each view; together D.
+        by_view: Whether each view is ranked by itself too.
+        both_ways: Whether the gallery is ranked for the queries too. Similarities of more than
+            `HELD_BYTES` are computed twice for it.
+        topk: Length of the ranking lists that are returned.
+        extra_map: Definitions of average precision measured beside the usual one.
+        rescoring: By whose scores ``joint`` is ranked instead, and ``backward``.
+        processes: Who calls this with the same arguments and ranks a share of the queries.
+        tile_bytes: Size of the similarities held at one time, but for those kept.
+
+    Raises:
+        ValueError: See `rank_embeddings`; every process raises it.
+
+    Example:
+        >>> vectors, ids = torch.eye(2).repeat(1, 2), torch.tensor([7, 8])
+        >>> found = rank_views(vectors, vectors, Labels(ids, ids), widths=[2, 2], by_view=True)
+        >>> found.joint.first_hit, len(found.views)
+        (array([1, 1]), 2)
+    """
     check_widths(query, gallery)
     dtype = _dtype(query)
     gallery = gallery.to(dtype)
-
-    def fill(rows: Tensor, scores: Tensor) -> None:
-        multiply_rows(query[rows.to(query.device)].to(dtype) / num_views, gallery, scores)
-        # A bad gallery vector spoils every row and a bad query its whole row.
-        if not bool(scores[0].isfinite().all() & scores[:, 0].isfinite().all()):
-            for role, vectors in (("query", query), ("gallery", gallery)):
-                bad = (~vectors.isfinite().all(dim=1)).nonzero().flatten().tolist()
-                if bad:
-                    raise ValueError(
-                        f"{len(bad)} {role} embeddings are NaN or infinite (first: {bad[:5]}). The "
-                        "encoder has diverged: lower the learning rate or use trainer.precision=32."
-                    )
-        if rescoring is not None:
-            _rescore(rescoring, rows.numpy(), scores.numpy())
-
+    views = [slice(end - width, end) for width, end in zip(widths, np.cumsum(widths), strict=True)]
+    joins = len(views) > 1
     size = (len(query), len(gallery))
-    labels = _index_labels(
-        size, query_person_id, gallery_person_id, query_camera_id, gallery_camera_id
+    labels = _checked(labels, size)
+    shape = _tile_shape(size, dtype, tile_bytes // (2 if joins else 1))
+    spare = gallery.new_empty(shape if joins else 0)
+
+    def tile(rows: slice, joint: Tensor) -> Iterator[Tensor]:
+        part = query[rows].to(dtype)
+        number = len(part)
+        if number < len(joint):  # of the same shape, a product rounds in the same way
+            part = torch.cat([part, part.new_zeros(len(joint) - number, part.shape[1])])
+        for view, columns in enumerate(views):
+            product = spare if joins else joint
+            multiply_rows(part[:, columns], gallery[:, columns], product)
+            if by_view:
+                yield product[:number]
+            if joins and view == 0:
+                joint.copy_(spare)
+            elif joins:
+                joint.add_(spare)
+        joint = joint[:number]
+        if joins:
+            joint.div_(len(views))
+        if rescoring is not None:
+            _rescore(rescoring, rows, joint)
+        yield joint
+
+    def why_not_finite() -> str:
+        for role, vectors in (("query", query), ("gallery", gallery)):
+            bad = (~vectors.isfinite().all(dim=1)).nonzero().flatten().tolist()
+            if bad:
+                return (
+                    f"{len(bad)} {role} embeddings are NaN or infinite (first: {bad[:5]}). The "
+                    "encoder has diverged: lower the learning rate or use trainer.precision=32."
+                )
+        return "similarities are NaN or infinite though no embedding is: give unit vectors."
+
+    return _rank(
+        tile,
+        shape,
+        gallery.new_empty,
+        labels,
+        topks=[0] * len(views) * by_view + [topk],
+        extra_map=extra_map,
+        both_ways=both_ways,
+        processes=processes,
+        why_not_finite=why_not_finite,
     )
-    if query_picture is not None and gallery_picture is not None:
-        pictures = {"query_picture": query_picture.cpu(), "gallery_picture": gallery_picture.cpu()}
-        labels = labels._replace(**pictures)
-    return _rank(fill, size, dtype, labels, topk, extra_map, tile_bytes)
 
 
 def rank_similarity(
@@ -200,7 +313,7 @@ def rank_similarity(
     gallery_camera_id: Tensor | None = None,
     topk: int = 10,
     extra_map: Sequence[str] = (),
-    tile_bytes: int = COPY_BYTES,
+    tile_bytes: int = TILE_BYTES,
 ) -> Ranking:
     """Return the ranking of all queries by given similarities (see `rank_embeddings`).
 
@@ -213,7 +326,7 @@ def rank_similarity(
         topk: Length of the ranking lists that are returned.
         extra_map: Definitions of average precision measured beside the usual one, names from
             `EXTRA_MAP`.
-        tile_bytes: Size of the copies held at one time.
+        tile_bytes: Size of the similarities looked at together.
 
     Raises:
         ValueError: If shapes disagree, a similarity is not finite, no query has a match, or
@@ -232,22 +345,22 @@ def rank_similarity(
         raise ValueError(
             f"similarity has shape {tuple(similarity.shape)}; give [queries, gallery]."
         )
-    dtype = _dtype(similarity)
-
-    given = similarity.detach().to("cpu", dtype).numpy()
-
-    def fill(rows: Tensor, scores: Tensor) -> None:
-        # NumPy: after an operation, torch's idle threads spin and slow down those that count.
-        part = given[rows.numpy()]
-        if not np.isfinite(part.min()) or not np.isfinite(part.max()):
-            raise ValueError("similarity contains NaN or infinite numbers, which have no rank.")
-        scores.numpy()[:] = part
-
-    size = (similarity.shape[0], similarity.shape[1])
-    labels = _index_labels(
-        size, query_person_id, gallery_person_id, query_camera_id, gallery_camera_id
-    )
-    return _rank(fill, size, dtype, labels, topk, extra_map, tile_bytes)
+    given = similarity.detach()
+    dtype = _dtype(given)
+    labels = Labels(query_person_id, gallery_person_id, query_camera_id, gallery_camera_id)
+    size = (given.shape[0], given.shape[1])
+    labels = _checked(labels, size)
+    return _rank(
+        lambda rows, _: iter([given[rows].to(dtype)]),
+        _tile_shape(size, dtype, tile_bytes),
+        lambda _: given.new_empty(0, dtype=dtype),
+        labels,
+        topks=[topk],
+        extra_map=extra_map,
+        both_ways=False,
+        processes=ALONE,
+        why_not_finite=lambda: "similarity contains NaN or infinite numbers, which have no rank.",
+    ).joint
 
 
 def most_similar(
@@ -273,22 +386,21 @@ def most_similar(
     check_widths(query, gallery)
     dtype = _dtype(query)
     gallery = gallery.to(dtype)
-    num_queries, num_gallery = len(query), len(gallery)
-    count = min(count, num_gallery)
-    width = _padded(num_gallery)
-    index = np.empty((num_queries, count), np.int64)
-    tile_rows = _tile_rows(num_queries, width, dtype, tile_bytes)
-    tile = torch.full((tile_rows, width), -torch.inf, dtype=dtype)
-    group_rows = max(1, GROUP_BYTES // (width * dtype.itemsize))
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for start in range(0, num_queries, tile_rows):
-            some = query[start : start + tile_rows].to(dtype)
-            multiply_rows(some, gallery, tile[: len(some), :num_gallery])
-            scores = tile[: len(some)].numpy()
-            groups = [scores[row : row + group_rows] for row in range(0, len(some), group_rows)]
-            found = [top for _, top in pool.map(lambda group: _top(group, count), groups)]
-            index[start : start + len(some)] = np.concatenate(found)
-    return index
+    shape = _tile_shape((len(query), len(gallery)), dtype, tile_bytes)
+    buffer = gallery.new_empty(shape)
+    count = min(count, len(gallery))
+    index = [np.empty((0, count), np.int64)]
+    no_junk = np.zeros(0, np.int64)
+    with _threads() as pool:
+        for start in range(0, len(query), len(buffer)):
+            some = query[start : start + len(buffer)].to(dtype)
+            scores = buffer[: len(some)]
+            multiply_rows(some, gallery, scores)
+            tally = new_tally(nothing_found(len(some)), scores, junk=no_junk, topk=max(1, count))
+            if count_block(tally, scores, 0, pool):
+                raise ValueError("embeddings are NaN or infinite; the encoder has diverged.")
+            index.append(tally.top_index[:, :count].cpu().numpy())
+    return np.concatenate(index)
 
 
 def check_widths(query: Tensor, gallery: Tensor) -> None:
@@ -308,14 +420,14 @@ def check_widths(query: Tensor, gallery: Tensor) -> None:
 
 
 def multiply_rows(query: Tensor, gallery: Tensor, out: Tensor) -> None:
-    """Write the products of all rows into ``out``, which may lie on another device.
+    """Write the products of all rows into ``out``.
 
     In full precision, whatever is set: TF32 and bfloat16 would change ranks.
 
     Args:
         query: ``[queries, D]``.
         gallery: ``[gallery, D]``, on the device of the queries.
-        out: ``[queries, gallery]``, overwritten.
+        out: ``[queries, gallery]`` on the same device, overwritten.
 
     Example:
         >>> out = torch.empty(1, 2)
@@ -323,11 +435,8 @@ def multiply_rows(query: Tensor, gallery: Tensor, out: Tensor) -> None:
         >>> out
         tensor([[1., 2.]])
     """
-    here = out if query.device == out.device else query.new_empty(out.shape)
     with torch.autocast(query.device.type, enabled=False), full_precision():
-        torch.mm(query, gallery.T, out=here)
-    if here is not out:
-        out.copy_(here)
+        torch.mm(query, gallery.T, out=out)
 
 
 def rank_k(ranking: Ranking, k: int) -> float:
@@ -392,39 +501,35 @@ def _dtype(values: Tensor) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
-def _padded(num_gallery: int) -> int:
-    return NUM_CLASSES * -(-num_gallery // NUM_CLASSES)
+def _tile_shape(size: tuple[int, int], dtype: torch.dtype, tile_bytes: int) -> tuple[int, int]:
+    """Return rows and columns of all tiles; the last one may need less."""
+    num_queries, num_gallery = size
+    most = min(TILE_ROWS, max(1, tile_bytes // max(1, num_gallery * dtype.itemsize)))
+    num_tiles = NUM_TILES * -(-num_queries // (most * NUM_TILES))
+    rows = -(-num_queries // max(1, num_tiles))
+    return max(rows, min(LEAST_ROWS, most)), num_gallery
 
 
-def _tile_rows(num_queries: int, width: int, dtype: torch.dtype, tile_bytes: int) -> int:
-    return max(1, min(num_queries, TILE_ROWS, tile_bytes // (width * dtype.itemsize)))
-
-
-def _rescore(rescoring: Rescoring, rows: NDArray[np.int64], scores: NDArray[Any]) -> None:
-    scores *= rescoring.slope[rows, None]
-    scores += rescoring.offset[rows, None]
+def _rescore(rescoring: Rescoring, rows: slice, scores: Tensor) -> None:
     bonus = rescoring.bonus[rows]
-    row = np.repeat(np.arange(len(rows)), np.diff(bonus.indptr))
-    scores[row, bonus.indices] += bonus.data
+    row = np.repeat(np.arange(len(scores)), np.diff(bonus.indptr))
+    place = [torch.from_numpy(each).to(scores.device, torch.int64) for each in (row, bonus.indices)]
+    slope, offset, more = (
+        torch.from_numpy(each).to(scores.device)
+        for each in (rescoring.slope[rows], rescoring.offset[rows], bonus.data)
+    )
+    scores.mul_(slope[:, None]).add_(offset[:, None])
+    scores[place[0], place[1]] = (scores[place[0], place[1]] + more).to(scores.dtype)
 
 
-def _index_labels(
-    size: tuple[int, int],
-    query_person_id: Tensor,
-    gallery_person_id: Tensor,
-    query_camera_id: Tensor | None,
-    gallery_camera_id: Tensor | None,
-) -> _Labels:
-    if (query_camera_id is None) != (gallery_camera_id is None):
+def _checked(labels: Labels, size: tuple[int, int]) -> Labels:
+    """Return the labels on the CPU."""
+    if (labels.query_camera_id is None) != (labels.gallery_camera_id is None):
         raise ValueError(
             "query_camera_id and gallery_camera_id belong together: give both, or neither."
         )
-    for name, ids, length in (
-        ("query_person_id", query_person_id, size[0]),
-        ("gallery_person_id", gallery_person_id, size[1]),
-        ("query_camera_id", query_camera_id, size[0]),
-        ("gallery_camera_id", gallery_camera_id, size[1]),
-    ):
+    for number, (name, ids) in enumerate(labels._asdict().items()):
+        length = size[number % 2]
         if ids is not None and ids.shape != (length,):
             raise ValueError(f"{name} has shape {tuple(ids.shape)}, expected ({length},).")
     if min(size) == 0:
@@ -432,267 +537,174 @@ def _index_labels(
             f"there are {size[0]} queries and {size[1]} gallery items. Ranking needs both: check "
             "that the split has images and captions."
         )
-    query_person_id = query_person_id.cpu().contiguous()
-    gallery_person_id = gallery_person_id.cpu().contiguous()
-    grouped, by_person = gallery_person_id.sort(stable=True)
-    start = torch.searchsorted(grouped, query_person_id)
-    num_places = torch.searchsorted(grouped, query_person_id, right=True) - start
-    return _Labels(
-        query_person_id,
-        None if query_camera_id is None else query_camera_id.cpu(),
-        None if gallery_camera_id is None else gallery_camera_id.cpu(),
-        (gallery_person_id == -1).nonzero().flatten(),
-        by_person,
-        start,
-        num_places.masked_fill(query_person_id == -1, 0),
-    )
+    return Labels(*(None if ids is None else ids.cpu() for ids in labels))  # type: ignore[arg-type]
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor | None]:
+    """Provide as many threads as torch uses, or None for one; they end with the context."""
+    if torch.get_num_threads() == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        yield pool
 
 
 @torch.no_grad()
 def _rank(
-    fill: Callable[[Tensor, Tensor], None],
-    size: tuple[int, int],
-    dtype: torch.dtype,
-    labels: _Labels,
-    topk: int,
+    tile: Callable[[slice, Tensor], Iterator[Tensor]],
+    shape: tuple[int, int],
+    new_empty: Callable[[tuple[int, int]], Tensor],
+    labels: Labels,
+    *,
+    topks: list[int],
     extra_map: Sequence[str],
-    tile_bytes: int,
-) -> Ranking:
-    """Rank with ``fill(rows, scores)``, which writes the similarities of query ``rows``."""
+    both_ways: bool,
+    processes: Processes,
+    why_not_finite: Callable[[], str],
+) -> Rankings:
+    """Rank by similarities of the queries in ``rows``, which ``tile(rows, buffer)`` yields.
+
+    It yields one matrix for each of ``topks``, the lengths of their lists; the last lies in the
+    buffer and is the one ranked in the other direction too.
+    """
     check_extra_map(extra_map)
-    num_queries, num_gallery = size
-    topk = min(topk, num_gallery)
-    width = _padded(num_gallery)
-    no_score = np.full(num_queries, -np.inf, torch.empty(0, dtype=dtype).numpy().dtype)
-    ranking = Ranking(
-        num_matches=np.zeros(num_queries, np.int64),
-        first_hit=np.zeros(num_queries, np.int64),
-        average_precision=np.full(num_queries, np.nan),
-        extra_average_precision={name: np.full(num_queries, np.nan) for name in extra_map},
-        inverse_negative_penalty=np.full(num_queries, np.nan),
-        top_index=np.full((num_queries, topk), -1, np.int64),
-        top_score=no_score[:, None].repeat(topk, axis=1),
-        best_score=no_score,
-        best_other_score=no_score.copy(),
-    )
-    # Queries with similar numbers of matches stand together, so little of a group is padding.
-    order = labels.num_places.argsort(descending=True, stable=True)
-    tile_rows = _tile_rows(num_queries, width, dtype, tile_bytes)
-    buffer = torch.full((tile_rows, width), -torch.inf, dtype=dtype)
-    junk = labels.junk.numpy()
-    num_ignored = 0
-    first = 0
-    # NumPy compares outside of Python's lock, so threads work side by side.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        while first < num_queries:
-            most = int(labels.num_places[order[first]])
-            rows = order[first : first + max(1, min(tile_rows, MOST_PAIRS // max(1, most)))]
-            first += len(rows)
-            tile = buffer[: len(rows)]
-            scores = tile[:, :num_gallery]
-            fill(rows, scores)
-            columns, matches, ignored = _pairs(labels, rows)
-            row, slot = ignored.nonzero(as_tuple=True)
-            num_ignored += len(row)
-            scores[row, columns[row, slot]] = -torch.inf
-            if labels.query_picture is not None and labels.gallery_picture is not None:
-                picture = labels.query_picture[rows, None]
-                # also as another person: a copy says nothing about either
-                scores[(labels.gallery_picture == picture) & (picture >= 0)] = -torch.inf
-            work: tuple[NDArray[Any], ...]
-            work = (rows.numpy(), tile.numpy(), columns.numpy(), matches.numpy())
-
-            def rank_group(group: slice, work: tuple[NDArray[Any], ...] = work) -> None:
-                _rank_group(ranking, junk, *(array[group] for array in work))
-
-            for _ in pool.map(rank_group, _groups(work[-1], width)):
-                pass
-    if not ranking.valid.any():
-        raise ValueError(_why_nothing_matches(labels, num_ignored))
-    return ranking
-
-
-def _groups(matches: NDArray[np.bool_], width: int) -> list[slice]:
-    """Return slices of rows whose comparisons with ``width`` items fit into a thread's cache."""
-    num_matches = np.minimum(matches.sum(axis=1), MANY_MATCHES)
-    most = np.maximum.accumulate(num_matches[::-1])[::-1]  # of this row and all after it
-    groups, start = [], 0
-    while start < len(matches):
-        stop = start + max(1, GROUP_BYTES // (width * max(1, int(most[start]))))
-        groups.append(slice(start, stop))
-        start = stop
-    return groups
-
-
-def _pairs(labels: _Labels, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return gallery places of the rows' persons, and which of them match or are ignored.
-
-    All are ``[rows, slots]``, matches first; surplus slots are neither.
-    """
-    num_places = labels.num_places[rows, None]
-    slot = torch.arange(int(num_places.max()))
-    place = (labels.start[rows, None] + slot).clamp_max(len(labels.by_person) - 1)
-    columns = labels.by_person[place]
-    same_person = slot < num_places
-    left_out = torch.zeros_like(same_person)
-    for query, gallery in (
-        (labels.query_camera_id, labels.gallery_camera_id),
-        (labels.query_picture, labels.gallery_picture),
-    ):
-        if query is not None and gallery is not None:
-            left_out |= (gallery[columns] == query[rows, None]) & (query[rows, None] >= 0)
-    matches = same_person & ~left_out
-    ignored = same_person & left_out
-    order = matches.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    return columns.gather(1, order), matches.gather(1, order), ignored.gather(1, order)
-
-
-def _top(scores: NDArray[Any], topk: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return scores and places of the best ``topk`` items, equal ones in gallery order."""
-    num_rows, width = scores.shape
-    # Of NUM_CLASSES disjoint classes of columns, at least ``topk`` have a maximum not below
-    # `least`, so the best ``topk`` items are not below it either; few others are above.
-    least = np.full(num_rows, -np.inf, scores.dtype)
-    if topk < NUM_CLASSES:
-        maxima = scores.reshape(num_rows, -1, NUM_CLASSES).max(axis=1)
-        least = np.partition(maxima, NUM_CLASSES - topk, axis=1)[:, NUM_CLASSES - topk]
-    place = np.flatnonzero(scores >= least[:, None])
-    row, column = np.divmod(place, width)
-    score = scores.ravel()[place]
-    order = np.lexsort((column, -score, row))
-    start = np.searchsorted(row, np.arange(num_rows))
-    best = order[start[:, None] + np.arange(topk)]
-    top_score, top_index = score[best], column[best]
-    return top_score, np.where(top_score == -np.inf, -1, top_index)
-
-
-def _best_other(
-    scores: NDArray[Any], columns: NDArray[np.int64], matches: NDArray[np.bool_]
-) -> NDArray[Any]:
-    """Return ``[rows]`` best scores of what is no match; arguments as for `_count_ahead`."""
-    row, slot = np.nonzero(matches)
-    place = columns[row, slot]
-    own = scores[row, place]
-    scores[row, place] = -np.inf  # other items of the person are ignored, so they are out as well
-    best: NDArray[Any] = scores.max(axis=1)
-    scores[row, place] = own
-    return best
-
-
-class _Counts(NamedTuple):
-    """Of each match, ``[rows, slots]``: gallery items ahead, more similar, at least as similar."""
-
-    ahead: NDArray[np.int64]
-    better: NDArray[np.int64]
-    not_worse: NDArray[np.int64]
-
-
-def _count_ahead(
-    scores: NDArray[Any], columns: NDArray[np.int64], matches: NDArray[np.bool_]
-) -> _Counts:
-    """Return where each match stands, by comparing it with the gallery.
-
-    Args:
-        scores: ``[rows, width]`` similarities, -inf where ignored or beyond the gallery.
-        columns: ``[rows, slots]`` gallery places.
-        matches: ``[rows, slots]`` true where the place is a match.
-    """
-    score = np.take_along_axis(scores, columns, axis=1)
-    score[~matches] = np.inf
-    flags = scores[:, None] > score[..., None]
-    better = _count_true(flags)
-    equal = np.equal(scores[:, None], score[..., None], out=flags)
-    if np.count_nonzero(equal) == np.count_nonzero(matches):
-        return _Counts(better, better, better + 1)
-    not_worse = better + _count_true(equal)
-    ahead = better + _count_true(equal & (np.arange(scores.shape[1]) < columns[..., None]))
-    return _Counts(ahead, better, not_worse)
-
-
-def _count_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return ``flags.sum(axis=-1)``, eight flags at a time.
-
-    The bytes of a 64-bit word add up side by side, without a carry for up to 255 words.
-    """
-    shape = flags.shape[:-1]
-    words = flags.view(np.uint64).reshape(*shape, -1, NUM_CLASSES // 8)
-    parts = [
-        words[..., start : start + 255, :].sum(axis=-2).view(np.uint8).sum(axis=-1, dtype=np.int64)
-        for start in range(0, words.shape[-2], 255)
+    num_queries = len(labels.query_person_id)
+    index = Index(labels)
+    buffer = new_empty(shape)
+    starts = range(0, num_queries, shape[0])
+    shares = [
+        len(starts) * rank // processes.world_size for rank in range(processes.world_size + 1)
     ]
-    total: NDArray[np.int64] = sum(parts[1:], start=parts[0])
-    return total
+    mine = [
+        slice(start, min(start + shape[0], num_queries))
+        for start in starts[shares[processes.rank] : shares[processes.rank + 1]]
+    ]
+    hold = both_ways and len(mine) * buffer.nbytes <= HELD_BYTES
+    kept: list[Tensor] = []
+    back = None
+    if both_ways:
+        reverse = Index(labels.reversed())
+        back = new_tally(
+            reverse.found(slice(None)),
+            buffer,
+            junk=reverse.junk,
+            topk=max(1, topks[-1]),
+            all_counts=bool(extra_map),
+        )
+    parts: list[list[Ranking]] = []
+    wrong = 0
+    with _threads() as pool:
+        for rows in mine:
+            found = index.found(rows)
+            parts.append([])
+            for topk, scores in zip(topks, tile(rows, buffer), strict=True):
+                topk = min(topk, shape[1])
+                tally = new_tally(
+                    found,
+                    buffer,
+                    junk=index.junk,
+                    topk=max(1, topk),
+                    all_counts=bool(extra_map),
+                )
+                take_scores(tally, scores, 0)
+                wrong += count_block(tally, scores, 0, pool)
+                parts[-1].append(_summary(tally, topk, extra_map))
+            if back is not None:
+                take_scores(back, scores.T, rows.start)
+            if hold:
+                kept.append(scores)
+                buffer = new_empty(shape)
+        everybody = processes.gather((wrong, parts))
+        if any(wrong for wrong, _ in everybody):
+            raise ValueError(why_not_finite())
+        *views, joint = (
+            _concatenated(list(tiles))
+            for tiles in zip(*(tile for _, parts in everybody for tile in parts), strict=True)
+        )
+        if not joint.valid.any():
+            raise ValueError(_why_nothing_matches(index))
+        if back is None:
+            return Rankings(joint, views, None)
+        # a match may be on any process, and is needed before anything is compared with it
+        back.score.copy_(sum(processes.gather(back.score.cpu())))
+        for number, rows in enumerate(mine):
+            if not hold:
+                *_, scores = tile(rows, buffer)
+            else:
+                scores = kept[number]
+            count_block(back, scores.T, rows.start, pool)
+    back = add_up(back, processes.gather(state_of(back)))
+    return Rankings(joint, views, _summary(back, min(topks[-1], num_queries), extra_map))
 
 
-def _count_ahead_by_sorting(
-    scores: NDArray[Any], columns: NDArray[np.int64], matches: NDArray[np.bool_]
-) -> _Counts:
-    """Return what `_count_ahead` returns, by sorting each row."""
-    width = scores.shape[1]
-    place = np.empty(scores.shape, np.int64)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    np.put_along_axis(place, order, np.arange(width)[None], axis=1)
-    ahead = np.take_along_axis(place, columns, axis=1)
-    ordered = np.take_along_axis(scores, order, axis=1)
-    edge = np.full((len(scores), width + 1), True)  # before an item that is less similar
-    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=edge[:, 1:-1])
-    start = np.maximum.accumulate(np.where(edge[:, :-1], np.arange(width), 0), axis=1)
-    stop = np.where(edge[:, 1:], np.arange(1, width + 1), width)[:, ::-1]
-    stop = np.minimum.accumulate(stop, axis=1)[:, ::-1]
-    return _Counts(ahead, *(np.take_along_axis(each, ahead, axis=1) for each in (start, stop)))
-
-
-def _rank_group(
-    ranking: Ranking,
-    junk: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    scores: NDArray[Any],
-    columns: NDArray[np.int64],
-    matches: NDArray[np.bool_],
-) -> None:
-    """Write the results of query ``rows``."""
-    scores[:, junk] = -np.inf
-    topk = ranking.top_index.shape[1]
-    if topk:
-        ranking.top_score[rows], ranking.top_index[rows] = _top(scores, topk)
-    ranking.best_score[rows] = scores.max(axis=1)
-    ranking.best_other_score[rows] = _best_other(scores, columns, matches)
-    num_matches = matches.sum(axis=1)
-    ranking.num_matches[rows] = num_matches
-    found = np.flatnonzero(num_matches)
-    if len(found) == 0:
-        return
-    rows, num_matches, most = rows[found], num_matches[found], int(num_matches.max())
-    columns, matches = columns[found, :most], matches[found, :most]
-    scores = scores if len(found) == len(scores) else scores[found]
-    count = _count_ahead if most <= MANY_MATCHES else _count_ahead_by_sorting
-    counts = count(scores, columns, matches)
-
-    def ascending(values: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.sort(np.where(matches, values, np.iinfo(np.int64).max), axis=1)
-
-    ranks = ascending(1 + counts.ahead)
+def _summary(tally: Tally, topk: int, extra_map: Sequence[str]) -> Ranking:
+    """Return what the counts say, after the last block."""
+    query = tally.matches.query.cpu().numpy()
+    num_queries = len(tally.best_other)
+    num_matches = np.bincount(query, minlength=num_queries)
+    most = max(1, int(num_matches.max()))
     is_match = np.arange(most) < num_matches[:, None]
-    ranking.first_hit[rows] = ranks[:, 0]
-    ranking.average_precision[rows] = average_precision(ranks, is_match)
-    last = ranks[np.arange(len(ranks)), num_matches - 1]
-    ranking.inverse_negative_penalty[rows] = num_matches / last
-    if ranking.extra_average_precision:
-        places = MatchPlaces(ranks, ascending(counts.better), ascending(counts.not_worse), is_match)
-        for name, precision in ranking.extra_average_precision.items():
-            precision[rows] = EXTRA_MAP[name](places)
+
+    def ascending(values: Tensor) -> NDArray[np.int64]:
+        padded = np.full(is_match.shape, np.iinfo(np.int64).max)
+        padded[is_match] = values.cpu().numpy()
+        padded.sort(axis=1)
+        return padded
+
+    ranks = ascending(1 + tally.ahead)
+    valid = num_matches > 0
+    last = ranks[np.arange(num_queries), num_matches - 1]
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN where nothing matches
+        extra = {}
+        if extra_map:
+            counts = (ascending(tally.better), ascending(tally.not_worse))
+            places = MatchPlaces(ranks, *counts, is_match)
+            extra = {name: EXTRA_MAP[name](places) for name in extra_map}
+        precision = average_precision(ranks, is_match)
+    top_score = tally.top_score.cpu().numpy()
+    top_index = np.where(top_score == -np.inf, -1, tally.top_index.cpu().numpy())
+    return Ranking(
+        num_matches,
+        np.where(valid, ranks[:, 0], 0),
+        precision,
+        extra,
+        np.where(valid, num_matches / last, np.nan),
+        top_index[:, :topk],
+        top_score[:, :topk],
+        top_score[:, 0],
+        tally.best_other.cpu().numpy(),
+    )
 
 
-def _why_nothing_matches(labels: _Labels, num_ignored: int) -> str:
-    junk_queries = int((labels.query_person_id == -1).sum())
-    absent = int((labels.num_places == 0).sum()) - junk_queries
+def _concatenated(parts: list[Ranking]) -> Ranking:
+    """Return the results of all queries from those of some each."""
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in Ranking._fields
+        if name != "extra_average_precision"
+    }
+    joined["extra_average_precision"] = {
+        name: np.concatenate([part.extra_average_precision[name] for part in parts])
+        for name in parts[0].extra_average_precision
+    }
+    return Ranking(**joined)
+
+
+def _why_nothing_matches(index: Index) -> str:
+    persons = index.query_person_id
+    junk_queries = int((persons == -1).sum())
+    absent = int((~np.isin(persons, index.gallery_person_id) & (persons != -1)).sum())
+    ignored = index.found(slice(None)).ignored
+    same = index.gallery_person_id[ignored.place] == persons[ignored.query]
+    num_ignored = int(same.sum())
     reasons = []
     if absent:
         reasons.append(f"{absent} show persons that the gallery does not hold")
     if junk_queries:
         reasons.append(f"{junk_queries} are junk (person -1)")
     if num_ignored:
-        rest = len(labels.num_places) - absent - junk_queries
+        rest = len(persons) - absent - junk_queries
         reasons.append(
             f"{rest} lost all their {num_ignored} matches to the camera rule (a gallery image of "
             "the same person by the same camera as the query is ignored)"
@@ -704,7 +716,7 @@ def _why_nothing_matches(labels: _Labels, num_ignored: int) -> str:
         else "Check that the person ids of query and gallery come from the same split."
     )
     return (
-        f"no query has a match ({counted(len(labels.num_places), 'query')}): {'; '.join(reasons)}; "
-        f"and left out of the gallery: {counted(len(labels.junk), 'junk image')} (person -1). "
+        f"no query has a match ({counted(len(persons), 'query')}): {'; '.join(reasons)}; "
+        f"and left out of the gallery: {counted(len(index.junk), 'junk image')} (person -1). "
         f"{advice}"
     )

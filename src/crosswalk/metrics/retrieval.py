@@ -12,16 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from crosswalk.distributed import all_gather_rows, gather_objects, on_rank_zero
+from crosswalk.distributed import (
+    all_gather_rows,
+    gather_objects,
+    on_rank_zero,
+    rank_and_world_size,
+)
 from crosswalk.metrics.average_precision import check_extra_map
+from crosswalk.metrics.counting import Labels
 from crosswalk.metrics.queries import RANKS, QueryResults
 from crosswalk.metrics.ranking import (
+    Processes,
     Ranking,
-    Rescoring,
     mean_average_precision,
     mean_inp,
-    rank_embeddings,
     rank_k,
+    rank_views,
 )
 from crosswalk.metrics.reranking import Reranking
 from crosswalk.metrics.samples import DrawnSamples, Samples, draw_persons
@@ -179,27 +185,38 @@ class RetrievalScores(Metric):
         """
         widths, dtype = self._agree_on_views()
         samples = {role: self._gather(role, sum(widths.values()), dtype) for role in ROLES}
+        roles = DIRECTIONS[self.directions[0]]
+        query, gallery = (samples[role] for role in roles)
+        views = sorted(widths)
+        found = rank_views(
+            query.embedding,
+            gallery.embedding,
+            self._labels(query, gallery),
+            widths=[widths[view] for view in views],
+            by_view=len(views) > 1,
+            both_ways=any(DIRECTIONS[direction] != roles for direction in self.directions),
+            topk=self.topk,
+            extra_map=self.extra_map,
+            processes=Processes(*rank_and_world_size(), gather_objects),
+        )
         values: dict[str, float] = {}
         queries = {}
         for number, direction in enumerate(self.directions):
             query, gallery = (samples[role] for role in DIRECTIONS[direction])
             prefix = f"{direction}/" if number else ""
-            ranking = self._rank(query, gallery, slice(None), len(widths), self.topk)
+            ranking = found.joint if DIRECTIONS[direction] == roles else found.backward
+            assert ranking is not None
             measures = _measures("", ranking)
             values |= {f"{prefix}{name}": value for name, value in measures.items()}
             if self.reranking is not None:
                 # rank 0 alone: it is work for all cores of a machine, and not for each process
-                measured = on_rank_zero(self._rerank, query, gallery, len(widths)).tolist()
+                measured = on_rank_zero(self._rerank, query, gallery, widths).tolist()
                 names = (f"{prefix}reranked/{name}" for name in measures)
                 values |= dict(zip(names, measured, strict=True))
             values[f"{prefix}queries_without_match"] = float((~ranking.valid).sum())
             queries[direction] = _per_query(query, gallery, ranking)
-            if number == 0 and len(widths) > 1:
-                start = 0
-                for view in sorted(widths):
-                    columns = slice(start, start + widths[view])
-                    start += widths[view]
-                    ranking = self._rank(query, gallery, columns, 1, 0)
+            if number == 0:
+                for view, ranking in zip(views, found.views, strict=False):
                     values |= _measures(f"view/{view}/", ranking)
                     queries[f"view/{view}"] = _per_query(query, gallery, ranking)
         drawn = None
@@ -242,45 +259,38 @@ class RetrievalScores(Metric):
         person_id, camera_id, sample_index = labels[kept].unbind(dim=1)
         return Samples(embedding[kept], person_id, camera_id, sample_index)
 
-    def _rerank(self, query: Samples, gallery: Samples, num_views: int) -> Tensor:
+    def _rerank(self, query: Samples, gallery: Samples, widths: dict[str, int]) -> Tensor:
         """Return ``[measures]`` of the re-ranked gallery, in the order of `_measures`."""
         assert self.reranking is not None
         vectors = [samples.embedding for samples in (query, gallery)]
-        if num_views > 1:  # their cosine is then the mean over views
-            vectors = [each / math.sqrt(num_views) for each in vectors]
-        rescoring = self.reranking(*vectors)
-        ranking = self._rank(query, gallery, slice(None), num_views, 0, rescoring)
+        if len(widths) > 1:  # their cosine is then the mean over views
+            vectors = [each / math.sqrt(len(widths)) for each in vectors]
+        ranking = rank_views(
+            query.embedding,
+            gallery.embedding,
+            self._labels(query, gallery),
+            widths=[widths[view] for view in sorted(widths)],
+            topk=0,
+            extra_map=self.extra_map,
+            rescoring=self.reranking(*vectors),
+        ).joint
         return torch.tensor(list(_measures("", ranking).values()), dtype=torch.float64)
 
-    def _rank(
-        self,
-        query: Samples,
-        gallery: Samples,
-        columns: slice,
-        num_views: int,
-        topk: int,
-        rescoring: Rescoring | None = None,
-    ) -> Ranking:
-        pictures: list[Tensor | None] = [None, None]
+    def _labels(self, query: Samples, gallery: Samples) -> Labels:
+        labels = Labels(query.person_id, gallery.person_id)
+        if self.camera_rule:
+            labels = labels._replace(
+                query_camera_id=query.camera_id, gallery_camera_id=gallery.camera_id
+            )
         if self.same_pictures is not None:
-            pictures = [
+            pictures = (
                 torch.from_numpy(of_role)[samples.sample_index.cpu()]
                 for of_role, samples in zip(self.same_pictures, (query, gallery), strict=True)
-            ]
-        return rank_embeddings(
-            query.embedding[:, columns],
-            gallery.embedding[:, columns],
-            query_person_id=query.person_id,
-            gallery_person_id=gallery.person_id,
-            query_camera_id=query.camera_id if self.camera_rule else None,
-            gallery_camera_id=gallery.camera_id if self.camera_rule else None,
-            query_picture=pictures[0],
-            gallery_picture=pictures[1],
-            num_views=num_views,
-            topk=topk,
-            extra_map=self.extra_map,
-            rescoring=rescoring,
-        )
+            )
+            labels = labels._replace(
+                **dict(zip(("query_picture", "gallery_picture"), pictures, strict=True))
+            )
+        return labels
 
 
 def _measures(prefix: str, ranking: Ranking) -> dict[str, float]:

@@ -62,3 +62,20 @@ def test_a_list_of_matches_alone_is_perfect_by_any_definition() -> None:
 def test_what_is_not_a_list_of_known_names_is_refused(names: object) -> None:
     with pytest.raises(ValueError, match=r"data\.extra_map=.*'first_hit_bonus', 'trapezoidal'"):
         check_extra_map(names)
+
+
+def test_surplus_slots_do_not_move_the_last_digit() -> None:
+    random = np.random.default_rng(0)
+    rank = np.sort(random.permutation(900)[:21] + 1)[None]
+
+    values = {
+        float(
+            average_precision(
+                np.pad(rank, ((0, 0), (0, surplus)), constant_values=2**40),
+                np.pad(np.ones((1, 21), np.bool_), ((0, 0), (0, surplus))),
+            )[0]
+        )
+        for surplus in range(20)
+    }
+
+    assert len(values) == 1

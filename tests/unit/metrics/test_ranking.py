@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import copy
 import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,17 +15,29 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from crosswalk.metrics import counting
 from crosswalk.metrics import ranking as ranking_module
 from crosswalk.metrics.average_precision import EXTRA_MAP
+from crosswalk.metrics.counting import Labels, count_by_torch, count_compiled
 from crosswalk.metrics.ranking import (
+    Processes,
     Ranking,
+    Rankings,
     Rescoring,
     mean_average_precision,
     mean_inp,
+    most_similar,
     rank_embeddings,
     rank_k,
     rank_similarity,
+    rank_views,
 )
+
+
+@pytest.fixture(params=[count_compiled, count_by_torch], ids=["compiled", "torch"], autouse=True)
+def _counter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every test run with what counts on the CPU, and with what counts elsewhere."""
+    monkeypatch.setitem(counting.COUNTERS, "cpu", request.param)
 
 
 def rank_in_a_loop(
@@ -147,16 +164,22 @@ def test_ranking_equals_an_explicit_loop_ties_included(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("GROUP_BYTES", 1), ("MANY_MATCHES", 2), ("MOST_PAIRS", 1), ("NUM_CLASSES", 8)],
+    ("module", "name", "value"),
+    [
+        (counting, "GROUP_BYTES", 1),
+        (counting, "FLAG_BYTES", 1),
+        (ranking_module, "TILE_ROWS", 3),
+        (ranking_module, "NUM_TILES", 1),
+        (torch, "get_num_threads", lambda: 3),
+    ],
 )
-def test_sizes_of_tiles_and_groups_do_not_matter(
-    name: str, value: int, monkeypatch: pytest.MonkeyPatch
+def test_sizes_of_tiles_and_groups_and_threads_do_not_matter(
+    module: ModuleType, name: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     similarity, query_person_id, gallery_person_id, *_ = draw(13, 70, 5, num_levels=4, seed=3)
     labels = (query_person_id.tolist(), gallery_person_id.tolist())
 
-    monkeypatch.setattr(ranking_module, name, value)
+    monkeypatch.setattr(module, name, value)
     ranking = rank_similarity(
         similarity,
         query_person_id=query_person_id,
@@ -166,6 +189,144 @@ def test_sizes_of_tiles_and_groups_do_not_matter(
     )
 
     assert_equals_loop(ranking, rank_in_a_loop(similarity.tolist(), *labels, None, 10))
+
+
+@pytest.mark.parametrize("held_bytes", [0, 2**20])
+@pytest.mark.parametrize("num_levels", [1, 3, 1000])
+@pytest.mark.parametrize(("num_queries", "num_gallery"), [(1, 7), (23, 9), (31, 300)])
+def test_both_directions_and_views_come_from_the_same_tiles(
+    num_queries: int,
+    num_gallery: int,
+    num_levels: int,
+    held_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    views, ids = [], []
+    for seed in (1, 2):
+        similarity, *ids = draw(num_queries, num_gallery, 3, num_levels, seed)
+        views.append(similarity)
+    ids[0][0], ids[1][0], ids[2][0] = 0, 0, -1
+    labels = Labels(*ids)
+    monkeypatch.setattr(ranking_module, "HELD_BYTES", held_bytes)
+    monkeypatch.setattr(ranking_module, "LEAST_ROWS", 2)
+
+    found = rank_views(
+        torch.cat(views, dim=1),
+        torch.eye(num_gallery, dtype=torch.float64).repeat(1, 2),  # products are the levels
+        labels,
+        widths=[num_gallery, num_gallery],
+        by_view=True,
+        both_ways=True,
+        topk=11,
+        extra_map=list(EXTRA_MAP),
+    )
+
+    mean = (views[0] + views[1]) / 2
+    there = (ids[0].tolist(), ids[1].tolist(), (ids[2].tolist(), ids[3].tolist()))
+    back = (there[1], there[0], there[2][::-1])
+    assert_equals_loop(found.joint, rank_in_a_loop(mean.tolist(), *there, 11))
+    assert found.backward is not None
+    assert_equals_loop(found.backward, rank_in_a_loop(mean.T.tolist(), *back, 11))
+    for ranking, similarity in zip(found.views, views, strict=True):
+        assert_equals_loop(ranking, rank_in_a_loop(similarity.tolist(), *there, 0))
+
+
+@pytest.mark.parametrize(("num_queries", "width"), [(3, 5), (77, 33), (1043, 16)])
+def test_a_network_that_says_the_same_of_everybody_ranks_by_place_in_both_directions(
+    num_queries: int, width: int
+) -> None:
+    vector = normalize(torch.randn(1, 2 * width, generator=torch.Generator().manual_seed(1)))
+    queries, gallery = torch.arange(num_queries), torch.arange(60)
+
+    found = rank_views(
+        vector.repeat(num_queries, 1),
+        vector.repeat(60, 1),
+        Labels(queries % 60, gallery),
+        widths=[width, width],
+        both_ways=True,
+    )
+
+    assert found.joint.first_hit.tolist() == (queries % 60 + 1).tolist()
+    assert found.backward is not None
+    expected = [place + 1 if place < num_queries else 0 for place in range(60)]
+    assert found.backward.first_hit.tolist() == expected
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 50])
+def test_shares_of_processes_together_are_the_whole(world_size: int) -> None:
+    random = torch.Generator().manual_seed(world_size)
+    query, gallery = (normalize(torch.randn(n, 12, generator=random)) for n in (83, 57))
+    _, *ids = draw(83, 57, num_persons=9, num_levels=1, seed=1)
+    options: dict[str, Any] = {
+        "widths": [5, 7],
+        "by_view": True,
+        "both_ways": True,
+        "extra_map": list(EXTRA_MAP),
+    }
+    alone = rank_views(query, gallery, Labels(*ids), **options)
+
+    def rank_share(processes: Processes) -> Rankings:
+        return rank_views(query, gallery, Labels(*ids), **options, processes=processes)
+
+    for found in on_pretended_processes(rank_share, world_size):
+        rankings = zip(
+            (found.joint, *found.views, found.backward),
+            (alone.joint, *alone.views, alone.backward),
+            strict=True,
+        )
+        for ours, expected in rankings:
+            assert ours is not None
+            assert expected is not None
+            np.testing.assert_equal(ours._asdict(), expected._asdict())
+
+
+def on_pretended_processes(
+    function: Callable[[Processes], Any], world_size: int
+) -> list[Any | Exception]:
+    """Return what the function returns or raises on each of some threads that gather."""
+    barrier = threading.Barrier(world_size)
+    values: list[Any] = [None] * world_size
+
+    def run(rank: int) -> Any | Exception:  # noqa: ANN401
+        def gather(value: object) -> list[Any]:
+            values[rank] = copy.deepcopy(value)
+            barrier.wait(timeout=60)
+            gathered = list(values)
+            barrier.wait(timeout=60)
+            return gathered
+
+        try:
+            return function(Processes(rank, world_size, gather))
+        except ValueError as error:
+            return error
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(run, range(world_size)))
+
+
+def test_a_bad_embedding_is_an_error_on_every_process() -> None:
+    query, ids = torch.ones(40, 2), torch.arange(40)
+    query[33, 1] = math.nan
+
+    found = on_pretended_processes(
+        lambda processes: rank_views(
+            query, torch.ones(40, 2), Labels(ids, ids), widths=[2], processes=processes
+        ),
+        world_size=3,
+    )
+
+    assert [str(error).partition(" embeddings")[0] for error in found] == ["1 query"] * 3
+
+
+def test_the_most_similar_items_are_those_of_a_sort() -> None:
+    random = torch.Generator().manual_seed(4)
+    query, gallery = (torch.randint(-2, 3, (n, 3), generator=random).double() for n in (29, 71))
+
+    found = most_similar(query, gallery, 20, tile_bytes=1)
+
+    expected = (query @ gallery.T).argsort(dim=1, descending=True, stable=True)[:, :20]
+    assert found.tolist() == expected.tolist()
+    assert most_similar(query, gallery[:4], 20).shape == (29, 4)
 
 
 @pytest.mark.parametrize("num_views", [1, 2, 3])

@@ -1,0 +1,66 @@
+"""Loops compiled to machine code by Numba, which keeps them on the disk for the next process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from threading import Lock
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def compiled(*signatures: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Return a decorator that compiles a function of plain loops when it is first called.
+
+    A call lets other threads run and starts none, so the caller divides the work among its own;
+    and nothing is left behind that a fork could break. Only the first call imports Numba. It takes
+    seconds once per machine: the code is kept in ``$NUMBA_CACHE_DIR``, beside the source file, or
+    in the user's cache folder, whichever can be written; where none can, each process compiles.
+
+    Args:
+        signatures: Types of the arguments as Numba writes them, such as ``"i8(f4[:, ::1], i8)"``.
+            All are compiled together: processes that start at once then write the same files.
+
+    Example:
+        >>> import numpy as np
+        >>> @compiled("i8(i8[::1])")
+        ... def largest(values):
+        ...     most = values[0]
+        ...     for value in values:
+        ...         most = max(most, value)
+        ...     return most
+        >>> largest(np.array([3, 7, 5]))
+        7
+    """
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        lock = Lock()
+        kernel: list[Callable[..., Result]] = []
+
+        @wraps(function)
+        def call(*args: Any) -> Result:  # noqa: ANN401
+            if not kernel:
+                with lock:
+                    if not kernel:
+                        kernel.append(_compile(function, signatures))
+            return kernel[0](*args)
+
+        return call
+
+    return decorate
+
+
+def _compile(function: Callable[..., Result], signatures: tuple[str, ...]) -> Callable[..., Result]:
+    import numba  # takes 0.2 s
+
+    for cache in (True, False):
+        try:
+            kernel: Callable[..., Result] = numba.njit(
+                list(signatures), nogil=True, cache=cache, error_model="numpy"
+            )(function)
+            return kernel
+        except (OSError, RuntimeError):  # no folder can be written, or it is full
+            if not cache:
+                raise
+    raise AssertionError("the second way returns or raises")
