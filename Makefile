@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-ddp golden bench pretrain models pictures notebooks ablation tables sweep lint types format check clean
+.PHONY: help setup train test test-ddp golden bench bench-peers bench-gpu pretrain models pictures notebooks ablation tables sweep lint types format check clean
 
 PYTHON ?= python3
 METHOD ?= rde
@@ -83,8 +83,9 @@ ablation: $(RUN)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SEED
 	$(BIN)/crosswalk ablate "$(TABLE)" $${rows[@]+"$${rows[@]}"} \
 	  $(call options,SEEDS DATA JOBS DEVICES) $(call flags,SAVE) $(ARGS)
 
-tables: $(DEV)  ## write the kept results of experiments/ into the README
+tables: $(DEV)  ## write the kept results of experiments/ and benchmarks/ into the documents
 	@$(BIN)/python docs/tools/readme_tables.py
+	@$(BIN)/python docs/tools/benchmark_tables.py
 
 sweep: $(RUN)  ## search hyper-parameters by SWEEP=<method>; LOCAL=1 needs no W&B; AGENTS, DEVICES, TRIALS
 	@test -n "$(SWEEP)" || { echo "usage: make sweep SWEEP=rde [LOCAL=1] [AGENTS=4] [DEVICES=0,1] [TRIALS=20] [ARGS=...]" >&2; exit 2; }
@@ -98,6 +99,12 @@ test-ddp: $(DEV)  ## only the tests with several processes
 
 golden: $(DEV)  ## compare with the recorded outputs of the published implementations
 	@$(BIN)/python tests/golden/run.py --dir "$(GOLDEN_DIR)" --methods "$(GOLDEN_METHODS)"
+
+bench-peers: $(DEV)  ## rank beside fast-reid's and torchreid's evaluators, fetched into .peers/
+	@$(BIN)/python benchmarks/peers.py $(ARGS)
+
+bench-gpu: $(DEV)  ## measure one large GPU in at most 12 minutes, keep benchmarks/results/gpu.json
+	@$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 bench: $(DEV)  ## measure against straightforward baselines, keep benchmarks/results/bench.json
 	@$(BIN)/python benchmarks/run.py $(ARGS)

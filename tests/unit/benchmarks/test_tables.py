@@ -1,0 +1,79 @@
+"""Tables of benchmarks, from the file that they write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs.tools.benchmark_tables import rewrite
+
+ROW: dict[str, Any] = {
+    "script": "ranking",
+    "name": "ranking alone",
+    "against": "loops",
+    "unit": "s",
+    "baseline": 2.5,
+    "ours": 0.25,
+    "ratio": 10.0,
+    "at_least": 25,
+    "at_most": None,
+    "met": False,
+    "note": "",
+}
+BOUND = {**ROW, "name": "start", "against": "", "unit": "CPU s", "baseline": None, "ours": 0.05}
+RESULTS = {
+    "begun": "2026-01-02T03:04+00:00",
+    "commit": "0123456789",
+    "changed": False,
+    "machine": {
+        "processor": "A processor",
+        "cores": 2,
+        "memory_gb": 23.5,
+        "versions": {"python": "3.12.1", "torch": "2.15.0"},
+    },
+    "scripts": {
+        "ranking": {"load_before": 0.1, "arguments": []},
+        "serve": {"load_before": 1.25, "arguments": []},
+    },
+    "rows": [
+        ROW,
+        {**BOUND, "ratio": None, "at_least": None, "at_most": 0.5, "met": True, "note": "two runs"},
+    ],
+    "seconds": 600,
+    "finished": True,
+    "quick": False,
+}
+
+
+def test_the_table_is_made_of_the_rows(tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text(json.dumps(RESULTS))
+
+    begin, end = "<!-- benchmarks: bench.json -->", "<!-- /benchmarks -->"
+    text = rewrite(f"Before\n{begin}\nold\n{end}\nafter\n", tmp_path)
+
+    assert (
+        text
+        == f"""Before
+{begin}
+*One run of 2026-01-02, 10 minutes, on A processor, 2 cores, 23.5 GB; Python 3.12.1, torch 2.15.0; \
+commit 0123456. Processes that wanted a core before the scripts began (load): 0.1 to 1.2.*
+
+`ranking.py`
+
+| what | against | other way | ours | ratio | aim | |
+|---|---|---:|---:|---:|---|---|
+| ranking alone | loops | 2.50 s | 0.25 s | 10.0x | at least 25x: missed |  |
+| start |  |  | 0.05 CPU s |  | at most 0.5 CPU s: met | two runs |
+{end}
+after
+"""
+    )
+    assert rewrite(text, tmp_path) == text
+
+
+def test_an_open_mark_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="do not pair"):
+        rewrite("<!-- benchmarks: bench.json -->\n", tmp_path)
