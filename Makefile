@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-ddp golden bench bench-peers bench-gpu pretrain models pictures notebooks ablation tables sweep lint types format check clean
+.PHONY: help setup train test test-fast test-ddp golden bench bench-peers bench-gpu pretrain models pictures notebooks ablation tables sweep lint types format check clean
 
 PYTHON ?= python3
 METHOD ?= rde
@@ -93,6 +93,9 @@ sweep: $(RUN)  ## search hyper-parameters by SWEEP=<method>; LOCAL=1 needs no W&
 
 test: lint types  ## all checks: lint, types, tests and doctests
 	@$(PYTEST)
+
+test-fast: $(DEV)  ## the tests that changed files need most, or FILES="src/crosswalk/files.py ..."
+	@$(PYTEST) -m "not slow" $$($(BIN)/python docs/tools/changed_tests.py $(FILES))
 
 test-ddp: $(DEV)  ## only the tests with several processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ddp
