@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import wraps
 from threading import Lock
 from typing import Any, TypeVar
+
+import torch
 
 Result = TypeVar("Result")
 
@@ -64,3 +68,19 @@ def _compile(function: Callable[..., Result], signatures: tuple[str, ...]) -> Ca
             if not cache:
                 raise
     raise AssertionError("the second way returns or raises")
+
+
+@contextmanager
+def threads() -> Iterator[ThreadPoolExecutor | None]:
+    """Provide as many threads as torch uses, or None for one; they end with the context.
+
+    Example:
+        >>> with threads() as pool:
+        ...     sum((map if pool is None else pool.map)(abs, [-1, 2]))
+        3
+    """
+    if torch.get_num_threads() == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        yield pool

@@ -11,10 +11,10 @@ as clustering uses them. Sparse matrices are `scipy.sparse.csr_array` with sorte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +22,16 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, triu, vstack
 from torch import Tensor
 
+from crosswalk.compiled import compiled, threads
+
 EXACT = "flat"
 """The exact search."""
 
 ROWS_AT_ONCE = 1024
 """Points whose products with as many others are held at one time."""
+
+POINTS_OF_A_GROUP = 64
+"""Points whose products with them a thread looks at in one go."""
 
 PAIRS_AT_ONCE = 1024
 """Pairs of points whose distance is computed at one time: larger copies are new memory each time,
@@ -69,8 +74,8 @@ def nearest(rows: Tensor, k: int, *, index: str = EXACT) -> tuple[Tensor, Tensor
     rows, half_norm = _points(rows, k)
     if index != EXACT:
         return _searched(rows, k, index)
-    found, closeness, _ = _closest(rows, half_norm, k)
-    return found, _squared_distances(half_norm, closeness)
+    found = _closest(rows, half_norm, k)
+    return found.index, _squared_distances(half_norm, found.closeness)
 
 
 def nearest_and_farthest(rows: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,9 +97,9 @@ def nearest_and_farthest(rows: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         tensor([9., 4., 9.])
     """
     rows, half_norm = _points(rows, k)
-    found, closeness, least = _closest(rows, half_norm, k, farthest=True)
-    farthest = 2 * (half_norm - least)
-    return found, _squared_distances(half_norm, closeness), farthest.clamp_(min=0)
+    found = _closest(rows, half_norm, k, farthest=True)
+    farthest = 2 * (half_norm - found.least)
+    return found.index, _squared_distances(half_norm, found.closeness), farthest.clamp_(min=0)
 
 
 def _points(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -152,31 +157,150 @@ def _searched(rows: Tensor, k: int, description: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(found).to(rows.device), torch.from_numpy(distance).to(rows.device)
 
 
-def _closest(
-    rows: Tensor, half_norm: Tensor, k: int, *, farthest: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the points with the largest ``x . y - |y|^2 / 2``, this closeness, and the least one.
+class _Nearest(NamedTuple):
+    """The nearest points found so far of every point.
 
-    The order is that of the distances. A tile of products serves the points of its rows and those
-    of its columns, so only half of the tiles are computed; of a tile, only products above the
-    least closeness that a point has so far are looked at.
+    Attributes:
+        index: ``[N, k]`` int64, the nearest first.
+        closeness: ``[N, k]`` ``x . y - |y|^2 / 2`` of point x and its neighbour y, which orders
+            neighbours as their distances do.
+        least: ``[N]`` the closeness to the farthest point, or empty.
+        half_norm: ``[N]`` half of the squared lengths.
     """
-    index = rows.new_zeros(len(rows), k, dtype=torch.int64)
-    closeness = rows.new_full((len(rows), k), -torch.inf)
-    least = rows.new_full((len(rows),), torch.inf)
-    size = min(ROWS_AT_ONCE, len(rows))
-    starts = range(0, len(rows), size)
-    tile = rows.new_empty(size * size)
 
-    def products(above: slice, beside: slice) -> Tensor:
-        left, right = rows[above], rows[beside]
-        product = tile[: len(left) * len(right)].view(len(left), len(right))
-        with torch.autocast(rows.device.type, enabled=False), full_precision():
-            return torch.mm(left, right.T, out=product)
+    index: Tensor
+    closeness: Tensor
+    least: Tensor
+    half_norm: Tensor
+
+
+def _closest(rows: Tensor, half_norm: Tensor, k: int, *, farthest: bool = False) -> _Nearest:
+    """Return the nearest points, itself first.
+
+    A tile of products serves the points of its rows and those of its columns, so only half of the
+    tiles are computed; of a tile, only products above the least closeness that a point has so far
+    are looked at.
+    """
+    nearest = _Nearest(
+        rows.new_zeros(len(rows), k, dtype=torch.int64),
+        rows.new_full((len(rows), k), -torch.inf),
+        rows.new_full((len(rows) if farthest else 0,), torch.inf),
+        half_norm,
+    )
+    keep = KEEPERS.get(rows.device.type, _keep_by_torch)
+    size = min(ROWS_AT_ONCE, len(rows))
+    blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
+    tile = rows.new_empty(size * size)
+    # first those on the diagonal, so that there is a least closeness
+    pairs = [(block, block) for block in blocks]
+    pairs += [(above, beside) for n, above in enumerate(blocks) for beside in blocks[n + 1 :]]
+    with threads() as pool:
+        for above, beside in pairs:
+            left, right = rows[above], rows[beside]
+            product = tile[: len(left) * len(right)].view(len(left), len(right))
+            with torch.autocast(rows.device.type, enabled=False), full_precision():
+                torch.mm(left, right.T, out=product)
+            keep(nearest, product, above, beside, pool)
+    return nearest
+
+
+def _keep_compiled(
+    nearest: _Nearest, product: Tensor, above: slice, beside: slice, pool: ThreadPoolExecutor | None
+) -> None:
+    """Take the nearest points from a tile by compiled loops, in threads."""
+    state = tuple(part.numpy() for part in nearest)
+    values = product.numpy()
+
+    def keep_group(group: tuple[NDArray[np.float32], int, int]) -> None:
+        # contiguous: a group of columns is turned into rows while it stays in a core's cache
+        some, begin, first = group
+        _keep_rows(np.ascontiguousarray(some), begin, first, *state)
+
+    groups = []
+    sides = [(values, above.start, beside.start), (values.T, beside.start, above.start)]
+    for some, begin, first in sides[: 1 if above == beside else 2]:
+        for start in range(0, len(some), POINTS_OF_A_GROUP):
+            groups.append((some[start : start + POINTS_OF_A_GROUP], begin + start, first))
+    for _ in map(keep_group, groups) if pool is None else pool.map(keep_group, groups):
+        pass
+
+
+@compiled("void(f4[:, ::1], i8, i8, i8[:, ::1], f4[:, ::1], f4[::1], f4[::1])")
+def _keep_rows(
+    product: NDArray[np.float32],
+    begin: int,
+    first: int,
+    index: NDArray[np.int64],
+    closeness: NDArray[np.float32],
+    least: NDArray[np.float32],
+    half_norm: NDArray[np.float32],
+) -> None:
+    """Look at products of the points from ``begin`` on with those from ``first`` on.
+
+    Of equally near points, the one with the smaller index is ahead.
+    """
+    number, width = product.shape
+    row = np.empty(width, np.float32)
+    last = index.shape[1] - 1
+    others = half_norm[first : first + width]
+    for place in range(number):
+        point = begin + place
+        for other in range(width):
+            row[other] = product[place, other] - others[other]
+        if len(least):
+            low = least[point]
+            for edge in range(0, width, 64):
+                chunk = row[edge : edge + 64]
+                found = np.int32(0)
+                for other in range(len(chunk)):
+                    found = np.int32(found + (chunk[other] < low))
+                if found:
+                    for other in range(len(chunk)):
+                        low = min(low, chunk[other])
+            least[point] = low
+        if first <= point < first + width:
+            row[point - first] = np.inf  # itself first, whatever rounding says
+        best, names = closeness[point], index[point]
+        for edge in range(0, width, 64):
+            chunk = row[edge : edge + 64]
+            bound = best[last]
+            found = np.int32(0)
+            for other in range(len(chunk)):
+                found = np.int32(found + (chunk[other] >= bound))
+            if found == 0:
+                continue
+            for other in range(len(chunk)):
+                value, name = chunk[other], first + edge + other
+                slot = last + 1
+                while slot > 0 and (
+                    value > best[slot - 1] or (value == best[slot - 1] and name < names[slot - 1])
+                ):
+                    slot -= 1
+                if slot <= last:
+                    for moved in range(last, slot, -1):
+                        best[moved], names[moved] = best[moved - 1], names[moved - 1]
+                    best[slot], names[slot] = value, name
+
+
+def _keep_by_torch(
+    nearest: _Nearest, product: Tensor, above: slice, beside: slice, pool: ThreadPoolExecutor | None
+) -> None:
+    """Take the nearest points from a tile by operations on all of it, on any device."""
+    index, closeness, least, half_norm = nearest
+    k = index.shape[1]
+    if above == beside:
+        product = product - half_norm[above]
+        if len(least):
+            least[above] = product.amin(dim=1)
+        product.fill_diagonal_(torch.inf)  # itself first, whatever rounding says
+        found = min(k, len(product))
+        closeness[above, :found], place = product.topk(found)
+        index[above, :found] = place + above.start
+        return
 
     def merge(some: slice, product: Tensor, others: slice) -> None:
         """Take what ``product`` of some points and others has for the former."""
-        if farthest:
+        if len(least):
             ends = (product - half_norm[others]).amin(dim=1)
             least[some] = torch.minimum(least[some], ends)
         # No product below it can help; exactly that, if all points are equally long.
@@ -191,9 +315,10 @@ def _closest(
         if not len(point):
             return
         counts = point.bincount(minlength=len(product))
-        place = torch.arange(len(point), device=rows.device) - (counts.cumsum(0) - counts)[point]
+        place = torch.arange(len(point), device=index.device)
+        place -= (counts.cumsum(0) - counts)[point]
         width = k + int(counts.max())
-        values = rows.new_full((len(product), width), -torch.inf)
+        values = closeness.new_full((len(product), width), -torch.inf)
         names = index.new_zeros(len(product), width)
         values[:, :k], names[:, :k] = closeness[some], index[some]
         values[point, k + place] = product[point, other] - half_norm[others][other]
@@ -201,21 +326,14 @@ def _closest(
         closeness[some], chosen = values.topk(k)
         index[some] = names.gather(1, chosen)
 
-    blocks = [slice(start, start + size) for start in starts]
-    for block in blocks:  # first these, so that there is a least closeness
-        product = products(block, block).sub_(half_norm[block])
-        if farthest:
-            least[block] = product.amin(dim=1)
-        product.fill_diagonal_(torch.inf)  # itself first, whatever rounding says
-        found = min(k, len(product))
-        closeness[block, :found], place = product.topk(found)
-        index[block, :found] = place + block.start
-    for number, above in enumerate(blocks):
-        for beside in blocks[number + 1 :]:
-            product = products(above, beside)
-            merge(above, product, beside)
-            merge(beside, product.T, above)
-    return index, closeness, least
+    merge(above, product, beside)
+    merge(beside, product.T, above)
+
+
+KEEPERS: dict[str, Callable[[_Nearest, Tensor, slice, slice, ThreadPoolExecutor | None], None]] = {
+    "cpu": _keep_compiled
+}
+"""By the type of the device; all others use operations of torch."""
 
 
 @contextmanager

@@ -21,6 +21,12 @@ from crosswalk.neighbours import (
 )
 
 
+@pytest.fixture(params=["_keep_compiled", "_keep_by_torch"])
+def _keeper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test run with the search of the CPU, and with that of other devices."""
+    monkeypatch.setitem(module.KEEPERS, "cpu", getattr(module, request.param))
+
+
 def points(count: int, size: int, *, seed: int, centers: int = 4) -> Tensor:
     """Return unit vectors in heaps."""
     generator = torch.Generator().manual_seed(seed)
@@ -79,6 +85,7 @@ def looped_jaccard(rows: Tensor, k1: int, k2: int) -> NDArray[np.float64]:
     return distance
 
 
+@pytest.mark.usefixtures("_keeper")
 @pytest.mark.parametrize("scale", [1.0, 7.0])
 @pytest.mark.parametrize(("count", "k"), [(1, 1), (3, 3), (7, 2), (50, 11), (64, 64)])
 @pytest.mark.parametrize("at_once", [3, 16, 4096])
@@ -95,6 +102,7 @@ def test_nearest_points_are_those_of_a_full_sort(
     np.testing.assert_allclose(distance, np.sort(squared, axis=1)[:, :k], rtol=0, atol=5e-6 * scale)
 
 
+@pytest.mark.usefixtures("_keeper")
 def test_a_point_is_its_own_first_neighbour_among_copies_of_it() -> None:
     rows = points(3, 700, seed=0).repeat_interleave(5, dim=0)
 
@@ -107,6 +115,7 @@ def test_a_point_is_its_own_first_neighbour_among_copies_of_it() -> None:
     assert distance[:, 0].tolist() == [0.0] * 15
 
 
+@pytest.mark.usefixtures("_keeper")
 @pytest.mark.parametrize(("count", "at_once"), [(1, 5), (2, 1), (13, 5), (13, 100)])
 @pytest.mark.parametrize("scale", [1.0, 50.0])
 def test_the_farthest_points_distance_comes_with_the_nearest_points(
@@ -127,6 +136,23 @@ def test_the_farthest_points_distance_comes_with_the_nearest_points(
             for other in rows.double().tolist()
         ]
         assert value == pytest.approx(max(others), rel=1e-4, abs=1e-5 * scale**2)
+
+
+@pytest.mark.parametrize(("num_threads", "at_once"), [(1, 4096), (3, 4), (3, 64)])
+def test_of_equally_near_points_the_first_are_taken_by_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, num_threads: int, at_once: int
+) -> None:
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(module, "POINTS_OF_A_GROUP", 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]])
+    rows = corners.repeat(20, 1)
+
+    index, _ = nearest(rows, 30)
+
+    squared = all_distances(rows)
+    np.fill_diagonal(squared, -1)
+    assert index.tolist() == squared.argsort(axis=1, kind="stable")[:, :30].tolist()
 
 
 def test_nearest_points_are_the_same_where_the_step_computes_in_less_precision() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from crosswalk.compiled import threads
 from crosswalk.metrics.average_precision import (
     EXTRA_MAP,
     MatchPlaces,
@@ -391,7 +390,7 @@ def most_similar(
     count = min(count, len(gallery))
     index = [np.empty((0, count), np.int64)]
     no_junk = np.zeros(0, np.int64)
-    with _threads() as pool:
+    with threads() as pool:
         for start in range(0, len(query), len(buffer)):
             some = query[start : start + len(buffer)].to(dtype)
             scores = buffer[: len(some)]
@@ -540,16 +539,6 @@ def _checked(labels: Labels, size: tuple[int, int]) -> Labels:
     return Labels(*(None if ids is None else ids.cpu() for ids in labels))  # type: ignore[arg-type]
 
 
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor | None]:
-    """Provide as many threads as torch uses, or None for one; they end with the context."""
-    if torch.get_num_threads() == 1:
-        yield None
-        return
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        yield pool
-
-
 @torch.no_grad()
 def _rank(
     tile: Callable[[slice, Tensor], Iterator[Tensor]],
@@ -594,7 +583,7 @@ def _rank(
         )
     parts: list[list[Ranking]] = []
     wrong = 0
-    with _threads() as pool:
+    with threads() as pool:
         for rows in mine:
             found = index.found(rows)
             parts.append([])
