@@ -4,9 +4,11 @@ Usage: python benchmarks/ranking.py [--quick] [--msmt17] [--repeats N] [--querie
 
 Prints for each size the time of the bare matrix product, of our ranking with and without it, and
 of two straightforward loops, which rank a part of the queries (times are extrapolated to all, the
-results compared with ours). Seconds are the least of several runs in alternation, so that other
-work on the machine weighs little; "CPU s" adds up all threads. Extra memory is the growth of the
-process's peak while it ranks, in a process of its own.
+results compared with ours). Of captions and images also that of both directions, two views and
+their mean, beside one product; and that of two processes with one thread each beside one, with
+equal results. Seconds are the least of several runs in alternation, so that other work on the
+machine weighs little; "CPU s" adds up all threads, and counts threads that wait by spinning. Extra
+memory is the growth of the process's peak while it ranks, in a process of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import importlib.util
 import multiprocessing
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +29,15 @@ import torch
 from rows import report
 from torch import Tensor
 
-from crosswalk.metrics.ranking import Ranking, rank_embeddings, rank_similarity
+from crosswalk.distributed import gather_objects
+from crosswalk.metrics.counting import Labels
+from crosswalk.metrics.ranking import (
+    Processes,
+    Ranking,
+    rank_embeddings,
+    rank_similarity,
+    rank_views,
+)
 
 
 class Size(NamedTuple):
@@ -164,6 +175,81 @@ def peak_growth(size: Size, topk: int) -> float:
     return peak_memory() - before
 
 
+def rank_share(
+    rank: int, world_size: int, folder: str, size: Size, repeats: int
+) -> tuple[float, float, Ranking]:
+    """Return the least wall and CPU seconds of this process's share, and all results."""
+    torch.set_num_threads(1)
+    query, gallery, labels = draw(size)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size
+    )
+    processes = Processes(rank, world_size, gather_objects)
+    found: list[Ranking] = []
+    times = []
+
+    def run() -> None:
+        labelled = Labels(**labels)
+        ranked = rank_views(query, gallery, labelled, widths=[size.width], processes=processes)
+        found.append(ranked.joint)
+
+    for _ in range(1 + repeats):
+        torch.distributed.barrier()
+        times.append(measure(run))
+    torch.distributed.destroy_process_group()
+    return min(wall for wall, _ in times[1:]), min(cpu for _, cpu in times[1:]), found[0]
+
+
+def compare_processes(size: Size, repeats: int) -> None:
+    """Print and report what two processes take, of one thread each, beside one."""
+    found = {}
+    for world_size in (1, 2):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            multiprocessing.get_context("spawn").Pool(world_size) as pool,
+        ):
+            tasks = [(rank, world_size, folder, size, repeats) for rank in range(world_size)]
+            found[world_size] = pool.starmap(rank_share, tasks, chunksize=1)
+    ((wall, cpu, expected),), several = found[1], found[2]
+    for _, _, ranking in several:
+        np.testing.assert_equal(ranking._asdict(), expected._asdict())
+    slower = [max(each[clock] for each in several) for clock in (0, 1)]
+    print(
+        f"  two processes / one, of one thread each: {slower[0] / wall:.2f} "
+        f"(CPU of the slower {slower[1] / cpu:.2f}), equal results"
+    )
+    report(
+        f"evaluation on two processes of one thread, {size.name} size",
+        slower[0],
+        wall,
+        against="one such process",
+        at_most=0.6,
+    )
+
+
+def compare_views(
+    size: Size, query: Tensor, gallery: Tensor, labels: dict[str, Tensor], repeats: int
+) -> None:
+    """Print and report what an evaluation of two views in both directions takes."""
+    widths = [size.width // 2] * 2
+    times = least(
+        {
+            "bare": multiply(query, gallery, size.num_queries),
+            "ours": lambda: rank_views(
+                query, gallery, Labels(**labels), widths=widths, by_view=True, both_ways=True
+            ),
+        },
+        repeats,
+    )
+    (wall, cpu), bare = times["ours"], times["bare"]
+    name = "two views, their mean and both directions"
+    print(
+        f"  {name}: {wall:.3f} s {cpu:.3f} CPU s, "
+        f"{wall / bare[0]:.2f} of one product (CPU {cpu / bare[1]:.2f})"
+    )
+    report(f"{name}, {size.name} size", wall, bare[0], against="one bare product of all widths")
+
+
 def compare(name: str, repeats: int, topk: int) -> None:
     size = SIZES[name]
     query, gallery, labels = draw(size)
@@ -241,6 +327,10 @@ def compare(name: str, repeats: int, topk: int) -> None:
         part,
     )
     print(f"  same results as the loop on {part} queries, also with similarities full of ties")
+    if size.num_cameras == 1:
+        compare_views(size, query, gallery, labels, repeats)
+    if fits:
+        compare_processes(size, repeats)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         extra = pool.apply(peak_growth, (size, topk))
     print(f"  extra memory: {extra:.0f} MiB")

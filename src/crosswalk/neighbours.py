@@ -75,7 +75,7 @@ def nearest(rows: Tensor, k: int, *, index: str = EXACT) -> tuple[Tensor, Tensor
     if index != EXACT:
         return _searched(rows, k, index)
     found = _closest(rows, half_norm, k)
-    return found.index, _squared_distances(half_norm, found.closeness)
+    return found.place, _squared_distances(half_norm, found.closeness)
 
 
 def nearest_and_farthest(rows: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,7 +99,7 @@ def nearest_and_farthest(rows: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     rows, half_norm = _points(rows, k)
     found = _closest(rows, half_norm, k, farthest=True)
     farthest = 2 * (half_norm - found.least)
-    return found.index, _squared_distances(half_norm, found.closeness), farthest.clamp_(min=0)
+    return found.place, _squared_distances(half_norm, found.closeness), farthest.clamp_(min=0)
 
 
 def _points(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -161,14 +161,14 @@ class _Nearest(NamedTuple):
     """The nearest points found so far of every point.
 
     Attributes:
-        index: ``[N, k]`` int64, the nearest first.
+        place: ``[N, k]`` int64, the nearest first.
         closeness: ``[N, k]`` ``x . y - |y|^2 / 2`` of point x and its neighbour y, which orders
             neighbours as their distances do.
         least: ``[N]`` the closeness to the farthest point, or empty.
         half_norm: ``[N]`` half of the squared lengths.
     """
 
-    index: Tensor
+    place: Tensor
     closeness: Tensor
     least: Tensor
     half_norm: Tensor
