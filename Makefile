@@ -4,12 +4,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-ddp golden bench bench-peers bench-gpu pretrain models pictures notebooks ablation tables sweep lint types format check clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 PYTHON ?= python3
 METHOD ?= rde
 GOLDEN_DIR ?= tests/golden/data
 export ROWS ?=
+TESTS ?= tests/unit tests/golden tests/end_to_end
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
 # $(call options,SEEDS JOBS) is --seeds "$(SEEDS)" --jobs "$(JOBS)", without those that are empty.
@@ -21,6 +22,8 @@ UV ?= $(shell command -v uv)
 # What is installed: all that training needs, and the tools of development as well.
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
+# An environment beside it, of the lowest versions.
+LOWEST := .venv-lowest
 # One thread per test process: two processes with two threads each are slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
@@ -100,6 +103,16 @@ test-fast: $(DEV)  ## the tests that changed files need most, or FILES="src/cros
 test-ddp: $(DEV)  ## only the tests with several processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ddp
 
+test-lowest: $(LOWEST)/.installed  ## unit, golden and end-to-end tests, or TESTS, on the lowest versions of pyproject.toml
+	@$(subst $(BIN),$(LOWEST)/bin,$(PYTEST)) $(TESTS)
+
+# uv resolves downwards, which pip cannot; the index has it for those who have not.
+$(LOWEST)/.installed: pyproject.toml
+	@rm -rf $(LOWEST) && $(PYTHON) -m venv $(LOWEST)
+	@$(if $(UV),,$(LOWEST)/bin/python -m pip install --quiet uv)
+	@$(or $(UV),$(LOWEST)/bin/uv) pip install --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[dev]"
+	@touch $@
+
 golden: $(DEV)  ## compare with the recorded outputs of the published implementations
 	@$(BIN)/python tests/golden/run.py --dir "$(GOLDEN_DIR)" --methods "$(GOLDEN_METHODS)"
 
@@ -125,6 +138,9 @@ format: $(DEV)  ## rewrite files as ruff wants them
 
 check: test golden  ## test and golden
 
+dist: $(DEV)  ## build the wheel and the source archive into dist/
+	@$(BIN)/python -m hatchling build
+
 clean:  ## remove .venv and caches; runs stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
+	rm -rf .venv .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

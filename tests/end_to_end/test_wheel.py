@@ -4,9 +4,11 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -16,6 +18,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "toyreid"
+SOURCE = ROOT / "src" / "crosswalk"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def built_wheel(project: Path, folder: Path) -> Path:
@@ -59,13 +63,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
-def test_a_wheel_carries_code_configurations_and_tables(wheel: Path) -> None:
+def test_a_wheel_carries_code_configurations_tables_and_assets(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
 
-    for path in (ROOT / "configs").rglob("*.yaml"):
-        assert f"crosswalk/{path.relative_to(ROOT).as_posix()}" in names
-    assert "crosswalk/experiments/README.md" in names
-    assert "crosswalk/assets/noun_phrases.json" in names
+    for folder, kept_in in (("configs", ROOT), ("experiments", ROOT), ("assets", SOURCE)):
+        files = [path for path in (kept_in / folder).rglob("*") if path.is_file()]
+        assert {f"crosswalk/{path.relative_to(kept_in).as_posix()}" for path in files} <= names
+        assert files
+    assert "crosswalk/assets/models/rde/model.safetensors" in names
     assert "crosswalk/py.typed" in names
     assert not any(name.startswith(("tests/", "configs/")) for name in names)
 
@@ -76,9 +81,22 @@ def test_the_name_on_the_package_index_is_our_own_and_the_command_stays(wheel: P
         metadata = archive.read(f"{folder}/METADATA").decode().splitlines()
         commands = archive.read(f"{folder}/entry_points.txt").decode()
 
-    assert "Name: crosswalk-reid" in metadata
-    assert {"Provides-Extra: slurm", "Provides-Extra: phrases"} <= set(metadata)
+    assert f"Name: {PROJECT['name']}" in metadata
+    assert {f"Provides-Extra: {extra}" for extra in PROJECT["optional-dependencies"]} <= set(
+        metadata
+    )
     assert "crosswalk = crosswalk.cli:main" in commands
+
+
+def test_the_image_of_docker_gets_what_the_wheel_is_built_of(wheel: Path, tmp_path: Path) -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in (line[1:] for line in lines if line.startswith("!")):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+
+    built = built_wheel(tmp_path, tmp_path / "dist")
+
+    assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_nothing_advises_to_install_somebody_elses_package() -> None:
