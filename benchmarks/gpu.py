@@ -336,7 +336,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small sizes, to see that all runs")
-    parser.add_argument("--minutes", type=float, default=12, help="no part begins later")
+    parser.add_argument("--minutes", type=float, default=11, help="no part begins later")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS, metavar="METHOD")
     parser.add_argument("--compile", nargs="*", choices=METHODS, default=["rde"], metavar="METHOD")
     parser.add_argument("--tests", nargs="*", default=["tests"], help="where tests are looked for")

@@ -260,7 +260,7 @@ class Step:
 def on_device(batch: Any, device: torch.device) -> Any:  # noqa: ANN401
     """Return a batch whose tensors are on the device."""
     if isinstance(batch, Tensor):
-        return batch.to(device)
+        return batch.to(device, non_blocking=True)
     if isinstance(batch, tuple):
         return type(batch)(*(on_device(each, device) for each in batch))
     return batch
