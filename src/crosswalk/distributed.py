@@ -25,32 +25,57 @@ def rank_and_world_size() -> tuple[int, int]:
         (0, 1)
     """
     if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
+        group = dist.group.WORLD
+        assert group is not None
+        return group.rank(), group.size()
     return 0, 1
 
 
-def _sizes(num_rows: int, device: torch.device, world_size: int) -> list[int]:
-    mine = torch.tensor([num_rows], device=device)
-    sizes = [torch.empty_like(mine) for _ in range(world_size)]
-    dist.all_gather(sizes, mine)
-    return [int(size) for size in sizes]
+def rows_of_processes(num_rows: int, device: torch.device) -> tuple[int, ...]:
+    """Return how many rows each process has of what this one has ``num_rows`` of.
+
+    Args:
+        num_rows: Of this process; 0 or more.
+        device: Of what is counted.
+
+    Example:
+        >>> rows_of_processes(3, torch.device("cpu"))
+        (3,)
+    """
+    if rank_and_world_size()[1] == 1:
+        return (num_rows,)
+    return tuple(gather_equal(torch.tensor([num_rows], device=device)).flatten().tolist())
 
 
-def _gather_ragged(rows: Tensor, sizes: list[int]) -> Tensor:
+def gather_equal(x: Tensor) -> Tensor:
+    """Return ``[processes, ...]`` the ``x`` of all, which has one shape, without gradient.
+
+    Example:
+        >>> gather_equal(torch.tensor([1.0, 2.0]))
+        tensor([[1., 2.]])
+    """
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return x.detach()[None]
+    gathered = x.new_empty(world_size * x.numel())
+    dist.all_gather_into_tensor(gathered, x.detach().flatten())
+    return gathered.view(world_size, *x.shape)
+
+
+def _gather_ragged(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Return all ranks' rows in rank order; gloo and NCCL want equal shapes, so pad and cut."""
     longest = max(sizes)
     wire = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
     padded = wire.new_zeros((longest, *wire.shape[1:]))
     padded[: rows.shape[0]] = wire
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
+    parts = gather_equal(padded)
     gathered = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
     return gathered.to(rows.dtype)
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, rows: Tensor, sizes: tuple[int, ...], rank: int) -> Tensor:  # noqa: ANN401
         ctx.start = sum(sizes[:rank])
         ctx.num_rows = sizes[rank]
         return _gather_ragged(rows.contiguous(), sizes)
@@ -78,35 +103,24 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     rank, world_size = rank_and_world_size()
     if world_size == 1:
         return rows
-    sizes = _sizes(rows.shape[0], rows.device, world_size)
+    sizes = rows_of_processes(rows.shape[0], rows.device)
     if not rows.requires_grad:
         return _gather_ragged(rows.contiguous(), sizes)
     gathered: Tensor = _GatherRows.apply(rows, sizes, rank)
     return gathered
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401
-        total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
-        return grad
-
-
 def sum_over_processes(x: Tensor) -> Tensor:
-    """Return the sum of all processes' ``x``, which has one shape, with gradient.
+    """Return the sum of all processes' ``x``, which has one shape, without gradient.
 
     Example:
         >>> sum_over_processes(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
     """
-    total: Tensor = x if rank_and_world_size()[1] == 1 else _Sum.apply(x)
+    if rank_and_world_size()[1] == 1:
+        return x.detach()
+    total = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
     return total
 
 

@@ -147,7 +147,7 @@ def test_encoders_use_distribution_only_for_batch_statistics() -> None:
         if module.startswith("crosswalk.distributed")
     }
 
-    assert users <= {"batch_norm"}
+    assert users <= {"batch_norm", "shared_statistics"}
 
 
 def test_readers_do_not_import_torch() -> None:

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from crosswalk.distributed import all_gather_rows, sum_over_processes
+from crosswalk.distributed import all_gather_rows
 from crosswalk.encoders.batch_norm import GroupBatchNorm
 from tests.ddp.processes import run_on_processes
 
@@ -56,20 +56,6 @@ def test_statistics_and_gradients_are_those_of_one_process(
         assert_close(result, expected, rtol=1e-9, atol=1e-10)
 
 
-def gradient_of_sum() -> tuple[Tensor, Tensor]:
-    rank = torch.distributed.get_rank()
-    x = torch.tensor([1.0 + rank, 2.0], requires_grad=True)
-    total = sum_over_processes(x)
-    (total * torch.tensor([10.0, rank + 1.0])).sum().backward()
-    return total.detach(), x.grad
-
-
-def test_a_sum_over_processes_sends_back_what_all_processes_send() -> None:
-    for total, gradient in run_on_processes(gradient_of_sum, 2):
-        assert total.tolist() == [3.0, 4.0]  # 1 + 2, 2 + 2
-        assert gradient.tolist() == [20.0, 3.0]  # 10 + 10, 1 + 2
-
-
 def frozen_forward() -> Tensor:
     norm = GroupBatchNorm(2, statistics="frozen").train()
     return norm(torch.ones(torch.distributed.get_rank() + 1, 2)).detach()
@@ -80,3 +66,62 @@ def test_frozen_statistics_need_no_other_process() -> None:
 
     assert_close(first, torch.full((1, 2), (1 + 1e-5) ** -0.5))
     assert_close(second, torch.full((2, 2), (1 + 1e-5) ** -0.5))
+
+
+def images_and_gradient(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    x, grad = 3 + torch.randn(2, 8, CHANNELS, 4, 2, generator=generator)
+    return x.to(dtype), grad.to(dtype)
+
+
+def channels_last_step(dtype: torch.dtype) -> dict[str, object]:
+    """Return output and gradient of this process's half of 8 images, and what is kept between."""
+    rank = torch.distributed.get_rank()
+    x, grad = images_and_gradient(dtype)
+    images = x[4 * rank : 4 * rank + 4].contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+    norm = GroupBatchNorm(CHANNELS)
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.nbytes)
+        return tensor
+
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+    with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = norm(images)
+    out.backward(grad[4 * rank : 4 * rank + 4])
+    return {
+        "out": out.detach(),
+        "gradient": images.grad,
+        "running_var": norm.running_var,
+        "kept": sum(kept),
+        "formats": [
+            tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (out, images.grad)
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)], ids=str
+)
+def test_images_keep_memory_format_and_type_and_are_kept_once(
+    dtype: torch.dtype, atol: float
+) -> None:
+    x, grad = (each.float() for each in images_and_gradient(dtype))
+    x.requires_grad_()
+    alone = torch.nn.BatchNorm2d(CHANNELS)
+    expected = alone(x)
+    expected.backward(grad)
+
+    halves = run_on_processes(channels_last_step, 2, dtype)
+
+    for half in halves:
+        assert half["formats"] == [True, True]
+        assert half["out"].dtype == half["gradient"].dtype == dtype
+        statistics = 3 * 4 * CHANNELS  # mean, variance and scale, float32
+        assert half["kept"] == half["out"].nbytes + statistics
+        assert_close(half["running_var"], alone.running_var, rtol=0, atol=1e-5)
+    for name, whole in (("out", expected), ("gradient", x.grad)):
+        joined = torch.cat([half[name] for half in halves]).float()
+        assert_close(joined, whole.detach(), rtol=0, atol=atol)

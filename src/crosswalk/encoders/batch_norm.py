@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crosswalk.distributed import rank_and_world_size, sum_over_processes
+from crosswalk.distributed import rank_and_world_size, rows_of_processes
+from crosswalk.encoders.shared_statistics import (
+    group_shares,
+    group_statistics,
+    normalise_groups,
+)
 
 _LIBRARY_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -107,37 +112,20 @@ class GroupBatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
 
     def _normalise_across_processes(self, x: Tensor) -> Tensor:
-        rank, world_size = rank_and_world_size()
-        sizes = x.new_zeros(world_size, dtype=torch.int64)
-        sizes[rank] = len(x)
-        shards = sum_over_processes(sizes).tolist()
-        group_size = self.group_size or sum(shards)
-        num_groups = -(-sum(shards) // group_size)
-        start = sum(shards[:rank])
-        group = torch.arange(start, start + len(x), device=x.device) // group_size
-        count = torch.full((num_groups, 1), group_size, device=x.device)
-        count[-1] = sum(shards) - group_size * (num_groups - 1)
-        count *= x[0, 0].numel() if len(x) else x.shape[2:].numel()
-        self._check_count(int(count.min()))
-
-        # float32 under autocast, and the variance from centred values: E[x^2] - E[x]^2 cancels
-        wide = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2 if x.dim() > 2 else 1)
-        wide = wide if wide.dim() == 3 else wide[:, :, None]
-        empty = wide.new_zeros(num_groups, x.shape[1])
-        mean = sum_over_processes(empty.index_add(0, group, wide.sum(dim=2))) / count
-        centred = wide - mean[group][:, :, None]
-        squares = empty.index_add(0, group, centred.square().sum(dim=2))
-        var = sum_over_processes(squares) / count
+        wide = torch.promote_types(x.dtype, torch.float32)
+        rows = rows_of_processes(len(x), x.device)
+        shares = group_shares(rows, self.group_size, wide, x.device)
+        counts = [number * x.shape[2:].numel() for number in shares.group_rows]
+        self._check_count(min(counts))
+        mean, var = group_statistics(x, shares)
+        followed = self._num_followed(len(counts))
+        self.num_batches_tracked += followed
         with torch.no_grad():
-            followed = self._num_followed(num_groups)
-            self.num_batches_tracked += followed
-            unbiased = var * count / (count - 1)
-            for new_mean, new_var in zip(mean[:followed], unbiased[:followed], strict=True):
-                self.running_mean.lerp_(new_mean.to(self.running_mean.dtype), self.momentum)
-                self.running_var.lerp_(new_var.to(self.running_var.dtype), self.momentum)
-        scale = self.weight * (var + self.eps).rsqrt()
-        out = centred * scale[group][:, :, None] + self.bias[:, None]
-        return out.view(x.shape).to(x.dtype)
+            for number, count in enumerate(counts[:followed]):
+                unbiased = var[number] * (count / (count - 1))
+                self.running_mean.lerp_(mean[number].to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        return normalise_groups(x, self.weight, self.bias, mean, var, shares, eps=self.eps)
 
     def _check_count(self, values_per_channel: int) -> None:
         if values_per_channel < 2:
