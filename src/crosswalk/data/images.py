@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from crosswalk.data.base import (
     ROLES,
@@ -22,7 +24,7 @@ from crosswalk.data.base import (
 from crosswalk.data.pipeline.cache import file_entry
 from crosswalk.data.pipeline.crops import RectangularCrop
 from crosswalk.data.pipeline.datasets import ImageDataset, ids_of
-from crosswalk.data.pipeline.decoding import Interpolation
+from crosswalk.data.pipeline.decoding import OWN_VERSION, TRANSFORM_VERSION, Interpolation
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import EpochLoader
 from crosswalk.data.pipeline.plans import BatchPlan, Index, ShuffledBatches, shuffled_plan
@@ -152,10 +154,14 @@ class ImageToImageData(RecordedData[ImageSplits]):
                 f"cameras of the training images, and {self.splits.dataset} does not tell them. "
                 "Pass data.transform.camera_style=0."
             )
-        statistics = camera_statistics(
-            training.images, training.place, camera_id, self.spec.num_cameras
+        statistics = self._of_colours(
+            "camera-colours",
+            lambda: camera_statistics(
+                training.images, training.place, camera_id, self.spec.num_cameras
+            ).numpy(),
+            camera_id=camera_id.tolist(),
         )
-        return replace(self._normalizing, camera_statistics=statistics)
+        return replace(self._normalizing, camera_statistics=torch.from_numpy(statistics))
 
     def prepare_training(self) -> None:
         """Decode, or look for, the training images and measure what ``transform`` needs."""
@@ -323,8 +329,32 @@ class ImageToImageData(RecordedData[ImageSplits]):
                 "the model."
             )
         training = self._opened("train")
-        mean, std = channel_statistics(training.images, training.place)
-        return replace(self.given_transform, mean=mean, std=std)
+        mean, std = self._of_colours(
+            "colours", lambda: np.array(channel_statistics(training.images, training.place))
+        ).tolist()
+        return replace(self.given_transform, mean=tuple(mean), std=tuple(std))
+
+    def _of_colours(
+        self, kind: str, measure: Callable[[], NDArray[Any]], **more: object
+    ) -> NDArray[Any]:
+        """Return what ``measure`` finds in all training images: it is done once for a data set.
+
+        Args:
+            kind: What is kept of it in the cache folder, until an image changes.
+            measure: Reads them.
+            more: What else it depends on.
+        """
+        height, width = self.image_size
+        entry = file_entry(
+            [record.image_path for record in self._opened("train").records],
+            {"version": TRANSFORM_VERSION, "own": self.splits.own and OWN_VERSION, **more},
+            name=f"{self.splits.dataset} train",
+            kind=f"{kind}-{height}x{width}-{self.interpolation}",
+            folder=None,
+            write=lambda unfinished: np.save(unfinished / "colours.npy", measure()),
+        )
+        found: NDArray[Any] = np.load(entry / "colours.npy")
+        return found
 
     @cached_property
     def _samples(self) -> ImageDataset:

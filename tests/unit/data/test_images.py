@@ -441,6 +441,28 @@ def test_camera_statistics_are_measured_where_colours_are_exchanged(root: Path) 
     assert make_data(root).transform.camera_statistics is None
 
 
+def test_colours_are_measured_once_until_an_image_changes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def colours() -> tuple[object, ...]:
+        transform = ImageTransform(camera_style=0.5)
+        data = make_data(root, transform=transform, normalization="dataset")
+        measured = data.transform
+        assert measured.camera_statistics is not None
+        return measured.mean, measured.std, measured.camera_statistics.nan_to_num().tolist()
+
+    first = colours()
+    with monkeypatch.context() as patched:
+        for name in ("channel_statistics", "camera_statistics"):
+            patched.delattr(f"crosswalk.data.images.{name}")
+        kept = colours()
+    write(root / "0.jpg", np.full((41, 20, 3), 255, dtype=np.uint8))  # of the training set
+    after = colours()
+
+    assert kept == first
+    assert all(new != old for new, old in zip(after, first, strict=True))
+
+
 def test_exchanging_colours_needs_cameras(root: Path) -> None:
     def unknown(root: Path) -> ImageSplits:
         splits = read(root)

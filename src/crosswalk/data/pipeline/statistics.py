@@ -1,7 +1,7 @@
 """Means and deviations of the colours of many images.
 
-They are counted, not summed up: the numbers do not depend on order, threads or image size. An
-epoch's worth of images takes seconds, so nothing is kept between runs.
+They are counted, not summed up: the numbers do not depend on order or threads. An epoch's worth of
+images takes seconds, so whoever asks for them keeps them between runs.
 """
 
 from __future__ import annotations
