@@ -27,10 +27,12 @@ test -x .venv/bin/python || "$PYTHON" -m venv .venv || {
 # How much pip has fetched, and what it is at: on a terminal one line that changes every second,
 # elsewhere one every half a minute. pip's own bar knows one file, and terminals alone.
 progress() {
-  local start=$'\r\e[K' end="" pause=1
+  local start=$'\r\e[K' end="" pause=1 now most=0  # pip takes away what it has unpacked
   test -t 2 || { start="" end=$'\n' pause=30; }
   while sleep "$pause" >/dev/null 2>&1; do
-    printf '%s  %s MB fetched. %s%s' "$start" "$(du -sm "$fetched" | cut -f1)" \
+    now=$(du -sm "$fetched" 2>/dev/null | cut -f1) || true
+    most=$((now > most ? now : most))
+    printf '%s  %s MB fetched. %s%s' "$start" "$most" \
       "$(grep -aE '^ *(Downloading|Building|Installing) ' "$log" | tail -n 1 \
         | sed -E 's/^ *//; s/ [^ ]*\// /' | cut -c1-60)" "$end" >&2
   done
