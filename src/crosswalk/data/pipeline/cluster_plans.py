@@ -185,8 +185,9 @@ class ClusterBatches:
             raise ValueError(
                 f"epoch {self.epoch} has no cluster: all of the {len(self.labels):,} training "
                 "samples are outliers, or nothing has grouped them. Raise method.clustering.eps, "
-                "lower method.clustering.min_samples, or start from weights that know people "
-                "(stage, checkpoint)."
+                "lower method.clustering.min_samples, start from weights that know people (stage, "
+                "checkpoint), or let a method that waits with clusters begin at once "
+                "(method.start_epoch=0)."
             )
         number = 0
         while True:
