@@ -64,7 +64,8 @@ def _widths(column: Column, *, kept: bool) -> tuple[int, int, int]:
     words = [word for line in [*heads, *cells] for word in line.split()]
     figures = [word for word in words if not any(letter.isalpha() for letter in word)]
     whole = _widest([*heads, *cells])
-    readable = _widest(cells) if kept else max(_widest(figures), min(READABLE, _widest(words)))
+    figures_kept = _widest(cells if kept else figures)
+    readable = max(figures_kept, min(READABLE, _widest(words)))
     least = _widest(cells) if kept and is_aligned else max(_widest(figures), LEAST)
     return whole, min(whole, readable), min(whole, least)
 

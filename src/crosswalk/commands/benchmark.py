@@ -42,6 +42,7 @@ def run(options: Namespace) -> int:
     from crosswalk.terminal import fit
     from crosswalk.use.benchmark import facts_of, speeds
     from crosswalk.use.load import load
+    from crosswalk.words import counted
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -58,7 +59,7 @@ def run(options: Namespace) -> int:
         f"{facts['model']}: {facts['parameters']:,} parameters, "
         f"{facts['bytes_in_memory'] / 1e6:.1f} MB in memory{on_disk}; images of "
         f"{height}x{width}, embeddings of {facts['embedding_size']} numbers.\n"
-        f"{facts['precision']} on {facts['device']}, {facts['threads']} threads, torch "
+        f"{facts['precision']} on {facts['device']}, {counted(facts['threads'], 'thread')}, torch "
         f"{facts['torch']}.",
         highlight=False,
     )

@@ -22,7 +22,13 @@ def configure(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("first", metavar="RUN_A", help="a run folder, or several: RUN,RUN,...")
     add("second", metavar="RUN_B", help="likewise; differences are B minus A")
-    add("more", metavar="RUN", nargs="*", help="further runs, compared with RUN_A as well")
+    add(
+        "more",
+        metavar="RUN",
+        nargs="*",
+        default=[],  # without one argparse calls it required
+        help="further runs, compared with RUN_A as well",
+    )
     add(
         "--checkpoint",
         choices=("best", "last", "start"),

@@ -88,7 +88,8 @@ def _print_configuration(console: Console, comparison: Comparison) -> None:
     idle = idle_keys(*sides)
     if idle:
         shown = ", ".join(idle[:3]) + ", …" * (len(idle) > 3)
-        also = f"{counted(len(idle), 'key')} that change no number: {shown}."
+        change = "changes" if len(idle) == 1 else "change"
+        also = f"{counted(len(idle), 'key')} that {change} no number: {shown}."
     if not differing:
         console.print(
             Text(f"The configurations are the same{f', but for {also}' if idle else '.'}")

@@ -509,5 +509,6 @@ def test_a_narrow_terminal_keeps_every_number(
     narrow = compare(a, b)["text"]
 
     assert figures(narrow) == figures(wide)
+    assert "queries" in narrow  # no letter of it is on a line of its own
     for line in plain(narrow).splitlines():
         assert len(line) <= width or str(a.parent) in line  # where the page lies
