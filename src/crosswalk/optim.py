@@ -287,9 +287,13 @@ class WarmupSchedule:
     warmup: Literal["linear", "constant"] = "linear"
     decay_in_warmup: bool = False
 
+    def is_warming_up(self, epoch: int) -> bool:
+        """Return whether 0-based ``epoch`` is of the warm-up."""
+        return epoch < self.warmup_epochs
+
     def __call__(self, base_lr: float, epoch: int) -> float:
         """Return the learning rate of 0-based ``epoch`` for a group of rate ``base_lr``."""
-        if epoch < self.warmup_epochs:
+        if self.is_warming_up(epoch):
             done = 0.0 if self.warmup == "constant" else epoch / self.warmup_epochs
             share = self.warmup_factor * (1 - done) + done
             if self.decay_in_warmup:
@@ -325,10 +329,14 @@ class CosineFromStart:
     warmup_lr: NotNegative = 0.0
     target_lr: NotNegative = 0.0
 
+    def is_warming_up(self, epoch: int) -> bool:
+        """Return whether 0-based ``epoch`` is of the warm-up."""
+        return min(epoch + 1, self.num_epochs) < self.warmup_epochs
+
     def __call__(self, base_lr: float, epoch: int) -> float:
         """Return the learning rate of 0-based ``epoch`` for a group of rate ``base_lr``."""
         number = min(epoch + 1, self.num_epochs)  # behind the last one Lightning steps once more
-        if number < self.warmup_epochs:
+        if self.is_warming_up(epoch):
             return self.warmup_lr + number * (base_lr - self.warmup_lr) / self.warmup_epochs
         share = 0.5 * (1 + math.cos(math.pi * number / self.num_epochs))
         return self.target_lr + (base_lr - self.target_lr) * share

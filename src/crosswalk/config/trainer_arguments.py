@@ -170,6 +170,12 @@ def check_hardware(trainer: Mapping[str, Any]) -> None:
         )
     if accelerator == "mps" and not torch.backends.mps.is_available():
         raise ValueError("trainer.accelerator=mps: this is no Apple GPU. Choose trainer=cpu.")
+    on_cpu = accelerator == "cpu" or (not count and not torch.backends.mps.is_available())
+    if on_cpu and str(trainer.get("precision")) in ("16", "16-mixed"):
+        raise ValueError(
+            f"trainer.precision={trainer['precision']}: PyTorch mixes in 16 bits of this kind on "
+            "GPUs alone, and the run is on a CPU. Choose trainer.precision=bf16-mixed."
+        )
     if accelerator == "cpu" or not count:
         if devices in (-1, "-1"):
             raise ValueError(

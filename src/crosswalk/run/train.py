@@ -20,6 +20,7 @@ from crosswalk import __version__
 from crosswalk.config.build import Run, build, refuse_inside_data
 from crosswalk.config.check import check
 from crosswalk.config.compose import restore
+from crosswalk.config.constructors import construct
 from crosswalk.config.keys import ROOTS, compared
 from crosswalk.config.trainer_arguments import check_hardware, num_processes
 from crosswalk.data.pairs import LearningTokenizer
@@ -113,7 +114,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
         record.update(data=described)
         if record.is_first_process:
             print(f"{in_words(described)}; to {folder.path}", file=sys.stderr)
-            for notice in run.data.notices:
+            for notice in [*run.data.notices, *_all_warmup(config)]:
                 print(f"note: {notice}", file=sys.stderr)
             folder.keep_people(people_of(run.data))
             tokenizer = getattr(run.data, "tokenizer", None)
@@ -172,6 +173,21 @@ def nothing_to_evaluate(run: Run) -> str:
         f"data={data} has neither queries nor a gallery. `crosswalk evaluate RUN data={data} "
         "data.root=<data with test images>` evaluates a run on other data."
     )
+
+
+def _all_warmup(config: Mapping[str, Any]) -> list[str]:
+    """Return what to say of a training that ends before its warm-up does."""
+    epochs: int = config["trainer"]["max_epochs"]
+    node: dict[str, Any] = (config.get("optim") or {}).get("schedule") or {}
+    schedule = construct(node, {}) if epochs else None
+    is_warming_up = getattr(schedule, "is_warming_up", None)  # schedules of others may have none
+    if is_warming_up is None or not is_warming_up(epochs - 1):
+        return []
+    return [
+        f"the whole training is warm-up (optim.schedule.warmup_epochs={node['warmup_epochs']}, "
+        f"trainer.max_epochs={epochs}), so the learning rate does not reach optim.lr. For a short "
+        "training pass optim.schedule.warmup_epochs=0."
+    ]
 
 
 def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:

@@ -5,6 +5,7 @@ A manifest is a file ``experiments/<method>/<table>.yaml``; experiments/README.m
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -247,6 +248,14 @@ def metric_key(row: Row, metric: str, split: str = "test") -> str:
     return f"{split}/{metric}" if row.view is None else f"{split}/view/{row.view}/{metric}"
 
 
+def _table_meant_by(path: Path) -> str:
+    """Return the question whether another table is meant: ``rde/table2`` is one's short name."""
+    tables = [table.as_posix() for table in Path("experiments").glob("*/*.yaml")]
+    name = "/".join(["experiments", *path.with_suffix(".yaml").parts[-2:]])
+    near = difflib.get_close_matches(name, tables, n=1, cutoff=0.8)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
 def read_manifest(path: Path) -> Manifest:
     """Return the table that ``path`` describes.
 
@@ -257,7 +266,8 @@ def read_manifest(path: Path) -> Manifest:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist; the tables lie in experiments/<method>/<table>.yaml"
+            f"{path} does not exist; the tables lie in experiments/<method>/<table>.yaml."
+            f"{_table_meant_by(path)}"
         )
     content = read_yaml(path)
     place = str(path)

@@ -214,6 +214,20 @@ def test_a_table_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str])
     assert "nowhere.yaml does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["rde/table2", "experiments/rde/table2", "rde/tabel2.yaml"])
+def test_the_table_that_is_meant_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "experiments" / "rde" / "table2.yaml"
+    table.parent.mkdir(parents=True)
+    table.touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["ablate", name]) == 2
+
+    assert "Did you mean experiments/rde/table2.yaml?" in capsys.readouterr().err
+
+
 def test_names_of_rows_and_what_slurm_is_asked_for_are_no_overrides(
     ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

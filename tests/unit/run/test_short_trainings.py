@@ -1,0 +1,50 @@
+from typing import Any
+
+import pytest
+
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.trainer_arguments import check_hardware
+from crosswalk.run.train import _all_warmup
+
+
+def configured(*overrides: str) -> dict[str, Any]:
+    return to_plain(compose(overrides))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "warmup", "is_said"),
+    [
+        ("WarmupSchedule", 3, 3, True),
+        ("WarmupSchedule", 1, 5, True),
+        ("WarmupSchedule", 4, 3, False),
+        ("WarmupSchedule", 1, 0, False),
+        ("WarmupSchedule", 0, 5, False),
+        ("CosineFromStart", 3, 4, True),
+        ("CosineFromStart", 3, 3, False),
+    ],
+)
+def test_a_training_that_ends_within_its_warm_up_is_told(
+    schedule: str, epochs: int, warmup: int, is_said: bool
+) -> None:
+    config = configured("method=rde", f"trainer.max_epochs={epochs}")
+    node = {"num_epochs": epochs, "warmup_epochs": warmup}
+    if schedule == "WarmupSchedule":
+        node["decay"] = config["optim"]["schedule"]["decay"]
+    config["optim"]["schedule"] = {"_target_": f"crosswalk.optim.{schedule}", **node}
+
+    said = " ".join(_all_warmup(config))
+
+    assert (f"warmup_epochs={warmup}, trainer.max_epochs={epochs})" in said) == is_said
+    assert bool(said) == is_said
+
+
+@pytest.mark.parametrize("precision", ["16", "16-mixed"])
+def test_mixing_that_a_cpu_cannot_do_is_refused_and_not_replaced(precision: str) -> None:
+    trainer = configured("trainer=cpu", f"trainer.precision={precision}")["trainer"]
+
+    with pytest.raises(ValueError, match=rf"trainer\.precision={precision}: .*=bf16-mixed"):
+        check_hardware(trainer)
+
+
+def test_mixing_that_a_cpu_can_do_is_taken() -> None:
+    check_hardware(configured("trainer=cpu", "trainer.precision=bf16-mixed")["trainer"])
