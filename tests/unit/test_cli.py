@@ -37,7 +37,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[.
     monkeypatch.setitem(sys.modules, name, module)
 
 
-def test_help_config_and_mistakes_import_nothing_heavy() -> None:
+def test_help_config_and_mistakes_import_nothing_heavy(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").save_config(to_plain(compose([])))
+    (tmp_path / "pairs.csv").write_text("image,text,person_id,split\n1.jpg,a man,1,test\n")
+    others = [
+        f"data=own_pairs data.root={tmp_path / 'pairs.csv'}",
+        *(f"data={name} data.root={tmp_path}" for name in ("cuhk_pedes", "own_pairs")),
+    ]
     lines = [
         *("", "--help", "--version", *(f"{name} --help" for name in COMMANDS)),
         "config diff data=cuhk_pedes data=rstp_reid",
@@ -51,6 +57,13 @@ def test_help_config_and_mistakes_import_nothing_heavy() -> None:
         *("compare nowhere elsewhere", "export-weights nowhere x.safetensors"),
         *("embed nowhere x --out x.npz", "export nowhere --out x", "serve nowhere"),
         *("search nowhere x", "index nowhere x --out x"),
+        *(f"train data.synthetic.{each}" for each in ("size=huge", "seed=a", "domain=mars")),
+        "train method=mmcl data.synthetic.layout=mars",
+        "train method=mar data.target.synthetic.size=huge",
+        *("train resume=true name=unknown", f"train checkpoint={tmp_path}"),
+        *(f"train {other}" for other in others),
+        *(f"evaluate {tmp_path / 'run'} {other}" for other in others),
+        *(f"evaluate tiny:rde {other}" for other in others),
     ]
     looks_at_images = "data check nowhere"
     code = (
@@ -67,7 +80,7 @@ def test_help_config_and_mistakes_import_nothing_heavy() -> None:
     )
 
     found = [line for line in output.stdout.splitlines() if line.startswith("HEAVY")]
-    fails = re.compile(r"train (?!--help)|.*nowhere")
+    fails = re.compile(r"(train|evaluate) (?!--help)|.*nowhere")
     told = [f"HEAVY {line} {2 if fails.match(line) else 0} []" for line in lines]
     assert found == [*told, f"HEAVY {looks_at_images} 1 []"]
     assert "Traceback" not in output.stderr
@@ -303,10 +316,61 @@ def test_evaluate_hands_over_folder_and_overrides(
     stand_in(monkeypatch, "crosswalk.run.train", evaluate=evaluate)
 
     RunFolder(tmp_path).save_config(to_plain(compose()))
-    overrides = ["data=icfg_pedes", f"data.root={tmp_path}"]
+    (tmp_path / "pairs.csv").write_text("image,caption,person_id,split\n1.jpg,a man,1,test\n")
+    overrides = ["data=own_pairs", f"data.root={tmp_path / 'pairs.csv'}"]
 
     assert main(["evaluate", str(tmp_path), *overrides]) == 0
     assert seen == [(tmp_path, overrides)]
+
+
+@pytest.mark.parametrize("name", ["own", "own-2026", "rde-own_piars-20261130-074449"])
+def test_the_run_that_is_meant_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = "own-2026-1" if name.startswith("own") else "rde-own_pairs-20261130-074449"
+    RunFolder(tmp_path / "runs" / run).save_config({})
+    monkeypatch.chdir(tmp_path)
+
+    for command in ("evaluate", "report", "card"):
+        assert main([command, f"runs/{name}"]) == 2
+        assert f"Did you mean runs/{run}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "trained"),
+    [
+        ("method=mmcl", ", with method=rde"),
+        ("encoder=timm", ", with encoder=clip_tiny"),
+        ("experiment=rde/pretrain_tiny", ", with experiment=rde/synthetic_pairs"),
+        ("stage=mar", ""),
+    ],
+)
+def test_evaluate_keeps_the_parts_of_the_model(
+    override: str, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path).save_config(to_plain(compose()))
+
+    assert main(["evaluate", str(tmp_path), override]) == 2
+
+    key = override.partition("=")[0]
+    said = f"{key} belongs to the model, which is evaluated as it was trained{trained}. Leave it"
+    assert said in capsys.readouterr().err
+
+
+def test_evaluate_may_name_the_method_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand_in(monkeypatch, "crosswalk.run.train", evaluate=lambda folder, overrides: None)
+    RunFolder(tmp_path).save_config(to_plain(compose()))
+
+    assert main(["evaluate", str(tmp_path), "method=rde"]) == 0
+
+
+def test_compare_asks_for_what_it_needs_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "runs/a"])
+
+    assert capsys.readouterr().err.endswith("the following arguments are required: RUN_B\n")
 
 
 def test_evaluate_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -517,6 +581,7 @@ def test_an_evaluation_needs_no_file_of_the_training_alone(
     words: list[str], method: str, gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = ["data=own_pairs", f"data.root={tmp_path}", f"{gone}={tmp_path}/gone"]
+    (tmp_path / "pairs.csv").write_text("image,caption,person_id,split\n1.jpg,a man,1,test\n")
     RunFolder(tmp_path).save_config(to_plain(compose([f"method={method}", *overrides])))
     if method == "cmmt":
         RunFolder(tmp_path).vocabulary_file.write_text("{}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,24 +57,45 @@ def evaluated(model: str, overrides: Sequence[str]) -> Trained | None:
 
 
 def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
-    from crosswalk.config.check import check_paths
+    from crosswalk.config.check import check_paths, read_annotations
     from crosswalk.config.compose import restore, to_plain
     from crosswalk.run.run_folder import RunFolder
 
     folder = RunFolder(path)
     folder.check_is_run("evaluate")
-    config = restore(folder.runnable_config(), overrides, vocabulary=folder.kept_vocabulary)
-    with contextlib.suppress(ValueError):  # said by `evaluate`, which looks at the whole of it
+    stored = folder.runnable_config()
+    _check_model_stays(stored.get("choices") or {}, overrides)
+    config = restore(stored, overrides, vocabulary=folder.kept_vocabulary)
+    try:
         data = to_plain(config)["data"]
-        if not overrides:
-            data.pop("noise_index", None)  # of the training alone
-        check_paths({"data": data})
+    except ValueError:  # said by `evaluate`, which looks at the whole of it
+        data = {}
+    if not overrides:
+        data.pop("noise_index", None)  # of the training alone
+    check_paths({"data": data})
+    read_annotations(data)
     from crosswalk.run.train import evaluate
 
     found = evaluate(path, overrides)
     if found is not None and overrides:
         leave_report(found.folder, found.data)
     return found
+
+
+def _check_model_stays(choices: Mapping[str, str], overrides: Sequence[str]) -> None:
+    """Refuse other parts of a model than those that a run was trained with."""
+    from crosswalk.config.compose import parse_overrides
+
+    for override in parse_overrides(overrides):
+        key = override.key_or_group
+        if key not in ("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint"):
+            continue
+        trained = choices.get(key)
+        if override.is_delete() or override.value() != trained:
+            raise ValueError(
+                f"{key} belongs to the model, which is evaluated as it was trained"
+                f"{f', with {key}={trained}' if trained else ''}. Leave it out."
+            )
 
 
 def _check_kept(source: Source, overrides: Sequence[str]) -> None:
@@ -106,7 +126,7 @@ def _check_kept(source: Source, overrides: Sequence[str]) -> None:
 
 
 def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
-    from crosswalk.config.check import check_paths
+    from crosswalk.config.check import check_paths, read_annotations
     from crosswalk.config.compose import compose, parse_overrides, to_plain
 
     if not any(each.key_or_group == "data" for each in parse_overrides(overrides)):
@@ -123,8 +143,12 @@ def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
                 "a model of images alone that knows no captions. Evaluate it on images of people, "
                 "such as data=own_images data.root=<folder or .csv>."
             )
-        with contextlib.suppress(ValueError):  # what has no value yet is said later
-            check_paths({"data": to_plain(config)["data"]})
+        try:
+            data = to_plain(config)["data"]
+        except ValueError:  # what has no value yet is said later
+            data = {}
+        check_paths({"data": data})
+        read_annotations(data)
     from crosswalk.use.evaluate import evaluate_model
 
     found = evaluate_model(source, overrides)

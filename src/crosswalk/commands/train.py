@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    from crosswalk.config.check import check_early, check_paths
+    from crosswalk.config.check import check_early
     from crosswalk.config.compose import compose, to_plain
     from crosswalk.config.stored import targets_of, trusting
     from crosswalk.run.processes import end_with_parent
@@ -33,8 +35,7 @@ def run(options: Namespace) -> int:
     end_with_parent()  # before the slow imports, in which the first process may end
     config = compose(options.overrides)
     check_early(config)  # what is wrong is said before the slow imports
-    with contextlib.suppress(ValueError):  # what has no value yet is said by the check of the run
-        check_paths(to_plain(config))
+    _look_ahead(config)
     from crosswalk.run.train import train
 
     trained = train(config)
@@ -42,6 +43,27 @@ def run(options: Namespace) -> int:
         with trusting(str(target) for _, target in targets_of(to_plain(config))):
             leave_report(trained.folder, trained.data)
     return 0
+
+
+def _look_ahead(config: Mapping[str, Any]) -> None:
+    """Refuse paths and files that the run would refuse, before the slow imports."""
+    from crosswalk.config.check import check_paths, read_annotations
+    from crosswalk.config.compose import to_plain
+    from crosswalk.config.keys import with_absolute_paths
+    from crosswalk.run.run_folder import is_first_process, run_to_resume, weights_of
+
+    try:
+        plain = with_absolute_paths(to_plain(config))
+    except ValueError:  # what has no value yet is said by the check of the run
+        return
+    check_paths(to_plain(config))
+    if not is_first_process(os.environ):
+        return
+    if plain.get("checkpoint") is not None:
+        weights_of(Path(plain["checkpoint"]))
+    if plain["resume"] not in (False, "restart"):
+        run_to_resume(plain)
+    read_annotations(plain["data"])
 
 
 def leave_report(folder: RunFolder, data: Any) -> None:  # noqa: ANN401

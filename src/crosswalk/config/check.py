@@ -21,6 +21,7 @@ from crosswalk.config.constructors import (
     Describe,
     check_call,
     check_node,
+    construct,
     locate,
     made_by,
     may_be,
@@ -33,6 +34,7 @@ from crosswalk.config.sources import read_batches, read_fits, read_signature
 from crosswalk.config.stage import stage_command
 from crosswalk.config.stored import check_stored
 from crosswalk.config.trainer_arguments import check_trainer, num_processes, trainer_settings
+from crosswalk.synthetic.settings import settings_of
 from crosswalk.words import no_root
 
 if TYPE_CHECKING:
@@ -127,12 +129,27 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
     if takes and gives:
         _check_batches(takes, gives, config["choices"])
     _check_encoders(config, _fits_by_source)
+    plain = to_plain(config)
+    _check_synthetic(plain["data"])
     try:
-        _check_values(to_plain(config), read_signature)
+        _check_values(plain, read_signature)
     except ValueError as error:
         if str(error).startswith("encoder.") and not _has_own_encoder(config):
             _check_encoders(config)  # imports, but has the better words for it
         raise
+
+
+def _check_synthetic(data: Mapping[str, Any]) -> None:
+    """Refuse people that cannot be generated, where any are to be."""
+    for node in (data, *(value for _, value in nested(data))):
+        if not isinstance(node, Mapping) or not isinstance(node.get("synthetic"), Mapping):
+            continue
+        if (node.get("root") or data.get("root")) is None:
+            match read_batches(str(node.get("_target_"))):
+                case ["PairBatch"]:
+                    settings_of("pairs", node["synthetic"])
+                case ["ImageBatch"]:
+                    settings_of("images", node["synthetic"])
 
 
 def _has_own_encoder(config: DictConfig | Mapping[str, Any]) -> bool:
@@ -182,6 +199,26 @@ def _check_root(data: Mapping[str, Any]) -> None:
         if all(each is None for each in given):
             gives = read_batches(str(data.get("_target_")))
             raise FileNotFoundError(no_root(SYNTHETIC[gives[0]] if gives else "pairs"))
+
+
+def read_annotations(data: Mapping[str, Any]) -> None:
+    """Refuse folders of another layout and damaged annotations, before anything slow is imported.
+
+    Readers of this package alone are asked: they import no torch and open no image.
+
+    Args:
+        data: The ``data`` of a configuration, plain; nothing is generated.
+
+    Raises:
+        FileNotFoundError: As the reader.
+        ValueError: As the reader.
+    """
+    for node in (data, *(value for _, value in nested(data))):
+        if not isinstance(node, Mapping) or not isinstance(node.get("reader"), Mapping):
+            continue
+        root = node.get("root") or data.get("root")
+        if root and str(node["reader"].get("_target_")).startswith("crosswalk.data.readers."):
+            construct(node["reader"], {})(Path(str(root)).expanduser())
 
 
 def _check_groups(config: Mapping[str, Any]) -> None:
@@ -529,7 +566,7 @@ def check_together(config: Mapping[str, Any], *, whole_batch: bool) -> None:
     for key, batch_size in _batch_sizes(config["data"]):
         below = batch_size // processes * processes
         if batch_size % processes:
-            advice = f"{below} or {below + processes}" if below else f"{processes} or more"
+            advice = f"{below} or {below + processes}" if below else f"{processes} or a multiple"
             raise ValueError(
                 f"{key}={batch_size} does not split over {processes} processes; use {advice}."
             )

@@ -38,10 +38,12 @@ from crosswalk.data.readers.records import (
     Splits,
     fingerprint,
     of_one_person,
+    place_to_check,
     refuse_outside,
 )
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.files import refuse_inside
+from crosswalk.synthetic.settings import settings_of
 from crosswalk.types import DataSpec
 from crosswalk.words import no_root
 
@@ -400,7 +402,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
                 records,
                 lambda paths: self._open_images(name, paths),
                 allow_missing=self.allow_missing,
-                root=self.splits.root,
+                root=place_to_check(self.splits),
                 camstyle=self.camstyle if name == "train" else None,
             )
             check_not_empty(self.splits, name, opened.records)
@@ -478,45 +480,32 @@ def check_not_empty(splits: Splits | ImageSplits, name: str, records: Sequence[R
         return
     raise ValueError(
         f"{splits.dataset} ({splits.layout}) in {splits.root} has no {name} "
-        f"{'pairs' if pairs else 'images'}. Run `crosswalk data check {quote(str(splits.root))}`."
+        f"{'pairs' if pairs else 'images'}. Run `crosswalk data check "
+        f"{quote(str(place_to_check(splits)))}`."
     )
 
 
 def synthetic_root(
-    kind: str,
+    kind: Literal["pairs", "images"],
     given: Mapping[str, Any] | None,
-    defaults: Mapping[str, Any],
     synthesize: Callable[..., object],
     version: int,
 ) -> Path:
     """Return the folder of a generated set below the cache folder, made where it is missing.
 
     Args:
-        kind: What it holds: ``pairs`` or ``images``.
+        kind: What it holds.
         given: ``data.synthetic``; None where nothing is to be generated.
-        defaults: Every key with its default.
         synthesize: Writes the set; takes the folder and the settings.
         version: Of the generator; another one gives another folder.
 
     Raises:
-        ValueError: If there is neither a folder nor anything to generate, or an unknown key.
+        ValueError: If there is neither a folder nor anything to generate, or as `settings_of`.
     """
     if given is None:
         raise ValueError(no_root(kind))
-    if unknown := given.keys() - defaults.keys():
-        *most, last = defaults
-        raise ValueError(
-            f"data.synthetic has no {sorted(unknown)}; its keys are {', '.join(most)} and {last}."
-        )
-    settings = {**defaults, **given}
+    settings = settings_of(kind, given)
     name = "-".join([kind, *map(str, settings.values())])
     folder = cache_root() / "synthetic" / f"{name}-v{version}"
-
-    def write(unfinished: Path) -> None:
-        try:
-            synthesize(unfinished, **settings)
-        except ValueError as error:
-            raise ValueError(f"data.synthetic.{error}") from error
-
-    build_once(folder, write)
+    build_once(folder, lambda unfinished: synthesize(unfinished, **settings))
     return folder

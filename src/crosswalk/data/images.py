@@ -401,5 +401,4 @@ def _held_out(
 def _synthetic_root(synthetic: Mapping[str, Any] | None) -> Path:
     from crosswalk.synthetic.images import IMAGE_GENERATOR_VERSION, synthesize_images
 
-    defaults = {"layout": "market1501", "size": "toy", "seed": 0}
-    return synthetic_root("images", synthetic, defaults, synthesize_images, IMAGE_GENERATOR_VERSION)
+    return synthetic_root("images", synthetic, synthesize_images, IMAGE_GENERATOR_VERSION)

@@ -343,8 +343,7 @@ def _held_out(splits: Splits, protocol: str, val_person_ids: int | None) -> Spli
 def _synthetic_root(synthetic: Mapping[str, Any] | None) -> Path:
     from crosswalk.synthetic.generate import GENERATOR_VERSION, synthesize_pairs
 
-    defaults = {"size": "toy", "domain": "city", "seed": 0}
-    return synthetic_root("pairs", synthetic, defaults, synthesize_pairs, GENERATOR_VERSION)
+    return synthetic_root("pairs", synthetic, synthesize_pairs, GENERATOR_VERSION)
 
 
 def _texts(records: Sequence[Record]) -> list[str]:

@@ -211,7 +211,8 @@ def _blocks(report: Report) -> Iterable[_Table | _Line]:
     """Yield the report as tables and lines, for either way of printing."""
     yield "bold", f"{report.dataset} at {report.root}"
     if report.layout:
-        yield "", f"layout       {report.layout}, images in {report.image_folder}"
+        place = f", images in {report.image_folder}" if report.image_folder else ""
+        yield "", f"layout       {report.layout}{place}"
     if report.fingerprint:
         yield "", f"fingerprint  {report.fingerprint}"
     if report.counts:

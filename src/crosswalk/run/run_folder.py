@@ -5,6 +5,7 @@ Imports no torch, so that the command line can look at runs quickly.
 
 from __future__ import annotations
 
+import difflib
 import glob
 import json
 import os
@@ -21,6 +22,7 @@ import yaml
 from filelock import Timeout
 
 from crosswalk.config.keys import ROOTS, differing_keys
+from crosswalk.config.model_file import WEIGHTS, place_of_description
 from crosswalk.config.moved import modernised
 from crosswalk.config.stored import check_stored, read_yaml
 from crosswalk.files import (
@@ -94,9 +96,54 @@ def no_run(path: Path) -> str:
 
 
 def run_meant_by(path: Path) -> str:
-    """Return the question whether a run is meant, whose ``name=`` a path ends with, or nothing."""
-    near = sorted(path.parent.glob(f"*-{glob.escape(path.name)}")) if path.name else []
-    return f"Did you mean {near[-1]}?" if near else ""
+    """Return the question whether a run is meant whose name ends so, begins so or is alike."""
+    if not path.name:
+        return ""
+    name = glob.escape(path.name)
+    near = sorted(path.parent.glob(f"*-{name}")) or sorted(path.parent.glob(f"{name}-*/{CONFIG}"))
+    if near:
+        return f"Did you mean {near[-1].parent if near[-1].name == CONFIG else near[-1]}?"
+    runs = {each.parent.name: each.parent for each in path.parent.glob(f"*/{CONFIG}")}
+    alike = difflib.get_close_matches(path.name, runs, n=1, cutoff=0.8)
+    return f"Did you mean {runs[alike[0]]}?" if alike else ""
+
+
+def weights_of(checkpoint: Path) -> Path:
+    """Return the file of ``checkpoint=``: of a run folder its best checkpoint, or the last one.
+
+    Of an exported folder its weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or the folder has no checkpoint.
+
+    Example:
+        >>> weights_of(Path("nowhere.ckpt"))
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: checkpoint=nowhere.ckpt does not exist. Name a run folder, the .ckpt of \
+        a run, an exported folder, a .safetensors of `crosswalk import-weights` or \
+        `export-weights`, tiny:<method> or hf:<user>/<repository>.
+    """
+    if not checkpoint.is_dir():
+        if checkpoint.is_file():
+            return checkpoint
+        near = run_meant_by(checkpoint)
+        named = (
+            "Name a run folder, the .ckpt of a run, an exported folder, a .safetensors of "
+            "`crosswalk import-weights` or `export-weights`, tiny:<method> or "
+            "hf:<user>/<repository>."
+        )
+        raise FileNotFoundError(f"checkpoint={checkpoint} does not exist. {near or named}")
+    if place_of_description(checkpoint) is not None:
+        return checkpoint / WEIGHTS
+    folder = RunFolder(checkpoint)
+    for path in (folder.best_checkpoint, folder.last_checkpoint, folder.start_weights):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"checkpoint={checkpoint} is a folder without best.ckpt and last.ckpt. Name the folder of "
+        "a run that has ended, or a file of weights."
+    )
 
 
 def runs_named(words: str) -> list[RunFolder]:
@@ -904,18 +951,34 @@ def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
         )
         for path in (folder.last_checkpoint, folder.best_checkpoint, folder.results_file):
             path.unlink(missing_ok=True)
-    elif isinstance(resume, str):
-        folder = open_run_to_resume(Path(resume), config=config)
+    elif resume:
+        folder = run_to_resume(config)
     else:
-        find = find_run_to_resume if resume else create_run_folder
         choices = config["choices"]
-        folder = find(root, choices["method"], choices["data"], name=config["name"], config=config)
-        if resume:
-            _check_checkpoint_is_there(folder)
+        folder = create_run_folder(
+            root, choices["method"], choices["data"], name=config["name"], config=config
+        )
     os.environ[CHILD_VARIABLE] = str(folder.path.resolve())
     os.environ[FIRST_VARIABLE] = str(os.getpid())
     if launch is not None:
         _store_of(os.environ).set(f"crosswalk/{launch}", str(folder.path.resolve()))
+    return folder
+
+
+def run_to_resume(config: Mapping[str, Any]) -> RunFolder:
+    """Return the run that a configuration with ``resume=true``, or of a folder, goes on with.
+
+    Raises:
+        FileNotFoundError: If there is none, or its checkpoint was taken away.
+        ValueError: If it is finished, or its config differs, naming the keys.
+    """
+    if isinstance(config["resume"], str):
+        return open_run_to_resume(Path(config["resume"]), config=config)
+    root, choices = Path(config["output_dir"]), config["choices"]
+    folder = find_run_to_resume(
+        root, choices["method"], choices["data"], name=config["name"], config=config
+    )
+    _check_checkpoint_is_there(folder)
     return folder
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crosswalk import __version__
 from crosswalk.config.constructors import locate
-from crosswalk.config.model_file import COLOURS, HEADER, WEIGHTS, model_in, place_of_description
+from crosswalk.config.model_file import COLOURS, HEADER, model_in
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.files import check_safetensors, safetensors_header, whole
 from crosswalk.importers._methods import check_importable
 from crosswalk.run.imported import description_of
-from crosswalk.run.run_folder import RunFolder, run_meant_by
+from crosswalk.run.run_folder import weights_of
 from crosswalk.weight_files import mismatch
 
 if TYPE_CHECKING:
@@ -394,44 +394,6 @@ def _methods() -> list[Any]:
 def _parts_of_methods() -> dict[str, tuple[str, ...]]:
     """Return what any method starts with beside its encoder."""
     return {name: names for method in _methods() for name, names in method.starts_with.items()}
-
-
-def weights_of(checkpoint: Path) -> Path:
-    """Return the file of ``checkpoint=``: of a run folder its best checkpoint, or the last one.
-
-    Of an exported folder its weights.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or the folder has no checkpoint.
-
-    Example:
-        >>> weights_of(Path("nowhere.ckpt"))
-        Traceback (most recent call last):
-            ...
-        FileNotFoundError: checkpoint=nowhere.ckpt does not exist. Name a run folder, the .ckpt of \
-        a run, an exported folder, a .safetensors of `crosswalk import-weights` or \
-        `export-weights`, tiny:<method> or hf:<user>/<repository>.
-    """
-    if not checkpoint.is_dir():
-        if checkpoint.is_file():
-            return checkpoint
-        near = run_meant_by(checkpoint)
-        named = (
-            "Name a run folder, the .ckpt of a run, an exported folder, a .safetensors of "
-            "`crosswalk import-weights` or `export-weights`, tiny:<method> or "
-            "hf:<user>/<repository>."
-        )
-        raise FileNotFoundError(f"checkpoint={checkpoint} does not exist. {near or named}")
-    if place_of_description(checkpoint) is not None:
-        return checkpoint / WEIGHTS
-    folder = RunFolder(checkpoint)
-    for path in (folder.best_checkpoint, folder.last_checkpoint, folder.start_weights):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"checkpoint={checkpoint} is a folder without best.ckpt and last.ckpt. Name the folder of "
-        "a run that has ended, or a file of weights."
-    )
 
 
 def _contents(path: Path) -> dict[str, Tensor]:

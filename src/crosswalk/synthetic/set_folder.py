@@ -75,8 +75,8 @@ def check_settings(choices: Mapping[str, tuple[str, Collection[str]]], seed: int
     for name, (value, options) in choices.items():
         if value not in options:
             raise ValueError(f"{name} is {value!r}. Set it to one of {', '.join(options)}.")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}. Set it to a whole number that is not negative.")
+    if type(seed) is not int or seed < 0:
+        raise ValueError(f"seed is {seed!r}. Set it to a whole number that is not negative.")
 
 
 def recorded_counts(inner: Path) -> dict[str, dict[str, int]]:

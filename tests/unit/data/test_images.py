@@ -665,7 +665,7 @@ def test_broken_images_may_be_left_out(
     }
     assert data.notices[1:] == [
         "train: 4 of 15 images cannot be read; they are left out (data.allow_missing=true).",
-        "query: 1 of 3 images cannot be read; they are left out (data.allow_missing=true).",
+        "query: 1 of 3 images cannot be read; it is left out (data.allow_missing=true).",
     ]
 
 

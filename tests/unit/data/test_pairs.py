@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from crosswalk.cli import main
 from crosswalk.data import base
 from crosswalk.data.pairs import TextToImageData
 from crosswalk.data.pipeline import loaders
@@ -21,6 +24,7 @@ from crosswalk.data.pipeline.decoding import BrokenImagesError
 from crosswalk.data.pipeline.noise import noisy_caption_index
 from crosswalk.data.pipeline.plans import ShuffledBatches, identity_plan
 from crosswalk.data.pipeline.transforms import PairTransform
+from crosswalk.data.readers.own_pairs import read_own_pairs
 from crosswalk.data.readers.records import Record, Splits, fingerprint
 from crosswalk.draws import sample_key
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
@@ -419,6 +423,24 @@ def test_a_noise_file_is_refused_where_pairs_have_another_order(root: Path, tmp_
 
     with pytest.raises(ValueError, match=r"data\.noise_index.*tiny\.json"):
         data.train_dataloader()
+
+
+def test_the_advice_beside_a_broken_image_names_the_table_where_a_folder_has_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "own pictures"
+    folder.mkdir()
+    rows = "".join(f"{number}.jpg,A man.,{number},train\n" for number in range(3))
+    for name in ("first.csv", "second.csv"):
+        (folder / name).write_text(f"image,caption,person_id,split\n{rows}")
+    data = make_data(folder / "second.csv", reader=read_own_pairs, protocol="official")
+
+    with pytest.raises(BrokenImagesError) as caught:
+        data.prepare_training()
+    (command,) = re.findall("`crosswalk (.*?)`", str(caught.value))
+
+    assert main(shlex.split(command)) == 1
+    assert "3 images are missing" in capsys.readouterr().out
 
 
 def test_without_noise_nobody_knows_which_pairs_are_true(root: Path) -> None:

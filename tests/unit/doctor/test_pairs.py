@@ -341,6 +341,16 @@ def test_a_data_set_can_be_named_in_several_ways(folder: Path, name: str) -> Non
     assert check(folder, name, token_lengths=words).status == 0
 
 
+def test_of_a_table_that_is_not_read_no_folder_of_images_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pairs.csv").write_text("image;caption;person_id;split\n")
+
+    assert run_check(str(tmp_path / "pairs.csv")) == 1
+
+    assert "layout       pairs.csv\n" in capsys.readouterr().out
+
+
 def test_own_pairs_are_checked_the_same_way(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text(

@@ -23,6 +23,7 @@ from crosswalk.data.readers.camstyle import CamStyleFiles
 from crosswalk.data.readers.records import Record, count, relabel
 from crosswalk.draws import keyed_uniform
 from crosswalk.types import ImageBatch, PairBatch, TextBatch
+from crosswalk.words import counted
 
 CAMERA_STREAM = 9  # of the keyed draws; those of the augmentations have numbers of their own
 
@@ -97,10 +98,12 @@ def open_records(
 
 def _left_out(name: str, before: Sequence[Record], after: Sequence[Record]) -> str:
     captions = count(before)["captions"] - count(after)["captions"]
-    which = f"they and their {captions:,} captions" if captions else "they"
+    lost = len(before) - len(after)
+    alone, owner = ("it is", "it and its") if lost == 1 else ("they are", "they and their")
+    which = f"{owner} {counted(captions, 'caption')} are" if captions else alone
     return (
-        f"{name}: {len(before) - len(after):,} of {len(before):,} images cannot be read; {which} "
-        "are left out (data.allow_missing=true)."
+        f"{name}: {lost:,} of {len(before):,} images cannot be read; {which} left out "
+        "(data.allow_missing=true)."
     )
 
 

@@ -22,6 +22,7 @@ from crosswalk.data.readers.image_folders import (
     with_image_notices,
 )
 from crosswalk.data.readers.records import ImageSplits
+from crosswalk.words import counted
 
 # The gallery without its 3,819 junk images; distractors count as one identity.
 PUBLISHED_COUNTS = {
@@ -74,8 +75,8 @@ def read_market1501(root: Path) -> ImageSplits:
     junk = sum(splits.junk.values())
     if distractors or junk:
         notice = (
-            f"The gallery keeps {distractors:,} distractors (person id 0); {junk:,} junk images "
-            "(person id -1) are left out."
+            f"The gallery keeps {counted(distractors, 'distractor')} (person id 0); "
+            f"{counted(junk, 'junk image')} (person id -1) {'is' if junk == 1 else 'are'} left out."
         )
         splits = replace(splits, notices=(*splits.notices, notice))
     return with_image_notices(splits)

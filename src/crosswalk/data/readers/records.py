@@ -172,6 +172,19 @@ class ImageSplits:
 AnySplits = Splits | ImageSplits
 
 
+def place_to_check(splits: AnySplits) -> Path:
+    """Return what ``crosswalk data check`` is given to look at these data: a folder, or a table.
+
+    Beside a table of one's own there may be others, and then the folder does not say which.
+
+    Example:
+        >>> place_to_check(Splits("own", Path("people"), "nowhere.csv", (), (), (), own=True))
+        PosixPath('people')
+    """
+    table = splits.root / splits.layout
+    return table if splits.own and table.is_file() else splits.root
+
+
 def relabel(person_ids: Iterable[int]) -> dict[int, int]:
     """Return the training label 0..C-1 of each person id, in ascending order of the ids.
 
@@ -258,7 +271,7 @@ def with_notices(splits: Splits) -> Splits:
         if shared:
             notices.append(
                 f"{first} and {second} share {counted(len(shared), 'person id')}; results mean "
-                "little if these are the same people. Run `crosswalk data check`."
+                "little if these are the same people."
             )
     empty = sum(not caption.strip() for _, record in splits for caption in record.captions)
     if empty:

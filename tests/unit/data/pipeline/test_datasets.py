@@ -179,24 +179,23 @@ def test_synthetic_people_are_made_once_below_the_cache_folder(
         (folder / "image.jpg").touch()
 
     folders = [
-        synthetic_root("images", {"size": size}, {"size": "toy", "seed": 3}, synthesize, version)
+        synthetic_root("images", {"size": size, "seed": 3}, synthesize, version)
         for size, version in (("toy", 2), ("toy", 2), ("full", 2), ("toy", 3))
     ]
 
     assert [folder.relative_to(tmp_path / "synthetic").as_posix() for folder in folders] == [
-        "images-toy-3-v2",
-        "images-toy-3-v2",
-        "images-full-3-v2",
-        "images-toy-3-v3",
+        "images-market1501-toy-3-v2",
+        "images-market1501-toy-3-v2",
+        "images-market1501-full-3-v2",
+        "images-market1501-toy-3-v3",
     ]
-    assert made == [{"size": size, "seed": 3} for size in ("toy", "full", "toy")]
+    layout = {"layout": "market1501"}
+    assert made == [{**layout, "size": size, "seed": 3} for size in ("toy", "full", "toy")]
     assert all((folder / "image.jpg").exists() for folder in folders)
 
 
 def test_settings_of_synthetic_people_have_defaults_and_known_names() -> None:
-    defaults = {"layout": "market1501", "size": "toy", "seed": 0}
-
     with pytest.raises(ValueError, match=r"no \['sed'\]; its keys are layout, size and seed"):
-        synthetic_root("images", {"sed": 5}, defaults, print, 1)
+        synthetic_root("images", {"sed": 5}, print, 1)
     with pytest.raises(ValueError, match=r"data\.root is missing.*data=synthetic_images"):
-        synthetic_root("images", None, defaults, print, 1)
+        synthetic_root("images", None, print, 1)

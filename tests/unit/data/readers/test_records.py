@@ -72,7 +72,6 @@ def test_people_in_two_splits_are_told() -> None:
 
     assert len(splits.notices) == 1
     assert splits.notices[0].startswith("train and test share 2 person ids")
-    assert "crosswalk data check" in splits.notices[0]
 
 
 def test_an_image_named_twice_is_found_once() -> None:
