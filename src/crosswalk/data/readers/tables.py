@@ -40,7 +40,9 @@ def read_table_text(path: Path, advice: str = "Save it again as UTF-8.") -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}). {advice}") from error
+        line = 1 + error.object.count(b"\n", 0, error.start)
+        place = f"line {line}, byte {error.start}"
+        raise ValueError(f"{path} is not UTF-8 text ({place}). {advice}") from error
 
 
 def read_fetched_text(path: Path, advice: str) -> str:

@@ -111,7 +111,7 @@ def test_an_archive_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "reid_raw.json"
     path.write_bytes(b"PK\x03\x04\xff\xfe")
 
-    with pytest.raises(ValueError, match=r"is not UTF-8 text \(byte 4\)\. If it is an archive"):
+    with pytest.raises(ValueError, match=r"is not UTF-8 text \(line 1, byte 4\)\. If it is an"):
         read_json(path)
 
 

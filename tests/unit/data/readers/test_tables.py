@@ -63,5 +63,5 @@ def test_other_encodings_are_told(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"caf\xe9")
 
-    with pytest.raises(ValueError, match=r"t\.csv is not UTF-8 text \(byte 3\)\. Save it again"):
+    with pytest.raises(ValueError, match=r"t\.csv is not UTF-8 text \(line 1, byte 3\)\. Save"):
         read_table_text(path)
