@@ -19,11 +19,12 @@ flags = $(foreach name,$(1),$(if $(filter-out 0,$($(name))),--$(shell tr A-Z a-z
 
 BIN := .venv/bin
 UV ?= $(shell command -v uv)
-# What is installed: all that training needs, and the tools of development as well.
+# What is installed: all that training needs, the tools of development, those of the site.
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
 # An environment beside it, of the lowest versions.
 LOWEST := .venv-lowest
+DOCS := .venv/.installed-docs
 # One thread per test process: two processes with two threads each are slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
@@ -44,6 +45,10 @@ $(RUN): pyproject.toml constraints.txt
 
 $(DEV): $(RUN)
 	@PYTHON="$(PYTHON)" UV="$(UV)" tools/install.sh ".[dev]"
+	@touch $@
+
+$(DOCS): $(RUN)
+	@PYTHON="$(PYTHON)" UV="$(UV)" tools/install.sh ".[docs]"
 	@touch $@
 
 train: $(RUN)  ## train METHOD on DATA (default: synthetic), with ARGS="key=value ..."
@@ -75,9 +80,20 @@ models: $(RUN)  ## train the tiny models that the package brings along, tiny:<me
 pictures: $(DEV)  ## draw the picture of the README again, and take those of the search page
 	@$(BIN)/python docs/tools/pictures.py
 	@$(BIN)/python docs/tools/screenshots.py
+	@$(BIN)/python docs/tools/step_figures.py
 
 notebooks: $(DEV)  ## execute the notebooks of examples/ and keep their outputs
 	@$(BIN)/python docs/tools/notebooks.py
+
+# Material for MkDocs advertises its successor otherwise, which --strict takes for a fault.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
+
+docs: $(DOCS)  ## build the documentation site, build/site/index.html, with warnings as errors
+	@$(MKDOCS) build --strict --quiet
+	@echo "Open build/site/index.html"
+
+docs-serve: $(DOCS)  ## show the documentation site on this machine
+	@$(MKDOCS) serve
 
 ablation: $(RUN)  ## run TABLE=experiments/<method>/<table>.yaml, with ROWS SEEDS DATA JOBS DEVICES SAVE
 	@test -n "$(TABLE)" || { echo 'usage: make ablation TABLE=experiments/<method>/<table>.yaml' \

@@ -34,7 +34,7 @@ from crosswalk.lab.tables.manifest import (
 from crosswalk.lab.tables.verdict import judge
 from crosswalk.lab.tables.words import Grid, percent, spread
 
-DOCUMENTS = ("README.md", "experiments/README.md")
+DOCUMENTS = ("README.md", "docs/choosing.md", "experiments/README.md")
 BLOCK = re.compile(
     r"^<!-- table: (?P<table>\S+)\s*(?P<options>\{.*?\})? -->\n.*?^<!-- /table -->$",
     re.DOTALL | re.MULTILINE,

@@ -1,12 +1,13 @@
-"""The pictures of the search page in the docs, taken in Chromium: ``make pictures``.
+"""The pictures of the search page and of a report, taken in Chromium: ``make pictures``.
 
 The gallery is the synthetic test set, and the sentence its first caption; which camera saw whom
-when is made up.
+when is made up. The report is that of ``crosswalk evaluate tiny:rde`` on the same set.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 import crosswalk
+from crosswalk.cli import main as program
 from crosswalk.gallery.serving import served
 from crosswalk.synthetic.generate import synthesize_pairs
 
@@ -34,6 +36,9 @@ SHOWN = """[...document.querySelectorAll("#hits img")].every(
     (image) => image.naturalWidth || image.getBoundingClientRect().top > innerHeight
 )"""
 """Whether all that a window shows is there."""
+
+OVERVIEW = "overview.png"
+"""The search page beside the ranking lists of a report, for the README."""
 
 CAMERAS = 6
 OPENED = datetime(2026, 11, 2, 8)
@@ -71,22 +76,58 @@ def take(
     Image.open(target).convert("RGB").quantize(COLOURS).save(target, optimize=True)
 
 
+def ranking_lists(browser: Browser, folder: Path) -> Image.Image:
+    """Return the first ranking lists of a report, as large as the page."""
+    command = ["evaluate", "tiny:rde", "data=synthetic_pairs", f"output_dir={folder}"]
+    if status := program(command):
+        raise SystemExit(status)
+    (report,) = folder.glob("*/report.html")
+    width, height = SIZES["page.png"]
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(report.as_uri())
+    taken = page.locator("#ranking-lists").screenshot()
+    page.close()
+    picture = Image.open(io.BytesIO(taken)).convert("RGB")
+    margin = (width - picture.width) // 2
+    framed = Image.new("RGB", (width, height), "white")
+    framed.paste(picture, (margin, margin))
+    return framed
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Return two pictures of one size in one, with a line between them.
+
+    Example:
+        >>> side_by_side(Image.new("RGB", (9, 7)), Image.new("RGB", (9, 7))).size
+        (18, 7)
+    """
+    both = Image.new("RGB", (2 * left.width, left.height))
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width, 0))
+    both.paste("#c9c9c9", (left.width - 1, 0, left.width + 1, left.height))
+    return both
+
+
 def main() -> None:
     """Take them all."""
     from playwright.sync_api import sync_playwright
 
-    program = shutil.which("chromium")
-    if program is None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
         raise SystemExit("no chromium on this machine: apt-get install chromium")
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         synthesize_pairs(folder)
         table, sentence = table_of(Path(folder))
         gallery = crosswalk.Gallery.build(Path(folder) / "photos.gallery", "tiny:rde", table)
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         with gallery, served(gallery) as address:
             for name, (width, height) in SIZES.items():
                 take(browser, address, sentence, FOLDER / name, width, height)
                 print(f"wrote {FOLDER / name}")
+        lists = ranking_lists(browser, Path(folder) / "runs")
+        both = side_by_side(Image.open(FOLDER / "page.png").convert("RGB"), lists)
+        both.quantize(COLOURS).save(FOLDER / OVERVIEW, optimize=True)
+        print(f"wrote {FOLDER / OVERVIEW}")
         browser.close()
 
 

@@ -1,4 +1,4 @@
-"""The tiny models that are part of the package, and the lines of the README that use one."""
+"""The tiny models that are part of the package, and the lines of the documents that use one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from crosswalk.use.calibrate import thresholds_of
 from crosswalk.use.source import source_of
 from tests.end_to_end.small_runs import METHODS
 
-README = Path(__file__).parents[2] / "README.md"
+DOCS = Path(__file__).parents[2] / "docs"
+MODELS = (DOCS / "models.md").read_text(encoding="utf-8")
+FIRST_RUN = (DOCS / "first_run.md").read_text(encoding="utf-8")
 
 
 def pictures(folder: Path) -> None:
-    """Write two pictures of noise under the names of the README."""
+    """Write two pictures of noise under the names of the documents."""
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (2, 96, 40, 3), dtype=np.uint8)
     for name, pixels in zip(("1.jpg", "2.png"), noise, strict=True):
@@ -59,10 +61,12 @@ def test_no_other_models_are_shipped_and_they_are_small() -> None:
     assert sum(path.stat().st_size for path in files) < 25e6  # two of them know all words of CLIP
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_the_page_of_models_gives_what_a_model_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = next(
         block
-        for block in re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
+        for block in re.findall(r"^```python\n(.*?)^```$", MODELS, re.M | re.S)
         if "tiny:rde" in block
     )
     pictures(tmp_path / "photos")
@@ -76,15 +80,15 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert torch.equal(names["scores"], names["texts"] @ expected.T)
 
 
-def test_the_commands_of_the_readme_run_on_a_shipped_model(
+def test_the_embeddings_of_the_page_of_models_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
-    line = re.search(r"^crosswalk (embed tiny:\S+ .*?) +#", README.read_text(), re.MULTILINE)
+    line = re.search(r"^crosswalk (embed runs/<name> .*?) +#", MODELS, re.MULTILINE)
     assert line is not None
 
-    assert main(line[1].split()) == 0
+    assert main(line[1].replace("runs/<name>", "tiny:rde").split()) == 0
 
     assert "In features.npz: 2 images, 192 numbers each." in capsys.readouterr().out
 
@@ -95,15 +99,17 @@ def test_a_model_that_is_not_shipped_is_answered_with_those_that_are() -> None:
     assert source_of("tiny:rde").name == "tiny:rde"
 
 
-def test_the_lines_of_the_readme_find_people_among_generated_ones(
+def test_the_lines_of_the_first_run_find_people_among_generated_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    blocks = re.findall(r"^```sh\n(.*?)^```$", README.read_text(), re.M | re.S)
+    blocks = re.findall(r"^```sh\n(.*?)^```$", FIRST_RUN, re.M | re.S)
     block = next(block for block in blocks if "crosswalk data synthesize people" in block)
-    make, index, *searches, serve = map(shlex.split, block.splitlines())
+    make, index, *searches, serve = map(
+        shlex.split, block.replace("runs/<name>", "tiny:rde").splitlines()
+    )
     monkeypatch.chdir(tmp_path)
 
-    assert main([*make[1:], "--size", "tiny"]) == 0  # the README's size has the same folders
+    assert main([*make[1:], "--size", "tiny"]) == 0  # the page's size has the same folders
     assert main(index[1:]) == 0
     assert re.search(r"In people.gallery: (\d+) pictures \(\1 new\)", capsys.readouterr().out)
     for words in searches:

@@ -25,6 +25,8 @@ def experiments(tmp_path: Path) -> Path:
     results.mkdir()
     content = {"data": "synthetic_pairs", "runs": runs_with(manifest, NUMBERS)}
     (results / "small.synthetic_pairs.json").write_text(json.dumps(content))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "choosing.md").write_text("no table\n")
     return tmp_path / "experiments"
 
 

@@ -35,6 +35,7 @@ EXAMPLES = {
 
 BASES = (
     ("method=rde",),
+    ("method=rde", "data=cuhk_pedes"),
     ("method=clip_reid",),
     ("method=cmmt",),
     ("method=cluster_contrast",),

@@ -242,10 +242,10 @@ def check_call(
         if isinstance(value, dict) and "_target_" in value:
             made = made_by(value) if imports else Any
             if not may_be(made, expected):
-                kind = "a partial function" if made is functools.partial else _readable(made)
+                kind = "a partial function" if made is functools.partial else readable(made)
                 raise ValueError(
                     f"{prefix}{name}={value['_target_']} gives {kind}; "
-                    f"{who} takes {_readable(expected)}."
+                    f"{who} takes {readable(expected)}."
                 )
         else:
             check_value(value, expected, f"{prefix}{name}", who)
@@ -287,7 +287,7 @@ def check_value(value: Any, expected: Any, key: str, who: str) -> None:  # noqa:
         kind = "not allowed" if isinstance(value, str) else "out of range"
     else:
         kind = f"of type {type(value).__name__}"
-    takes = ", ".join(choices) or _readable(expected)
+    takes = ", ".join(choices) or readable(expected)
     if isinstance(value, str) and fits([value], expected):
         takes += f": write {key}=[{value}]"
     elif isinstance(value, float) and value.is_integer() and fits(int(value), expected):
@@ -457,15 +457,22 @@ def _choices(expected: Any) -> list[str]:  # noqa: ANN401
     return [word for option in options for word in option] if all(options) else []
 
 
-def _readable(expected: Any) -> str:  # noqa: ANN401
+def readable(expected: Any) -> str:  # noqa: ANN401
+    """Return an annotation in words, with the range of its numbers.
+
+    Example:
+        >>> from crosswalk.ranges import Positive
+        >>> readable(Positive | None), readable(Literal["val", "last"])
+        ('float > 0 | null', 'val | last')
+    """
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
     if origin is typing.Annotated:
         words = " and ".join(filter(None, map(in_words, inner[1:])))
-        return " ".join(filter(None, [_readable(inner[0]), words]))
+        return " ".join(filter(None, [readable(inner[0]), words]))
     if origin is Literal:
         return " | ".join(dict.fromkeys(map(str, inner)))
     if origin in (Union, types.UnionType):
-        return " | ".join(map(_readable, inner))
+        return " | ".join(map(readable, inner))
     if expected is types.NoneType:
         return "null"
     if getattr(expected, "_is_protocol", False):
@@ -473,5 +480,5 @@ def _readable(expected: Any) -> str:  # noqa: ANN401
     if isinstance(expected, type) and not inner:
         return expected.__name__
     if isinstance(origin, type) and _is_ranged(expected):
-        return f"{origin.__name__}[{', '.join(map(_readable, inner))}]"
+        return f"{origin.__name__}[{', '.join(map(readable, inner))}]"
     return re.sub(r"\b(typing|collections\.abc|pathlib)\.", "", str(expected))

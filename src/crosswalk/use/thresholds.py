@@ -121,7 +121,7 @@ class Thresholds(NamedTuple):
         write_text(path, self.to_json())
 
 
-def read_thresholds(path: Path) -> Thresholds:
+def read_thresholds(path: str | Path) -> Thresholds:
     """Return what a ``thresholds.json`` holds.
 
     Args:
@@ -139,6 +139,7 @@ def read_thresholds(path: Path) -> Thresholds:
         >>> read_thresholds(path) == empty
         True
     """
+    path = Path(path)
     try:
         content = json.loads(read_text(path, limit=LARGEST))
         if not isinstance(content, dict):
