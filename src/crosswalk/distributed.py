@@ -14,7 +14,13 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
+
+from crosswalk.host import Values, on_host
+from crosswalk.types import ImageBatch, PairBatch, TextBatch
+
+KnownBatch = ImageBatch | PairBatch | TextBatch
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -179,15 +185,44 @@ def gather_table(sample_index: Tensor, rows: Tensor, num_samples: int) -> Tensor
     return table
 
 
-def longest_length(length: Tensor) -> int:
-    """Return the largest of all processes' ``[b]`` lengths; 0 where there are none.
+def global_column(batch: KnownBatch, name: str) -> NDArray[Any]:
+    """Return a ``[B]`` column of the global batch on the host, such as ``sample_index``.
+
+    The plan knows it; a batch made by hand, and what was changed on the device, is waited for.
+
+    Args:
+        batch: This process's part.
+        name: Of a column of `crosswalk.types.WholeBatch`.
 
     Example:
-        >>> longest_length(torch.tensor([3, 5]))
-        5
+        >>> from crosswalk.types import ImageBatch
+        >>> two = torch.tensor([7, 9])
+        >>> batch = ImageBatch(torch.zeros(2, 3, 1, 1), two, two, two, key=None)
+        >>> global_column(batch, "sample_index")
+        array([7, 9])
     """
-    lengths = all_gather_rows(length)
-    return cast(int, lengths.max().item()) if lengths.shape[0] else 0
+    known = None if batch.whole is None else getattr(batch.whole, name)
+    return on_host(all_gather_rows(getattr(batch, name))) if known is None else known
+
+
+def caption_lengths(batch: PairBatch | TextBatch) -> tuple[Values, int]:
+    """Return the ``[b]`` lengths of a batch's captions, and the longest of all processes.
+
+    An array where the plan knows them, else they are asked of the device; 0 is the longest where
+    there are none.
+
+    Example:
+        >>> from crosswalk.types import TextBatch
+        >>> tokens, of_nobody = torch.ones(2, 5), torch.tensor([-1, -1])
+        >>> caption_lengths(TextBatch(tokens, torch.tensor([3, 5]), *[of_nobody] * 3))
+        (tensor([3, 5]), 5)
+    """
+    whole = batch.whole
+    if whole is not None and whole.length is not None:
+        own = whole.length[whole.start :][: len(batch.tokens)]
+        return own, int(whole.length.max(initial=0))
+    lengths = all_gather_rows(batch.length)
+    return batch.length, cast(int, lengths.max().item()) if lengths.shape[0] else 0
 
 
 Result = TypeVar("Result", bound=Tensor | tuple[Tensor, ...])

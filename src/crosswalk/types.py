@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+class WholeBatch(NamedTuple):
+    """The global batch, of all processes in rank order, as the plan knows it.
+
+    ``[B]`` int64 arrays, which stay on the host, so that nobody waits to read them; this process's
+    part begins at ``start``. ``length`` is None where captions were changed on the device, and of
+    images.
+    """
+
+    start: int
+    sample_index: NDArray[np.int64]
+    image_index: NDArray[np.int64]
+    person_id: NDArray[np.int64]
+    camera_id: NDArray[np.int64]
+    length: NDArray[np.int64] | None = None
+
+
 class PairBatch(NamedTuple):
     """A training batch of image-caption pairs.
 
@@ -24,7 +40,8 @@ class PairBatch(NamedTuple):
     training images. ``phrases`` is int64 ``[B, P]``: the noun-phrase units of each caption, each
     once, numbered from 1 and zero padded (`crosswalk.data.text.noun_phrases`), or None where the
     data are not asked for them. ``key`` is the random key of each sample's augmentation
-    (`crosswalk.draws`), or None where nothing is augmented.
+    (`crosswalk.draws`), or None where nothing is augmented. ``whole`` is what the plan knows of
+    the global batch, or None of a batch made by hand, whose values are asked of the device.
     """
 
     image: Tensor
@@ -36,6 +53,7 @@ class PairBatch(NamedTuple):
     image_index: Tensor
     phrases: Tensor | None
     key: Tensor | None
+    whole: WholeBatch | None = None
 
 
 class ImageBatch(NamedTuple):
@@ -46,6 +64,7 @@ class ImageBatch(NamedTuple):
     camera_id: Tensor
     sample_index: Tensor
     key: Tensor | None
+    whole: WholeBatch | None = None
 
 
 class TextBatch(NamedTuple):
@@ -56,6 +75,7 @@ class TextBatch(NamedTuple):
     person_id: Tensor
     camera_id: Tensor
     sample_index: Tensor
+    whole: WholeBatch | None = None
 
 
 class SourceTargetBatch(NamedTuple):

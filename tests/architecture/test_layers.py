@@ -17,9 +17,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 # The rooms of the house, from the ground up: a room imports from rooms further down, never upward.
 STOREYS = (
-    ("ranges", "words", "compiled"),
+    ("ranges", "words", "types", "host", "compiled"),
     (
-        "types",
         "files",
         "image_files",
         "distributed",

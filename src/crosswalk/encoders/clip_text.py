@@ -18,6 +18,7 @@ from crosswalk.encoders.clip_weights import (
     read_weights,
 )
 from crosswalk.encoders.heads import no_features
+from crosswalk.host import Values, on_host
 from crosswalk.ranges import TokenCount
 
 _SETTING = "encoder.text.pretrained"
@@ -124,12 +125,13 @@ class ClipText(nn.Module):
             )
         self.requires_grad_(not frozen)
 
-    def forward(self, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
+    def forward(self, tokens: Tensor, length: Values, longest: int) -> Tensor:
         """Return ``[b, embed_dim]`` features of ``[b, context_length]`` token ids.
 
         Args:
             tokens: Start token, byte pairs, end token, zeros; b may be 0.
-            length: Not used: the end token, the largest id, tells where a caption ends.
+            length: ``[b]`` tokens of each caption, best on the host: padding is not read. The end
+                token, the largest id, tells where a caption ends.
             longest: Not used.
         """
         if not tokens.shape[0]:
@@ -137,7 +139,7 @@ class ClipText(nn.Module):
         end = tokens.argmax(dim=1)
         # nothing sees the padding; an exported graph has one shape for all captions
         exported = torch.compiler.is_exporting()
-        shown = tokens.shape[1] if exported else int(end.max()) + 1
+        shown = tokens.shape[1] if exported else int(on_host(length).max())
         return self.of_vectors(self.token_embedding(tokens[:, :shown]), end)
 
     def of_vectors(self, vectors: Tensor, end: Tensor) -> Tensor:

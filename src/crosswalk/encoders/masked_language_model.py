@@ -110,33 +110,50 @@ class MaskedLanguageModel(nn.Module):
 
         At least in float32; the other arguments are those of `fused`.
         """
-        scores: Tensor = self.mlm_head(self.fused(text_tokens, image_tokens)[label != 0])
+        return self._scores(text_tokens, image_tokens, hidden_places(label))
+
+    def _scores(self, text_tokens: Tensor, image_tokens: Tensor, place: Tensor) -> Tensor:
+        words = self.fused(text_tokens, image_tokens).flatten(0, 1)
+        scores: Tensor = self.mlm_head(words.index_select(0, place))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def forward(self, text_tokens: Tensor, image_tokens: Tensor, label: Tensor) -> Guesses:
         """Return the losses of the words whose ``[B, L]`` label is not 0, caption by caption."""
-        place = label != 0
-        return guesses_of(self.logits(text_tokens, image_tokens, label), label[place], place)
+        place = hidden_places(label)
+        logits = self._scores(text_tokens, image_tokens, place)
+        return guesses_of(logits, label.flatten()[place], place // label.shape[1])
 
 
-def guesses_of(logits: Tensor, word: Tensor, place: Tensor) -> Guesses:
+def hidden_places(label: Tensor) -> Tensor:
+    """Return the ``[n]`` places of a flattened ``[B, L]`` label where it is not 0.
+
+    The host waits for their number: words are drawn on the device, and to classify all places
+    would be several times the work.
+
+    Example:
+        >>> hidden_places(torch.tensor([[0, 7, 0], [0, 0, 3]]))
+        tensor([1, 5])
+    """
+    return label.flatten().nonzero()[:, 0]
+
+
+def guesses_of(logits: Tensor, word: Tensor, caption: Tensor) -> Guesses:
     """Return how well ``[n]`` words were guessed by ``[n, vocabulary]`` scores.
 
     Args:
         logits: Of the hidden words, caption by caption.
         word: The words.
-        place: ``[B, L]`` bool, where they were hidden.
+        caption: The captions that they are of.
 
     Example:
         >>> logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.0, 3.0]])  # IRRA: 0.751264, 0.5
-        >>> place = torch.tensor([[True, False, True]])
-        >>> guesses = guesses_of(logits, torch.tensor([1, 2]), place)
+        >>> guesses = guesses_of(logits, torch.tensor([1, 2]), torch.tensor([0, 0]))
         >>> guesses.loss.mean(), guesses.hit.mean()
         (tensor(0.7513), tensor(0.5000))
     """
     loss = F.cross_entropy(logits, word, reduction="none")
     hit = (logits.argmax(dim=1) == word).to(loss.dtype)
-    return Guesses(loss, hit, place.nonzero()[:, 0])
+    return Guesses(loss, hit, caption)
 
 
 class _QuickGelu(nn.Module):

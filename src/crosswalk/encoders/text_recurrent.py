@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from crosswalk.encoders.heads import no_features, num_features_of
 from crosswalk.encoders.padded_words import max_over_own_words, padded_states
 from crosswalk.encoders.word_vectors import MakeVectors, Words
+from crosswalk.host import Values, on_host, to_device
 from crosswalk.ranges import Depth, Width
 
 
@@ -52,12 +55,13 @@ class BiGru(nn.Module):
         )
         self.num_features = 2 * hidden_size
 
-    def forward(self, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
+    def forward(self, tokens: Tensor, length: Values, longest: int) -> Tensor:
         """Return ``[b, 2 * hidden_size]`` features.
 
         Args:
             tokens: ``[b, L]`` token ids, 0 after the last; b may be 0.
-            length: ``[b]`` tokens of each caption; 1 <= length <= L.
+            length: ``[b]`` tokens of each caption; 1 <= length <= L. Best on the host, where the
+                sizes of the packed batch come from.
             longest: Greatest length in the global batch, of all processes.
 
         Raises:
@@ -66,18 +70,20 @@ class BiGru(nn.Module):
         if not tokens.shape[0]:
             return no_features(self)
         if torch.compiler.is_exporting():
+            length = torch.as_tensor(length)
             states = padded_states(self.gru, self.vectors(tokens), length)
             features = max_over_own_words(states, length)
+            is_shorter = length < longest
         else:
-            features = _max_over_words(self.states(tokens, length, longest))
+            features = self.states(tokens, length, longest).maximum()
+            is_shorter = to_device(on_host(length) < longest, features.device)
         if self.mask_padding:
             return features
-        is_shorter = (length < longest).to(features.device)
         return torch.where(is_shorter[:, None], features.clamp_min(0), features)
 
-    def states(self, tokens: Tensor, length: Tensor, longest: int) -> PackedSequence:
+    def states(self, tokens: Tensor, length: Values, longest: int) -> PackedWords:
         """Return ``2 * hidden_size`` channels of each word; arguments as of `forward`."""
-        return _read(self.gru, self.vectors, _packed(tokens, length, longest))
+        return _read(self.gru, self.vectors, packed(tokens, length, longest))
 
 
 class BiLstm(nn.Module):
@@ -127,12 +133,13 @@ class BiLstm(nn.Module):
         self.projection = nn.Linear(2 * hidden_size, output_size)
         self.num_features = output_size
 
-    def forward(self, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
+    def forward(self, tokens: Tensor, length: Values, longest: int) -> Tensor:
         """Return ``[b, output_size]`` features.
 
         Args:
             tokens: ``[b, L]`` token ids, 0 after the last; b may be 0.
-            length: ``[b]`` tokens of each caption; 1 <= length <= L.
+            length: ``[b]`` tokens of each caption; 1 <= length <= L. Best on the host, where the
+                sizes of the packed batch come from.
             longest: Greatest length in the global batch, of all processes.
 
         Raises:
@@ -141,23 +148,67 @@ class BiLstm(nn.Module):
         if not tokens.shape[0]:
             return no_features(self)
         if torch.compiler.is_exporting():
+            length = torch.as_tensor(length)
             padded = padded_states(self.lstm, self.vectors(tokens), length)
             return max_over_own_words(self.projection(padded), length)
         states = self.states(tokens, length, longest)
         with torch.autocast(tokens.device.type, enabled=False):
-            return _max_over_words(_with_data(states, self.projection(states.data)))
+            return states._replace(words=self.projection(states.words)).maximum()
 
-    def states(self, tokens: Tensor, length: Tensor, longest: int) -> PackedSequence:
+    def states(self, tokens: Tensor, length: Values, longest: int) -> PackedWords:
         """Return ``2 * hidden_size`` channels of each word; arguments as of `forward`."""
-        return _read(self.lstm, self.vectors, _packed(tokens, length, longest))
+        return _read(self.lstm, self.vectors, packed(tokens, length, longest))
 
 
-def _packed(tokens: Tensor, length: Tensor, longest: int) -> PackedSequence:
-    """Return the ids of all captions word by word, without padding."""
-    counts = length.cpu()  # where the library wants them
+class PackedWords(NamedTuple):
+    """The words of all captions without padding: all first words, then all second ones, ...
+
+    Longer captions come first, so that those which are still read are always the first ones.
+
+    Attributes:
+        words: ``[n, ...]`` ids of the words, or what became of them.
+        place: ``[n]`` int64 place of each word in ``captions x most`` places.
+        batch_sizes: ``[most]`` int64 captions that have a first, a second, ... word; on the host.
+        captions: Number of captions.
+    """
+
+    words: Tensor
+    place: Tensor
+    batch_sizes: Tensor
+    captions: int
+
+    def padded(self, value: float) -> Tensor:
+        """Return ``[captions, most, D]`` of ``[n, D]`` words, with ``value`` behind the last."""
+        most, channels = len(self.batch_sizes), self.words.shape[1]
+        rows = self.words.new_full((self.captions * most, channels), value)
+        return rows.index_copy(0, self.place, self.words).view(self.captions, most, channels)
+
+    def maximum(self) -> Tensor:
+        """Return ``[captions, D]`` maxima over the words of each caption."""
+        return self.padded(-torch.inf).max(dim=1).values
+
+
+def packed(tokens: Tensor, length: Values, longest: int) -> PackedWords:
+    """Return the ids of all captions word by word, as `torch.nn.utils.rnn` packs them.
+
+    All sizes come from the host's lengths; torch's own packing asks the device for them.
+
+    Args:
+        tokens: ``[b, L]`` token ids; b >= 1.
+        length: ``[b]`` tokens of each caption.
+        longest: Greatest length in the global batch, of all processes.
+
+    Raises:
+        ValueError: If a caption is empty, or longer than ``L`` or ``longest``.
+
+    Example:
+        >>> packed(torch.tensor([[4, 0, 0], [5, 6, 0]]), np.array([1, 2]), longest=2).words
+        tensor([5, 4, 6])
+    """
+    counts = on_host(length)
     least, most = int(counts.min()), int(counts.max())
     if least < 1:
-        empty = (counts < 1).nonzero().flatten().tolist()
+        empty = np.flatnonzero(counts < 1).tolist()
         raise ValueError(
             f"captions {empty[:5]} of this batch have no words, so no features. Remove captions "
             "without words from the data, or see that data.tokenizer gives them one."
@@ -167,21 +218,26 @@ def _packed(tokens: Tensor, length: Tensor, longest: int) -> PackedSequence:
             f"a caption of this batch counts {most} words, but {tokens.shape[1]} of each are kept "
             f"and the longest is said to have {longest}: lengths count the words that are kept."
         )
-    return pack_padded_sequence(tokens, counts, batch_first=True, enforce_sorted=False)
+    has_word = np.arange(most)[:, None] < np.sort(counts)[::-1]
+    number, row = map(torch.from_numpy, np.nonzero(has_word))
+    # the library's order of equally long captions, by which sums of gradients are rounded
+    caption = torch.sort(torch.from_numpy(counts), descending=True).indices[row]
+    place = (caption * most + number).to(tokens.device, non_blocking=True)
+    words = tokens[:, :most].flatten().index_select(0, place)
+    return PackedWords(words, place, torch.from_numpy(has_word.sum(axis=1)), len(counts))
 
 
-def _read(recurrent: nn.RNNBase, vectors: nn.Module, tokens: PackedSequence) -> PackedSequence:
+def _read(recurrent: nn.RNNBase, vectors: nn.Module, ids: PackedWords) -> PackedWords:
     # In the weights' precision: the state is carried over up to a hundred words
-    with torch.autocast(tokens.data.device.type, enabled=False):
-        read: PackedSequence
-        read, _ = recurrent(_with_data(tokens, vectors(tokens.data)))
-        return read
-
-
-def _max_over_words(states: PackedSequence) -> Tensor:
-    padded, _ = pad_packed_sequence(states, batch_first=True, padding_value=-torch.inf)
-    return padded.max(dim=1).values
-
-
-def _with_data(packed: PackedSequence, data: Tensor) -> PackedSequence:
-    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+    with torch.autocast(ids.words.device.type, enabled=False):
+        inputs = vectors(ids.words)
+        layers = recurrent.num_layers * 2  # of either direction
+        start = inputs.new_zeros(layers, ids.captions, recurrent.hidden_size)
+        weights: list[Tensor] = [weight for layer in recurrent.all_weights for weight in layer]
+        options = (False, recurrent.num_layers, 0.0, recurrent.training, True)  # both directions
+        # not by the module's own forward, which reads the number of captions off the device
+        if isinstance(recurrent, nn.GRU):
+            states = torch.gru(inputs, ids.batch_sizes, start, weights, *options)[0]
+        else:
+            states = torch.lstm(inputs, ids.batch_sizes, (start, start), weights, *options)[0]
+        return ids._replace(words=states)

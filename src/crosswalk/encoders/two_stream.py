@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crosswalk.encoders.heads import averaged, num_features_of
+from crosswalk.host import Values
 from crosswalk.ranges import Width
 
 Head = Callable[[int, int], nn.Module]
@@ -25,8 +26,8 @@ class TwoStream(nn.Module):
         image: Gives ``[b, F]`` vectors of ``[b, 3, H, W]`` images, or ``[b, F, h, w]`` maps, which
             are averaged over all positions; ``num_features`` is F.
         text: Called ``text(words=words)``; the module is called with ``[b, L]`` token ids, ``[b]``
-            lengths and the longest length of the global batch, and gives ``[b, F]`` vectors;
-            ``num_features`` is F.
+            lengths, best an array, and the longest length of the global batch, and gives
+            ``[b, F]`` vectors; ``num_features`` is F.
         image_head: Called ``image_head(in_features, embedding_size)``.
         text_head: Called ``text_head(in_features, embedding_size)``.
         embedding_size: Channels of both embeddings.
@@ -87,12 +88,12 @@ class TwoStream(nn.Module):
         """Return ``[b, F]`` features of ``[b, 3, H, W]`` normalised images, at least in float32."""
         return averaged(self.image(image.contiguous(memory_format=self.memory_format)))
 
-    def text_features(self, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
+    def text_features(self, tokens: Tensor, length: Values, longest: int) -> Tensor:
         """Return ``[b, F]`` features of captions, at least in float32.
 
         Args:
             tokens: ``[b, L]`` token ids, 0 after the last; b may be 0.
-            length: ``[b]`` tokens of each caption; 1 <= length <= L.
+            length: ``[b]`` tokens of each caption; 1 <= length <= L. Best on the host.
             longest: Greatest length in the global batch, of all processes.
         """
         return averaged(self.text(tokens, length, longest))
@@ -104,12 +105,12 @@ class TwoStream(nn.Module):
         """
         return apply_head(self.image_head, self.image_features(image))
 
-    def embed_texts(self, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
+    def embed_texts(self, tokens: Tensor, length: Values, longest: int) -> Tensor:
         """Return ``[b, embedding_size]`` of captions, at least in float32, not of length 1.
 
         Args:
             tokens: ``[b, L]`` token ids, 0 after the last; b may be 0.
-            length: ``[b]`` tokens of each caption; 1 <= length <= L.
+            length: ``[b]`` tokens of each caption; 1 <= length <= L. Best on the host.
             longest: Greatest length in the global batch, of all processes.
         """
         return apply_head(self.text_head, self.text_features(tokens, length, longest))

@@ -6,6 +6,8 @@ positive to itself. Ties between similarities go to the lower row.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -180,37 +182,73 @@ def _walk(
     passed = torch.zeros_like(index)
     start, stride = 0, FIRST_STRIDE
     while start < candidates.shape[1]:
-        place = torch.arange(start, min(start + stride, candidates.shape[1]), device=index.device)
+        stride = min(stride, candidates.shape[1] - start)
+        place = torch.arange(start, start + stride, device=index.device)
         running = (passed == start)[:, None] & (place < num_candidates[:, None])
-        if not bool(running.any()):
-            break
         # In its own list a sample's first row is the first, so nothing is to be computed there.
-        fine = running.clone()
-        sample, step = (running & (candidates[:, place] != index[:, None])).nonzero().unbind(1)
-        rank = _ranks(rows, candidates[sample, place[step]], reference[sample])
-        fine[sample, step] = rank <= last_rank[sample]
-        passed += fine.long().cumprod(dim=1).sum(dim=1)
-        start, stride = start + len(place), 2 * stride
+        candidate = candidates[:, start : start + stride]
+        asked = running & (candidate != index[:, None])
+        lists = _lists_of(candidate.where(asked, len(rows)).flatten(), len(rows), running.any())
+        if not lists.any_running:
+            break
+        fine = running.flatten()
+        for pair, listed, which in lists.parts:
+            sample = pair // stride
+            rank = _ranks(rows, listed, which, reference[sample])
+            fine[pair] = rank <= last_rank[sample]
+        passed += fine.view(running.shape).long().cumprod(dim=1).sum(dim=1)
+        start, stride = start + stride, 2 * stride
     return passed
 
 
-def _ranks(rows: Tensor, candidate: Tensor, reference: Tensor) -> Tensor:
-    """Return ``[P]`` 0-based ranks of ``reference`` in the lists of ``candidate``.
+class _Lists(NamedTuple):
+    """The lists that are looked into, in parts of as many pairs as `BLOCK` has room for.
+
+    A part has the pairs' places, the rows whose lists they ask for, each once, and which of these
+    each pair asks for.
+    """
+
+    any_running: bool
+    parts: list[tuple[Tensor, Tensor, Tensor]]
+
+
+def _lists_of(candidate: Tensor, num_rows: int, any_running: Tensor) -> _Lists:
+    """Return the lists of ``[P]`` candidates, ``num_rows`` where none is asked for.
+
+    All sizes are asked of the device at one time: to look into every list would be many times the
+    work.
+    """
+    size = max(1, BLOCK // num_rows)
+    ordered, order = candidate.sort(stable=True)
+    is_asked = ordered < num_rows
+    is_new = torch.ones_like(is_asked)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    is_new[::size] = True  # samples share neighbours, within a part
+    total = (is_new & is_asked).cumsum(dim=0)
+    numbers = any_running[None], is_asked.sum()[None], total[size - 1 :: size], total[-1:]
+    sizes = torch.cat(numbers).tolist()
+    parts, before = [], 0
+    for start, until in zip(range(0, sizes[1], size), sizes[2:], strict=False):
+        part = slice(start, min(start + size, sizes[1]))
+        which = total[part] - before - 1
+        listed = ordered.new_empty(until - before).scatter_(0, which, ordered[part])
+        parts.append((order[part], listed, which))
+        before = until
+    return _Lists(bool(sizes[0]), parts)
+
+
+def _ranks(rows: Tensor, listed: Tensor, which: Tensor, reference: Tensor) -> Tensor:
+    """Return ``[P]`` 0-based ranks of ``reference`` in the lists of the rows ``listed[which]``.
 
     A rank is counted, not sorted for. Both sides of a comparison come from one matrix product:
     computed apart, equal similarities could differ in the last bit.
     """
-    rank = torch.empty_like(candidate)
+    similarity = (rows[listed] @ rows.T)[which]
+    own = reference[:, None]
+    level = similarity.gather(1, own)
     column = torch.arange(len(rows), device=rows.device)
-    for part in torch.split(candidate.argsort(), max(1, BLOCK // len(rows))):
-        # samples share neighbours
-        listed, place = torch.unique(candidate[part], return_inverse=True)
-        similarity = (rows[listed] @ rows.T)[place]
-        own = reference[part, None]
-        level = similarity.gather(1, own)
-        ahead = (similarity > level) | ((similarity == level) & (column < own))
-        rank[part] = ahead.sum(dim=1)
-    return rank
+    ahead = (similarity > level) | ((similarity == level) & (column < own))
+    return ahead.sum(dim=1)
 
 
 def _first(rows: Tensor, index: Tensor, similar: Tensor, num_kept: Tensor) -> Tensor:

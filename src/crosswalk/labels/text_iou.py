@@ -28,11 +28,11 @@ def text_iou(phrases: Tensor) -> Tensor:
                 [0.5000, 1.0000, 0.0000],
                 [0.0000, 0.0000, 1.0000]])
     """
-    # columns are the units of this batch: some hundreds, where all captions have ten thousand
-    units, column = torch.unique(phrases, return_inverse=True)
-    has_unit = torch.zeros(len(phrases), len(units), device=phrases.device)
-    has_unit.scatter_(1, column, 1.0)
-    has_unit[:, units == 0] = 0
+    # a column for each place in the batch, where the first of equal units stands once sorted: the
+    # number of different units, which would be fewer columns, nobody on the host knows
+    column = torch.searchsorted(phrases.flatten().sort().values, phrases)
+    has_unit = torch.zeros(len(phrases), phrases.numel(), device=phrases.device)
+    has_unit.scatter_(1, column, (phrases > 0).float())  # padding has a column of its own
     with torch.autocast(phrases.device.type, enabled=False):  # bfloat16 counts to 256 only
         common = has_unit @ has_unit.T
     count = common.diagonal()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from crosswalk.host import Values, on_host, to_device
 
 
 class CameraStatistics(NamedTuple):
@@ -23,7 +26,7 @@ class CameraStatistics(NamedTuple):
     size: Tensor
 
 
-def camera_statistics(values: Tensor, camera_id: Tensor, *, min_size: int = 1) -> CameraStatistics:
+def camera_statistics(values: Tensor, camera_id: Values, *, min_size: int = 1) -> CameraStatistics:
     """Return mean and unbiased standard deviation of the rows of each camera, with gradient.
 
     Where all values of a camera are equal, the deviation is exactly 0 and so is its gradient,
@@ -31,7 +34,7 @@ def camera_statistics(values: Tensor, camera_id: Tensor, *, min_size: int = 1) -
 
     Args:
         values: ``[n, columns]``.
-        camera_id: ``[n]`` int64 camera of each row.
+        camera_id: ``[n]`` int64 camera of each row, best an array: sizes follow from it.
         min_size: Cameras with fewer rows are left out.
 
     Example:
@@ -40,8 +43,9 @@ def camera_statistics(values: Tensor, camera_id: Tensor, *, min_size: int = 1) -
         >>> statistics.mean, statistics.std.round(decimals=4)
         (tensor([[1., 2.]]), tensor([[1.4142, 2.8284]]))
     """
-    cameras, place = torch.unique(camera_id, return_inverse=True)
-    member = F.one_hot(place, len(cameras)).T
+    _, numbers, counts = np.unique(on_host(camera_id), return_inverse=True, return_counts=True)
+    place = to_device(numbers, values.device)
+    member = F.one_hot(place, len(counts)).T
     size = member.sum(dim=1)
     weight = member.to(values.dtype)
     # Relative to one row of the camera: equal rows then differ by 0, not by a rounding error.
@@ -52,12 +56,12 @@ def camera_statistics(values: Tensor, camera_id: Tensor, *, min_size: int = 1) -
     variance = squares / (size[:, None] - 1).clamp_min(1)
     spread = variance > 0
     std = torch.where(spread, variance, 1.0).sqrt() * spread
-    kept = size >= min_size
+    kept = to_device(np.flatnonzero(counts >= min_size), values.device)
     return CameraStatistics((origin + mean)[kept], std[kept], size[kept])
 
 
 def initial_centers(
-    log_multilabel: Tensor, camera_id: Tensor, *, num_columns: int = 256
+    log_multilabel: Tensor, camera_id: Values, *, num_columns: int = 256
 ) -> tuple[Tensor, Tensor]:
     """Return the centres of log multilabels: cameras' mean, and cameras' standard deviation.
 
@@ -79,6 +83,7 @@ def initial_centers(
         (tensor([-3.5000, -2.0000]), tensor([1.4142, 0.0000]))
     """
     means, stds = [], []
+    camera_id = on_host(camera_id)
     for columns in torch.split(log_multilabel, num_columns, dim=1):
         mean, std, size = camera_statistics(columns, camera_id)
         means.append(mean.mean(dim=0))

@@ -38,11 +38,11 @@ def soft_positive_similarity(similarity: Tensor, positive: Tensor, *, temperatur
 
 def _require_a_positive(positive: Tensor) -> None:
     has_positive = positive.any(dim=1)
-    if positive.is_cuda:  # reading the flag here would stall the step until the forward is done
+    try:  # not by reading the flag, which would stall the step until the forward is done
         torch._assert_async(has_positive.all(), "an anchor has no positive candidate")
-    elif not bool(has_positive.all()):
+    except RuntimeError as error:  # on a CPU, which knows it at once
         lonely = (~has_positive).nonzero().flatten().tolist()
         raise ValueError(
             f"anchors {lonely[:5]} have no positive candidate. Build `positive` from the "
             "gathered person ids, and check that the sampler keeps both halves of a pair."
-        )
+        ) from error

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from crosswalk.host import HostCopy, Values, on_host, to_device
 from crosswalk.memory.hybrid_memory import class_means
 from crosswalk.memory.memory_bank import move_rows
 from crosswalk.ranges import Count, Share, Width
 
 
 @torch.no_grad()
-def move_by_hardest(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum: Share) -> None:
+def move_by_hardest(rows: Tensor, embedding: Tensor, index: Values, *, momentum: Share) -> None:
     """Move each row once, toward the embedding of it that it is least similar to.
 
     Similarities are those to the rows as they come; of equal ones the first counts.
@@ -21,7 +26,7 @@ def move_by_hardest(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum:
     Args:
         rows: ``[K, D]``, written in place.
         embedding: ``[B, D]`` unit vectors.
-        index: ``[B]`` int64 row of each embedding.
+        index: ``[B]`` int64 row of each embedding, best an array.
         momentum: Weight of the old row, in [0, 1].
 
     Example:
@@ -33,14 +38,13 @@ def move_by_hardest(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum:
                 [0.0000, 1.0000]])
     """
     embedding = embedding.to(rows.dtype)
-    similarity = (embedding * rows[index]).sum(dim=1)
+    each_row, counts = np.unique(on_host(index), return_counts=True)
+    row = to_device(on_host(index), rows.device)
+    similarity = (embedding * rows[row]).sum(dim=1)
     order = similarity.argsort(stable=True)  # nearest to the end; the first of equals first
-    by_row = order[index[order].argsort(stable=True)]
-    grouped = index[by_row]
-    is_hardest = torch.ones_like(grouped, dtype=torch.bool)
-    is_hardest[1:] = grouped[1:] != grouped[:-1]
-    hardest = by_row[is_hardest]
-    move_rows(rows, embedding[hardest], index[hardest], momentum=momentum)
+    by_row = order[row[order].argsort(stable=True)]
+    hardest = by_row[to_device(counts.cumsum() - counts, rows.device)]
+    move_rows(rows, embedding[hardest], each_row, momentum=momentum)
 
 
 class ClusterCenters(nn.Module):
@@ -72,11 +76,21 @@ class ClusterCenters(nn.Module):
         self.register_buffer("rows", torch.zeros(num_samples, embedding_size))
         self.register_buffer("labels", torch.full((num_samples,), -1))
         self.register_buffer("num_clusters", torch.tensor(0))
+        self._num_clusters, self._labels = HostCopy(), HostCopy()
 
     @property
     def centers(self) -> Tensor:
         """``[K, D]`` the vectors of the clusters; a view, so that writes reach the memory."""
-        return self.rows[: int(self.num_clusters)]
+        return self.rows[: int(self._num_clusters(self.num_clusters))]
+
+    def clusters_of(self, sample_index: Values) -> NDArray[Any]:
+        """Return the ``[B]`` clusters of samples on the host, -1 = outlier.
+
+        Args:
+            sample_index: ``[B]`` int64, best an array.
+        """
+        clusters: NDArray[Any] = self._labels(self.labels)[on_host(sample_index)]
+        return clusters
 
     @torch.no_grad()
     def fill(self, rows: Tensor, labels: Tensor) -> None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosswalk.host import HostCopy, Values, on_host
 from crosswalk.memory.hybrid_memory import HybridMemory, class_means
 from crosswalk.memory.memory_bank import move_rows
 
@@ -37,6 +38,7 @@ class ClusterMemory(HybridMemory):
     def __init__(self, num_slots: int, embedding_size: int) -> None:
         super().__init__(num_slots, embedding_size)
         self.register_buffer("centroids", torch.zeros(num_slots, embedding_size))
+        self._labels = HostCopy()
 
     @torch.no_grad()
     def fill(self, rows: Tensor) -> None:
@@ -67,12 +69,13 @@ class ClusterMemory(HybridMemory):
         present[self.labels] = True
         return (embedding @ self.centroids.T).masked_fill(~present, -torch.inf)
 
-    def update(self, embedding: Tensor, slot: Tensor, *, momentum: float) -> None:
+    def update(self, embedding: Tensor, slot: Values, *, momentum: float) -> None:
         """Move the vectors of the slots' classes toward embeddings, in the given order.
 
         Args:
             embedding: ``[B, D]`` unit vectors.
-            slot: ``[B]`` int64 rows; classes that occur twice are moved twice.
+            slot: ``[B]`` int64 rows, best an array; classes that occur twice are moved twice.
             momentum: Weight of the old vector, in [0, 1].
         """
-        move_rows(self.centroids, embedding, self.labels[slot], momentum=momentum)
+        label = self._labels(self.labels)[on_host(slot)]
+        move_rows(self.centroids, embedding, label, momentum=momentum)

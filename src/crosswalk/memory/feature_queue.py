@@ -57,7 +57,8 @@ class FeatureQueue(nn.Module):
         Args:
             person_id: ``[B]`` int64 >= 0, persons of the global batch.
         """
-        return ~torch.isin(self.person_id, person_id)
+        # not `torch.isin`, which sorts out doubles of a large batch, and waits for their number
+        return ~(self.person_id[:, None] == person_id).any(dim=1)
 
     @torch.no_grad()
     def enqueue(self, image: Tensor, text: Tensor, person_id: Tensor) -> None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crosswalk.host import Values
 from crosswalk.memory.memory_bank import move_rows
 from crosswalk.ranges import Count, Width
 
@@ -103,12 +104,12 @@ class HybridMemory(nn.Module):
         means, present = class_means(self.rows, self.labels)
         return (embedding @ means.T).masked_fill(~present, -torch.inf)
 
-    def update(self, embedding: Tensor, slot: Tensor, *, momentum: float) -> None:
+    def update(self, embedding: Tensor, slot: Values, *, momentum: float) -> None:
         """Move rows toward embeddings, in the given order, and make them unit vectors again.
 
         Args:
             embedding: ``[B, D]`` unit vectors.
-            slot: ``[B]`` int64 rows; one that occurs twice is moved twice.
+            slot: ``[B]`` int64 rows, best an array; one that occurs twice is moved twice.
             momentum: Weight of the old row, in [0, 1].
         """
         move_rows(self.rows, embedding, slot, momentum=momentum)

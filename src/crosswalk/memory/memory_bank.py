@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crosswalk.host import Values, on_host, to_device
 from crosswalk.ranges import Share
 
 
 @torch.no_grad()
-def move_rows(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum: Share) -> None:
+def move_rows(rows: Tensor, embedding: Tensor, index: Values, *, momentum: Share) -> None:
     """Move rows toward embeddings, in the given order, and make them unit vectors again.
 
     Args:
         rows: ``[N, D]``, written in place.
         embedding: ``[B, D]`` unit vectors.
-        index: ``[B]`` int64 rows; one that occurs twice is moved twice.
+        index: ``[B]`` int64 rows, best an array; one that occurs twice is moved twice.
         momentum: Weight of the old row, in [0, 1].
 
     Example:
@@ -27,11 +29,17 @@ def move_rows(rows: Tensor, embedding: Tensor, index: Tensor, *, momentum: Share
     """
     # Rows are independent of each other, so all first occurrences move together, then all
     # second ones, and the result is that of moving one after the other.
-    earlier = (index[:, None] == index).tril(-1).sum(dim=1)
-    for turn in range(int(earlier.max()) + 1 if len(earlier) else 0):
-        place = index[earlier == turn]
-        new = embedding[earlier == turn].to(rows.dtype)
-        moved = momentum * rows[place] + (1 - momentum) * new
+    index = on_host(index)
+    order = np.argsort(index, kind="stable")
+    grouped = index[order]
+    turn = np.empty_like(order)
+    turn[order] = np.arange(len(index)) - np.searchsorted(grouped, grouped)
+    by_turn = np.argsort(turn, kind="stable")
+    sizes = np.bincount(turn).tolist()
+    members = torch.split(to_device(by_turn, rows.device), sizes)
+    places = torch.split(to_device(index[by_turn], rows.device), sizes)
+    for member, place in zip(members, places, strict=True):
+        moved = momentum * rows[place] + (1 - momentum) * embedding[member].to(rows.dtype)
         length = moved.norm(dim=1, keepdim=True)
         rows[place] = moved / length.where(length > 0, 1.0)
 
@@ -66,12 +74,12 @@ class MemoryBank(nn.Module):
         return embedding @ self.rows.T
 
     @torch.no_grad()
-    def update(self, embedding: Tensor, sample_index: Tensor, *, momentum: float) -> None:
+    def update(self, embedding: Tensor, sample_index: Values, *, momentum: float) -> None:
         """Move rows toward embeddings, in the given order, and make them unit vectors again.
 
         Args:
             embedding: ``[B, D]`` unit vectors.
-            sample_index: ``[B]`` int64 rows; one that occurs twice is moved twice.
+            sample_index: ``[B]`` int64 rows, best an array; one that occurs twice is moved twice.
             momentum: Weight of the old row, in [0, 1].
         """
         move_rows(self.rows, embedding, sample_index, momentum=momentum)

@@ -79,7 +79,7 @@ class Method(L.LightningModule, Generic[BatchT]):
         """
         return {}
 
-    def remember(self, outputs: dict[str, Tensor]) -> None:
+    def remember(self, outputs: dict[str, Any]) -> None:
         """Write what ``training_step`` returned into queues or banks, after backward."""
 
     def encoder_loaded(self) -> None:

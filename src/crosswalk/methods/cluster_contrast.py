@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crosswalk.distributed import all_gather_rows, on_rank_zero
+from crosswalk.distributed import all_gather_rows, global_column, on_rank_zero
+from crosswalk.host import Values, to_device
 from crosswalk.memory.cluster_centers import ClusterCenters
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.ranges import Positive
@@ -38,7 +39,8 @@ class ClusterContrast(Method[ImageBatch]):
         data: Sizes of the training set.
         optim: Builds the optimizer and its schedule.
         clustering: Groups the features of all training images.
-        update: ``(centers [K, D], embedding [B, D], cluster [B]) -> None`` writes the memory:
+        update: ``(centers [K, D], embedding [B, D], cluster [B]) -> None`` writes the memory, with
+            the clusters as an array:
             `crosswalk.memory.memory_bank.move_rows` follows every image of the batch, one after
             the other, `crosswalk.memory.cluster_centers.move_by_hardest` the hardest of each
             cluster alone.
@@ -56,7 +58,7 @@ class ClusterContrast(Method[ImageBatch]):
         optim: OptimFactory,
         *,
         clustering: Clustering,
-        update: Callable[[Tensor, Tensor, Tensor], None],
+        update: Callable[[Tensor, Tensor, Values], None],
         temperature: Positive = 0.05,
     ) -> None:
         super().__init__(optim)
@@ -93,20 +95,21 @@ class ClusterContrast(Method[ImageBatch]):
     def plan_labels(self) -> Tensor | None:
         return self.memory.labels
 
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
         embedding = all_gather_rows(self.features(batch.image))
-        cluster = self.memory.labels[all_gather_rows(batch.sample_index)]
+        cluster = self.memory.clusters_of(global_column(batch, "sample_index"))
         # float32 outside autocast: exp(1 / 0.05) overflows float16
         with torch.autocast(embedding.device.type, enabled=False):
             # normalised twice, as published: the encoder ends in a unit vector, the memory asks one
             unit = F.normalize(embedding)
             logits = self.memory.scores(unit) / self.temperature
-            loss = F.cross_entropy(logits, cluster, reduction="none").mean()
+            target = to_device(cluster, logits.device)
+            loss = F.cross_entropy(logits, target, reduction="none").mean()
         return {
             "loss": self.log_total("train", {"cluster": loss}),
             "embedding": unit.detach(),
             "cluster": cluster,
         }
 
-    def remember(self, outputs: dict[str, Tensor]) -> None:
+    def remember(self, outputs: dict[str, Any]) -> None:
         self.update(self.memory.centers, outputs["embedding"], outputs["cluster"])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows, longest_length
+from crosswalk.distributed import all_gather_rows, caption_lengths
 from crosswalk.encoders.classifier import NormalizedClassifier
 from crosswalk.encoders.heads import reinitialize_linears
 from crosswalk.encoders.momentum import MomentumEncoder
 from crosswalk.encoders.two_stream import TwoStream, apply_head
+from crosswalk.host import Values
 from crosswalk.losses.identity import identity_loss
 from crosswalk.losses.queue_contrast import mean_similarities, queue_contrast_loss
 from crosswalk.memory.feature_queue import FeatureQueue
@@ -110,19 +111,17 @@ class CMMoCo(Method[PairBatch]):
     def embed(self, batch: ImageBatch | TextBatch) -> dict[str, Tensor]:
         if isinstance(batch, ImageBatch):
             return {"global": F.normalize(self.encoder.embed_images(batch.image))}
-        longest = longest_length(batch.length)
-        return {
-            "global": F.normalize(self.encoder.embed_texts(batch.tokens, batch.length, longest))
-        }
+        length, longest = caption_lengths(batch)
+        return {"global": F.normalize(self.encoder.embed_texts(batch.tokens, length, longest))}
 
     @torch.no_grad()
-    def keys_of(self, batch: PairBatch, longest: int) -> tuple[Tensor, Tensor]:
+    def keys_of(self, batch: PairBatch, length: Values, longest: int) -> tuple[Tensor, Tensor]:
         """Move the key encoder one step; return its ``[B, D]`` keys of images and captions."""
         self.keys.update_from(self.encoder, momentum=self.momentum)
         self.key_projections.update_from(self.projections, momentum=self.momentum)
         keys = cast(TwoStream, self.keys.module)
         image = keys.image_features(batch.image)
-        text = keys.text_features(batch.tokens, batch.length, longest)
+        text = keys.text_features(batch.tokens, length, longest)
         if self.projections:
             heads = cast(nn.ModuleDict, self.key_projections.module)
             image_head, text_head = heads["image"], heads["text"]
@@ -176,9 +175,9 @@ class CMMoCo(Method[PairBatch]):
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
         person_id = all_gather_rows(batch.person_id)
-        longest = longest_length(batch.length)
+        length, longest = caption_lengths(batch)
         image_features = self.encoder.image_features(batch.image)
-        text_features = self.encoder.text_features(batch.tokens, batch.length, longest)
+        text_features = self.encoder.text_features(batch.tokens, length, longest)
         image = all_gather_rows(apply_head(self.encoder.image_head, image_features))
         text = all_gather_rows(apply_head(self.encoder.text_head, text_features))
         # float32 outside autocast: exp(40 * 0.6) of the alignment overflows float16
@@ -186,7 +185,7 @@ class CMMoCo(Method[PairBatch]):
             losses = self.supervised_losses(image, text, person_id)
         if self.queue is None:
             return {"loss": self.log_total("train", losses)}
-        image_key, text_key = self.keys_of(batch, longest)
+        image_key, text_key = self.keys_of(batch, length, longest)
         if self.projections:
             image = all_gather_rows(apply_head(self.projections["image"], image_features))
             text = all_gather_rows(apply_head(self.projections["text"], text_features))
@@ -199,6 +198,6 @@ class CMMoCo(Method[PairBatch]):
             "person_id": person_id,
         }
 
-    def remember(self, outputs: dict[str, Tensor]) -> None:
+    def remember(self, outputs: dict[str, Any]) -> None:
         if self.queue is not None:
             self.queue.enqueue(outputs["image_key"], outputs["text_key"], outputs["person_id"])

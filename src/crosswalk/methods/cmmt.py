@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows, longest_length, on_rank_zero
+from crosswalk.distributed import all_gather_rows, caption_lengths, global_column, on_rank_zero
 from crosswalk.encoders.two_stream import TwoStream
+from crosswalk.host import HostCopy, to_device
 from crosswalk.labels.mutual_refinement import outliers_as_singletons
 from crosswalk.labels.text_iou import text_iou
 from crosswalk.losses.cluster_contrast import cluster_contrast_loss
@@ -137,14 +138,13 @@ class CMMT(Method[PairBatch]):
                 "image_of_sample", torch.zeros(data.num_samples, dtype=torch.int64)
             )
             self.register_buffer("filled", torch.tensor(False))
+            self._filled = HostCopy()
 
     def embed(self, batch: ImageBatch | TextBatch) -> dict[str, Tensor]:
         if isinstance(batch, ImageBatch):
             return {"global": F.normalize(self.encoder.embed_images(batch.image))}
-        longest = longest_length(batch.length)
-        return {
-            "global": F.normalize(self.encoder.embed_texts(batch.tokens, batch.length, longest))
-        }
+        length, longest = caption_lengths(batch)
+        return {"global": F.normalize(self.encoder.embed_texts(batch.tokens, length, longest))}
 
     def wants_sweep(self, epoch: int) -> bool:
         if self.clustering is None or epoch < self.start_epoch:
@@ -152,10 +152,10 @@ class CMMT(Method[PairBatch]):
         return self.recluster_from == "encoder" or not bool(self.filled)
 
     def sweep_step(self, batch: PairBatch) -> dict[str, Tensor]:
-        longest = longest_length(batch.length)
+        length, longest = caption_lengths(batch)
         rows = {
             "image": F.normalize(self.encoder.embed_images(batch.image)),
-            "text": F.normalize(self.encoder.embed_texts(batch.tokens, batch.length, longest)),
+            "text": F.normalize(self.encoder.embed_texts(batch.tokens, length, longest)),
             "image_index": batch.image_index,
         }
         if self.relation == "identities":
@@ -189,7 +189,7 @@ class CMMT(Method[PairBatch]):
 
     def clusters_known(self) -> bool:
         """Return whether the memories have been filled, so that there can be clusters."""
-        return self.clustering is not None and bool(self.filled)
+        return self.clustering is not None and bool(self._filled(self.filled))
 
     def label(self) -> None:
         """Cluster the rows of both memories, refine the labels, write them into the memories."""
@@ -267,10 +267,10 @@ class CMMT(Method[PairBatch]):
             if weight
         }
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
-        longest = longest_length(batch.length)
+    def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Any]:
+        length, longest = caption_lengths(batch)
         image = all_gather_rows(self.encoder.embed_images(batch.image))
-        text = all_gather_rows(self.encoder.embed_texts(batch.tokens, batch.length, longest))
+        text = all_gather_rows(self.encoder.embed_texts(batch.tokens, length, longest))
         mines = bool(self.cross_weight or self.intra_weight)
         # float32 outside autocast: exp(1 / 0.05) overflows float16, embeddings have any length
         with torch.autocast(batch.image.device.type, enabled=False):
@@ -283,18 +283,19 @@ class CMMT(Method[PairBatch]):
                 losses |= self.hard_sample_losses(unit["image"], unit["text"], agreement)
             if not self.clusters_known():
                 return {"loss": self.log_total("train", losses)}
-            slot = {"image": all_gather_rows(batch.image_index)}
+            slot = {"image": global_column(batch, "image_index")}
             by_caption = self.text_slot == "caption"
-            slot["text"] = all_gather_rows(batch.sample_index) if by_caption else slot["image"]
+            slot["text"] = global_column(batch, "sample_index") if by_caption else slot["image"]
             for name, memory in self.each_memory():
-                losses[f"cluster_{name}"] = self.cluster_loss(memory, unit[name], slot[name])
+                place = to_device(slot[name], image.device)
+                losses[f"cluster_{name}"] = self.cluster_loss(memory, unit[name], place)
         return {
             "loss": self.log_total("train", losses),
             **{name: rows.detach() for name, rows in unit.items()},
             **{f"{name}_slot": index for name, index in slot.items()},
         }
 
-    def remember(self, outputs: dict[str, Tensor]) -> None:
+    def remember(self, outputs: dict[str, Any]) -> None:
         if not self.clusters_known():
             return
         for name, memory in self.each_memory():

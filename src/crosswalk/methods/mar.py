@@ -9,8 +9,9 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows, on_rank_zero
+from crosswalk.distributed import all_gather_rows, global_column, on_rank_zero
 from crosswalk.encoders.image import norm_scale
+from crosswalk.host import Values
 from crosswalk.labels.soft_multilabel import (
     agreeing_pairs,
     initial_threshold,
@@ -183,7 +184,7 @@ class MAR(Method[SourceTargetBatch]):
         return {"agent": own.mean(), "joint": joint.loss.sum() / joint.counted.sum()}
 
     def consistency_loss(
-        self, log_multilabel: Tensor, camera_id: Tensor, *, batch_size: int
+        self, log_multilabel: Tensor, camera_id: Values, *, batch_size: int
     ) -> Tensor:
         """Move the centres to the batch, and return its cameras' mean distance from them."""
         cameras = camera_statistics(log_multilabel, camera_id, min_size=2)
@@ -233,7 +234,7 @@ class MAR(Method[SourceTargetBatch]):
         target = all_gather_rows(self.embed(batch.target)["global"])
         source_person_id = all_gather_rows(batch.source.person_id)
         target_person_id = all_gather_rows(batch.target.person_id)
-        camera_id = all_gather_rows(batch.target.camera_id)
+        camera_id = global_column(batch.target, "camera_id")
         index = all_gather_rows(batch.target.sample_index)
         # float32 outside autocast: exp(30 * cosine), and distances of look-alikes
         with torch.autocast(target.device.type, enabled=False):

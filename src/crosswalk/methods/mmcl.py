@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows
+from crosswalk.distributed import all_gather_rows, global_column
 from crosswalk.labels.positive_labels import own_row
 from crosswalk.losses.identity import identity_loss
 from crosswalk.memory.memory_bank import MemoryBank
@@ -98,7 +98,7 @@ class MMCL(Method[ImageBatch | SourceTargetBatch]):
 
     def training_step(
         self, batch: ImageBatch | SourceTargetBatch, batch_idx: int
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         losses = {}
         if isinstance(batch, SourceTargetBatch):
             losses["source"] = self.source_weight * self.source_loss(batch.source)
@@ -114,9 +114,10 @@ class MMCL(Method[ImageBatch | SourceTargetBatch]):
             "loss": self.log_total("train", losses),
             "embedding": embedding.detach(),
             "sample_index": index,
+            "bank_row": global_column(batch, "sample_index"),
             "labels": labels,
         }
 
-    def remember(self, outputs: dict[str, Tensor]) -> None:
+    def remember(self, outputs: dict[str, Any]) -> None:
         momentum = self.momentum_at(self.current_epoch)
-        self.bank.update(outputs["embedding"], outputs["sample_index"], momentum=momentum)
+        self.bank.update(outputs["embedding"], outputs["bank_row"], momentum=momentum)

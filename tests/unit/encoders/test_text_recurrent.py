@@ -6,9 +6,10 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
-from crosswalk.encoders.text_recurrent import BiGru, BiLstm
+from crosswalk.encoders.text_recurrent import BiGru, BiLstm, packed
 from crosswalk.encoders.word_vectors import LearnedWords, WordTable
 
 Vector = list[float]
@@ -142,6 +143,25 @@ def test_lstm_features_match_an_explicit_loop(lengths: list[int], num_layers: in
         ]
         expected = [max(channel) for channel in zip(*projected, strict=True)]
         assert feature.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("make", ENCODERS)
+@pytest.mark.parametrize("lengths", [*LENGTHS, [1 + n * n % 7 for n in range(31)]])
+def test_words_are_packed_and_read_as_the_library_does(
+    make: Callable[[], BiGru | BiLstm], lengths: list[int]
+) -> None:
+    encoder = make()
+    tokens, length = batch(lengths)
+    recurrent = encoder.gru if isinstance(encoder, BiGru) else encoder.lstm
+    expected = pack_padded_sequence(tokens, length, batch_first=True, enforce_sorted=False)
+
+    ids, states = packed(tokens, length, 9), encoder.states(tokens, length.numpy(), 9)
+
+    assert torch.equal(ids.words, expected.data)
+    assert torch.equal(ids.batch_sizes, expected.batch_sizes)
+    read, _ = recurrent(expected._replace(data=encoder.vectors(expected.data)))
+    assert torch.equal(states.words, read.data)
+    assert torch.equal(states.padded(7.0), pad_packed_sequence(read, True, 7.0)[0])
 
 
 def test_zero_padding_makes_features_depend_on_the_longest_caption_of_the_batch() -> None:

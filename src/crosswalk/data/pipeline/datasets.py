@@ -22,7 +22,7 @@ from crosswalk.data.pipeline.transforms import token_length
 from crosswalk.data.readers.camstyle import CamStyleFiles
 from crosswalk.data.readers.records import Record, count, relabel
 from crosswalk.draws import keyed_uniform
-from crosswalk.types import ImageBatch, PairBatch, TextBatch
+from crosswalk.types import ImageBatch, PairBatch, TextBatch, WholeBatch
 from crosswalk.words import counted
 
 CAMERA_STREAM = 9  # of the keyed draws; those of the augmentations have numbers of their own
@@ -166,6 +166,14 @@ class PairDataset:
             image_index=torch.from_numpy(image_index),
             phrases=None if self.phrases is None else self.phrases[index],
             key=request.key(),
+            whole=WholeBatch(
+                start=request.start,
+                sample_index=request.of_all,
+                image_index=self.image_of_sample[request.of_all],
+                person_id=self.person_id.numpy()[request.of_all],
+                camera_id=self.camera_id.numpy()[request.of_all],
+                length=self.length.numpy()[request.of_all],
+            ),
         )
 
 
@@ -187,6 +195,14 @@ class CaptionDataset:
             person_id=self.person_id[index],
             camera_id=torch.full_like(index, -1),
             sample_index=index,
+            whole=WholeBatch(
+                start=request.start,
+                sample_index=request.of_all,
+                image_index=np.full_like(request.of_all, -1),
+                person_id=self.person_id.numpy()[request.of_all],
+                camera_id=np.full_like(request.of_all, -1),
+                length=self.length.numpy()[request.of_all],
+            ),
         )
 
 
@@ -223,6 +239,13 @@ class ImageDataset:
             camera_id=self.camera_id[index],
             sample_index=index,
             key=key,
+            whole=WholeBatch(
+                start=request.start,
+                sample_index=request.of_all,
+                image_index=request.of_all,
+                person_id=self.person_id.numpy()[request.of_all],
+                camera_id=self.camera_id.numpy()[request.of_all],
+            ),
         )
 
 

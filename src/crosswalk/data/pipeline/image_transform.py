@@ -203,13 +203,12 @@ def erase_with_noise(image: Tensor, boxes: Tensor, key: Tensor) -> Tensor:
         <BLANKLINE>
                 [[[ True,  True,  True]]]])
     """
-    erased = boxes[:, 2] > 0  # drawn for these alone: half of a batch is left as it is
+    # noise is drawn for these alone: half of a batch is left as it is
+    erased = (boxes[:, 2] > 0).nonzero()[:, 0]
     shape = image.shape[1:]
     share = keyed_uniform(key[erased], shape.numel(), _NOISE).clamp_min(2.0**-54)  # of 0: -inf
     noise = torch.special.ndtri(share).to(image.dtype).view(-1, *shape)
-    out = image.clone()
-    out[erased] = erase(image[erased], boxes[erased], noise)
-    return out
+    return image.index_copy(0, erased, erase(image[erased], boxes[erased], noise))
 
 
 @dataclass(frozen=True)

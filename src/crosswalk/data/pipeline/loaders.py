@@ -23,13 +23,22 @@ T_co = TypeVar("T_co", covariant=True)
 class BatchRequest(NamedTuple):
     """What a dataset is asked for: this process's share of one global batch.
 
-    It carries the epoch and the pass, so that workers need no knowledge of either.
+    It carries the epoch and the pass, so that workers need no knowledge of either, and the samples
+    of the global batch, of which this process's begin at ``start``; None of a request by hand,
+    which is a batch of its own.
     """
 
     sample_index: Index
     seed: int | None
     epoch: int
     pass_: int
+    whole: Index | None = None
+    start: int = 0
+
+    @property
+    def of_all(self) -> Index:
+        """``[B]`` the samples of the global batch."""
+        return self.sample_index if self.whole is None else self.whole
 
     def key(self) -> Tensor | None:
         """Return the ``[b]`` keys of the samples' random draws, None where nothing is augmented.
@@ -74,7 +83,7 @@ class _RankSlices:
         epoch, pass_ = self.epoch, self.pass_
         for batch in islice(self.plan, self.skip, None):
             start, end = rank_slice(len(batch), rank, world_size)
-            yield BatchRequest(batch[start:end], self.seed, epoch, pass_)
+            yield BatchRequest(batch[start:end], self.seed, epoch, pass_, batch, start)
 
     def __len__(self) -> int:
         return len(self.plan)

@@ -335,7 +335,8 @@ class PairTransform:
         if isinstance(batch, PairBatch) and self.text_augmentation:
             assert batch.key is not None
             tokens = self.augment_tokens(batch.tokens, batch.key)
-            batch = batch._replace(tokens=tokens, length=token_length(tokens))
+            whole = batch.whole and batch.whole._replace(length=None)
+            batch = batch._replace(tokens=tokens, length=token_length(tokens), whole=whole)
         return batch
 
     def augment_images(self, image: Tensor, key: Tensor) -> Tensor:

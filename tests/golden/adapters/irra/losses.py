@@ -16,7 +16,7 @@ FLOAT32_LABELS: Tolerance = {"rtol": 1e-6, "atol": 3e-8}
 def guesses_at_labels(scores: Tensor, labels: Tensor) -> Guesses:
     """Return the guesses at the labelled places of ``[B * L, V]`` scores."""
     place = labels != 0
-    return guesses_of(scores[place.flatten()], labels[place], place)
+    return guesses_of(scores[place.flatten()], labels[place], place.nonzero()[:, 0])
 
 
 def mean(values: Tensor) -> Tensor:

@@ -76,6 +76,33 @@ def test_a_pair_batch_holds_the_image_caption_and_ids_of_each_sample(
     assert len(dataset) == 4
 
 
+def test_a_batch_knows_the_global_batch_that_it_is_a_part_of() -> None:
+    pairs = PairDataset(
+        images_of((12, 2), (14, 4), (11, 1)), TOKENS, image_of_sample=np.array([2, 0, 0, 1])
+    )
+    images = ImageDataset(images_of((7, 2), (5, 2), (7, 1)))
+    captions = CaptionDataset(TOKENS, person_id=np.array([5, 6, 7, 8]))
+    part = request(2, 0)._replace(whole=np.array([1, 2, 0, 1]), start=1)
+
+    of_pairs, of_images, of_captions = (
+        dataset.__getitems__(part).whole for dataset in (pairs, images, captions)
+    )
+
+    assert {name: np.array(column).tolist() for name, column in of_pairs._asdict().items()} == {
+        "start": 1,
+        "sample_index": [1, 2, 0, 1],
+        "image_index": [0, 0, 2, 0],
+        "person_id": [12, 12, 11, 12],
+        "camera_id": [2, 2, 1, 2],
+        "length": [3, 1, 2, 3],
+    }
+    assert of_images.image_index.tolist() == [1, 2, 0, 1]
+    assert of_images.camera_id.tolist() == [2, 1, 2, 2]
+    assert of_images.length is None
+    assert of_captions.length.tolist() == [3, 1, 2, 3]
+    assert of_captions.person_id.tolist() == [6, 7, 5, 6]
+
+
 @pytest.mark.parametrize("samples", [(3, 0, 3), (1,), ()])
 def test_a_pair_batch_holds_the_phrases_of_each_caption(samples: tuple[int, ...]) -> None:
     phrases = torch.tensor([[1, 2], [0, 0], [2, 0], [3, 1]])

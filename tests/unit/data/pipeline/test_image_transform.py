@@ -369,7 +369,7 @@ def test_an_image_is_augmented_alike_in_any_batch(transform: ImageTransform) -> 
 
     together = transform(batch).image
     places = torch.tensor([31, 2, 36, 2, 0])
-    some = transform(ImageBatch(*(column[places] for column in batch))).image
+    some = transform(ImageBatch(*(column[places] for column in batch[:5]))).image
 
     assert torch.equal(some, together[places])
     assert not torch.equal(together, ImageTransform()(batch).image)
@@ -437,7 +437,7 @@ def test_transforms_are_compared_by_their_settings_and_travel_to_workers() -> No
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_augments_as_a_processor_does() -> None:
     batch = make_batch(64, 256, 128)
-    there = ImageBatch(*(column.cuda() for column in batch))
+    there = ImageBatch(*(column.cuda() for column in batch[:5]))
 
     ours, theirs = EVERYTHING(batch).image, EVERYTHING(there).image.cpu()
 
@@ -470,7 +470,7 @@ def test_noise_in_erased_boxes_is_normal_and_depends_on_the_sample_alone() -> No
     assert noise.std().item() == pytest.approx(1, abs=0.05)
     assert len(noise.unique()) > 0.99 * noise.numel()
     picked = torch.tensor([37, 5, 6, 30])
-    part = ImageBatch(*(column[picked] for column in batch))
+    part = ImageBatch(*(column[picked] for column in batch[:5]))
     assert torch.equal(transform(part).image, out[picked])
 
 

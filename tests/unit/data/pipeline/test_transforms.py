@@ -334,7 +334,7 @@ def test_a_samples_augmentation_does_not_depend_on_its_batch() -> None:
     batch = pair_batch(9)
 
     whole = PairTransform()(batch)
-    share = PairTransform()(PairBatch(*(column[[7, 2]] for column in batch)))
+    share = PairTransform()(PairBatch(*(column[[7, 2]] for column in batch[:9])))
 
     assert torch.equal(share.image, whole.image[[7, 2]])
     assert torch.equal(share.tokens, whole.tokens[[7, 2]])
@@ -414,7 +414,7 @@ def test_texts_pass_unchanged() -> None:
 
 def test_an_empty_share_of_a_batch_is_augmented_too() -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
-    batch = PairBatch(*(column[:0] for column in pair_batch(2)))
+    batch = PairBatch(*(column[:0] for column in pair_batch(2)[:9]))
 
     out = PairTransform()(batch)
 
@@ -429,7 +429,7 @@ def test_an_empty_share_of_a_batch_is_augmented_too() -> None:
 def test_augmentation_is_the_same_on_a_gpu() -> None:
     batch = pair_batch(50)
 
-    on_gpu = PairTransform()(PairBatch(*(column.cuda() for column in batch)))
+    on_gpu = PairTransform()(PairBatch(*(column.cuda() for column in batch[:9])))
 
     on_cpu = PairTransform()(batch)
     torch.testing.assert_close(on_gpu.image.cpu(), on_cpu.image, rtol=0, atol=1e-6)
