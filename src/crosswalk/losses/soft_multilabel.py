@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crosswalk.host import Values, on_host, to_device
@@ -45,7 +44,7 @@ def camera_statistics(values: Tensor, camera_id: Values, *, min_size: int = 1) -
     """
     _, numbers, counts = np.unique(on_host(camera_id), return_inverse=True, return_counts=True)
     place = to_device(numbers, values.device)
-    member = F.one_hot(place, len(counts)).T
+    member = (place[:, None] == torch.arange(len(counts), device=values.device)).long().T
     size = member.sum(dim=1)
     weight = member.to(values.dtype)
     # Relative to one row of the camera: equal rows then differ by 0, not by a rounding error.

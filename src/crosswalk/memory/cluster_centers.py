@@ -101,6 +101,7 @@ class ClusterCenters(nn.Module):
             labels: ``[num_samples]`` int64 clusters, numbered from 0 without a gap; -1 = outlier.
         """
         self.labels.copy_(labels)
+        self._labels(self.labels)  # read now, not in a step
         self.num_clusters.copy_(labels.amax() + 1)
         self.rows.zero_()
         kept = labels >= 0

@@ -54,6 +54,7 @@ class ClusterMemory(HybridMemory):
             ValueError: If a label is negative or not below ``num_slots``.
         """
         super().relabel(labels)
+        self._labels(self.labels)  # read now, not in a step
         self.centroids.copy_(F.normalize(class_means(self.rows, self.labels)[0]))
 
     def scores(self, embedding: Tensor) -> Tensor:
