@@ -17,7 +17,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosswalk.host import Values, on_host
+from crosswalk.host import Values, on_host, to_device
 from crosswalk.types import ImageBatch, PairBatch, TextBatch
 
 KnownBatch = ImageBatch | PairBatch | TextBatch
@@ -37,19 +37,51 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
+_step_rows: int | None = None
+
+
+def expect_rows(total: int | None) -> None:
+    """Say how many rows the global batch of this training step has, None when it is over.
+
+    Its plan knows it, and so nobody has to ask: whatever has a row per sample is divided as
+    `rank_slice` divides it.
+    """
+    global _step_rows
+    _step_rows = total
+
+
 def rows_of_processes(num_rows: int, device: torch.device) -> tuple[int, ...]:
-    """Return how many rows each process has of what this one has ``num_rows`` of.
+    """Return how many rows each process has of what has a row per sample of the batch.
+
+    Where `expect_rows` has not told it, all processes are asked.
 
     Args:
         num_rows: Of this process; 0 or more.
         device: Of what is counted.
 
+    Raises:
+        RuntimeError: If this process should have another number of rows.
+
     Example:
         >>> rows_of_processes(3, torch.device("cpu"))
         (3,)
     """
-    if rank_and_world_size()[1] == 1:
+    rank, world_size = rank_and_world_size()
+    if world_size == 1:
         return (num_rows,)
+    if _step_rows is None:
+        return _asked_rows(num_rows, device)
+    slices = [rank_slice(_step_rows, each, world_size) for each in range(world_size)]
+    rows = tuple(end - start for start, end in slices)
+    if rows[rank] != num_rows:
+        raise RuntimeError(
+            f"process {rank} of {world_size} has {num_rows} rows of a batch of {_step_rows}, and "
+            f"not {rows[rank]}. What has not a row per sample is gathered by all_gather_ragged."
+        )
+    return rows
+
+
+def _asked_rows(num_rows: int, device: torch.device) -> tuple[int, ...]:
     return tuple(gather_equal(torch.tensor([num_rows], device=device)).flatten().tolist())
 
 
@@ -68,11 +100,12 @@ def gather_equal(x: Tensor) -> Tensor:
     return gathered.view(world_size, *x.shape)
 
 
-def _gather_ragged(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def _gathered(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Return all ranks' rows in rank order; gloo and NCCL want equal shapes, so pad and cut."""
-    longest = max(sizes)
     wire = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
-    padded = wire.new_zeros((longest, *wire.shape[1:]))
+    if min(sizes) == max(sizes):
+        return gather_equal(wire).flatten(0, 1).to(rows.dtype)
+    padded = wire.new_zeros((max(sizes), *wire.shape[1:]))
     padded[: rows.shape[0]] = wire
     parts = gather_equal(padded)
     gathered = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
@@ -84,7 +117,7 @@ class _GatherRows(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, sizes: tuple[int, ...], rank: int) -> Tensor:  # noqa: ANN401
         ctx.start = sum(sizes[:rank])
         ctx.num_rows = sizes[rank]
-        return _gather_ragged(rows.contiguous(), sizes)
+        return _gathered(rows, sizes)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
@@ -97,7 +130,8 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     """Return the rows of all processes, in rank order, with gradient.
 
     Args:
-        rows: ``[b, ...]``; ``b`` may differ between processes and be 0.
+        rows: ``[b, ...]``, one per sample of the batch; ``b`` may differ between processes and
+            be 0.
 
     Returns:
         ``[B, ...]``, the same on every process, ``B`` the sum of all ``b``.
@@ -106,13 +140,30 @@ def all_gather_rows(rows: Tensor) -> Tensor:
         >>> all_gather_rows(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
     """
-    rank, world_size = rank_and_world_size()
-    if world_size == 1:
+    if rank_and_world_size()[1] == 1:
         return rows
-    sizes = rows_of_processes(rows.shape[0], rows.device)
+    return _gather(rows, rows_of_processes(rows.shape[0], rows.device))
+
+
+def all_gather_ragged(rows: Tensor) -> Tensor:
+    """Return the rows of all processes, as `all_gather_rows`, whatever they are rows of.
+
+    Args:
+        rows: ``[n, ...]``; every process is asked for its ``n``.
+
+    Example:
+        >>> all_gather_ragged(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    if rank_and_world_size()[1] == 1:
+        return rows
+    return _gather(rows, _asked_rows(rows.shape[0], rows.device))
+
+
+def _gather(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
     if not rows.requires_grad:
-        return _gather_ragged(rows.contiguous(), sizes)
-    gathered: Tensor = _GatherRows.apply(rows, sizes, rank)
+        return _gathered(rows, sizes)
+    gathered: Tensor = _GatherRows.apply(rows, sizes, rank_and_world_size()[0])
     return gathered
 
 
@@ -203,6 +254,26 @@ def global_column(batch: KnownBatch, name: str) -> NDArray[Any]:
     """
     known = None if batch.whole is None else getattr(batch.whole, name)
     return on_host(all_gather_rows(getattr(batch, name))) if known is None else known
+
+
+def whole_column(batch: KnownBatch, name: str) -> Tensor:
+    """Return a ``[B]`` column of the global batch, such as ``person_id``, where the batch is.
+
+    Args:
+        batch: This process's part.
+        name: Of a column of `crosswalk.types.WholeBatch`.
+
+    Example:
+        >>> from crosswalk.types import ImageBatch
+        >>> two = torch.tensor([7, 9])
+        >>> batch = ImageBatch(torch.zeros(2, 3, 1, 1), two, two, two, key=None)
+        >>> whole_column(batch, "sample_index")
+        tensor([7, 9])
+    """
+    own: Tensor = getattr(batch, name)
+    if rank_and_world_size()[1] == 1 or batch.whole is None:
+        return all_gather_rows(own)
+    return to_device(global_column(batch, name), own.device)
 
 
 def caption_lengths(batch: PairBatch | TextBatch) -> tuple[Values, int]:

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from crosswalk.distributed import all_gather_rows
+from crosswalk.distributed import all_gather_rows, expect_rows
 from crosswalk.encoders.batch_norm import GroupBatchNorm
 from tests.ddp.processes import run_on_processes
 
@@ -125,3 +125,33 @@ def test_images_keep_memory_format_and_type_and_are_kept_once(
     for name, whole in (("out", expected), ("gradient", x.grad)):
         joined = torch.cat([half[name] for half in halves]).float()
         assert_close(joined, whole.detach(), rtol=0, atol=atol)
+
+
+def collectives_of_a_layer(told: bool) -> tuple[list[str], list[str]]:
+    """Return the collectives of one normalisation of 5 samples, forward and backward."""
+    distributed, called = torch.distributed, []
+    for name in ("all_reduce", "all_gather_into_tensor"):
+
+        def counted(
+            *args: object, name: str = name, call: object = getattr(distributed, name)
+        ) -> object:
+            called.append(name)
+            return call(*args)
+
+        setattr(distributed, name, counted)
+    rank = distributed.get_rank()
+    x = torch.randn(3 - rank, CHANNELS, 2, requires_grad=True)
+    expect_rows(5 if told else None)
+    out = GroupBatchNorm(CHANNELS)(x)
+    forward = called.copy()
+    out.sum().backward()
+    return forward, called[len(forward) :]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_layer_has_a_collective_forward_and_one_backward_if_it_is_told_the_batch(
+    told: bool,
+) -> None:
+    for forward, backward in run_on_processes(collectives_of_a_layer, 2, told):
+        assert forward == ["all_gather_into_tensor"] * (1 if told else 2)
+        assert backward == ["all_reduce"]

@@ -145,6 +145,7 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
         settings["strategy"] = DDPStrategy(
             broadcast_buffers=False,
+            gradient_as_bucket_view=True,
             start_method="spawn" if strategy == "ddp_spawn" else "popen",
             find_unused_parameters=strategy == "ddp_find_unused_parameters_true",
         )

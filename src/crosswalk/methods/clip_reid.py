@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows
+from crosswalk.distributed import all_gather_rows, whole_column
 from crosswalk.encoders.clip_layers import ClipLayers, LayerFeatures
 from crosswalk.encoders.prompts import LearnedPrompts, PersonTexts, likeness, likeness_of_texts
 from crosswalk.losses.batch_hard_triplet import batch_hard_triplet_loss
@@ -97,7 +97,7 @@ class PromptLearning(Method[ImageBatch]):
         people, place = torch.unique(batch.person_id, return_inverse=True)
         texts = all_gather_rows(self.prompts(people)[place])
         images = all_gather_rows(self.image_features[batch.sample_index])
-        person_id = all_gather_rows(batch.person_id)
+        person_id = whole_column(batch, "person_id")
         same = person_id[:, None] == person_id
         # float32 outside autocast: the products are not cosines
         with torch.autocast(images.device.type, enabled=False):
@@ -177,7 +177,7 @@ class ClipReid(Method[ImageBatch]):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         features = self.encoder.layer_features(batch.image, batch.camera_id)
-        person_id = all_gather_rows(batch.person_id)
+        person_id = whole_column(batch, "person_id")
         with torch.autocast(batch.image.device.type, enabled=False):
             gathered = LayerFeatures(*(all_gather_rows(each) for each in features))
             losses = self.losses(gathered, person_id)

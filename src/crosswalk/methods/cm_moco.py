@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows, caption_lengths
+from crosswalk.distributed import all_gather_rows, caption_lengths, whole_column
 from crosswalk.encoders.classifier import NormalizedClassifier
 from crosswalk.encoders.heads import reinitialize_linears
 from crosswalk.encoders.momentum import MomentumEncoder
@@ -174,7 +174,7 @@ class CMMoCo(Method[PairBatch]):
             self.log(f"train/{name}_similarity", value, on_step=False, on_epoch=True, batch_size=1)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
-        person_id = all_gather_rows(batch.person_id)
+        person_id = whole_column(batch, "person_id")
         length, longest = caption_lengths(batch)
         image_features = self.encoder.image_features(batch.image)
         text_features = self.encoder.text_features(batch.tokens, length, longest)

@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows, caption_lengths, global_column, on_rank_zero
+from crosswalk.distributed import (
+    all_gather_rows,
+    caption_lengths,
+    global_column,
+    on_rank_zero,
+    whole_column,
+)
 from crosswalk.encoders.two_stream import TwoStream
 from crosswalk.host import HostCopy, to_device
 from crosswalk.labels.mutual_refinement import outliers_as_singletons
@@ -227,7 +233,7 @@ class CMMT(Method[PairBatch]):
     def agreement(self, batch: PairBatch) -> Tensor:
         """Return ``[B, B]`` in [0, 1], how surely two pairs of the global batch show one person."""
         if self.relation == "identities":
-            person_id = all_gather_rows(batch.person_id)
+            person_id = whole_column(batch, "person_id")
             return (person_id[:, None] == person_id).float()
         if batch.phrases is None:
             raise ValueError(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows, on_rank_zero
+from crosswalk.distributed import all_gather_ragged, all_gather_rows, on_rank_zero, whole_column
 from crosswalk.encoders.clip import ClipTokens
 from crosswalk.encoders.clip_embedding import ClipEmbedding, every_token
 from crosswalk.encoders.masked_language_model import MaskedLanguageModel
@@ -157,7 +157,8 @@ class IRRA(Method[PairBatch]):
             every_token(self.encoder.clip.project_image, images),
             label,
         )
-        loss, hit, weight = map(all_gather_rows, (guesses.loss, guesses.hit, kept[guesses.caption]))
+        columns = torch.stack([guesses.loss, guesses.hit, kept[guesses.caption]], dim=1)
+        loss, hit, weight = all_gather_ragged(columns).unbind(1)
         self.log_mean("mlm_accuracy", weighted_mean(hit, weight))
         return self.mlm.weight * weighted_mean(loss, weight)
 
@@ -172,7 +173,7 @@ class IRRA(Method[PairBatch]):
         images = self.encoder.clip.encode_image(batch.image)
         texts = self.encoder.clip.encode_text(self.captions_of(batch).tokens)
         image, text = self.embeddings(images, texts)
-        person_id = all_gather_rows(batch.person_id)
+        person_id = whole_column(batch, "person_id")
         with torch.autocast(batch.image.device.type, enabled=False):
             return self.local_rows(self.pair_losses(image, text, person_id))
 
@@ -196,8 +197,8 @@ class IRRA(Method[PairBatch]):
         if self.mlm is not None and captions.masked is not captions.tokens:
             words = self.encoder.clip.encode_text(captions.masked)
         image, text = self.embeddings(images, texts)
-        person_id = all_gather_rows(batch.person_id)
-        kept = self.clean[all_gather_rows(batch.sample_index)]
+        person_id = whole_column(batch, "person_id")
+        kept = self.clean[whole_column(batch, "sample_index")]
         # float32 outside autocast: similarities times 50 need the precision
         with torch.autocast(batch.image.device.type, enabled=False):
             of_pairs = self.pair_losses(image, text, person_id)

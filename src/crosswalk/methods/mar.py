@@ -9,7 +9,7 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows, global_column, on_rank_zero
+from crosswalk.distributed import all_gather_rows, global_column, on_rank_zero, whole_column
 from crosswalk.encoders.image import norm_scale
 from crosswalk.host import Values
 from crosswalk.labels.soft_multilabel import (
@@ -232,10 +232,10 @@ class MAR(Method[SourceTargetBatch]):
         # Two passes: each domain has batch statistics of its own.
         source = all_gather_rows(self.embed(batch.source)["global"])
         target = all_gather_rows(self.embed(batch.target)["global"])
-        source_person_id = all_gather_rows(batch.source.person_id)
-        target_person_id = all_gather_rows(batch.target.person_id)
+        source_person_id = whole_column(batch.source, "person_id")
+        target_person_id = whole_column(batch.target, "person_id")
         camera_id = global_column(batch.target, "camera_id")
-        index = all_gather_rows(batch.target.sample_index)
+        index = whole_column(batch.target, "sample_index")
         # float32 outside autocast: exp(30 * cosine), and distances of look-alikes
         with torch.autocast(target.device.type, enabled=False):
             similarity = self.similarity(target)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows, global_column
+from crosswalk.distributed import all_gather_rows, global_column, whole_column
 from crosswalk.labels.positive_labels import own_row
 from crosswalk.losses.identity import identity_loss
 from crosswalk.memory.memory_bank import MemoryBank
@@ -91,7 +91,7 @@ class MMCL(Method[ImageBatch | SourceTargetBatch]):
     def source_loss(self, source: ImageBatch) -> Tensor:
         """Return the identity loss of the labelled source."""
         features = self.encoder(source.image).neck
-        person_id = all_gather_rows(source.person_id)
+        person_id = whole_column(source, "person_id")
         with torch.autocast(features.device.type, enabled=False):
             logits = self.classifier(all_gather_rows(features.to(self.bank.rows.dtype)))
             return identity_loss(logits, person_id).mean()
@@ -104,7 +104,7 @@ class MMCL(Method[ImageBatch | SourceTargetBatch]):
             losses["source"] = self.source_weight * self.source_loss(batch.source)
             batch = batch.target
         features = self.encoder(batch.image).neck
-        index = all_gather_rows(batch.sample_index)
+        index = whole_column(batch, "sample_index")
         # float32 outside autocast: labels compare similarities, rows are means over many epochs
         with torch.autocast(features.device.type, enabled=False):
             embedding = all_gather_rows(F.normalize(features.to(self.bank.rows.dtype)))

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from crosswalk.distributed import all_gather_rows, on_rank_zero
+from crosswalk.distributed import all_gather_ragged, all_gather_rows, on_rank_zero, whole_column
 from crosswalk.encoders.clip_embedding import TokenEncoder, every_token
 from crosswalk.encoders.masked_language_model import MaskedLanguageModel
 from crosswalk.labels.consensus_division import Division
@@ -96,13 +96,18 @@ class RDE(Method[PairBatch]):
         """Return for every view the ``[global batch]`` losses, both directions together."""
         images = self.encoder.embed_images(batch.image)
         texts = self.encoder.embed_texts(self.captions_of(batch).tokens)
-        return self.losses_of(images, texts, batch.person_id)
+        return self.losses_of(images, texts, whole_column(batch, "person_id"))
 
     def losses_of(
         self, images: dict[str, Tensor], texts: dict[str, Tensor], person_id: Tensor
     ) -> dict[str, Tensor]:
-        """Return for every view the ``[global batch]`` losses of this process's embeddings."""
-        person_id = all_gather_rows(person_id)
+        """Return for every view the ``[B]`` losses of this process's embeddings with all others.
+
+        Args:
+            images: ``[b, D]`` embeddings by view.
+            texts: Likewise.
+            person_id: ``[B]`` of the global batch.
+        """
         positive = person_id[:, None] == person_id
         losses = {}
         # float32 outside autocast: exp(1 / 0.015) needs the range, the ranking the precision
@@ -127,11 +132,12 @@ class RDE(Method[PairBatch]):
             captions.label,
         )
         weight = self.clean[batch.sample_index][guesses.caption]
-        loss, hit, weight = map(all_gather_rows, (guesses.loss, guesses.hit, weight))
+        columns = torch.stack([guesses.loss, guesses.hit, weight], dim=1)
+        loss, hit, weight = all_gather_ragged(columns).unbind(1)
         accuracy = weighted_mean(hit, weight)
         self.log("train/mlm_accuracy", accuracy, on_step=False, on_epoch=True, batch_size=1)
         word_loss = self.mlm.weight * weighted_mean(loss, weight)
-        return self.losses_of(*views, batch.person_id), word_loss
+        return self.losses_of(*views, whole_column(batch, "person_id")), word_loss
 
     def wants_sweep(self, epoch: int) -> bool:
         return self.division is not None and epoch >= self.warmup_epochs
@@ -148,7 +154,7 @@ class RDE(Method[PairBatch]):
         self.log("train/clean_fraction", self.clean.mean())
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        clean = self.clean[all_gather_rows(batch.sample_index)]
+        clean = self.clean[whole_column(batch, "sample_index")]
         words = {}
         if self.mlm is None:
             losses = self.pair_losses(batch)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosswalk.distributed import all_gather_rows
+from crosswalk.distributed import all_gather_rows, whole_column
 from crosswalk.losses.batch_hard_triplet import batch_hard_triplet_loss
 from crosswalk.losses.identity import identity_loss
 from crosswalk.methods.base import Method, OptimFactory
@@ -64,7 +64,7 @@ class Supervised(Method[ImageBatch]):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         features = self.encoder(batch.image)
-        person_id = all_gather_rows(batch.person_id)
+        person_id = whole_column(batch, "person_id")
         with torch.autocast(batch.image.device.type, enabled=False):
             logits = self.classifier(all_gather_rows(features.neck))
             named = identity_loss(logits, person_id, label_smoothing=self.label_smoothing)

@@ -27,6 +27,7 @@ from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
 from crosswalk.run.allocator import keep_freed_memory
 from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
+from crosswalk.run.callbacks.known_rows import KnownRows
 from crosswalk.run.callbacks.progress import Progress, quiet_lightning
 from crosswalk.run.callbacks.ranking_lists import RankingLists, people_of
 from crosswalk.run.callbacks.remember import StepMemory
@@ -471,6 +472,7 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
             record,
             *([progress] if show_progress else []),
             EpochSweep(run.data, progress.track if show_progress else None),
+            KnownRows(),
             StepMemory(),
             StepLog(),
             RetrievalMetrics(
