@@ -34,6 +34,7 @@ SCRIPTS: dict[str, list[str]] = {
     "training_step": ["--rounds", "2"],
     "label_prediction": [],
     "mar_losses": [],
+    "processes": ["--steps", "10", "--methods", "mmcl", "cm_moco", "rde"],
     "text_iou": [],
     "readers": [],
     "gallery": ["--rows", "50000"],

@@ -1,0 +1,259 @@
+"""Times training steps on one process of one thread, and on several such processes.
+
+``python benchmarks/processes.py`` takes the synthetic recipe of every method (``configs/method``),
+with all parts of its step switched on, the same global batch on all numbers of processes, and no
+workers. It prints steps per second and their ratio to one process, and what a step sends: the
+collectives, and the bytes that one process hands over to them. Processes that share their cores
+with other programs wait for each other, so processor time is printed too, with the ratio that it
+allows: the whole of one process over the busiest of several. Rounds alternate between the numbers
+of processes, and medians count. ``--quick`` takes two steps of ``small:`` of every method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from rows import report
+from torch import Tensor
+
+from crosswalk.config.build import build
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.search import group_values, small_overrides
+from crosswalk.run.callbacks.run_record import RunRecord
+from crosswalk.run.run_folder import RunFolder
+from crosswalk.run.train import make_trainer
+
+WHOLE = {
+    "mmcl": ["method.mplp_start_epoch=0"],
+    "mar": ["method.mining_start_epoch=0"],
+    "cmmt": ["method.start_epoch=0"],
+    "cluster_contrast": ["data.plan.num_batches=100"],
+}
+"""What switches on, from the first step, the parts that a method has only later."""
+
+AIM = 1.5
+WITHOUT_STAGE = ("clip_reid", "cluster_contrast", "mar", "mmcl")
+COLLECTIVES = (
+    *("all_reduce", "all_gather", "all_gather_into_tensor", "reduce_scatter_tensor"),
+    *("broadcast", "all_gather_object", "broadcast_object_list", "barrier"),
+)
+
+
+class Ended(Exception):
+    """Ends a training once its steps are measured."""
+
+
+class Traffic:
+    """Counts the collectives of this process, what it hands over to them, and the time in them."""
+
+    def __init__(self) -> None:
+        self.number = self.bytes = 0
+        self.seconds = 0.0
+        for name in COLLECTIVES:
+            setattr(torch.distributed, name, self._counted(getattr(torch.distributed, name)))
+
+    def _counted(self, collective: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            self.number += 1
+            # the last tensor is what this process contributes; all_reduce has no other
+            given = [each for each in args if isinstance(each, Tensor)]
+            self.bytes += given[-1].nbytes if given else 0
+            start = time.perf_counter()
+            try:
+                return collective(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return call
+
+
+class Meter(L.Callback):
+    """Reads clocks and traffic around the steps behind the warm-up."""
+
+    def __init__(self, traffic: Traffic, warm_up: int, steps: int) -> None:
+        self.traffic, self.warm_up, self.steps = traffic, warm_up, steps
+        self.measured: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+        self._done = 0
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        """Begin, or end, in front of a step: loading a batch belongs to its step."""
+        if self._done == self.warm_up:
+            self._before = self._now()
+        if self._done == self.warm_up + self.steps:
+            self.measured = {
+                name: (value - self._before[name]) / self.steps
+                for name, value in self._now().items()
+            }
+            buckets = bucket_bytes(trainer.strategy.model)
+            self.measured["collectives"] += len(buckets)
+            self.measured["bytes"] += sum(buckets)
+            raise Ended
+        self._done += 1
+
+    def _now(self) -> dict[str, float]:
+        return {
+            "seconds": time.perf_counter(),
+            "cpu": time.process_time(),
+            "in_collectives": self.traffic.seconds,
+            "collectives": self.traffic.number,
+            "bytes": self.traffic.bytes,
+        }
+
+
+def bucket_bytes(model: Any) -> list[int]:  # noqa: ANN401
+    """Return the sizes of the gradient buckets of a model, each of them one collective a step."""
+    if not hasattr(model, "_get_ddp_logging_data"):
+        return []
+    facts = model._get_ddp_logging_data()
+    sizes = facts.get("rebuilt_bucket_sizes") or facts.get("bucket_sizes") or ""
+    return [int(size) for size in str(sizes).split(",") if size.strip()]
+
+
+def overrides_of(method: str, quick: bool, more: list[str]) -> list[str]:
+    """Return the overrides of a method's run."""
+    if quick:
+        return [f"method={method}", *small_overrides(method), "trainer=cpu", "logger=csv", *more]
+    stage = ["stage=null"] if method in WITHOUT_STAGE else []
+    always = ["trainer=cpu", "logger=csv", "data.num_workers=0", "checkpoint_every_n_steps=0"]
+    return [f"method={method}", *always, *stage, *WHOLE.get(method, []), *more]
+
+
+def measure_here(config: dict[str, Any], folder: Path, warm_up: int, steps: int) -> dict[str, Any]:
+    """Train on this process, one of those that the environment tells of."""
+    torch.set_num_threads(1)
+    L.seed_everything(1, verbose=False)
+    run = build(check(config))
+    run.trainer["enable_progress_bar"] = False
+    run_folder = RunFolder(folder)
+    trainer = make_trainer(run, run_folder, RunRecord(run_folder, seeds={}))
+    meter = Meter(Traffic(), warm_up, steps)
+    trainer.callbacks.append(meter)  # type: ignore[attr-defined]
+    with contextlib.suppress(Ended):
+        trainer.fit(run.method, datamodule=run.data)
+    if not meter.measured:
+        raise RuntimeError(f"the training ended before step {warm_up + steps}")
+    return meter.measured
+
+
+@contextlib.contextmanager
+def written_config(overrides: list[str], num_processes: int) -> Iterator[Path]:
+    """Write the configuration for so many processes into a folder."""
+    config = to_plain(compose([*overrides, f"trainer.devices={num_processes}"]))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config))
+        yield Path(folder)
+
+
+def measure(
+    overrides: list[str], num_processes: int, warm_up: int, steps: int
+) -> list[dict[str, float]]:
+    """Return what each of so many processes measured, per step."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with written_config(overrides, num_processes) as folder:
+        command = [sys.executable, __file__, "--of-one", str(folder)]
+        command += ["--warm-up", str(warm_up), "--steps", str(steps)]
+        started = []
+        for rank in range(num_processes):
+            place = {
+                **{"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"},
+                **{"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            }
+            log = (folder / f"{rank}.log").open("w")
+            started.append(
+                subprocess.Popen(command, env={**os.environ, **place}, stdout=log, stderr=log)
+            )
+        while None in (codes := [process.poll() for process in started]) and not any(codes):
+            time.sleep(0.1)
+        if any(codes):  # the others would wait for it
+            for process in started:
+                process.kill()
+            raise RuntimeError(
+                (folder / f"{codes.index(next(filter(None, codes)))}.log").read_text()
+            )
+        return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(num_processes)]
+
+
+def median(outcomes: list[list[dict[str, float]]], name: str) -> float:
+    """Return the median over rounds of the process with most of it."""
+    return statistics.median(max(each[name] for each in round_) for round_ in outcomes)
+
+
+def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Print a method's rows, and return them."""
+    warm_up, steps, rounds = (1, 2, 1) if options.quick else (5, options.steps, options.rounds)
+    overrides = overrides_of(method, options.quick, options.overrides)
+    outcomes: dict[int, list[list[dict[str, float]]]] = {n: [] for n in options.processes}
+    for _ in range(rounds):
+        for number, measured in outcomes.items():
+            measured.append(measure(overrides, number, warm_up, steps))
+    rows, alone = {}, outcomes[options.processes[0]]
+    for number, measured in outcomes.items():
+        values = {name: median(measured, name) for name in measured[0][0]}
+        ratio = median(alone, "seconds") / values["seconds"]
+        allowed = median(alone, "cpu") / values["cpu"]
+        print(
+            f"{method:<17}{number:>3}{1 / values['seconds']:>9.2f}{ratio:>7.2f}"
+            f"{1e3 * values['cpu']:>9.1f}{allowed:>7.2f}{1e3 * values['in_collectives']:>9.1f}"
+            f"{values['collectives']:>8.1f}{values['bytes'] / 1e3:>11.1f}",
+            flush=True,
+        )
+        if number == 2:
+            step = f"a step of {method}'s synthetic recipe on two processes of one thread"
+            note = f"{values['collectives']:.0f} collectives, {values['bytes'] / 1e3:,.0f} kB"
+            one = median(alone, "seconds")
+            report(step, values["seconds"], one, against="one process", at_least=AIM, note=note)
+            busiest = f"{step}, processor time of the busier one"
+            one = median(alone, "cpu")
+            report(busiest, values["cpu"], one, against="one process", unit="CPU s", note=note)
+        rows[str(number)] = {**values, "ratio": ratio, "cpu_ratio": allowed}
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Time training steps on several processes.")
+    parser.add_argument("overrides", nargs="*", help="of every method's run")
+    parser.add_argument("--methods", nargs="+", default=group_values("method"))
+    parser.add_argument("--processes", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--steps", type=int, default=20, help="measured steps")
+    parser.add_argument("--rounds", type=int, default=1, help="of all numbers of processes")
+    parser.add_argument("--warm-up", type=int, default=5, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--quick", action="store_true", help="two steps of small runs")
+    parser.add_argument("--of-one", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.of_one is not None:
+        config = json.loads((options.of_one / "config.json").read_text())
+        measured = measure_here(config, options.of_one / "run", options.warm_up, options.steps)
+        (options.of_one / f"{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(measured))
+        os._exit(0)  # a process group that is closed waits for the others
+    print(f"{'':<17}{'':>3}{'steps':>9}{'':>7}{'cpu ms':>9}{'':>7}{'ms in':>9}{'':>8}{'kB a':>11}")
+    print(
+        f"{'method':<17}{'n':>3}{'a second':>9}{'ratio':>7}{'a step':>9}{'allows':>7}"
+        f"{'coll.':>9}{'coll.':>8}{'step':>11}"
+    )
+    rows = {method: compare(method, options) for method in options.methods}
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""What the benchmark of processes counts."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from crosswalk.config.build import build
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.encoders.batch_norm import GroupBatchNorm
+
+
+def test_a_step_has_two_collectives_a_normalisation_and_few_others(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(cache))
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    benchmark = importlib.import_module("processes")
+    run = build(check(to_plain(compose(benchmark.overrides_of("supervised", quick=True, more=[])))))
+    norms = sum(isinstance(each, GroupBatchNorm) for each in run.method.modules())
+
+    assert benchmark.main(["--quick", "--methods", "supervised"]) == 0
+
+    alone, two = [line.split() for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert [alone[1], float(alone[-2]), float(alone[-1])] == ["1", 0, 0]
+    # two gathers with their gradients, and at most two buckets and two of the trainer
+    assert two[1] == "2"
+    assert 2 * norms + 4 < float(two[-2]) <= 2 * norms + 8
+    assert float(two[-1]) > 0
