@@ -32,6 +32,9 @@ from crosswalk.gallery.serving import served
 from tests.unit.gallery.drawn import HOSTILE, NUMBER, SENTENCE, drawn, picture
 
 TOKEN = "a-token-of-many-signs"
+PATIENCE = 300_000.0
+"""Milliseconds after which what did not happen will not."""
+expect.set_options(timeout=PATIENCE)
 OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -64,10 +67,17 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
+def new_page(browser: Browser, width: int = 1280, height: int = 720) -> Page:
+    """Return an empty page that waits as long as a busy machine takes."""
+    opened = browser.new_page(viewport={"width": width, "height": height})
+    opened.set_default_timeout(PATIENCE)
+    return opened
+
+
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
     """Yield the page, opened; it must have asked no other host, and run nothing but its own."""
-    opened = browser.new_page(viewport={"width": 1100, "height": 800})
+    opened = new_page(browser, 1100, 800)
     asked: list[str] = []
     wrong: list[str] = []
     opened.on("request", lambda request: asked.append(request.url))
@@ -322,7 +332,7 @@ def test_a_picture_that_is_gone_is_said_in_its_place(page: Page, gallery: Galler
 
 def test_the_token_opens_the_page_once_and_for_all(browser: Browser, gallery: Gallery) -> None:
     with served(gallery, token=TOKEN) as address:
-        opened = browser.new_page()
+        opened = new_page(browser)
         opened.goto(address)
         expect(opened.get_by_role("heading")).to_have_text("A token is needed")
         opened.get_by_label("Token").fill("wrong")

@@ -227,7 +227,7 @@ def test_a_damaged_or_foreign_description_is_refused_by_its_name(
     path.write_bytes(of_metadata(text))
     more = {
         "embed": [str(photos), "--out", str(target)],
-        "evaluate": ["data=own_images", f"data.root={photos}", f"output_dir={target}"],
+        "evaluate": ["data=synthetic_images", f"output_dir={target}"],
         "export": ["--out", str(target)],
         "card": [],
     }

@@ -283,7 +283,7 @@ def test_instantiate_hands_over_objects_untouched() -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "devices", "advice"),
-    [(100, 8, "96 or 104"), (3, 7, "7 or more"), (65, 2, "64 or 66")],
+    [(100, 8, "96 or 104"), (3, 7, "7 or a multiple"), (65, 2, "64 or 66")],
 )
 def test_a_batch_that_does_not_split_is_refused_with_sizes_that_do(
     batch_size: int, devices: int, advice: str

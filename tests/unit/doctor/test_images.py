@@ -84,7 +84,7 @@ def test_a_complete_set_has_no_findings_and_a_command_to_train_on_it(folder: Pat
         "1": {"train": 1, "query": 1, "gallery": 2},
         "2": {"train": 1, "query": 1, "gallery": 2},
     }
-    assert any("1 distractors" in notice and "1 junk" in notice for notice in report.notices)
+    assert any("1 distractor " in notice and "1 junk" in notice for notice in report.notices)
     assert any("none in bounding_box_train_camstyle/" in notice for notice in report.notices)
     command = f'make train METHOD=mmcl DATA=market1501 ARGS="data.root={folder.parent}"'
     assert report.command == command
