@@ -44,6 +44,7 @@ def test_several_processes_keep_their_own_buffers(strategy: str) -> None:
     assert isinstance(settings["strategy"], DDPStrategy)
     assert settings["strategy"]._ddp_kwargs == {
         "broadcast_buffers": False,
+        "gradient_as_bucket_view": True,
         "find_unused_parameters": strategy.endswith("_true"),
     }
     assert settings["strategy"]._start_method == ("spawn" if "spawn" in strategy else "popen")
