@@ -20,7 +20,7 @@ class WholeBatch(NamedTuple):
 
     ``[B]`` int64 arrays, which stay on the host, so that nobody waits to read them; this process's
     part begins at ``start``. ``length`` is None where captions were changed on the device, and of
-    images.
+    images. ``phrases`` is ``[B, P]`` of pairs that have them, else None.
     """
 
     start: int
@@ -29,6 +29,7 @@ class WholeBatch(NamedTuple):
     person_id: NDArray[np.int64]
     camera_id: NDArray[np.int64]
     length: NDArray[np.int64] | None = None
+    phrases: NDArray[np.int64] | None = None
 
 
 class PairBatch(NamedTuple):

@@ -241,7 +241,7 @@ class CMMT(Method[PairBatch]):
                 "made of. Leave data.phrases as configs/method/cmmt.yaml sets it, or do without: "
                 "method.relation=pairs method.cross_weight=0 method.intra_weight=0."
             )
-        return text_iou(all_gather_rows(batch.phrases))
+        return text_iou(global_column(batch, "phrases"), batch.phrases.device)
 
     def matching_loss(self, image: Tensor, text: Tensor, relation: Tensor) -> Tensor:
         """Return the projection matching loss of ``[B, D]`` embeddings, which keep their length."""

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from crosswalk.labels.text_iou import text_iou
 
@@ -61,9 +62,18 @@ def test_counts_above_256_are_exact_under_autocast() -> None:
     assert iou.dtype == torch.float32
 
 
+def test_the_product_has_a_column_for_each_unit_of_the_batch_and_not_for_each_place() -> None:
+    phrases = random_phrases(33, 19, 25, seed=0)
+
+    with FlopCounterMode(display=False) as counter:
+        text_iou(phrases)
+
+    assert counter.get_total_flops() == 2 * 33 * 33 * len(phrases.unique())
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_text_iou_is_the_same_on_a_gpu() -> None:
     phrases = random_phrases(33, 19, 300, seed=0)
 
-    assert_close(text_iou(phrases.cuda()).cpu(), text_iou(phrases))
+    assert_close(text_iou(phrases, "cuda").cpu(), text_iou(phrases))

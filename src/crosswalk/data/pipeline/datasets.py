@@ -173,6 +173,7 @@ class PairDataset:
                 person_id=self.person_id.numpy()[request.of_all],
                 camera_id=self.camera_id.numpy()[request.of_all],
                 length=self.length.numpy()[request.of_all],
+                phrases=None if self.phrases is None else self.phrases.numpy()[request.of_all],
             ),
         )
 

@@ -52,6 +52,7 @@ def values(image: Tensor) -> list[int]:
 
 
 TOKENS = torch.tensor([[9, 7, 0], [9, 5, 7], [9, 0, 0], [9, 4, 0]])
+PHRASES = torch.tensor([[1, 2], [0, 0], [2, 0], [3, 1]])
 
 
 @pytest.mark.parametrize("samples", [(3, 0, 3), (1,), ()])
@@ -78,7 +79,10 @@ def test_a_pair_batch_holds_the_image_caption_and_ids_of_each_sample(
 
 def test_a_batch_knows_the_global_batch_that_it_is_a_part_of() -> None:
     pairs = PairDataset(
-        images_of((12, 2), (14, 4), (11, 1)), TOKENS, image_of_sample=np.array([2, 0, 0, 1])
+        images_of((12, 2), (14, 4), (11, 1)),
+        TOKENS,
+        image_of_sample=np.array([2, 0, 0, 1]),
+        phrases=PHRASES,
     )
     images = ImageDataset(images_of((7, 2), (5, 2), (7, 1)))
     captions = CaptionDataset(TOKENS, person_id=np.array([5, 6, 7, 8]))
@@ -95,6 +99,7 @@ def test_a_batch_knows_the_global_batch_that_it_is_a_part_of() -> None:
         "person_id": [12, 12, 11, 12],
         "camera_id": [2, 2, 1, 2],
         "length": [3, 1, 2, 3],
+        "phrases": [[0, 0], [2, 0], [1, 2], [0, 0]],
     }
     assert of_images.image_index.tolist() == [1, 2, 0, 1]
     assert of_images.camera_id.tolist() == [2, 1, 2, 2]
@@ -105,17 +110,16 @@ def test_a_batch_knows_the_global_batch_that_it_is_a_part_of() -> None:
 
 @pytest.mark.parametrize("samples", [(3, 0, 3), (1,), ()])
 def test_a_pair_batch_holds_the_phrases_of_each_caption(samples: tuple[int, ...]) -> None:
-    phrases = torch.tensor([[1, 2], [0, 0], [2, 0], [3, 1]])
     dataset = PairDataset(
         images_of((0, 1), (1, 1), (2, 1)),
         TOKENS,
         image_of_sample=np.array([2, 0, 0, 1]),
-        phrases=phrases,
+        phrases=PHRASES,
     )
 
     batch = dataset.__getitems__(request(*samples, seed=6))
 
-    assert batch.phrases.tolist() == [phrases[n].tolist() for n in samples]
+    assert batch.phrases.tolist() == [PHRASES[n].tolist() for n in samples]
 
 
 @pytest.mark.parametrize("samples", [(2, 0), ()])
