@@ -296,6 +296,11 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         """Return a query and a gallery loader per split, as `evaluation_roles` lists them."""
         return self._evaluation_loaders("test")
 
+    def teardown(self, stage: str) -> None:
+        """End the workers of the sweep, which Lightning knows nothing of."""
+        if self._sweep_loader is not None:
+            self._sweep_loader.end_workers()
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
         """Transform a batch on the device it has come to."""
         return self.transform_batch(batch)

@@ -16,7 +16,7 @@ from crosswalk.data.images import ImageToImageData
 from crosswalk.data.pipeline.crops import RectangularCrop
 from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.image_transform import ImageTransform
-from crosswalk.data.pipeline.loaders import EpochLoader
+from crosswalk.data.pipeline.loaders import ENDS_WORKERS, EpochLoader
 from crosswalk.data.pipeline.plans import Index, shuffled_plan
 from crosswalk.data.pipeline.preprocessing import Preprocessing
 from crosswalk.data.readers.records import ImageSplits, Record
@@ -89,6 +89,13 @@ class SourceTargetLoader:
         target = _passes(self.target)
         for source in self.source:
             yield SourceTargetBatch(source, next(target))
+
+    def end_workers(self) -> None:
+        """End the worker processes of both loaders; another pass starts new ones."""
+        self.source.end_workers()
+        self.target.end_workers()
+
+    _iterator = ENDS_WORKERS
 
 
 def _passes(loader: EpochLoader) -> Iterator[Any]:

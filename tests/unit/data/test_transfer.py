@@ -1,6 +1,8 @@
 import json
+import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -258,6 +260,25 @@ def test_a_training_run_stopped_after_any_step_sees_exactly_the_rest(
     seen = stopped.seen + resumed.seen
     for epoch in (0, 1):
         check([batch for e, batch in seen if e == epoch], planned(epoch), epoch)
+
+
+@pytest.mark.parametrize("stopped_at", [None, 9])
+@pytest.mark.parametrize("both", [True, False])
+def test_workers_end_with_the_training(tmp_path: Path, both: bool, stopped_at: int | None) -> None:
+    others = set(multiprocessing.active_children())
+    loader = make_loader(num_workers=1)
+    list(loader)
+    assert set(multiprocessing.active_children()) > others
+
+    with nullcontext() if stopped_at is None else pytest.raises(InterruptedError):
+        trainer(tmp_path).fit(Recorder(stopped_at), loader if both else loader.source)
+
+    if not both:
+        loader.target.end_workers()
+    assert set(multiprocessing.active_children()) == others
+    loader.set_epoch(3)
+    check(list(loader), planned(3), 3)
+    loader.end_workers()
 
 
 # The data module.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from crosswalk.data.pipeline.plans import BatchPlan, Index
 from crosswalk.distributed import rank_and_world_size, rank_slice
@@ -87,6 +88,10 @@ class _RankSlices:
 
     def __len__(self) -> int:
         return len(self.plan)
+
+
+ENDS_WORKERS = property(lambda loader: None, lambda loader, _: loader.end_workers())
+"""The attribute ``_iterator`` of loaders, which Lightning clears when its loop is torn down."""
 
 
 class EpochLoader:
@@ -206,6 +211,18 @@ class EpochLoader:
             yield batch
         self._cycle += 1
         self._consumed = 0
+
+    def end_workers(self) -> None:
+        """End the worker processes now; another pass starts new ones.
+
+        Left to the garbage collector, each is waited for in vain for 5 seconds: it closes the
+        queue that would tell the worker before it asks the iterator.
+        """
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
+
+    _iterator = ENDS_WORKERS
 
 
 SHARED_MEMORY = Path("/dev/shm")
