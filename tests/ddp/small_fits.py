@@ -1,8 +1,13 @@
-"""Training of real configurations on one process or several, for `run_on_processes`."""
+"""Training of real configurations on one process or several, for `run_on_processes`.
+
+``-m tests.ddp.small_fits FOLDER``, started by torchrun, trains what `ask_for` wrote there.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,11 @@ from crosswalk.run.callbacks.run_record import RunRecord
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import make_trainer
 from crosswalk.types import ImageBatch, PairBatch, SourceTargetBatch
+from tests.end_to_end.small_runs import small_run
 from tests.end_to_end.toy_run import Stopped
+
+Outcomes = Callable[[str], list[dict[str, Any]]]
+"""Returns what `fit` returned for a kind of run, by rank."""
 
 
 def in_float64(run: Run) -> None:
@@ -54,6 +63,13 @@ def composed(overrides: list[str]) -> dict[str, Any]:
     return to_plain(compose(overrides))
 
 
+def run_of(kind: str, cache: Path, *more: str) -> tuple[dict[str, Any], Path]:
+    """Return the configuration, with an evaluation behind each epoch, and the cache folder."""
+    # a checkpoint in the middle of the second epoch
+    always = ("protocol=official", "checkpoint_every_n_steps=2")
+    return composed(small_run(kind, *always, *more)), cache
+
+
 def fit(
     config: dict[str, Any],
     cache: Path,
@@ -68,7 +84,7 @@ def fit(
         config: From `composed`.
         cache: The cache folder.
         folder: Of the run.
-        devices: Number of processes.
+        devices: Number of processes on each machine.
         stop: Before which step the run ends by raising `Stopped`.
     """
     torch.set_num_threads(1)
@@ -141,3 +157,26 @@ def assert_same_numbers(found: dict[str, float], expected: dict[str, float]) -> 
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-7, nan_ok=True), name
+
+
+def ask_for(folder: Path, runs: Mapping[str, tuple[dict[str, Any], Path]]) -> None:
+    """Write what processes that something else starts are to train, one run after the other."""
+    torch.save(dict(runs), folder / "asked.pt")
+
+
+def outcomes_of(folder: Path, kind: str, world_size: int) -> list[dict[str, Any]]:
+    """Return what `fit` returned for a run that was asked for, by rank."""
+    paths = [folder / kind / f"{rank}.pt" for rank in range(world_size)]
+    return [torch.load(path, weights_only=False) for path in paths]
+
+
+def train_what_was_asked_for(folder: Path) -> None:
+    """Be one of the processes: its machine has no other."""
+    for kind, (config, cache) in torch.load(folder / "asked.pt", weights_only=False).items():
+        (folder / kind).mkdir(exist_ok=True)
+        outcome = fit(config, cache, folder / kind / "run", 1)
+        torch.save(outcome, folder / kind / f"{os.environ['RANK']}.pt")
+
+
+if __name__ == "__main__":
+    train_what_was_asked_for(Path(sys.argv[1]))
