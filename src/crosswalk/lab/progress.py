@@ -286,12 +286,11 @@ class Board:
             if entry.state not in (WAITING, RUNNING):
                 continue
             total = self._total(entry) or (mean(totals) if totals else None)
-            if total is None:
+            elapsed = self.clock() - entry.since if entry.state == RUNNING else 0.0
+            if total is None or total < elapsed:
                 unknown += 1
-            elif entry.state == WAITING:
-                left.append(total)
             else:
-                left.append(max(0.0, total - (self.clock() - entry.since)))
+                left.append(total - elapsed)
         further = self._unknown()
         if unknown or (further and not totals):
             return None
@@ -347,11 +346,12 @@ class Board:
     def _total(self, entry: Entry) -> float | None:
         """Return the seconds of a whole run, by what is known of such runs or by itself."""
         seconds = self.estimates.seconds(entry.run)[0]
-        if seconds is None and entry.state == RUNNING:
+        total = None if seconds is None else seconds + self._beside()
+        elapsed = self.clock() - entry.since
+        if entry.state == RUNNING and (total is None or elapsed > total):  # or slower than others
             fraction = self.position(entry).fraction
-            if fraction > 0:
-                return (self.clock() - entry.since) / fraction
-        return None if seconds is None else seconds + self._beside()
+            return elapsed / fraction if fraction > 0 else None
+        return total
 
     def _beside(self) -> float:
         """Return the seconds that a run here takes beside its own: to start, to be collected."""

@@ -182,6 +182,19 @@ def test_the_first_run_tells_how_long_the_others_take_before_it_has_ended(tmp_pa
     assert shown.board.remaining() == pytest.approx(60 + 120)
 
 
+def test_a_run_that_takes_longer_than_others_did_is_judged_by_itself(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, "a", "b")
+    finish(plan.pool.folder(fake_config(9)))  # 100 s for two epochs
+    shown = Shown(plan)
+    shown.board.move(plan.runs[0], RUNNING)
+    shown.clock.now += 300
+    assert shown.board.remaining() is None
+
+    log(plan.runs[0].folder, step=9, epoch=0, **{"val/rank1": 0.5})  # half of it
+
+    assert shown.board.remaining() == pytest.approx(300 + 100)
+
+
 def test_the_time_to_start_a_run_is_added_as_soon_as_one_has_ended(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, "a", "b")
     finish(plan.pool.folder(fake_config(9)))  # 100 s

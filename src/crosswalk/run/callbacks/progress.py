@@ -37,6 +37,7 @@ NOISY_WARNINGS = (
     r"Experiment logs directory .* exists and is not empty",
     r"It is recommended to use `self.log\(.*sync_dist=True",  # ours are equal on all processes
     r"Total length of `list` across ranks is zero",  # protocol=last has no val loaders
+    r"Be aware that when using `ckpt_path`, callbacks",  # an evaluation observes less
     r"`broadcast_buffers` is deprecated",  # its successor still sends buffers at the start
 )
 
