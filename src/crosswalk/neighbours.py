@@ -1,20 +1,20 @@
-"""Nearest neighbours, and the k-reciprocal Jaccard distance of clustering and re-ranking.
+"""The k-reciprocal Jaccard distance of clustering and re-ranking.
 
 A point and its neighbours often agree on a third that a plain distance would miss, so the distance
 compares neighbourhoods: two points are near if the same points are nearest to both. Everything is
 sparse: memory grows with the number of points, not with its square.
 
-The pieces, in order: `nearest`, `expanded_sets` (of `reciprocal_sets`), `entry_distances`,
-`memberships`, `averaged_memberships`, `jaccard_distances`; `k_reciprocal_jaccard` is all of them
-as clustering uses them. Sparse matrices are `scipy.sparse.csr_array` with sorted columns.
+The pieces, in order: `crosswalk.nearest.nearest`, `expanded_sets` (of `reciprocal_sets`),
+`entry_distances`, `memberships`, `averaged_memberships`, `jaccard_distances`;
+`k_reciprocal_jaccard` is all of them as clustering uses them. Sparse matrices are
+`scipy.sparse.csr_array` with sorted columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,16 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, triu, vstack
 from torch import Tensor
 
-from crosswalk.compiled import compiled, threads
-
-EXACT = "flat"
-"""The exact search."""
-
-ROWS_AT_ONCE = 1024
-"""Points whose products with as many others are held at one time."""
-
-POINTS_OF_A_GROUP = 64
-"""Points whose products with them a thread looks at in one go."""
+from crosswalk.nearest import EXACT, nearest
 
 PAIRS_AT_ONCE = 1024
 """Pairs of points whose distance is computed at one time: larger copies are new memory each time,
@@ -39,318 +30,6 @@ which takes longer than the distances."""
 
 TERMS_AT_ONCE = 2**18
 """Terms of the Jaccard sums that each thread holds at one time; more is slower."""
-
-
-def nearest(rows: Tensor, k: int, *, index: str = EXACT) -> tuple[Tensor, Tensor]:
-    """Return the k nearest points of every point, itself first, and their squared distances.
-
-    The exact search takes the time of all products, on the device of the points. An index of
-    faiss, on the CPU, misses some neighbours and is for sets too large for that.
-
-    Args:
-        rows: ``[N, D]`` points; computed in float32.
-        k: Neighbours, the point itself among them; 1 <= k <= N.
-        index: ``"flat"`` for the exact search, or a factory string of faiss and, after a
-            semicolon, its search parameters, such as ``"IVF1024,Flat;nprobe=32"``.
-
-    Returns:
-        ``[N, k]`` int64 indices by rising distance, and ``[N, k]`` float32 squared distances.
-
-    Raises:
-        ValueError: If there are fewer than ``k`` points, a point is not finite, or faiss does not
-            know the index, or the index finds fewer than ``k`` neighbours of a point.
-
-    Example:
-        >>> index, squared_distance = nearest(torch.tensor([[0.0], [1.0], [3.0]]), 2)
-        >>> index
-        tensor([[0, 1],
-                [1, 0],
-                [2, 1]])
-        >>> squared_distance
-        tensor([[0., 1.],
-                [0., 1.],
-                [0., 4.]])
-    """
-    rows, half_norm = _points(rows, k)
-    if index != EXACT:
-        return _searched(rows, k, index)
-    found = _closest(rows, half_norm, k)
-    return found.place, _squared_distances(half_norm, found.closeness)
-
-
-def nearest_and_farthest(rows: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the exact `nearest` does, and each point's squared distance to the farthest.
-
-    Args:
-        rows: ``[N, D]`` points; computed in float32.
-        k: Neighbours, the point itself among them; 1 <= k <= N.
-
-    Returns:
-        ``[N, k]`` int64 indices by rising distance, their ``[N, k]`` float32 squared distances,
-        and ``[N]`` float32.
-
-    Raises:
-        ValueError: If there are fewer than ``k`` points, or a point is not finite.
-
-    Example:
-        >>> nearest_and_farthest(torch.tensor([[0.0], [1.0], [3.0]]), 1)[2]
-        tensor([9., 4., 9.])
-    """
-    rows, half_norm = _points(rows, k)
-    found = _closest(rows, half_norm, k, farthest=True)
-    farthest = 2 * (half_norm - found.least)
-    return found.place, _squared_distances(half_norm, found.closeness), farthest.clamp_(min=0)
-
-
-def _points(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the points in float32 and half of their squared lengths, after checks."""
-    if len(rows) < k:
-        raise ValueError(
-            f"{len(rows)} points have no {k} neighbours each, themselves included. Lower "
-            "method.clustering.k1, or check that the whole training set was read."
-        )
-    rows = rows.detach().float()
-    half_norm = torch.linalg.vector_norm(rows, dim=1).square() / 2
-    if not bool(half_norm.isfinite().all()):
-        raise ValueError("points are not finite: the network has diverged. Lower optim.lr.")
-    return rows, half_norm
-
-
-def _squared_distances(half_norm: Tensor, closeness: Tensor) -> Tensor:
-    distance = 2 * (half_norm[:, None] - closeness)
-    distance[:, 0] = 0
-    return distance.clamp_(min=0)
-
-
-def _searched(rows: Tensor, k: int, description: str) -> tuple[Tensor, Tensor]:
-    """Return what an index of faiss finds, each point itself first whether found or not."""
-    import faiss  # 0.1 s that an exact search need not wait for
-
-    factory, _, parameters = description.partition(";")
-    points = np.ascontiguousarray(rows.cpu().numpy())
-    try:
-        index = faiss.index_factory(points.shape[1], factory)
-        index.train(points)
-        index.add(points)
-        if parameters:
-            space = faiss.ParameterSpace()
-            space.set_index_parameters(index, parameters)  # type: ignore[arg-type,unused-ignore]
-    except RuntimeError as error:
-        raise ValueError(
-            f"method.clustering.index={description!r}: faiss cannot build this for {len(points)} "
-            f"points of length {points.shape[1]}: {error}"
-        ) from error
-    distance, found = index.search(points, k)
-    own = np.arange(len(points))
-    lost = ~(found == own[:, None]).any(axis=1)
-    found[lost, -1] = own[lost]
-    if found.min() < 0:
-        raise ValueError(
-            f"method.clustering.index={description!r} finds fewer than {k} neighbours of "
-            f"{int((found < 0).any(axis=1).sum())} points. Search more of it, such as with "
-            f"method.clustering.index='{factory};nprobe=64', or take the index {EXACT}."
-        )
-    distance[found == own[:, None]] = -1
-    order = distance.argsort(axis=1, kind="stable")
-    distance = np.take_along_axis(distance, order, axis=1).clip(min=0)
-    found = np.take_along_axis(found, order, axis=1)
-    return torch.from_numpy(found).to(rows.device), torch.from_numpy(distance).to(rows.device)
-
-
-class _Nearest(NamedTuple):
-    """The nearest points found so far of every point.
-
-    Attributes:
-        place: ``[N, k]`` int64, the nearest first.
-        closeness: ``[N, k]`` ``x . y - |y|^2 / 2`` of point x and its neighbour y, which orders
-            neighbours as their distances do.
-        least: ``[N]`` the closeness to the farthest point, or empty.
-        half_norm: ``[N]`` half of the squared lengths.
-    """
-
-    place: Tensor
-    closeness: Tensor
-    least: Tensor
-    half_norm: Tensor
-
-
-def _closest(rows: Tensor, half_norm: Tensor, k: int, *, farthest: bool = False) -> _Nearest:
-    """Return the nearest points, itself first.
-
-    A tile of products serves the points of its rows and those of its columns, so only half of the
-    tiles are computed; of a tile, only products above the least closeness that a point has so far
-    are looked at.
-    """
-    nearest = _Nearest(
-        rows.new_zeros(len(rows), k, dtype=torch.int64),
-        rows.new_full((len(rows), k), -torch.inf),
-        rows.new_full((len(rows) if farthest else 0,), torch.inf),
-        half_norm,
-    )
-    keep = KEEPERS.get(rows.device.type, _keep_by_torch)
-    size = min(ROWS_AT_ONCE, len(rows))
-    blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
-    tile = rows.new_empty(size * size)
-    # first those on the diagonal, so that there is a least closeness
-    pairs = [(block, block) for block in blocks]
-    pairs += [(above, beside) for n, above in enumerate(blocks) for beside in blocks[n + 1 :]]
-    with threads() as pool:
-        for above, beside in pairs:
-            left, right = rows[above], rows[beside]
-            product = tile[: len(left) * len(right)].view(len(left), len(right))
-            with torch.autocast(rows.device.type, enabled=False), full_precision():
-                torch.mm(left, right.T, out=product)
-            keep(nearest, product, above, beside, pool)
-    return nearest
-
-
-def _keep_compiled(
-    nearest: _Nearest, product: Tensor, above: slice, beside: slice, pool: ThreadPoolExecutor | None
-) -> None:
-    """Take the nearest points from a tile by compiled loops, in threads."""
-    state = tuple(part.numpy() for part in nearest)
-    values = product.numpy()
-
-    def keep_group(group: tuple[NDArray[np.float32], int, int]) -> None:
-        # contiguous: a group of columns is turned into rows while it stays in a core's cache
-        some, begin, first = group
-        _keep_rows(np.ascontiguousarray(some), begin, first, *state)
-
-    groups = []
-    sides = [(values, above.start, beside.start), (values.T, beside.start, above.start)]
-    for some, begin, first in sides[: 1 if above == beside else 2]:
-        for start in range(0, len(some), POINTS_OF_A_GROUP):
-            groups.append((some[start : start + POINTS_OF_A_GROUP], begin + start, first))
-    for _ in map(keep_group, groups) if pool is None else pool.map(keep_group, groups):
-        pass
-
-
-@compiled("void(f4[:, ::1], i8, i8, i8[:, ::1], f4[:, ::1], f4[::1], f4[::1])")
-def _keep_rows(
-    product: NDArray[np.float32],
-    begin: int,
-    first: int,
-    index: NDArray[np.int64],
-    closeness: NDArray[np.float32],
-    least: NDArray[np.float32],
-    half_norm: NDArray[np.float32],
-) -> None:
-    """Look at products of the points from ``begin`` on with those from ``first`` on.
-
-    Of equally near points, the one with the smaller index is ahead.
-    """
-    number, width = product.shape
-    row = np.empty(width, np.float32)
-    last = index.shape[1] - 1
-    others = half_norm[first : first + width]
-    for place in range(number):
-        point = begin + place
-        for other in range(width):
-            row[other] = product[place, other] - others[other]
-        if len(least):
-            low = least[point]
-            for edge in range(0, width, 64):
-                chunk = row[edge : edge + 64]
-                found = np.int32(0)
-                for other in range(len(chunk)):
-                    found = np.int32(found + (chunk[other] < low))
-                if found:
-                    for other in range(len(chunk)):
-                        low = min(low, chunk[other])
-            least[point] = low
-        if first <= point < first + width:
-            row[point - first] = np.inf  # itself first, whatever rounding says
-        best, names = closeness[point], index[point]
-        for edge in range(0, width, 64):
-            chunk = row[edge : edge + 64]
-            bound = best[last]
-            found = np.int32(0)
-            for other in range(len(chunk)):
-                found = np.int32(found + (chunk[other] >= bound))
-            if found == 0:
-                continue
-            for other in range(len(chunk)):
-                value, name = chunk[other], first + edge + other
-                slot = last + 1
-                while slot > 0 and (
-                    value > best[slot - 1] or (value == best[slot - 1] and name < names[slot - 1])
-                ):
-                    slot -= 1
-                if slot <= last:
-                    for moved in range(last, slot, -1):
-                        best[moved], names[moved] = best[moved - 1], names[moved - 1]
-                    best[slot], names[slot] = value, name
-
-
-def _keep_by_torch(
-    nearest: _Nearest, product: Tensor, above: slice, beside: slice, pool: ThreadPoolExecutor | None
-) -> None:
-    """Take the nearest points from a tile by operations on all of it, on any device."""
-    index, closeness, least, half_norm = nearest
-    k = index.shape[1]
-    if above == beside:
-        product = product - half_norm[above]
-        if len(least):
-            least[above] = product.amin(dim=1)
-        product.fill_diagonal_(torch.inf)  # itself first, whatever rounding says
-        found = min(k, len(product))
-        closeness[above, :found], place = product.topk(found)
-        index[above, :found] = place + above.start
-        return
-
-    def merge(some: slice, product: Tensor, others: slice) -> None:
-        """Take what ``product`` of some points and others has for the former."""
-        if len(least):
-            ends = (product - half_norm[others]).amin(dim=1)
-            least[some] = torch.minimum(least[some], ends)
-        # No product below it can help; exactly that, if all points are equally long.
-        bound = closeness[some, -1] + half_norm[others].min()
-        # Asking in the order of memory is faster than sorting the few that are found is slow.
-        if product.is_contiguous():
-            point, other = (product > bound[:, None]).nonzero().unbind(1)
-        else:
-            other, point = (bound < product.T).nonzero().unbind(1)
-            order = point.argsort(stable=True)
-            point, other = point[order], other[order]
-        if not len(point):
-            return
-        counts = point.bincount(minlength=len(product))
-        place = torch.arange(len(point), device=index.device)
-        place -= (counts.cumsum(0) - counts)[point]
-        width = k + int(counts.max())
-        values = closeness.new_full((len(product), width), -torch.inf)
-        names = index.new_zeros(len(product), width)
-        values[:, :k], names[:, :k] = closeness[some], index[some]
-        values[point, k + place] = product[point, other] - half_norm[others][other]
-        names[point, k + place] = other + others.start
-        closeness[some], chosen = values.topk(k)
-        index[some] = names.gather(1, chosen)
-
-    merge(above, product, beside)
-    merge(beside, product.T, above)
-
-
-KEEPERS: dict[str, Callable[[_Nearest, Tensor, slice, slice, ThreadPoolExecutor | None], None]] = {
-    "cpu": _keep_compiled
-}
-"""By the type of the device; all others use operations of torch."""
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Multiply in float32 proper, whatever the training step allows itself.
-
-    Example:
-        >>> with full_precision():
-        ...     torch.get_float32_matmul_precision()
-        'highest'
-    """
-    chosen = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(chosen)
 
 
 def reciprocal_sets(neighbours: NDArray[np.int64], k: int) -> csr_array[Any]:
@@ -430,8 +109,8 @@ def entry_distances(
     Args:
         rows: ``[N, D]`` points; computed in float32.
         sets: ``[N, N]`` sparse; the columns of a row sorted.
-        known: ``[N, K]`` neighbours and squared distances, as of `nearest`; nearly all pairs of
-            reciprocal sets are among them, and the others alone are computed.
+        known: ``[N, K]`` neighbours and squared distances, as of `crosswalk.nearest.nearest`;
+            nearly all pairs of reciprocal sets are among them, and the others alone are computed.
 
     Returns:
         ``[entries]`` squared Euclidean distances.
@@ -621,13 +300,13 @@ def k_reciprocal_jaccard(
         k1: Neighbours of a point, itself among them; 1 <= k1 <= N.
         k2: Neighbours over which memberships are averaged, the point itself among them; >= 1.
         largest: Distances above it are not stored; in (0, 1].
-        index: How neighbours are searched, see `nearest`.
+        index: How neighbours are searched, see `crosswalk.nearest.nearest`.
 
     Returns:
         ``[N, N]`` sparse float32, symmetric, as `jaccard_distances` returns it.
 
     Raises:
-        ValueError: See `nearest`.
+        ValueError: See `crosswalk.nearest.nearest`.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])

@@ -22,14 +22,14 @@ STOREYS = (
         "files",
         "image_files",
         "distributed",
-        "neighbours",
+        "nearest",
         "draws",
         "byte_pairs",
         "progress",
         "terminal",
         "optim",
     ),
-    ("weight_files", "cache_folder", "network", "pages"),
+    ("weight_files", "cache_folder", "network", "pages", "neighbours"),
     ("losses", "labels", "memory", "encoders", "metrics", "synthetic", "importers"),
     ("methods", "data", "config"),
     ("run",),
@@ -44,7 +44,7 @@ STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms
 ALONE = {"synthetic": (), "importers": ("weight_files",)}
 """Rooms that import nothing of the rest, but for these."""
 PURE = (
-    *("losses", "labels", "neighbours", "memory"),
+    *("losses", "labels", "nearest", "neighbours", "memory"),
     *("metrics/ranking", "metrics/counting", "metrics/reranking"),
 )
 ONLY_IN = {

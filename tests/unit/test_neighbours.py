@@ -1,4 +1,4 @@
-"""Nearest neighbours and the k-reciprocal Jaccard distance, against plain loops."""
+"""The k-reciprocal Jaccard distance, against plain loops."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 import crosswalk.neighbours as module
+from crosswalk.nearest import nearest
 from crosswalk.neighbours import (
     averaged_memberships,
     entry_distances,
@@ -15,25 +16,9 @@ from crosswalk.neighbours import (
     jaccard_distances,
     k_reciprocal_jaccard,
     memberships,
-    nearest,
-    nearest_and_farthest,
     reciprocal_sets,
 )
-
-
-@pytest.fixture(params=["_keep_compiled", "_keep_by_torch"])
-def _keeper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a test run with the search of the CPU, and with that of other devices."""
-    monkeypatch.setitem(module.KEEPERS, "cpu", getattr(module, request.param))
-
-
-def points(count: int, size: int, *, seed: int, centers: int = 4) -> Tensor:
-    """Return unit vectors in heaps."""
-    generator = torch.Generator().manual_seed(seed)
-    heaps = torch.randn(centers, size, generator=generator)
-    heap = torch.randint(0, centers, (count,), generator=generator)
-    rows = heaps[heap] + 0.5 * torch.randn(count, size, generator=generator)
-    return torch.nn.functional.normalize(rows)
+from tests.unit.heaps import all_distances, points
 
 
 def dense(distance: csr_array) -> NDArray[np.float32]:
@@ -42,10 +27,6 @@ def dense(distance: csr_array) -> NDArray[np.float32]:
     rows = np.repeat(np.arange(len(full)), np.diff(distance.indptr))
     full[rows, distance.indices] = distance.data
     return full
-
-
-def all_distances(rows: Tensor) -> NDArray[np.float64]:
-    return torch.cdist(rows.double(), rows.double()).square().numpy()
 
 
 def reciprocal(neighbours: NDArray[np.int64], point: int, k: int) -> set[int]:
@@ -83,140 +64,6 @@ def looped_jaccard(rows: Tensor, k1: int, k2: int) -> NDArray[np.float64]:
         shared = np.minimum(membership[point], membership).sum(axis=1)
         distance[point] = 1 - shared / (2 - shared)
     return distance
-
-
-@pytest.mark.usefixtures("_keeper")
-@pytest.mark.parametrize("scale", [1.0, 7.0])
-@pytest.mark.parametrize(("count", "k"), [(1, 1), (3, 3), (7, 2), (50, 11), (64, 64)])
-@pytest.mark.parametrize("at_once", [3, 16, 4096])
-def test_nearest_points_are_those_of_a_full_sort(
-    monkeypatch: pytest.MonkeyPatch, count: int, k: int, at_once: int, scale: float
-) -> None:
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
-    rows = points(count, 5, seed=count) * torch.linspace(1, scale, count)[:, None]
-
-    index, distance = nearest(rows, k)
-
-    squared = all_distances(rows)
-    assert index.tolist() == squared.argsort(axis=1, kind="stable")[:, :k].tolist()
-    np.testing.assert_allclose(distance, np.sort(squared, axis=1)[:, :k], rtol=0, atol=5e-6 * scale)
-
-
-@pytest.mark.usefixtures("_keeper")
-def test_a_point_is_its_own_first_neighbour_among_copies_of_it() -> None:
-    rows = points(3, 700, seed=0).repeat_interleave(5, dim=0)
-
-    index, distance = nearest(rows, 5)
-
-    assert index[:, 0].tolist() == list(range(15))
-    assert [set(found) for found in index.tolist()] == [
-        set(range(first, first + 5)) for first in (0, 5, 10) for _ in range(5)
-    ]
-    assert distance[:, 0].tolist() == [0.0] * 15
-
-
-@pytest.mark.usefixtures("_keeper")
-@pytest.mark.parametrize(("count", "at_once"), [(1, 5), (2, 1), (13, 5), (13, 100)])
-@pytest.mark.parametrize("scale", [1.0, 50.0])
-def test_the_farthest_points_distance_comes_with_the_nearest_points(
-    monkeypatch: pytest.MonkeyPatch, count: int, at_once: int, scale: float
-) -> None:
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
-    rows = scale * points(count, 3, seed=count)
-    k = min(count, 4)
-
-    index, distance, farthest = nearest_and_farthest(rows, k)
-
-    expected_index, expected_distance = nearest(rows, k)
-    assert index.tolist() == expected_index.tolist()
-    assert distance.tolist() == expected_distance.tolist()
-    for row, value in zip(rows.double().tolist(), farthest.tolist(), strict=True):
-        others = [
-            sum((a - b) ** 2 for a, b in zip(row, other, strict=True))
-            for other in rows.double().tolist()
-        ]
-        assert value == pytest.approx(max(others), rel=1e-4, abs=1e-5 * scale**2)
-
-
-@pytest.mark.parametrize(("num_threads", "at_once"), [(1, 4096), (3, 4), (3, 64)])
-def test_of_equally_near_points_the_first_are_taken_by_any_number_of_threads(
-    monkeypatch: pytest.MonkeyPatch, num_threads: int, at_once: int
-) -> None:
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
-    monkeypatch.setattr(module, "POINTS_OF_A_GROUP", 3)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
-    corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]])
-    rows = corners.repeat(20, 1)
-
-    index, _ = nearest(rows, 30)
-
-    squared = all_distances(rows)
-    np.fill_diagonal(squared, -1)
-    assert index.tolist() == squared.argsort(axis=1, kind="stable")[:, :30].tolist()
-
-
-def test_nearest_points_are_the_same_where_the_step_computes_in_less_precision() -> None:
-    rows = points(200, 64, seed=1)
-    expected = nearest(rows, 9)[0]
-    chosen = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-
-    try:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = nearest(rows, 9)[0]
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(chosen)
-
-    assert torch.equal(found, expected)
-
-
-def test_too_few_points_are_an_error_that_names_the_setting() -> None:
-    with pytest.raises(ValueError, match=r"4 points have no 5 neighbours.*clustering\.k1"):
-        nearest(torch.zeros(4, 2), 5)
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_points_that_are_not_finite_are_an_error(bad: float) -> None:
-    rows = torch.ones(4, 2)
-    rows[2, 1] = bad
-
-    with pytest.raises(ValueError, match="not finite"):
-        nearest(rows, 2)
-
-
-@pytest.mark.parametrize("index", ["Flat", "HNSW32;efSearch=400", "IVF2,Flat;nprobe=2"])
-def test_an_index_that_looks_at_everything_finds_the_same(index: str) -> None:
-    rows = points(150, 8, seed=2)
-
-    found, distance = nearest(rows, 7, index=index)
-
-    expected, squared = nearest(rows, 7)
-    assert torch.equal(found, expected)
-    torch.testing.assert_close(distance, squared, rtol=0, atol=2e-6)
-
-
-def test_a_point_that_an_index_misses_is_still_its_own_first_neighbour() -> None:
-    rows = points(400, 16, seed=3)
-
-    found, distance = nearest(rows, 5, index="PQ4x2")  # two bits for four numbers: many are alike
-
-    assert found[:, 0].tolist() == list(range(400))
-    assert distance[:, 0].tolist() == [0.0] * 400
-    assert all(len(set(row)) == 5 for row in found.tolist())
-
-
-@pytest.mark.parametrize(
-    ("index", "message"),
-    [
-        ("Nonsense", r"clustering\.index='Nonsense': faiss cannot build this for 40 points"),
-        ("Flat;nprobe=oops", r"clustering\.index='Flat;nprobe=oops': faiss cannot build this"),
-        ("IVF20,Flat;nprobe=1", "finds fewer than 30 neighbours of 40 points"),
-    ],
-)
-def test_an_index_that_cannot_serve_is_an_error(index: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        nearest(points(40, 8, seed=4), 30, index=index)
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 8, 30])

@@ -18,7 +18,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from crosswalk.labels.mutual_refinement import outliers_as_singletons
-from crosswalk.neighbours import EXACT, k_reciprocal_jaccard
+from crosswalk.nearest import EXACT
+from crosswalk.neighbours import k_reciprocal_jaccard
 from crosswalk.ranges import Count
 
 OUTLIER = -1
@@ -46,7 +47,7 @@ def dbscan_clusters(
         eps: Largest Jaccard distance of two neighbouring points; in (0, 1).
         min_samples: Points within ``eps``, itself among them, that make a point the core of a
             cluster; >= 1.
-        index: How neighbours are searched, see `crosswalk.neighbours.nearest`; exactly unless
+        index: How neighbours are searched, see `crosswalk.nearest.nearest`; exactly unless
             told.
 
     Returns:
@@ -96,7 +97,7 @@ def self_paced_clusters(
         min_samples: Points within ``eps``, itself among them, that make a point the core of a
             cluster; >= 1.
         eps_step: By how much the smaller and the larger radius differ from ``eps``.
-        index: How neighbours are searched, see `crosswalk.neighbours.nearest`.
+        index: How neighbours are searched, see `crosswalk.nearest.nearest`.
 
     Returns:
         ``[N]`` int64 labels, and the threshold for the next call; it stays NaN if no cluster had

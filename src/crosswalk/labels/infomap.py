@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crosswalk.labels.clustering import OUTLIER
-from crosswalk.neighbours import EXACT, nearest
+from crosswalk.nearest import EXACT, nearest
 from crosswalk.ranges import Count, Share, WholeNumber
 
 if find_spec("infomap") is None:  # said when a run is built, not after its first sweep
@@ -66,7 +66,7 @@ def infomap_clusters(
         k2: Modules of this many members or fewer are outliers; >= 0.
         min_similarity: Least cosine similarity of a link; in [0, 1].
         seed: Of Infomap's search; >= 1.
-        index: How neighbours are searched, see `crosswalk.neighbours.nearest`.
+        index: How neighbours are searched, see `crosswalk.nearest.nearest`.
 
     Returns:
         ``[N]`` int64 labels in the order of the modules' first points, and ``threshold``.

@@ -29,7 +29,7 @@ from crosswalk.metrics.counting import (
     state_of,
     take_scores,
 )
-from crosswalk.neighbours import full_precision
+from crosswalk.nearest import full_precision
 from crosswalk.words import counted
 
 TILE_BYTES = 64 * 2**20

@@ -11,13 +11,13 @@ from scipy import sparse
 from torch import Tensor
 
 from crosswalk.metrics.ranking import Rescoring, check_widths, most_similar
+from crosswalk.nearest import nearest_and_farthest
 from crosswalk.neighbours import (
     averaged_memberships,
     entry_distances,
     expanded_sets,
     jaccard_distances,
     memberships,
-    nearest_and_farthest,
 )
 from crosswalk.ranges import Count, Share
 

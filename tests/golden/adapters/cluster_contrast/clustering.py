@@ -8,7 +8,8 @@ from crosswalk.labels.clustering import clusters_of, dbscan_clusters
 from crosswalk.labels.infomap import infomap_clusters, large_modules, neighbour_links
 from crosswalk.memory.cluster_centers import ClusterCenters
 from crosswalk.memory.hybrid_memory import class_means
-from crosswalk.neighbours import k_reciprocal_jaccard, nearest
+from crosswalk.nearest import nearest
+from crosswalk.neighbours import k_reciprocal_jaccard
 from tests.golden.adapters.cmmt.clustering import dense, stored
 from tests.golden.harness import Case, golden
 

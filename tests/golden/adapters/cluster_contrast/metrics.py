@@ -12,13 +12,13 @@ from torch import Tensor
 
 from crosswalk.metrics.average_precision import EXTRA_MAP, MatchPlaces
 from crosswalk.metrics.ranking import Ranking, mean_average_precision, rank_similarity
+from crosswalk.nearest import nearest_and_farthest
 from crosswalk.neighbours import (
     averaged_memberships,
     entry_distances,
     expanded_sets,
     jaccard_distances,
     memberships,
-    nearest_and_farthest,
 )
 from tests.golden.adapters.cmmt.clustering import dense
 from tests.golden.adapters.mmcl.metrics import cmc
