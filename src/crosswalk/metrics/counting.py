@@ -303,25 +303,14 @@ def count_block(tally: Tally, scores: Tensor, first: int, pool: ThreadPoolExecut
         >>> tally.ahead, tally.top_index, tally.best_other
         (tensor([2, 1]), tensor([[0, 2]]), tensor([0.7500]))
     """
-    counter = COUNTERS.get(scores.device.type, count_by_torch)
+    counter = COUNTERS.get(scores.device.type, _count_by_torch)
     return counter(tally, scores, first, pool)
 
 
-def count_compiled(
+def _count_compiled(
     tally: Tally, scores: Tensor, first: int, pool: ThreadPoolExecutor | None
 ) -> int:
-    """Count by compiled loops, queries side by side in threads; see `count_block`.
-
-    Example:
-        >>> found = Index(Labels(torch.tensor([7]), torch.tensor([3, 7, 7]))).found(slice(None))
-        >>> tally = new_tally(found, torch.zeros(0), junk=np.zeros(0, np.int64), topk=2)
-        >>> scores = torch.tensor([[0.75, 0.5, 0.75]])
-        >>> take_scores(tally, scores, 0)
-        >>> count_compiled(tally, scores, 0, None)
-        0
-        >>> tally.ahead, tally.top_index, tally.best_other
-        (tensor([2, 1]), tensor([[0, 2]]), tensor([0.7500]))
-    """
+    """Count by compiled loops, queries side by side in threads; see `count_block`."""
     values: NDArray[Any] = scores.numpy()
     junk = tally.junk.numpy() - first
     junk = np.ascontiguousarray(junk[(junk >= 0) & (junk < values.shape[1])])
@@ -436,24 +425,13 @@ def _count_rows(
     return wrong
 
 
-def count_by_torch(
+def _count_by_torch(
     tally: Tally,
     scores: Tensor,
     first: int,
     pool: ThreadPoolExecutor | None,  # a GPU needs none
 ) -> int:
-    """Count by operations on whole blocks, on any device; see `count_block`.
-
-    Example:
-        >>> found = Index(Labels(torch.tensor([7]), torch.tensor([3, 7, 7]))).found(slice(None))
-        >>> tally = new_tally(found, torch.zeros(0), junk=np.zeros(0, np.int64), topk=2)
-        >>> scores = torch.tensor([[0.75, 0.5, 0.75]])
-        >>> take_scores(tally, scores, 0)
-        >>> count_by_torch(tally, scores, 0, None)
-        0
-        >>> tally.ahead, tally.top_index, tally.best_other
-        (tensor([2, 1]), tensor([[0, 2]]), tensor([0.7500]))
-    """
+    """Count by operations on whole blocks, on any device; see `count_block`."""
     wrong = int((~scores.isfinite()).sum())
     if wrong:
         return wrong
@@ -505,6 +483,6 @@ def count_by_torch(
 
 
 COUNTERS: dict[str, Callable[[Tally, Tensor, int, ThreadPoolExecutor | None], int]] = {
-    "cpu": count_compiled
+    "cpu": _count_compiled
 }
 """By the type of the device; all others count by torch."""

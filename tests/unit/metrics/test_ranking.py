@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from crosswalk.metrics import counting
 from crosswalk.metrics import ranking as ranking_module
 from crosswalk.metrics.average_precision import EXTRA_MAP
-from crosswalk.metrics.counting import Labels, count_by_torch, count_compiled
+from crosswalk.metrics.counting import Labels, _count_by_torch, _count_compiled
 from crosswalk.metrics.ranking import (
     Processes,
     Ranking,
@@ -34,7 +34,7 @@ from crosswalk.metrics.ranking import (
 )
 
 
-@pytest.fixture(params=[count_compiled, count_by_torch], ids=["compiled", "torch"], autouse=True)
+@pytest.fixture(params=[_count_compiled, _count_by_torch], ids=["compiled", "torch"], autouse=True)
 def _counter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every test run with what counts on the CPU, and with what counts elsewhere."""
     monkeypatch.setitem(counting.COUNTERS, "cpu", request.param)
