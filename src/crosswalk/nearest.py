@@ -35,6 +35,10 @@ SCREENED_FROM = 4096
 SPARE = 12
 """So many points beside twice as many as wanted are kept of those that may be among the nearest."""
 
+PAIRS_AT_ONCE = 1024
+"""Pairs of points whose distance is computed at one time: larger copies are new memory each time,
+which takes longer than the distances."""
+
 BFLOAT16_ERROR = 2.0**-8 / (1 - 2.0**-8)
 """Most by which a number differs from its bfloat16, relative to the latter."""
 
@@ -97,6 +101,39 @@ def nearest_and_farthest(rows: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     rows = _points(rows, k)
     near, (_, farthest) = _extremes(rows, [(1, k), (-1, min(2, len(rows)))])
     return *near, farthest[:, -1]  # behind the point itself
+
+
+def pair_distances(
+    rows: Tensor, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the squared distance of the points of every pair.
+
+    Args:
+        rows: ``[N, D]`` float32 points.
+        first: ``[pairs]`` one point of each; equal ones side by side are faster.
+        second: ``[pairs]`` the other.
+
+    Returns:
+        ``[pairs]`` squared distances. Of as many points as are screened on the CPU, they are those
+        of float64, rounded, as of `nearest`; else they are computed in float32.
+
+    Example:
+        >>> rows = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> pair_distances(rows, np.array([0, 2]), np.array([1, 1]))
+        array([1., 4.], dtype=float32)
+    """
+    distance = np.empty(len(first), np.float32)
+    if rows.device.type == "cpu" and len(rows) >= SCREENED_FROM:
+        state = rows.contiguous().numpy(), first, second, distance
+        with threads() as pool:
+            starts = range(0, len(first), PAIRS_AT_ONCE)
+            _for_each(lambda start: _measure_pairs(start, PAIRS_AT_ONCE, *state), starts, pool)
+        return distance
+    for start in range(0, len(first), PAIRS_AT_ONCE):
+        some = slice(start, start + PAIRS_AT_ONCE)
+        one, other = (torch.from_numpy(end[some]).to(rows.device) for end in (first, second))
+        distance[some] = (rows[one] - rows[other]).square().sum(dim=1).cpu().numpy()
+    return distance
 
 
 def _points(rows: Tensor, k: int) -> Tensor:
@@ -374,6 +411,24 @@ def _measure(
             if 0 < slot < width:  # but itself
                 worst = min(worst, half_norm[point] - sign * total / 2)
         count[point] = slots
+
+
+@compiled("void(i8, i8, f4[:, ::1], i8[::1], i8[::1], f4[::1])", any_order=True)
+def _measure_pairs(
+    begin: int,
+    number: int,
+    rows: NDArray[np.float32],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    distance: NDArray[np.float32],
+) -> None:
+    for pair in range(begin, min(begin + number, len(first))):
+        own, other = rows[first[pair]], rows[second[pair]]
+        total = 0.0
+        for part in range(len(own)):
+            apart = np.float64(own[part]) - np.float64(other[part])
+            total += apart * apart
+        distance[pair] = total
 
 
 def _keep_compiled(

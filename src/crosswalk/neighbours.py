@@ -22,11 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, triu, vstack
 from torch import Tensor
 
-from crosswalk.nearest import EXACT, nearest
-
-PAIRS_AT_ONCE = 1024
-"""Pairs of points whose distance is computed at one time: larger copies are new memory each time,
-which takes longer than the distances."""
+from crosswalk.nearest import EXACT, nearest, pair_distances
 
 TERMS_AT_ONCE = 2**18
 """Terms of the Jaccard sums that each thread holds at one time; more is slower."""
@@ -133,10 +129,7 @@ def entry_distances(
         found = wanted[place] == pairs
         distance[place[found]] = known[1].ravel()[found]
         missing = np.setdiff1d(missing, place[found], assume_unique=True)
-    for start in range(0, len(missing), PAIRS_AT_ONCE):
-        some = missing[start : start + PAIRS_AT_ONCE]
-        one, other = (torch.from_numpy(end[some]).to(rows.device) for end in (first, second))
-        distance[some] = (rows[one] - rows[other]).square().sum(dim=1).cpu().numpy()
+    distance[missing] = pair_distances(rows, first[missing], second[missing])
     return distance
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+import crosswalk.nearest as search
 import crosswalk.neighbours as module
 from crosswalk.nearest import nearest
 from crosswalk.neighbours import (
@@ -102,10 +103,12 @@ def test_exactly_two_thirds_in_common_are_not_enough() -> None:
 
 
 @pytest.mark.parametrize("at_once", [3, 4096])
+@pytest.mark.parametrize("in_float64_from", [1, 4096])
 def test_distances_of_entries_are_the_same_known_or_not(
-    monkeypatch: pytest.MonkeyPatch, at_once: int
+    monkeypatch: pytest.MonkeyPatch, at_once: int, in_float64_from: int
 ) -> None:
-    monkeypatch.setattr(module, "PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(search, "PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(search, "SCREENED_FROM", in_float64_from)
     rows = points(31, 6, seed=7)
     index, squared = nearest(rows, 6)
     sets = csr_array(np.random.default_rng(0).random((31, 31)) < 0.4)
