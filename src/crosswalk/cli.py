@@ -357,13 +357,13 @@ def _is_users_mistake(error: Exception) -> bool:
 
     A RuntimeError is then no mistake in the words of the command, but in how the run stands.
     """
-    from crosswalk.files import FULL, READ_ONLY
+    from crosswalk.files import FULL, NO_PATH, READ_ONLY
 
     if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
         return True
     if isinstance(error, ImportError) and error.name is not None:
         return False  # raised by an import statement, not by a message that names an extra
-    if getattr(error, "errno", None) in (*FULL, *READ_ONLY):
+    if getattr(error, "errno", None) in (*FULL, *READ_ONLY, *NO_PATH):
         return True
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -27,7 +28,7 @@ def table(folder: Path, *splits: str, people: int = 8, seed: int = 0) -> Path:
     draw, rows = np.random.default_rng(seed), ["path,person_id,camera_id,split"]
     for name in (f"{person}_{number}.png" for person in range(people) for number in (0, 1)):
         Image.fromarray(draw.integers(0, 256, (64, 32, 3), dtype=np.uint8)).save(folder / name)
-        rows += [f"{name},{name.split('_')[0]},,{split}" for split in splits]
+        rows += [f"{name},p{name.split('_')[0]},,{split}" for split in splits]
     (folder / "crops.csv").write_text("\n".join(rows))
     return folder / "crops.csv"
 
@@ -38,7 +39,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSWALK_CACHE", str(folder / "cache"))
         root = f"data.root={table(folder / 'crops', 'train')}"
-        assert main(["train", *SMALL, root, "name=a", f"output_dir={folder / 'runs'}"]) == 0
+        with (folder / "said").open("w") as said, contextlib.redirect_stdout(said):
+            assert main(["train", *SMALL, root, "name=a", f"output_dir={folder / 'runs'}"]) == 0
     return RunFolder(folder / "runs" / "mmcl-own_images-a")
 
 
@@ -47,6 +49,10 @@ def test_images_to_train_on_alone_are_trained_on(trained: RunFolder) -> None:
     assert trained.last_checkpoint.exists()
     assert trained.results() == {}
     assert not list(trained.path.glob("queries/*"))
+    said = (trained.path.parents[1] / "said").read_text()
+    assert "Nothing was evaluated: data=own_images has neither queries nor a gallery" in said
+    people = json.loads(trained.people_file.read_text())
+    assert people == {str(number): f"p{number}" for number in range(8)}  # by their owner's names
 
 
 def test_every_evaluation_has_results_and_a_report_of_its_own(

@@ -422,6 +422,19 @@ def test_config_diff_reads_run_folders(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "optim.lr: 0.1 -> 0.2\n"
 
 
+def test_config_diff_looks_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SECRET", "told to nobody")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"data: {{root: '${{oc.env:SECRET}}/{name}'}}")
+
+    assert main(["config", "diff", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+
+    assert capsys.readouterr().out == "data.root: ${oc.env:SECRET}/a -> ${oc.env:SECRET}/b\n"
+
+
 def test_a_mistake_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "methd=rde"]) == 2
 
@@ -471,6 +484,48 @@ def test_a_missing_extra_is_one_line_and_a_broken_import_keeps_its_traceback(
     monkeypatch.setitem(sys.modules, "crosswalk.run.train", None)
     assert main(["train"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("train data=own_pairs data.root={}", "train checkpoint={}", "evaluate {}", "report {}"),
+        *("data check {}", "sweep {}", "ablate {}", "embed {} x --out x.npz"),
+    ],
+)
+def test_a_name_that_is_too_long_for_the_system_is_one_line(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "x" * 300
+
+    status = main(words.format(name).split())
+
+    said = capsys.readouterr().err
+    assert status == 2
+    assert said.startswith("crosswalk: ")
+    assert name in said
+    assert said.endswith("File name too long\n")
+    assert said.count("\n") == 1
+
+
+def test_what_a_run_says_of_its_state_is_one_line_and_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path).save_config({})
+    evaluation = RunFolder(tmp_path / "evaluations" / "toy-last-01234567")
+
+    def train(config: object) -> None:
+        with evaluation.being_evaluated():
+            pass
+
+    stand_in(monkeypatch, "crosswalk.run.train", train=train)
+
+    with evaluation.being_evaluated():
+        assert main(["train"]) == 1
+
+    said = capsys.readouterr().err
+    assert said.startswith(f"crosswalk: another process evaluates into {evaluation.path}. Wait")
+    assert said.count("\n") == 1
 
 
 def test_a_word_that_is_no_override_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from crosswalk.config.check import check
 from crosswalk.config.compose import compose, restore, to_plain
 from crosswalk.data.images import ImageToImageData, Reader
 from crosswalk.methods.base import Method, OptimFactory
+from crosswalk.run.run_folder import RunFolder
 from crosswalk.types import DataSpec, ImageBatch, Needs
 from tests.unit.data.trees import untouched, write_cuhk, write_image
 
@@ -125,6 +126,27 @@ def test_commands_given_inside_a_data_set_write_nothing_there(
 
     assert status in (1, 2)
     assert str(cuhk) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report {} --out", "audit {} --out", "compare {} {} --out"])
+def test_a_page_about_a_run_is_not_written_into_its_data(
+    cuhk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setattr("crosswalk.lab.compare.audit.division_of", lambda *_: None)
+    monkeypatch.setattr("crosswalk.lab.compare.runs._queries", lambda *_: None)
+    config = to_plain(compose(["method=rde", "data=cuhk_pedes", f"data.root={cuhk}"]))
+    run, out = RunFolder(tmp_path / "run"), cuhk / "suspects.csv"
+    run.save_config(config)
+    out = out.with_suffix(".html") if command.startswith("compare") else out
+
+    with untouched(cuhk):
+        assert main([*command.format(run.path, run.path).split(), str(out)]) == 2
+
+    assert f"--out={out} lies inside the data set's folder {cuhk}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("every", [2, 5])

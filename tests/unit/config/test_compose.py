@@ -264,6 +264,11 @@ def test_an_unset_value_is_named() -> None:
         plain("data.root=???")
 
 
+def test_a_variable_that_the_environment_lacks_is_named_with_its_key() -> None:
+    with pytest.raises(ValueError, match=r"data\.root: .*'NOPE'.*data\.root=<value>"):
+        plain("data.root=${oc.env:NOPE}")
+
+
 def test_types_are_checked_with_the_dotted_key() -> None:
     with pytest.raises(ValueError, match=r"method\.loss\.temperature='hot' .* takes float"):
         check_types(
@@ -532,6 +537,25 @@ def test_the_other_arguments_of_an_encoder_with_words_are_checked(pairs: Path) -
 def test_data_that_a_method_cannot_train_on_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(check(compose(overrides)))
+
+
+@pytest.mark.parametrize(("method", "key"), [("mmcl", "data.plan"), ("mar", "data.target.plan")])
+def test_batches_by_person_are_refused_for_a_method_without_persons(method: str, key: str) -> None:
+    node = "{_target_: crosswalk.data.pipeline.plans.identity_plan, _partial_: true}"
+
+    with pytest.raises(ValueError, match=rf"{key}=.*method={method} does not look at identities"):
+        check(compose([f"method={method}", f"++{key}={node}"]))
+
+
+def test_data_for_a_method_that_no_run_is_published_of_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("# @package _global_\ndefaults: [rde, _self_]\n")
+    monkeypatch.setenv("CROSSWALK_CONFIG_PATH", str(tmp_path))
+
+    with pytest.raises(ValueError, match=r"method=mine trains on .*Choose one of data=cuhk_pedes"):
+        check(compose(["method=mine", "data=market1501"]))
 
 
 def test_whether_plans_see_identities_is_for_the_method_to_say() -> None:

@@ -149,6 +149,8 @@ def test_every_published_run_is_right(experiment: str) -> None:
         (f"name={'x' * 300}", r"name='x+… is not allowed; .* at most 150 of them"),
         ("name=a/b", r"name='a/b' is not allowed; a run takes str of letters, digits and"),
         ("tags=abc", r"tags='abc' is of type str; .*: write tags=\[abc\]\."),
+        (f"tags=[{'x' * 65}]", r"tags=\['x+'\] is out of range; .* of 1 to 64 characters"),
+        ("logger.wandb.project=a/b", r"logger\.wandb\.project='a/b' is not allowed; .* without /"),
         ("compile=1", r"compile=1 is of type int; a run takes bool"),
         ("bn_group_size=0", r"bn_group_size=0 is out of range"),
         ("checkpoint_every_n_steps=-1", r"checkpoint_every_n_steps=-1 is out of range"),

@@ -295,6 +295,28 @@ def test_a_file_to_write_is_not_held_against_data_of_other_code(
         command(tmp_path, tmp_path / "page.csv")
 
 
+@pytest.mark.parametrize(
+    "part", ["optim", "data.reader", "data.transform", "reranking", "trainer.strategy"]
+)
+@pytest.mark.parametrize("command", ["evaluate {}", "report {}", "compare {} {} --checkpoint=last"])
+def test_no_command_runs_what_a_run_folder_names(
+    command: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = to_plain(compose(["method=mmcl", "data=synthetic_images"]))
+    *parents, last = part.split(".")
+    node = config
+    for name in parents:
+        node = node[name]
+    node[last] = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+
+    status = main(command.format(tmp_path, tmp_path).split())
+
+    assert status == 2
+    assert f"config.yaml: {part}._target_='os.mkdir' is none of" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.usefixtures("foreign_configs")
 def test_a_table_and_a_sweep_bring_no_other_code_from_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

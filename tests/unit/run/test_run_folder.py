@@ -118,9 +118,10 @@ def test_a_finished_run_is_not_continued(tmp_path: Path) -> None:
     folder = start(tmp_path, name="first")
     finish(folder)
 
-    with pytest.raises(FileNotFoundError, match=r"rde-toy-first is finished"):
+    told = rf"finished.*`crosswalk report {re.escape(str(folder.path))}`"  # it may lack that alone
+    with pytest.raises(FileNotFoundError, match=told):
         find_run_to_resume(tmp_path, "rde", "toy", name="first", config=CONFIG)
-    with pytest.raises(ValueError, match="that run is finished"):
+    with pytest.raises(ValueError, match=told):
         open_run_to_resume(folder.path, config=CONFIG)
 
 
@@ -404,6 +405,18 @@ def test_a_process_of_a_launcher_keeps_its_rank(monkeypatch: pytest.MonkeyPatch)
     forget_stale_ranks(1)
 
     assert os.environ["RANK"] == "3"
+
+
+@pytest.mark.parametrize("key", ["num_workers", "cache", "allow_outside"])
+def test_a_run_goes_on_with_another_value_of_what_changes_no_weight(
+    tmp_path: Path, key: str
+) -> None:
+    before = {**CONFIG, "data": {key: 0}, "trainer": {"log_every_n_steps": 1}, "logger": {"csv": 1}}
+    folder = start(tmp_path, before)
+    now = {**CONFIG, "data": {key: 1}, "trainer": {"log_every_n_steps": 9}, "logger": {"wandb": 1}}
+
+    assert find_run_to_resume(tmp_path, "rde", "toy", name=None, config=now) == folder
+    assert open_run_to_resume(folder.path, config=now) == folder
 
 
 def test_a_run_goes_on_with_its_data_elsewhere(tmp_path: Path) -> None:

@@ -46,5 +46,23 @@ def test_mixing_that_a_cpu_cannot_do_is_refused_and_not_replaced(precision: str)
         check_hardware(trainer)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "overrides", "told"),
+    [
+        (0, ["+trainer.accelerator=gpu"], r"accelerator=gpu: PyTorch sees no GPU .*trainer=cpu"),
+        (0, ["trainer=cpu", "trainer.devices=-1"], r"devices=-1 means all GPUs.*devices=1\."),
+        (2, ["+trainer.devices=3"], r"devices=3: this machine has 2 GPUs, numbered from 0"),
+        (2, ["+trainer.devices=[0,2]"], r"devices=\[0, 2\]: this machine has 2 GPUs"),
+    ],
+)
+def test_devices_that_this_machine_lacks_are_refused(
+    gpus: int, overrides: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+
+    with pytest.raises(ValueError, match=rf"trainer\.{told}"):
+        check_hardware(configured(*overrides)["trainer"])
+
+
 def test_mixing_that_a_cpu_can_do_is_taken() -> None:
     check_hardware(configured("trainer=cpu", "trainer.precision=bf16-mixed")["trainer"])

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,6 +83,7 @@ def test_a_netrc_entry_of_the_server_is_a_login(
     [
         ({}, "offline"),
         ({"WANDB_API_KEY": "0"}, "online"),
+        ({"WANDB_MODE": ""}, "offline"),
         ({"WANDB_API_KEY": "0", "WANDB_MODE": "offline"}, "offline"),
         ({"WANDB_MODE": "dryrun"}, "offline"),
         ({"WANDB_MODE": "online"}, "online"),
@@ -120,6 +122,17 @@ def test_an_offline_run_and_its_continuation_lie_in_the_run_folder_under_one_id(
     assert (summary["global_step"], config["method"]) == (1, {"margin": 0.1})
     files = list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{ids[0]}/*.wandb"))
     assert len(files) in (1, 2)  # one if both began within one second
+
+
+@pytest.mark.usefixtures("no_login")
+def test_epochs_count_from_1_in_wandb_as_in_the_files(tmp_path: Path) -> None:
+    logged: list[dict[str, float]] = []
+    logger = wandb_logger(tmp_path, config={})
+    logger._experiment = SimpleNamespace(define_metric=lambda *_, **__: None, log=logged.append)
+
+    logger.log_metrics({"train/loss": 0.5, "epoch": 2}, step=7)
+
+    assert logged == [{"train/loss": 0.5, "epoch": 3, "global_step": 7}]
 
 
 def test_wandb_is_not_imported_before_it_is_used() -> None:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from crosswalk.data.pipeline.decoding import (
+    BrokenImagesError,
     decode_image,
     decode_pixels,
     on_all_cores,
@@ -137,6 +138,21 @@ def test_every_kind_of_png_is_decoded_as_by_pillow(tmp_path: Path, mode: str) ->
         picture(30, 20, mode=mode).save(path)
 
     assert np.array_equal(decode_image(path, SIZE).numpy(), pillow_pixels(path, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("there", "named"), [("i/1.png", "i\\1.png"), ("cafe\u0301.png", "caf\u00e9.png")]
+)
+def test_a_name_of_another_system_is_told_with_the_one_that_is_there(
+    tmp_path: Path, there: str, named: str
+) -> None:
+    (tmp_path / "i").mkdir()
+    picture(4, 3).save(tmp_path / there)
+
+    error = BrokenImagesError({tmp_path / named: "missing"}, total=1)
+
+    assert f"{named}: missing; did you mean {there}?" in str(error)
+    assert "unpack" not in str(error)
 
 
 def test_exif_orientation_is_ignored(tmp_path: Path) -> None:

@@ -301,6 +301,8 @@ def test_the_page_shows_picture_caption_and_probability(
         ("right", "3.png"),
     ]
     assert re.findall(r"right with (\S+) %", page) == ["10", "30"]
+    assert f'title="{tmp_path / "0.png"}, person 10"' in page
+    assert "pair 1, person 10, 0.png<" in page
     printed = capsys.readouterr().out
     assert "2 of 9 training pairs are listed: right with a probability of at most 0.4" in printed
     assert "1 of them is injected noise: precision 50.0 %, recall 100.0 % of 1." in printed

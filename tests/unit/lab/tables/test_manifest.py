@@ -166,6 +166,7 @@ def test_a_table_that_does_not_exist_is_named(tmp_path: Path) -> None:
     [
         (("seeds: [1, 2]\n", ""), "needs seeds"),
         (("seeds: [1, 2]", "seeds: [1, 1]"), r"seeds=\[1, 1\]; write a list of different whole"),
+        (("seeds: [1, 2]", "seeds: [-1]"), r"seeds=\[-1\]; .* whole numbers, 0 or more"),
         (("seeds: [1, 2]", "seeds: 3"), "seeds is 3; write a list"),
         (("seeds:", "seedz:"), r"unknown key seedz. Did you mean seeds\?"),
         (("title: Parts", "title: 3"), "title is 3; write a text, in quotes"),

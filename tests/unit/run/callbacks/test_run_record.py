@@ -16,6 +16,7 @@ import pytest
 
 from crosswalk import files
 from crosswalk.files import UNFINISHED, lock
+from crosswalk.run.callbacks import run_record
 from crosswalk.run.callbacks.run_record import RunInterrupted, RunRecord, commit_of
 from crosswalk.run.run_folder import RunFolder
 
@@ -91,6 +92,20 @@ def test_a_continued_run_keeps_start_command_and_data(
         "failed",
         "finished",
     ]
+
+
+def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for code in ("c0de01", "c0de01", "c0de02"):
+        monkeypatch.setattr(run_record, "code_digest", lambda config, code=code: code)
+        with RunRecord(RunFolder(tmp_path), seeds={}):
+            said = capsys.readouterr().err
+        assert ("by code c0de01 so far and goes on with code c0de02" in said) == (code == "c0de02")
+
+    record = RunFolder(tmp_path).record()
+    assert record["code"] == "c0de02"
+    assert [session["code"] for session in record["sessions"]] == ["c0de01", "c0de01", "c0de02"]
 
 
 def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
