@@ -1,23 +1,26 @@
-"""What observes runs: a callback that a configuration lists, and its section of the report."""
+"""What observes runs: hooks of a training, and a section of the report.
+
+Reports of finished runs import it, and need neither torch nor Lightning: files of this room import
+them within the hooks.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, ClassVar
 
-import lightning.pytorch as L
-
 from crosswalk.diagnostics.figures import Curves, curve_figures, side_by_side
 from crosswalk.pages import Section
 from crosswalk.run.run_folder import RunFolder
 
 
-class Diagnostic(L.Callback):
+class Diagnostic:
     """Watches a run of a method that lists it under ``diagnostics:``, and shows what it saw.
 
-    Its hooks run after the sweep, the memories and the retrieval metrics of the same moment, and
-    before a checkpoint. It only looks: no number of a run depends on it. What it wants to show
-    later it logs as a metric, or writes as a small file (`record_file`).
+    A hook is a method with the name and the arguments of one of Lightning's callbacks. They run
+    after the sweep, the memories and the retrieval metrics of the same moment, and before a
+    checkpoint. It only looks: no number of a run depends on it. What it wants to show later it
+    logs as a metric, or writes as a small file (`record_file`).
     """
 
     at_test: ClassVar[bool] = False

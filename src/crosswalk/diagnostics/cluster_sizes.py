@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import lightning.pytorch as L
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from crosswalk.diagnostics.base import LoggedCurves
 from crosswalk.diagnostics.figures import Curves
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    from torch import Tensor
 
 
 def cluster_sizes(labels: Tensor) -> dict[str, float]:
@@ -22,9 +22,12 @@ def cluster_sizes(labels: Tensor) -> dict[str, float]:
         ``median_size`` and ``largest_size``, in samples.
 
     Example:
+        >>> import torch
         >>> cluster_sizes(torch.tensor([0, 0, 7, 7, 7, -1, 3]))
         {'median_size': 2.0, 'largest_size': 3.0}
     """
+    import torch
+
     counts = torch.unique(labels[labels >= 0], return_counts=True)[1].double()
     if not len(counts):
         return {}

@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import lightning.pytorch as L
-import torch
-from sklearn.metrics import (  # type: ignore[import-untyped,unused-ignore]
-    adjusted_rand_score,
-    normalized_mutual_info_score,
-)
-from sklearn.metrics.cluster import (  # type: ignore[import-untyped,unused-ignore]
-    contingency_matrix,
-)
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from crosswalk.diagnostics.base import Diagnostic
 from crosswalk.diagnostics.figures import (
@@ -25,9 +14,12 @@ from crosswalk.diagnostics.figures import (
     line_of,
     side_by_side,
 )
-from crosswalk.labels.mutual_refinement import outliers_as_singletons
 from crosswalk.pages import Section, table_tag
 from crosswalk.run.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    from torch import Tensor
 
 MEASURES = {
     "purity": (
@@ -69,9 +61,12 @@ def cluster_counts(labels: Tensor) -> dict[str, float]:
         ``clusters``, which outliers are none of, and ``outliers``, in [0, 1].
 
     Example:
+        >>> import torch
         >>> cluster_counts(torch.tensor([0, 0, 7, -1]))
         {'clusters': 2.0, 'outliers': 0.25}
     """
+    import torch
+
     clusters = torch.unique(labels)
     return {
         "clusters": float((clusters >= 0).sum()),
@@ -92,11 +87,22 @@ def cluster_agreement(labels: Tensor, person_id: Tensor) -> dict[str, float]:
         mutual information (arithmetic mean) of all instances, every outlier a cluster of its own.
 
     Example:
+        >>> import torch
         >>> person_id = torch.tensor([4, 4, 5, 5])
         >>> agreement = cluster_agreement(torch.tensor([0, 0, 0, -1]), person_id)
         >>> {name: round(value, 4) for name, value in agreement.items()}
         {'purity': 0.6667, 'ari': 0.0, 'nmi': 0.3437}
     """
+    from sklearn.metrics import (  # type: ignore[import-untyped,unused-ignore]
+        adjusted_rand_score,
+        normalized_mutual_info_score,
+    )
+    from sklearn.metrics.cluster import (  # type: ignore[import-untyped,unused-ignore]
+        contingency_matrix,
+    )
+
+    from crosswalk.labels.mutual_refinement import outliers_as_singletons
+
     person, clustered = person_id.numpy(force=True), labels.numpy(force=True) >= 0
     alone = outliers_as_singletons(labels).numpy(force=True)
     quality = {

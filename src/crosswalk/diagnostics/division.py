@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lightning.pytorch as L
 import numpy as np
-import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
-from scipy.stats import norm
-from torch import Tensor
 
 from crosswalk.diagnostics.base import Diagnostic, record_file
 from crosswalk.diagnostics.figures import (
@@ -30,9 +26,12 @@ from crosswalk.diagnostics.figures import (
     side_by_side,
 )
 from crosswalk.files import read_arrays, write_arrays
-from crosswalk.labels.consensus_division import fitted_mixture, min_max_normalised
+from crosswalk.labels.loss_mixture import fitted_mixture
 from crosswalk.pages import Section, figure_tag, table_tag
 from crosswalk.run.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
 
 MOST_BINS = 60
 SETTINGS = ("max_iter", "tol", "reg_covar")
@@ -111,11 +110,11 @@ def read_division(path: Path) -> DivisionRecord:
     return DivisionRecord(**arrays)
 
 
-def division_quality(clean: Tensor, true_pair: Tensor) -> dict[str, float]:
+def division_quality(clean: NDArray[np.bool_], true_pair: NDArray[np.bool_]) -> dict[str, float]:
     """Return precision and recall of the pairs kept and of the pairs rejected.
 
     Args:
-        clean: ``[N]``, 1 where a pair was kept.
+        clean: ``[N]`` bool, true where a pair was kept.
         true_pair: ``[N]`` bool, False where noise was injected.
 
     Returns:
@@ -124,21 +123,19 @@ def division_quality(clean: Tensor, true_pair: Tensor) -> dict[str, float]:
         pairs rejected. Shares of nothing are left out.
 
     Example:
-        >>> division_quality(torch.tensor([1, 1, 0, 0]), torch.tensor([True, False, False, True]))
+        >>> division_quality(np.array([1, 1, 0, 0]) > 0, np.array([1, 0, 0, 1]) > 0)
         {'clean_precision': 0.5, 'clean_recall': 0.5, 'noisy_precision': 0.5, 'noisy_recall': 0.5}
     """
-    kept = clean.bool()
-    true_pair = true_pair.to(kept.device)
     shares = {
-        "clean_precision": (kept & true_pair, kept),
-        "clean_recall": (kept & true_pair, true_pair),
-        "noisy_precision": (~kept & ~true_pair, ~kept),
-        "noisy_recall": (~kept & ~true_pair, ~true_pair),
+        "clean_precision": (clean & true_pair, clean),
+        "clean_recall": (clean & true_pair, true_pair),
+        "noisy_precision": (~clean & ~true_pair, ~clean),
+        "noisy_recall": (~clean & ~true_pair, ~true_pair),
     }
     return {
-        name: float(part.sum() / whole.sum())
+        name: float(np.float32(part.sum()) / np.float32(whole.sum()))  # as torch divides counts
         for name, (part, whole) in shares.items()
-        if bool(whole.any())
+        if whole.any()
     }
 
 
@@ -153,9 +150,9 @@ class Division(Diagnostic):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:  # noqa: ANN401
         """Log the quality of this epoch's division; write it if it is new."""
-        truth = self.data.true_pairs
+        truth = None if self.data.true_pairs is None else self.data.true_pairs.numpy(force=True)
         if truth is not None:
-            quality = division_quality(pl_module.clean, truth)
+            quality = division_quality(pl_module.clean.numpy(force=True) > 0, truth)
             pl_module.log_dict({f"train/{name}": value for name, value in quality.items()})
         epoch, losses = trainer.current_epoch, pl_module.latest_losses
         if not trainer.is_global_zero or losses is None or not pl_module.wants_sweep(epoch):
@@ -169,7 +166,7 @@ class Division(Diagnostic):
             prediction=division.prediction.numpy(force=True),
             votes=division.votes.numpy(force=True),
             clean=division.clean.numpy(force=True) > 0,
-            true_pair=None if truth is None else truth.numpy(force=True),
+            true_pair=truth,
         )
         first = division_file(self.folder, "first")
         # a file of a later epoch is of a run before a kill
@@ -238,11 +235,11 @@ def heaps(
     losses = record.losses[view]
     if not set(SETTINGS) <= division.keys() or np.ptp(losses) == 0:
         return None
-    normalised = min_max_normalised(torch.from_numpy(losses))
+    normalised = ((losses - losses.min()) / np.ptp(losses)).astype(np.float64)
     settings = {name: division[name] for name in SETTINGS}
     mixture = fitted_mixture(normalised, **settings, seed=seed + record.epoch)
     right = int(np.argmin(mixture.means_))
-    posterior = mixture.predict_proba(normalised.double().numpy()[:, None])[:, right]
+    posterior = mixture.predict_proba(normalised[:, None])[:, right]
     if not np.allclose(posterior, record.probability[view], atol=1e-3):
         return None
     low, extent = float(losses.min()), float(np.ptp(losses))
@@ -310,8 +307,7 @@ def _table(records: Sequence[DivisionRecord]) -> Markup:
             int((record.votes == 0).sum()),
         ]
         if record.true_pair is not None:
-            truth = torch.from_numpy(record.true_pair)
-            quality = division_quality(torch.from_numpy(record.clean), truth)
+            quality = division_quality(record.clean, record.true_pair)
             row += [f"{100 * quality[name]:.1f} %" if name in quality else "-" for name in names]
         rows.append(row)
     return table_tag(header[: len(rows[0])], rows)
@@ -319,6 +315,8 @@ def _table(records: Sequence[DivisionRecord]) -> Markup:
 
 def _histograms(records: Sequence[DivisionRecord], method: Mapping[str, Any]) -> Markup:
     """Return the losses of each view (rows) at each division (columns)."""
+    from scipy.stats import norm
+
     views = records[0].views
     figures = []
     division, seed = method.get("division") or {}, int(method.get("seed", 0))

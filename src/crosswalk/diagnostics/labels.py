@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lightning.pytorch as L
 import numpy as np
-import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
-from torch import Tensor
 
 from crosswalk.diagnostics.base import Diagnostic, record_file
 from crosswalk.diagnostics.figures import (
@@ -26,6 +23,10 @@ from crosswalk.files import read_arrays, write_arrays
 from crosswalk.pages import Section
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.words import counted
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    from torch import Tensor
 
 RECORD = "labels-last"
 CURVES = (
@@ -75,10 +76,13 @@ def count_pairs(labels: Tensor, sample_index: Tensor, person_id: Tensor) -> Tens
         person_id: ``[N]`` true person of every training sample.
 
     Example:
+        >>> import torch
         >>> labels = torch.tensor([[True, True, False, True]])
         >>> count_pairs(labels, torch.tensor([0]), torch.tensor([5, 5, 5, 8]))
         tensor([1, 3, 2, 1, 2])
     """
+    import torch
+
     other = sample_index[:, None] != torch.arange(labels.shape[1], device=labels.device)
     same = (person_id[sample_index][:, None] == person_id) & other
     counts = (labels.new_ones(len(labels)), labels, labels & other, labels & same, same)
@@ -137,7 +141,7 @@ class Labels(Diagnostic):
             return
         labels, index = outputs["labels"], outputs["sample_index"]
         if self._num_labels is None:
-            self._num_labels = torch.full((labels.shape[1],), -1)
+            self._num_labels = index.new_full((labels.shape[1],), -1)
         self._num_labels = self._num_labels.to(labels.device)
         self._num_labels[index] = labels.sum(dim=1)
         if self.data.train_person_id is not None:

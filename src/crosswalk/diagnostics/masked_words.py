@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lightning.pytorch as L
 import numpy as np
-import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
 from crosswalk.diagnostics.base import Diagnostic, record_file
 from crosswalk.diagnostics.figures import Curves, curve_figures, side_by_side
 from crosswalk.diagnostics.token_selection import LARGEST, PICTURE, DecodesTokens
-from crosswalk.draws import sample_key
-from crosswalk.encoders.clip_embedding import every_token
-from crosswalk.encoders.masked_language_model import MaskedLanguageModel
 from crosswalk.files import read_arrays, write_arrays
-from crosswalk.labels.masked_words import WordMasking
 from crosswalk.pages import Section, picture_tag, render, small_picture, table_tag
 from crosswalk.ranges import Count, Seed, WholeNumber
-from crosswalk.run.callbacks.retrieval import metrics_of
-from crosswalk.run.callbacks.sweep import evaluating
 from crosswalk.run.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    from torch import Tensor, nn
+
+    from crosswalk.labels.masked_words import WordMasking
 
 SPLIT = "test"
 TAGS = ("best", "last", "start")
@@ -120,6 +117,13 @@ class MaskedWords(Diagnostic):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the file of the checkpoint under test."""
+        import torch
+
+        from crosswalk.draws import sample_key
+        from crosswalk.encoders.masked_language_model import MaskedLanguageModel
+        from crosswalk.run.callbacks.retrieval import metrics_of
+        from crosswalk.run.callbacks.sweep import evaluating
+
         tokenizer = getattr(self.data, "tokenizer", None)
         if not isinstance(getattr(pl_module, "mlm", None), MaskedLanguageModel):
             return
@@ -189,6 +193,7 @@ def images_of(
         image_person: ``[images]`` person ids.
 
     Example:
+        >>> import torch
         >>> own, other = images_of(torch.tensor([7, 5, 9]), torch.tensor([5, 5, 7]))
         >>> own.tolist(), other.tolist()
         ([2, 0, -1], [0, 2, 2])
@@ -201,6 +206,8 @@ def images_of(
 
 
 def _logits(module: nn.Module, image: Tensor, masked: Tensor, label: Tensor) -> Tensor:
+    from crosswalk.encoders.clip_embedding import every_token
+
     clip: Any = module.get_submodule("encoder.clip")
     mlm: Any = module.get_submodule("mlm")
     words = every_token(clip.project_text, clip.encode_text(masked))

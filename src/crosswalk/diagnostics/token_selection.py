@@ -5,24 +5,24 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import lightning.pytorch as L
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from crosswalk.diagnostics.base import Diagnostic, record_file
 from crosswalk.files import read_arrays, write_arrays
 from crosswalk.metrics.queries import QueryResults
 from crosswalk.pages import Section, picture_tag, render, small_picture
 from crosswalk.ranges import Seed, WholeNumber
-from crosswalk.run.callbacks.ranking_lists import choose_queries
-from crosswalk.run.callbacks.retrieval import metrics_of
-from crosswalk.run.callbacks.sweep import evaluating
+from crosswalk.run.ranking_lists import choose_queries
 from crosswalk.run.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    from torch import Tensor
 
 LARGEST = (128, 256)
 """Width and height that no picture of the record exceeds."""
@@ -242,6 +242,9 @@ class TokenSelection(Diagnostic):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the file of the checkpoint under test."""
+        from crosswalk.run.callbacks.retrieval import metrics_of
+        from crosswalk.run.callbacks.sweep import evaluating
+
         encoder = getattr(pl_module, "encoder", None)
         tokenizer = getattr(self.data, "tokenizer", None)
         if not isinstance(encoder, SelectsTokens) or not isinstance(tokenizer, DecodesTokens):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
+from crosswalk.labels.loss_mixture import fitted_mixture
 from crosswalk.ranges import Count, NotNegative, Positive, Seed, Share
 
 
@@ -64,37 +64,11 @@ def clean_probability(
         >>> clean_probability(losses, max_iter=10, tol=1e-2, reg_covar=5e-4, seed=1).round()
         tensor([1., 1., 1., 0., 0.], dtype=torch.float64)
     """
-    column = losses.detach().cpu().double().numpy()[:, None]
-    mixture = fitted_mixture(losses, max_iter=max_iter, tol=tol, reg_covar=reg_covar, seed=seed)
+    values = losses.detach().cpu().double().numpy()
+    mixture = fitted_mixture(values, max_iter=max_iter, tol=tol, reg_covar=reg_covar, seed=seed)
     with threadpool_limits(limits=1):
-        posterior = mixture.predict_proba(column)
+        posterior = mixture.predict_proba(values[:, None])
     return torch.from_numpy(posterior[:, int(np.argmin(mixture.means_))].copy())
-
-
-def fitted_mixture(
-    losses: Tensor, *, max_iter: int, tol: float, reg_covar: float, seed: int
-) -> Any:  # noqa: ANN401 - sklearn's GaussianMixture
-    """Return the mixture of two Gaussians that `clean_probability` asks; arguments as there.
-
-    Example:
-        >>> losses = torch.tensor([0.0, 0.02, 0.04, 0.96, 1.0])
-        >>> mixture = fitted_mixture(losses, max_iter=10, tol=1e-2, reg_covar=5e-4, seed=1)
-        >>> [round(float(mean), 2) for mean in sorted(mixture.means_.ravel())]
-        [0.02, 0.98]
-    """
-    column = losses.detach().cpu().double().numpy()[:, None]
-    # late: a model in use divides nothing, and waits for its imports
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    mixture = GaussianMixture(
-        n_components=2, max_iter=max_iter, tol=tol, reg_covar=reg_covar, random_state=seed
-    )
-    # One thread: with more, k-means adds in whatever order they finish, and a resumed run would
-    # differ in the last bit. Ten iterations are the published setting, converged or not.
-    with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return mixture.fit(column)
 
 
 def predict_clean(probability: Tensor, *, threshold: float = 0.5) -> Tensor:

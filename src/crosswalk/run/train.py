@@ -28,8 +28,9 @@ from crosswalk.distributed import wait_for_everyone
 from crosswalk.run.allocator import keep_freed_memory
 from crosswalk.run.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
 from crosswalk.run.callbacks.known_rows import KnownRows
+from crosswalk.run.callbacks.observer import Observer
 from crosswalk.run.callbacks.progress import Progress, quiet_lightning
-from crosswalk.run.callbacks.ranking_lists import RankingLists, people_of
+from crosswalk.run.callbacks.ranking_lists import RankingLists
 from crosswalk.run.callbacks.remember import StepMemory
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics
 from crosswalk.run.callbacks.run_record import (
@@ -43,6 +44,7 @@ from crosswalk.run.callbacks.step_log import StepLog
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.processes import end_with_parent
+from crosswalk.run.ranking_lists import people_of
 from crosswalk.run.results import monitor_of, print_results, what_counts
 from crosswalk.run.run_folder import (
     EVALUATIONS,
@@ -256,7 +258,8 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     def measure(trainer: L.Trainer) -> Results:
         return evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
 
-    watching = () if overrides else [each for each in _watching(run, folder) if each.at_test]
+    watching = [] if overrides else _watching(run, folder)
+    watching = [each for each in watching if each.diagnostic.at_test]
     notes = [] if note is None else [note]
     return _evaluated(run, target, measure, told=told, watching=watching, notes=notes)
 
@@ -492,11 +495,11 @@ def make_trainer(run: Run, folder: RunFolder, record: RunRecord) -> L.Trainer:
     )
 
 
-def _watching(run: Run, folder: RunFolder) -> list[Any]:
+def _watching(run: Run, folder: RunFolder) -> list[Observer]:
     """Return what observes the run, ready to be listened to."""
     for each in run.diagnostics:
         each.watch(folder.path, run.data)
-    return run.diagnostics
+    return [Observer(each) for each in run.diagnostics]
 
 
 def evaluate_checkpoints(

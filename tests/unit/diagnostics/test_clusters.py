@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from crosswalk.diagnostics.clusters import Clusters, cluster_agreement, cluster_counts
+from crosswalk.run.callbacks.observer import Observer
 from tests.unit.diagnostics.pages import cells, folder_with, section_of, titles
 
 
@@ -151,7 +152,7 @@ def test_a_trainer_logs_the_clusters_of_its_epoch() -> None:
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,
-        callbacks=[watching(Truth([0, 0, 1, 1], [0, 1]))],
+        callbacks=[Observer(watching(Truth([0, 0, 1, 1], [0, 1])))],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

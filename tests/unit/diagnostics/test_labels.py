@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from crosswalk.diagnostics.base import record_file
 from crosswalk.diagnostics.labels import RECORD, Labels, PairCounts, count_pairs, pair_quality
 from crosswalk.files import read_arrays, write_arrays
+from crosswalk.run.callbacks.observer import Observer
 from tests.unit.diagnostics.pages import folder_with, section_of, titles
 
 
@@ -189,7 +190,7 @@ def test_a_trainer_logs_the_quality_of_its_epoch(tmp_path: Path) -> None:
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=2,
-        callbacks=[watching(tmp_path, [0, 0, 0, 1, 1, 2])],
+        callbacks=[Observer(watching(tmp_path, [0, 0, 0, 1, 1, 2]))],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -17,7 +17,7 @@ from crosswalk.diagnostics.division import DivisionRecord, division_file, read_d
 from crosswalk.files import csv_text, write_text
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.pages import Section, picture_tag, render, render_page
-from crosswalk.run.callbacks.ranking_lists import people_of
+from crosswalk.run.ranking_lists import people_of
 from crosswalk.run.run_folder import RunFolder
 
 MOST_SHOWN = 200

@@ -14,7 +14,7 @@ from crosswalk.lab.compare.groups import query_groups
 from crosswalk.lab.compare.runs import Side, checkpoints_of, run_facts
 from crosswalk.metrics.paired import Difference, bootstrap_means, measures_per_query, summarize
 from crosswalk.metrics.queries import QueryResults
-from crosswalk.run.callbacks.ranking_lists import people_of
+from crosswalk.run.ranking_lists import people_of
 
 Measures = Mapping[str, NDArray[np.float64]]
 """By name ``[queries]`` in [0, 1], NaN where a query has no match."""

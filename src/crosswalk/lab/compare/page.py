@@ -22,7 +22,7 @@ from crosswalk.lab.compare.words import (
 from crosswalk.lab.report.ranking_lists import ranking_list_html
 from crosswalk.metrics.paired import Difference
 from crosswalk.pages import Section, render, render_page
-from crosswalk.run.callbacks.ranking_lists import people_of, queries_and_gallery, ranking_lists
+from crosswalk.run.ranking_lists import people_of, queries_and_gallery, ranking_lists
 from crosswalk.run.results import MEASURES
 
 BAR = (180, 20)

@@ -22,7 +22,7 @@ from crosswalk.lab.compare.words import (
     title_of,
     verdict_on,
 )
-from crosswalk.run.callbacks.ranking_lists import queries_and_gallery
+from crosswalk.run.ranking_lists import queries_and_gallery
 from crosswalk.run.results import MEASURES
 from crosswalk.terminal import fit
 from crosswalk.words import counted

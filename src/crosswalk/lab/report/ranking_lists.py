@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crosswalk.metrics.queries import QueryResults
 from crosswalk.pages import Section, picture_tag, render
-from crosswalk.run.callbacks.ranking_lists import (
+from crosswalk.run.ranking_lists import (
     RankedItem,
     RankingList,
     RankingListData,

@@ -30,7 +30,7 @@ from crosswalk.lab.report.report import (
     write_report,
 )
 from crosswalk.metrics.queries import QueryResults
-from crosswalk.run.callbacks.ranking_lists import RankedItem, RankingList
+from crosswalk.run.ranking_lists import RankedItem, RankingList
 from crosswalk.run.run_folder import RunFolder
 
 

@@ -18,11 +18,10 @@ from crosswalk.run.callbacks.ranking_lists import (
     RIGHT,
     WRONG,
     RankingLists,
-    choose_queries,
     framed_picture,
-    ranking_lists,
 )
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics
+from crosswalk.run.ranking_lists import choose_queries, ranking_lists
 
 NUM_QUERIES = 9
 
