@@ -55,6 +55,21 @@ ONLY_IN = {
     "torchmetrics": ("metrics/retrieval",),
     "lightning": (*("run", "diagnostics", "methods", "data", "optim", "config"),),
 }
+LOOKS_AT_RUNS = (
+    *("lab/report", "lab/compare", "diagnostics", "config", "data/readers", "data/contents"),
+    *("run/run_folder", "run/results", "run/ranking_lists"),
+)
+"""What reads finished runs and configurations: it waits for no library that only a run needs."""
+SLOW = (
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "lightning",
+    "sklearn",
+    "scipy",
+    "timm",
+    "open_clip",
+)
 
 
 def name_of(path: Path) -> str:
@@ -69,6 +84,21 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             module = node.module or ""
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def imports_at_once(path: Path) -> Iterator[str]:
+    """Yield what is imported with a module: not within functions, nor for type checkers alone."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            waiting += ast.iter_child_nodes(node)
 
 
 def names_of(expressions: list[ast.expr]) -> set[str]:
@@ -120,6 +150,26 @@ def test_a_library_is_imported_only_where_it_belongs(path: Path) -> None:
         for library, folders in ONLY_IN.items():
             if module == library or module.startswith(f"{library}."):
                 assert is_within(name_of(path), folders), f"{path}:{line}: imports {module}"
+
+
+def test_what_looks_at_finished_runs_imports_nothing_slow_at_once() -> None:
+    files = {f"crosswalk.{name_of(path).replace('/', '.')}": path for path in MODULES}
+    waiting = [(name,) for name, path in files.items() if is_within(name_of(path), LOOKS_AT_RUNS)]
+    seen: set[str] = set()
+    slow = []
+
+    while waiting:
+        chain = waiting.pop()
+        if chain[-1] not in files:
+            slow += [" -> ".join(chain)] * (chain[-1].split(".")[0] in SLOW)
+        elif chain[-1] not in seen:
+            seen.add(chain[-1])
+            for name in imports_at_once(files[chain[-1]]):
+                module = name if name in files else name.rpartition(".")[0]
+                waiting.append((*chain, module if module in files else name))
+
+    assert seen
+    assert not slow
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -1,6 +1,9 @@
 """Reports of whole runs: what they hold, and how they look in a browser."""
 
+import os
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from crosswalk.pages import Section, render_page, table_tag
 from crosswalk.run.callbacks.ranking_lists import QUERY, RIGHT, WRONG
 from crosswalk.run.run_folder import RunFolder
 from tests.end_to_end.browser import measure, screenshot
-from tests.end_to_end.small_runs import WholeRuns, run_small, small_run, tiny_pairs
+from tests.end_to_end.small_runs import METHODS, WholeRuns, run_small, small_run, tiny_pairs
 
 SECTIONS = (
     *("summary", "results", "curves", "ranking-lists", "open-set", "embedding-map"),
@@ -70,6 +73,44 @@ def test_every_run_leaves_a_report_of_one_file_that_fetches_nothing(
     assert page.count("url(") == page.count("url(#")  # clip paths of figures
     assert "@import" not in page
     assert not resources.tags & {"script", "link", "iframe", "object", "embed"}
+
+
+def test_commands_that_look_at_finished_runs_import_neither_torch_nor_lightning(
+    whole: WholeRuns, cache: Path, tmp_path: Path
+) -> None:
+    runs = {kind: whole[kind].path for kind in METHODS}
+    lines = [
+        *(
+            ["report", str(run), "--out", str(tmp_path / f"{kind}.html")]
+            for kind, run in runs.items()
+        ),
+        *(
+            ["compare", *[str(runs[kind])] * 2, "--out", str(tmp_path / f"two-{kind}.html")]
+            for kind in ("rde", "mar", "mmcl")
+        ),
+        ["audit", str(runs["rde"]), "--out", str(tmp_path / "suspects.csv")],
+    ]
+    code = (
+        "import sys\nfrom crosswalk.cli import main\n"
+        "slow = {'torch', 'torchvision', 'torchmetrics', 'lightning', 'timm', 'open_clip'}\n"
+        f"for words in {lines!r}:\n"
+        "    print('ENDED', words[0], main(words), sorted(slow & set(sys.modules)))"
+    )
+
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "CROSSWALK_CACHE": str(cache)},
+    )
+
+    ended = [line for line in output.stdout.splitlines() if line.startswith("ENDED")]
+    assert ended == [f"ENDED {words[0]} 0 []" for words in lines]
+    for kind in METHODS:
+        page = (tmp_path / f"{kind}.html").read_text(encoding="utf-8")
+        assert "need the data of the run" not in page
+        assert all(f'id="{section}"' in page for section in SECTIONS)
 
 
 @pytest.mark.parametrize("kind", ["rde", "mar"])

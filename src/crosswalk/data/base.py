@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
-from shlex import quote
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol
 
 import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.cache_folder import build_once, cache_root
+from crosswalk.data.contents import Contents, SplitsT, check_not_empty
 from crosswalk.data.pipeline.datasets import (
     CaptionDataset,
     ImageDataset,
@@ -25,30 +24,17 @@ from crosswalk.data.pipeline.datasets import (
     ids_of,
     labelled,
     open_records,
-    records_fingerprint,
 )
 from crosswalk.data.pipeline.decoding import Interpolation
 from crosswalk.data.pipeline.loaders import EpochLoader, check_shared_memory
 from crosswalk.data.pipeline.plans import BatchPlan, Index, SequentialBatches, shuffled_plan
 from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles
-from crosswalk.data.readers.records import (
-    ImageSplits,
-    Record,
-    Splits,
-    fingerprint,
-    of_one_person,
-    place_to_check,
-    refuse_outside,
-)
+from crosswalk.data.readers.records import Record, of_one_person, place_to_check
 from crosswalk.distributed import rank_and_world_size
-from crosswalk.files import refuse_inside
-from crosswalk.synthetic.settings import settings_of
 from crosswalk.types import DataSpec
-from crosswalk.words import no_root
 
 ROLES = ("query", "gallery")
-SplitsT = TypeVar("SplitsT", Splits, ImageSplits)
 Switch = bool | Literal["on", "off"]  # words on the command line, booleans in YAML
 PlanLabels = Callable[[], Tensor | None]
 
@@ -69,8 +55,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
     Works without a Trainer too: ``transform_batch`` does what a Trainer's transfer does.
 
     Args:
-        splits: What is trained on and evaluated.
-        found: What the reader found, before people were held out of training.
+        contents: What the data set holds.
         image_size: Height and width that images are resized to.
         interpolation: Of the resizing.
         plan: Makes the training batches, given the identity of every sample; -1 if unknown.
@@ -80,7 +65,6 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         seed: Of the order of samples and of augmentation; not negative.
         cache: True keeps decoded images in the cache folder; False decodes them every time.
         allow_missing: True leaves out images that cannot be read; False stops with their names.
-        allow_outside: Whether images may lie outside the data set's folder.
         protocol: What is evaluated while training.
         sweep: What a sweep over the training set sees: ``training`` batches, shuffled and
             augmented, or ``clean`` samples in order.
@@ -103,9 +87,8 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
 
     def __init__(
         self,
-        splits: SplitsT,
+        contents: Contents[SplitsT],
         *,
-        found: SplitsT,
         image_size: Sequence[int],
         interpolation: Interpolation,
         plan: PlanFactory,
@@ -115,7 +98,6 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         seed: int,
         cache: Switch,
         allow_missing: bool,
-        allow_outside: bool,
         protocol: str,
         sweep: Literal["training", "clean"],
         identities: bool,
@@ -128,10 +110,8 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
                 f"data.image_size={list(image_size)} should be [height, width], for instance "
                 "[256, 128]."
             )
-        if not allow_outside:
-            refuse_outside(splits)
-        self.splits: SplitsT = splits
-        self.found: SplitsT = found
+        self.contents: Contents[SplitsT] = contents
+        self.splits: SplitsT = contents.splits
         self.image_size = int(image_size[0]), int(image_size[1])
         self.interpolation = interpolation
         self.make_plan = plan
@@ -144,7 +124,7 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
         self.protocol = protocol
         self.sweep = sweep
         self.identities = identities
-        self.notices = [*splits.notices, *of_one_person(splits)]
+        self.notices = [*self.splits.notices, *of_one_person(self.splits)]
         self._open: dict[str, OpenImages] = {}
         self._sweep_loader: EpochLoader | None = None
 
@@ -187,21 +167,16 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
     @property
     def people(self) -> Mapping[int, str]:
         """What the data call the people of `splits`, by number; none where it is the number."""
-        return self.splits.people
+        return self.contents.people
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of annotation and files, before people were held out; the doctor prints the same."""
-        return fingerprint(self.found)
+        return self.contents.fingerprint
 
     def is_fingerprint(self, stored: str) -> bool:
-        """Return whether a run's fingerprint is that of these data.
-
-        Those of earlier releases, of 16 digits, knew names and ids, but no sizes of files.
-        """
-        if len(stored) == len(self.fingerprint):
-            return stored == self.fingerprint
-        return stored == records_fingerprint(self.splits, self.splits.root, self._facts)
+        """Return whether a run's fingerprint is that of these data."""
+        return self.contents.is_fingerprint(stored)
 
     def describe(self) -> dict[str, Any]:
         """Return what the run record says about the data, as plain values."""
@@ -346,18 +321,14 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
 
     # What the kinds of data differ in.
 
-    @abstractmethod
     def _part(self, split: str, role: str) -> str:
         """Return which of `names` has the images of a split with role "query" or "gallery"."""
+        return self.contents.part(split, role)
 
     @property
     @abstractmethod
     def _samples(self) -> PairDataset | ImageDataset:
         """The training samples."""
-
-    @abstractmethod
-    def _facts(self, record: Record) -> Sequence[object]:
-        """Return what of a record is in the fingerprint, beside its name."""
 
     @abstractmethod
     def _counts(self, records: Sequence[Record]) -> dict[str, int]:
@@ -470,47 +441,3 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
             pin_memory=torch.cuda.is_available(),
             labels=labels,
         )
-
-
-def refuse_cache_inside(splits: Splits | ImageSplits, given: Path) -> None:
-    """Raise an error if the cache folder lies in that of the data set found at ``given``."""
-    images = (record.image_path for _, record in splits)
-    refuse_inside(cache_root(), splits.root, images, "CROSSWALK_CACHE", given=given)
-
-
-def check_not_empty(splits: Splits | ImageSplits, name: str, records: Sequence[Record]) -> None:
-    """Raise an error if a part of a data set has no images, or none with a caption."""
-    pairs = isinstance(splits, Splits)
-    if any(record.captions or not pairs for record in records):
-        return
-    raise ValueError(
-        f"{splits.dataset} ({splits.layout}) in {splits.root} has no {name} "
-        f"{'pairs' if pairs else 'images'}. Run `crosswalk data check "
-        f"{quote(str(place_to_check(splits)))}`."
-    )
-
-
-def synthetic_root(
-    kind: Literal["pairs", "images"],
-    given: Mapping[str, Any] | None,
-    synthesize: Callable[..., object],
-    version: int,
-) -> Path:
-    """Return the folder of a generated set below the cache folder, made where it is missing.
-
-    Args:
-        kind: What it holds.
-        given: ``data.synthetic``; None where nothing is to be generated.
-        synthesize: Writes the set; takes the folder and the settings.
-        version: Of the generator; another one gives another folder.
-
-    Raises:
-        ValueError: If there is neither a folder nor anything to generate, or as `settings_of`.
-    """
-    if given is None:
-        raise ValueError(no_root(kind))
-    settings = settings_of(kind, given)
-    name = "-".join([kind, *map(str, settings.values())])
-    folder = cache_root() / "synthetic" / f"{name}-v{version}"
-    build_once(folder, lambda unfinished: synthesize(unfinished, **settings))
-    return folder

@@ -12,15 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crosswalk.data.base import (
-    ROLES,
-    PlanFactory,
-    RecordedData,
-    Switch,
-    check_not_empty,
-    refuse_cache_inside,
-    synthetic_root,
-)
+from crosswalk.data.base import ROLES, PlanFactory, RecordedData, Switch
+from crosswalk.data.contents import PARTS, ImageContents
 from crosswalk.data.pipeline.cache import file_entry
 from crosswalk.data.pipeline.crops import RectangularCrop
 from crosswalk.data.pipeline.datasets import ImageDataset, ids_of
@@ -33,20 +26,11 @@ from crosswalk.data.pipeline.statistics import camera_statistics, channel_statis
 from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles, camstyle_files, find_camstyle
 from crosswalk.data.readers.records import ImageSplits, Record, count, shared_pictures
-from crosswalk.data.readers.val_split import carve_val_images
 from crosswalk.ranges import Count, ImageSize, Seed, Workers
 from crosswalk.types import ImageBatch
 from crosswalk.words import counted
 
 Reader = Callable[[Path], ImageSplits]
-
-PARTS = {
-    ("test", "query"): "query",
-    ("test", "gallery"): "gallery",
-    ("val", "query"): "val_query",
-    ("val", "gallery"): "val_gallery",
-}
-"""Where the records of a split and a role are."""
 
 
 class ImageToImageData(RecordedData[ImageSplits]):
@@ -81,7 +65,7 @@ class ImageToImageData(RecordedData[ImageSplits]):
     """
 
     batch_types = (ImageBatch,)
-    directions = ("image_to_image",)
+    directions = ImageContents.directions
     without_test = "last"
     names = ("train", *PARTS.values())
 
@@ -113,11 +97,17 @@ class ImageToImageData(RecordedData[ImageSplits]):
         synthetic: Mapping[str, Any] | None = None,
         identities: bool = True,
     ) -> None:
-        folder = _synthetic_root(synthetic) if root is None else Path(root).expanduser()
-        found = _read(reader, folder)
+        contents = ImageContents(
+            reader,
+            root=root,
+            allow_outside=allow_outside,
+            protocol=protocol,
+            val_person_ids=val_person_ids,
+            camera_rule=camera_rule,
+            synthetic=synthetic,
+        )
         super().__init__(
-            _held_out(found, protocol, val_person_ids, camera_rule),
-            found=found,
+            contents,
             image_size=image_size,
             interpolation=interpolation,
             plan=plan,
@@ -127,7 +117,6 @@ class ImageToImageData(RecordedData[ImageSplits]):
             seed=seed,
             cache=cache,
             allow_missing=allow_missing,
-            allow_outside=allow_outside,
             protocol=protocol,
             sweep=sweep,
             identities=identities,
@@ -283,12 +272,6 @@ class ImageToImageData(RecordedData[ImageSplits]):
             )
         return found
 
-    def _part(self, split: str, role: str) -> str:
-        return PARTS[split, role]
-
-    def _facts(self, record: Record) -> Sequence[object]:
-        return record.person_id, record.camera_id
-
     def _counts(self, records: Sequence[Record]) -> dict[str, int]:
         counts = count(records)
         return {
@@ -376,29 +359,3 @@ def _check_last_batch(plan: BatchPlan, num_images: int, batch_size: int) -> None
             "Pass +data.plan.drop_last=true, which leaves one image out of every epoch, or "
             "another data.batch_size."
         )
-
-
-def _read(reader: Reader, root: Path) -> ImageSplits:
-    splits = reader(root)
-    refuse_cache_inside(splits, root)
-    for parts in (("query", "gallery"), ("val_query", "val_gallery")):
-        if any(splits.split(name) for name in parts):
-            for name in parts:
-                check_not_empty(splits, name, splits.split(name))
-    return splits
-
-
-def _held_out(
-    splits: ImageSplits, protocol: str, val_person_ids: int | None, camera_rule: bool
-) -> ImageSplits:
-    """Return the splits with people held out of training where a val split is needed."""
-    if protocol == "val" and splits.train and not splits.val_query:
-        # the same people in every run, whatever its seed
-        splits = carve_val_images(splits, val_person_ids, seed=1, camera_rule=camera_rule)
-    return splits
-
-
-def _synthetic_root(synthetic: Mapping[str, Any] | None) -> Path:
-    from crosswalk.synthetic.images import IMAGE_GENERATOR_VERSION, synthesize_images
-
-    return synthetic_root("images", synthetic, synthesize_images, IMAGE_GENERATOR_VERSION)

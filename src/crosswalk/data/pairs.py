@@ -13,22 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosswalk.data.base import (
-    PlanFactory,
-    RecordedData,
-    Switch,
-    check_not_empty,
-    refuse_cache_inside,
-    synthetic_root,
-)
+from crosswalk.data.base import PlanFactory, RecordedData, Switch
+from crosswalk.data.contents import PairContents, texts_of
 from crosswalk.data.pipeline.cache import cached_tokens
 from crosswalk.data.pipeline.datasets import CaptionDataset, ImageDataset, PairDataset, ids_of
 from crosswalk.data.pipeline.decoding import Interpolation
-from crosswalk.data.pipeline.noise import noisy_caption_index, read_noise_index
 from crosswalk.data.pipeline.plans import Index, shuffled_plan
 from crosswalk.data.pipeline.preprocessing import Preprocessing, preprocessing_by
 from crosswalk.data.pipeline.transforms import AnyBatch, PairTransform
-from crosswalk.data.readers.icfg_pedes import carve_val
 from crosswalk.data.readers.records import SPLITS, Record, Splits, count
 from crosswalk.ranges import Count, ImageSize, Seed, Share, TokenCount, Workers
 from crosswalk.types import DataSpec, PairBatch
@@ -107,7 +99,8 @@ class TextToImageData(RecordedData[Splits]):
     batch_types = (PairBatch,)
     gives: ClassVar = {"tokenizer": ("context_length",)}
     """What the tokenizer is given, and cannot have of its own."""
-    directions = ("text_to_image", "image_to_text")
+    contents: PairContents
+    directions = PairContents.directions
     without_test = "val"
     camera_rule = False  # a caption has no camera
     extra_map = ()
@@ -142,11 +135,19 @@ class TextToImageData(RecordedData[Splits]):
         synthetic: Mapping[str, Any] | None = None,
         identities: bool = True,
     ) -> None:
-        folder = _synthetic_root(synthetic) if root is None else Path(root).expanduser()
-        found = _read(reader, folder)
+        contents = PairContents(
+            reader,
+            root=root,
+            allow_outside=allow_outside,
+            protocol=protocol,
+            val_person_ids=val_person_ids,
+            noise_rate=noise_rate,
+            noise_seed=noise_seed,
+            noise_index=noise_index,
+            synthetic=synthetic,
+        )
         super().__init__(
-            _held_out(found, protocol, val_person_ids),
-            found=found,
+            contents,
             image_size=image_size,
             interpolation=interpolation,
             plan=plan,
@@ -156,7 +157,6 @@ class TextToImageData(RecordedData[Splits]):
             seed=seed,
             cache=cache,
             allow_missing=allow_missing,
-            allow_outside=allow_outside,
             protocol=protocol,
             sweep=sweep,
             identities=identities,
@@ -165,12 +165,9 @@ class TextToImageData(RecordedData[Splits]):
         self.phrases = None if phrases is None else phrases()
         self.transform: Transform = PairTransform() if transform is None else transform
         _check_mask_token(self.tokenizer, self.transform)
-        self.noise_rate = noise_rate
-        self.noise_seed = noise_seed
-        self.noise_index = noise_index
         if isinstance(self.tokenizer, LearningTokenizer):
             # of all images, also those that cannot be read: the ids are the same everywhere
-            self.tokenizer.learn({name: _texts(self.splits.split(name)) for name in SPLITS})
+            self.tokenizer.learn({name: contents.evaluation_captions(name) for name in SPLITS})
         self._captions_of: dict[str, _Captions] = {}
 
     @cached_property
@@ -194,21 +191,12 @@ class TextToImageData(RecordedData[Splits]):
     @cached_property
     def caption_of_sample(self) -> Index:
         """Which caption each training sample has: its own, or another one as injected noise."""
-        num_pairs = self.spec.num_samples
-        if self.noise_index is not None:
-            if not self.splits.pair_order_is_published:
-                raise ValueError(
-                    f"data.noise_index={self.noise_index} counts training pairs in the published "
-                    f"order, which {self.splits.layout} does not have. Use data.noise_rate, or "
-                    "the annotation file that the published code reads."
-                )
-            return read_noise_index(self.noise_index, num_pairs)
-        return noisy_caption_index(num_pairs, self.noise_rate, seed=self.noise_seed)
+        return self.contents.exchanged(self.spec.num_samples)
 
     @cached_property
     def true_pairs(self) -> Tensor | None:
         """``[num_samples]`` bool, False where noise was injected; None if none was."""
-        if self.noise_index is None and self.noise_rate == 0:
+        if not self.contents.has_noise:
             return None
         return torch.from_numpy(self.caption_of_sample == np.arange(self.spec.num_samples))
 
@@ -244,12 +232,6 @@ class TextToImageData(RecordedData[Splits]):
         """What is done to images before a model sees them, augmentation aside."""
         return preprocessing_by(self.transform, self.image_size, self.interpolation)
 
-    def _part(self, split: str, role: str) -> str:
-        return split
-
-    def _facts(self, record: Record) -> Sequence[object]:
-        return record.person_id, *record.captions
-
     def _counts(self, records: Sequence[Record]) -> dict[str, int]:
         return count(records)
 
@@ -262,7 +244,7 @@ class TextToImageData(RecordedData[Splits]):
             records = self._records(split)
             numbers = [len(record.captions) for record in records]
             image = np.repeat(np.arange(len(records)), numbers)
-            self._captions_of[split] = _Captions(_texts(records), image)
+            self._captions_of[split] = _Captions(texts_of(records), image)
         return self._captions_of[split]
 
     def _tokens(self, split: str) -> Tensor:
@@ -318,36 +300,6 @@ class TextToImageData(RecordedData[Splits]):
             return super()._evaluation_dataset(split, role)
         person_id, _ = ids_of(self._opened(split).records)
         return CaptionDataset(self._tokens(split), person_id[self._captions(split).image])
-
-
-def _read(reader: Reader, root: Path) -> Splits:
-    splits = reader(root)
-    refuse_cache_inside(splits, root)
-    if splits.dataset == "own pairs":  # may be for training alone
-        check_not_empty(splits, "train or test", (*splits.train, *splits.test))
-    else:  # for evaluation alone; `crosswalk.config.check.check_data` looks at what is trained on
-        check_not_empty(splits, "test", splits.test)
-    return splits
-
-
-def _held_out(splits: Splits, protocol: str, val_person_ids: int | None) -> Splits:
-    """Return the splits with people held out of training where a val split is needed."""
-    if protocol == "val" and splits.train and not splits.val:
-        num_people = len({record.person_id for record in splits.train})
-        wanted = max(1, num_people // 10) if val_person_ids is None else val_person_ids
-        # the same people in every run, whatever its seed
-        splits = carve_val(splits, wanted, seed=1)
-    return splits
-
-
-def _synthetic_root(synthetic: Mapping[str, Any] | None) -> Path:
-    from crosswalk.synthetic.generate import GENERATOR_VERSION, synthesize_pairs
-
-    return synthetic_root("pairs", synthetic, synthesize_pairs, GENERATOR_VERSION)
-
-
-def _texts(records: Sequence[Record]) -> list[str]:
-    return [caption for record in records for caption in record.captions]
 
 
 def _check_mask_token(tokenizer: Tokenizer, transform: Transform) -> None:

@@ -12,6 +12,7 @@ import lightning.pytorch as L
 from torch import Tensor
 
 from crosswalk.data.base import PlanFactory, PlanLabels, Switch
+from crosswalk.data.contents import check_source, missing
 from crosswalk.data.images import ImageToImageData
 from crosswalk.data.pipeline.crops import RectangularCrop
 from crosswalk.data.pipeline.decoding import Interpolation
@@ -19,7 +20,6 @@ from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.loaders import ENDS_WORKERS, EpochLoader
 from crosswalk.data.pipeline.plans import Index, shuffled_plan
 from crosswalk.data.pipeline.preprocessing import Preprocessing
-from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.ranges import Count, ImageSize, Seed, Workers
 from crosswalk.types import DataSpec, ImageBatch, SourceTargetBatch
 
@@ -193,14 +193,14 @@ class SourceTargetData(L.LightningDataModule):
             "sweep": sweep,
         }
         # each set has draws of its own, which no other seed gives the other set
-        self.source = source(**_missing(source, common), seed=2 * seed, protocol="last")
+        self.source = source(**missing(source, common), seed=2 * seed, protocol="last")
         self.target = target(
-            **_missing(target, {**common, "val_person_ids": val_person_ids}),
+            **missing(target, {**common, "val_person_ids": val_person_ids}),
             seed=2 * seed + 1,
             protocol=protocol,
             identities=identities,
         )
-        _check_source(self.source.splits, self.target.splits)
+        check_source(self.source.splits, self.target.splits)
         self.camera_rule = self.target.camera_rule
         self.extra_map = self.target.extra_map
 
@@ -357,37 +357,3 @@ class SourceTargetData(L.LightningDataModule):
     ) -> ImageBatch | SourceTargetBatch:
         """Transform a batch on the device it has come to."""
         return self.transform_batch(batch)
-
-
-def _check_source(source: ImageSplits, target: ImageSplits) -> None:
-    if not source.train_is_labelled:
-        raise ValueError(
-            f"The source in {source.root} has training images without person ids, and what it "
-            "teaches are its labels. Pass data.source.root=<a labelled set>; a set without labels "
-            "can be the target."
-        )
-    if source.root.resolve() != target.root.resolve():
-        return
-    # two tables of one folder may name different images
-    trained = {_below(source.root, record) for record in source.train}
-    of_target = {_below(target.root, record) for _, record in target}
-    if shared := len(trained & of_target):
-        raise ValueError(
-            f"data.source.root and data.target.root lead to one data set, {source.root} (source: "
-            f"{source.dataset}, target: {target.dataset}): {shared:,} of {len(trained):,} images "
-            "of the source are the target's too, so it would be trained with its own labels. "
-            "Pass data.source.root=<folder of the source> and data.target.root=<folder of the "
-            "target>."
-        )
-
-
-def _below(root: Path, record: Record) -> Path:
-    """Return the image as it is named from ``root``, however that is written."""
-    path = record.image_path
-    return path.relative_to(root) if path.is_relative_to(root) else path
-
-
-def _missing(factory: DataFactory, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a set does not have of its own."""
-    own = factory.keywords if isinstance(factory, functools.partial) else {}
-    return {name: value for name, value in settings.items() if own.get(name) is None}

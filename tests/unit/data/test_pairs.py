@@ -19,13 +19,12 @@ from crosswalk.cli import main
 from crosswalk.data import base
 from crosswalk.data.pairs import TextToImageData
 from crosswalk.data.pipeline import loaders
-from crosswalk.data.pipeline.datasets import records_fingerprint
 from crosswalk.data.pipeline.decoding import BrokenImagesError
 from crosswalk.data.pipeline.noise import noisy_caption_index
 from crosswalk.data.pipeline.plans import ShuffledBatches, identity_plan
 from crosswalk.data.pipeline.transforms import PairTransform
 from crosswalk.data.readers.own_pairs import read_own_pairs
-from crosswalk.data.readers.records import Record, Splits, fingerprint
+from crosswalk.data.readers.records import Record, Splits, fingerprint, records_fingerprint
 from crosswalk.draws import sample_key
 from crosswalk.types import DataSpec, ImageBatch, PairBatch, TextBatch
 
@@ -691,8 +690,8 @@ def test_a_caption_without_words_stops_before_the_first_step(root: Path, split: 
 
 def test_files_of_another_size_are_other_data_and_old_fingerprints_are_known(root: Path) -> None:
     data = make_data(root)
-    assert data.fingerprint == fingerprint(data.found)
-    earlier = records_fingerprint(data.splits, data.splits.root, data._facts)
+    assert data.fingerprint == fingerprint(data.contents.found)
+    earlier = records_fingerprint(data.splits, data.splits.root, data.contents.facts)
     path = data.splits.train[0].image_path
     path.write_bytes(path.read_bytes() + b"\0")
 

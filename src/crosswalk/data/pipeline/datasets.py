@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -301,25 +299,3 @@ def labelled(split: str, records: Sequence[Record]) -> Sequence[Record]:
         return records
     labels = relabel(record.person_id for record in records)
     return [replace(record, person_id=labels[record.person_id]) for record in records]
-
-
-def records_fingerprint(
-    splits: Iterable[tuple[str, Record]], root: Path, facts: Callable[[Record], Sequence[object]]
-) -> str:
-    """Return a hash of all image names and of ``facts`` of them, the same on every machine.
-
-    Example:
-        >>> splits = [("train", Record(Path("data/a.jpg"), 3))]
-        >>> moved = [("train", Record(Path("elsewhere/a.jpg"), 3))]
-        >>> facts = lambda record: [record.person_id]
-        >>> one = records_fingerprint(splits, Path("data"), facts)
-        >>> one == records_fingerprint(moved, Path("elsewhere"), facts)
-        True
-    """
-    digest = hashlib.sha256()
-    for name, record in splits:
-        image = record.image_path
-        if image.is_relative_to(root):
-            image = image.relative_to(root)
-        digest.update(json.dumps([name, image.as_posix(), *facts(record)]).encode())
-    return digest.hexdigest()[:16]

@@ -386,6 +386,28 @@ def fingerprint(splits: AnySplits) -> str:
     return digest.hexdigest()
 
 
+def records_fingerprint(
+    splits: Iterable[tuple[str, Record]], root: Path, facts: Callable[[Record], Sequence[object]]
+) -> str:
+    """Return a hash of all image names and of ``facts`` of them, the same on every machine.
+
+    Example:
+        >>> splits = [("train", Record(Path("data/a.jpg"), 3))]
+        >>> moved = [("train", Record(Path("elsewhere/a.jpg"), 3))]
+        >>> facts = lambda record: [record.person_id]
+        >>> one = records_fingerprint(splits, Path("data"), facts)
+        >>> one == records_fingerprint(moved, Path("elsewhere"), facts)
+        True
+    """
+    digest = hashlib.sha256()
+    for name, record in splits:
+        image = record.image_path
+        if image.is_relative_to(root):
+            image = image.relative_to(root)
+        digest.update(json.dumps([name, image.as_posix(), *facts(record)]).encode())
+    return digest.hexdigest()[:16]
+
+
 def shared_pictures(
     query: Sequence[Record], gallery: Sequence[Record]
 ) -> tuple[list[int], list[int]]:

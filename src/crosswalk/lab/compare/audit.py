@@ -259,7 +259,7 @@ def training_pairs(data: Any) -> list[TrainingPair]:  # noqa: ANN401
     Where noise was injected, the caption is the exchanged one.
 
     Args:
-        data: A `crosswalk.data.pairs.TextToImageData`.
+        data: What `evaluation_data` returns of a run on pairs.
     """
     readable = set(data.evaluation_images("train"))  # data.allow_missing=true leaves some out
     records = [record for record in data.splits.train if record.image_path in readable]
@@ -282,18 +282,19 @@ def check_same_pairs(record: DivisionRecord, data: Any, run_folder: RunFolder) -
     Raises:
         ValueError: If there are more or fewer, or other captions were exchanged.
     """
-    num_pairs = data.spec.num_samples
+    num_pairs = len(data.evaluation_captions("train"))
     if num_pairs != len(record.clean):
         raise ValueError(
             f"{run_folder.path} divided {len(record.clean):,} training pairs, but its data have "
             f"{num_pairs:,} now. Put back the data it was trained on, or train again."
         )
-    known = None if data.true_pairs is None else data.true_pairs.numpy()
+    known = None if data.true_pairs is None else np.asarray(data.true_pairs)
     before = record.true_pair
     if (known is None) != (before is None) or not np.array_equal(known, before):  # type: ignore[arg-type]
+        noise_index = run_folder.config()["data"].get("noise_index")
         raise ValueError(
             f"the captions exchanged in {run_folder.path} are not those of its configuration now "
-            f"(data.noise_index={data.noise_index}). Put back the file it was trained with."
+            f"(data.noise_index={noise_index}). Put back the file it was trained with."
         )
 
 

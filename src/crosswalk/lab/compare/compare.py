@@ -136,7 +136,7 @@ class Comparison:
         notes: What a reader should know, whole sentences.
         directions: By the direction's name.
         views: By the view's name, ``view/<view>``.
-        data: The data module, or None where the data cannot be read.
+        data: The data of a run, or None where they cannot be read.
         data_problem: Why not.
     """
 
@@ -170,7 +170,7 @@ def compare_sides(
         first: Side A.
         second: Side B, which answers the same queries.
         notes: What `crosswalk.lab.compare.runs.check_comparable` found.
-        data: The data module of a run; None where it cannot be made.
+        data: The data of a run; None where they cannot be read.
         data_problem: Why it cannot.
         draws: Resamples of the bootstrap.
 

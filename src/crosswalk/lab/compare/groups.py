@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.data.pipeline.datasets import records_fingerprint
-from crosswalk.data.readers.records import Record
+from crosswalk.data.readers.records import Record, records_fingerprint
 from crosswalk.metrics.queries import QueryResults
 
 MOST_VALUES = 5
@@ -32,7 +31,7 @@ def query_groups(
     Args:
         results: The queries of one direction.
         direction: Which one.
-        data: The data module; None where it could not be read, so that only the number of
+        data: The data of a run; None where they could not be read, so that only the number of
             matches is known.
         split: The split of the queries.
 
@@ -120,7 +119,7 @@ def query_records(data: Any, split: str, direction: str) -> list[Record]:  # noq
     """Return the images that are queries, or whose captions are, by sample index.
 
     Args:
-        data: The data module; one that has a source is evaluated on its target.
+        data: The data of a run; what has a source is evaluated on its target.
         split: "test" or "val".
         direction: Retrieval direction.
     """
@@ -140,7 +139,7 @@ def split_fingerprint(data: Any, split: str) -> str:  # noqa: ANN401
     The fingerprint of a whole data set differs too where its training part was divided otherwise.
 
     Args:
-        data: The data module; one that has a source is evaluated on its target.
+        data: The data of a run; what has a source is evaluated on its target.
         split: "test" or "val".
     """
     splits = getattr(data, "target", data).splits

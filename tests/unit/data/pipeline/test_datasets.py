@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crosswalk.data.base import synthetic_root
+from crosswalk.data.contents import synthetic_root
 from crosswalk.data.pipeline.datasets import (
     CaptionDataset,
     ImageDataset,
@@ -15,11 +15,10 @@ from crosswalk.data.pipeline.datasets import (
     ids_of,
     labelled,
     open_records,
-    records_fingerprint,
 )
 from crosswalk.data.pipeline.loaders import BatchRequest
 from crosswalk.data.pipeline.plans import Index
-from crosswalk.data.readers.records import Record
+from crosswalk.data.readers.records import Record, records_fingerprint
 from crosswalk.draws import sample_key
 
 

@@ -252,6 +252,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_data_with_other_pairs_are_refused(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    folder.save_config({"data": {"noise_index": "other.npy"}})
     data = make_data(tmp_path, noise=0.7)
     true_pair = data.true_pairs.numpy()
     probability = [[0.5] * 9]
@@ -260,9 +261,9 @@ def test_data_with_other_pairs_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="divided 8 training pairs, but its data have 9"):
         check_same_pairs(record_of([[0.5] * 8]), data, folder)
-    with pytest.raises(ValueError, match=r"data\.noise_index"):
+    with pytest.raises(ValueError, match=r"data\.noise_index=other\.npy"):
         check_same_pairs(record_of(probability, true_pair=~true_pair), data, folder)
-    with pytest.raises(ValueError, match=r"data\.noise_index"):
+    with pytest.raises(ValueError, match=r"data\.noise_index=other\.npy"):
         check_same_pairs(record_of(probability), data, folder)
 
 
