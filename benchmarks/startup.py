@@ -2,6 +2,7 @@
 
 Also of a search in a gallery from a cold start, whose target is 5, and of the commands that read
 finished runs (``report``, ``compare``, ``audit``), whose target is 2: most of them are imports.
+And of a training on the generated people that are its default, up to its first step: below 10.
 
 Usage: python benchmarks/startup.py [--repeats N]
 
@@ -32,8 +33,16 @@ COMMANDS = {
     "search --help": ["-m", "crosswalk", "search", "--help"],
     "no such gallery": ["-m", "crosswalk", "search", "nowhere", "x"],
 }
-WITHOUT_TORCH, OF_RUNS, COLD = 0.5, 2.0, 5.0
+WITHOUT_TORCH, OF_RUNS, COLD, FIRST_STEP = 0.5, 2.0, 5.0, 10.0
 """Most CPU seconds."""
+TO_FIRST_STEP = """
+import os, sys
+from crosswalk.cli import main
+from crosswalk.methods.rde import RDE
+RDE.training_step = lambda *_: os._exit(0)
+sys.exit(main(["train", "logger=csv", "trainer=cpu", "output_dir={folder}"]) or 1)
+"""
+"""Ends with 0 where the first training step would begin: behind imports, data and a first sweep."""
 
 
 def cpu_seconds(arguments: list[str], *, check: bool = False) -> float:
@@ -90,7 +99,9 @@ def main() -> None:
             **{name: (["-m", "crosswalk", *words], OF_RUNS)
                for name, words in runs_in(Path(folder)).items()},
             "a search, cold": (gallery_in(Path(folder)), COLD),
+            "train to its first step": (["-c", TO_FIRST_STEP.format(folder=folder)], FIRST_STEP),
         }  # fmt: skip
+        cpu_seconds(finished["train to its first step"][0], check=True)  # draws the people once
         for name, (arguments, bound) in finished.items():
             times[name] = median(cpu_seconds(arguments, check=True) for _ in range(repeats))
             most[name] = bound

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -24,7 +23,6 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    gc.disable()
     from crosswalk.config.compose import differences
 
     left, right = _side(options.left), _side(options.right)

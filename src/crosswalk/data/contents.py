@@ -32,7 +32,11 @@ from crosswalk.data.readers.records import (
 from crosswalk.data.readers.val_split import carve_val_images
 from crosswalk.files import refuse_inside
 from crosswalk.ranges import Count, Seed, Share
-from crosswalk.synthetic.settings import settings_of
+from crosswalk.synthetic.settings import (
+    GENERATOR_VERSION,
+    IMAGE_GENERATOR_VERSION,
+    settings_of,
+)
 from crosswalk.words import no_root
 
 SplitsT = TypeVar("SplitsT", Splits, ImageSplits)
@@ -257,9 +261,12 @@ def _with_val(splits: Splits, protocol: str, val_person_ids: int | None) -> Spli
 
 
 def _synthetic_pairs(synthetic: Mapping[str, Any] | None) -> Path:
-    from crosswalk.synthetic.generate import GENERATOR_VERSION, synthesize_pairs
+    def synthesize(folder: Path, **settings: Any) -> None:  # noqa: ANN401
+        from crosswalk.synthetic.generate import synthesize_pairs
 
-    return synthetic_root("pairs", synthetic, synthesize_pairs, GENERATOR_VERSION)
+        synthesize_pairs(folder, **settings)
+
+    return synthetic_root("pairs", synthetic, synthesize, GENERATOR_VERSION)
 
 
 def _read_images(reader: Callable[[Path], ImageSplits], root: Path) -> ImageSplits:
@@ -283,9 +290,12 @@ def _with_val_images(
 
 
 def _synthetic_images(synthetic: Mapping[str, Any] | None) -> Path:
-    from crosswalk.synthetic.images import IMAGE_GENERATOR_VERSION, synthesize_images
+    def synthesize(folder: Path, **settings: Any) -> None:  # noqa: ANN401
+        from crosswalk.synthetic.images import synthesize_images
 
-    return synthetic_root("images", synthetic, synthesize_images, IMAGE_GENERATOR_VERSION)
+        synthesize_images(folder, **settings)
+
+    return synthetic_root("images", synthetic, synthesize, IMAGE_GENERATOR_VERSION)
 
 
 def texts_of(records: Sequence[Record]) -> list[str]:

@@ -27,12 +27,10 @@ from crosswalk.synthetic.set_folder import (
     write_record,
     written_folder,
 )
+from crosswalk.synthetic.settings import GENERATOR_VERSION
 from crosswalk.synthetic.shots import shots_of, take_picture
 from crosswalk.synthetic.tables import table
 from crosswalk.synthetic.workers import carried_out
-
-GENERATOR_VERSION = 1
-"""Raised whenever the same seed makes other images or captions than before."""
 
 _CAPTIONS_EACH = 2
 _PERSONS_PER_TASK = 25

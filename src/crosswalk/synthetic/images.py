@@ -10,12 +10,10 @@ from crosswalk.synthetic.image_layouts import IMAGE_LAYOUTS
 from crosswalk.synthetic.looks import Look, look_named
 from crosswalk.synthetic.people import person_of
 from crosswalk.synthetic.set_folder import check_settings, write_record, written_folder
+from crosswalk.synthetic.settings import IMAGE_GENERATOR_VERSION
 from crosswalk.synthetic.sightings import Sighting, by_person, plan_of
 from crosswalk.synthetic.tracklets import frame_of
 from crosswalk.synthetic.workers import carried_out
-
-IMAGE_GENERATOR_VERSION = 2
-"""Raised whenever the same seed makes other images or names than before."""
 
 _IMAGES_PER_TASK = 100
 

@@ -8,6 +8,10 @@ from typing import Any, Literal
 from crosswalk.synthetic.set_folder import check_settings
 from crosswalk.synthetic.tables import table
 
+GENERATOR_VERSION = 1
+"""Raised whenever the same seed makes other images or captions than before."""
+IMAGE_GENERATOR_VERSION = 2
+"""Raised whenever the same seed makes other images or names than before, without captions."""
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "pairs": {"size": "toy", "domain": "city", "seed": 0},
     "images": {"layout": "market1501", "size": "toy", "seed": 0},
