@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from crosswalk.commands import AtLeast
-from crosswalk.use.source import MODELS, WHICH, source_of
+from crosswalk.use.source import MODELS, WHICH, check_out, source_of
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -32,6 +32,7 @@ def run(options: Namespace) -> int:
         from crosswalk.files import check_writable
 
         check_writable(options.out, "--out")  # before a minute of measuring
+        check_out(source.folder, options.out)
     import json
 
     import torch

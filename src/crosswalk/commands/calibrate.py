@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crosswalk.config.model_file import THRESHOLDS
 from crosswalk.gallery.description import FILE, KEPT, read_gallery
-from crosswalk.use.source import MODELS, WHICH, source_of
+from crosswalk.use.source import MODELS, WHICH, check_out, source_of
 
 if TYPE_CHECKING:
     from crosswalk.run.run_folder import RunFolder
@@ -53,6 +53,7 @@ def run(options: Namespace) -> int:
     source = None if is_run or options.overrides else source_of(options.model, options.checkpoint)
     if options.out is not None:
         check_writable(options.out, "--out")
+        check_out(folder if source is None else source.folder, options.out)
     if options.overrides:
         from crosswalk.commands.evaluate import evaluated
 

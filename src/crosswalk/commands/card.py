@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.use.source import MODELS, WHICH, source_of
+from crosswalk.use.source import MODELS, WHICH, check_out, source_of
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -26,6 +26,7 @@ def run(options: Namespace) -> int:
 
     if options.out is not None:
         check_writable(options.out, "--out")
+        check_out(source.folder, options.out)
     card = card_of(source, described_by(source))
     if options.out is None:
         print(card, end="")

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from crosswalk.use.export_check import Settings, check_settings, check_target
-from crosswalk.use.source import MODELS, WHICH, source_of
+from crosswalk.use.source import MODELS, WHICH, check_out, source_of
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -47,6 +47,7 @@ def run(options: Namespace) -> int:
     )
     check_settings(settings)
     check_target(options.out)
+    check_out(source.folder, options.out)
     if settings.form == "safetensors":
         from crosswalk.use.export import export
 

@@ -21,11 +21,13 @@ def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     from crosswalk.files import check_safetensors, check_writable
     from crosswalk.run.run_folder import RunFolder
+    from crosswalk.use.source import check_out
 
     check_safetensors(options.target)
     check_writable(options.target, "OUT")
     if not options.run_folder.is_file():  # what is no run is said before the slow imports
         RunFolder(options.run_folder).config()
+        check_out(RunFolder(options.run_folder), options.target, "OUT")
     from crosswalk.run.weights import run_export
 
     return run_export(

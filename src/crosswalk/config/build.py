@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -15,7 +13,6 @@ from omegaconf import DictConfig
 from crosswalk.config.check import ENCODERS, Checked, check_data, check_types
 from crosswalk.config.compose import diagnostics_of, nested, to_plain
 from crosswalk.config.constructors import construct, locate
-from crosswalk.files import refuse_inside
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -41,30 +38,6 @@ def instantiate(node: DictConfig | Mapping[str, Any] | None, **kwargs: Any) -> A
         return None
     check_types(node, given=kwargs)
     return construct(to_plain(node), kwargs)
-
-
-def refuse_inside_data(config: Mapping[str, Any], target: Path, key: str) -> None:
-    """Raise an error if something to write lies in the folder of a configured data set.
-
-    Args:
-        config: The plain configuration; an annotation is read only where ``target`` may lie inside.
-        target: The file or folder to write.
-        key: What named it, for the message.
-
-    Raises:
-        ValueError: If it does.
-    """
-    data = config.get("data") or {}
-    for _, node in [("data", data), *nested(data)]:
-        if not isinstance(node, Mapping) or "reader" not in node:
-            continue
-        given = node.get("root") or data.get("root")  # None: generated, below the cache folder
-        root = Path(given or os.devnull).expanduser()
-        folder = root if root.is_dir() else root.parent
-        if given and root.exists() and target.resolve().is_relative_to(folder.resolve()):
-            splits = construct(node["reader"], {})(root)
-            images = (record.image_path for _, record in splits)
-            refuse_inside(target, splits.root, images, key, given=root)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from crosswalk import __version__
-from crosswalk.config.build import Run, build, refuse_inside_data
+from crosswalk.config.build import Run, build
 from crosswalk.config.check import check
 from crosswalk.config.compose import restore
 from crosswalk.config.constructors import construct
 from crosswalk.config.keys import ROOTS, compared
+from crosswalk.config.places import refuse_inside_data
 from crosswalk.config.trainer_arguments import check_hardware, num_processes
 from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone

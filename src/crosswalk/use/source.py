@@ -122,6 +122,18 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
     raise ValueError(f"{path} is {_kind_of_file(path)}, no model of crosswalk. {ADVICE}")
 
 
+def check_out(folder: RunFolder, target: Path, key: str = "--out") -> None:
+    """Refuse to write into the data of the run in ``folder``, if there is one.
+
+    Raises:
+        ValueError: If ``target`` lies in their folder.
+    """
+    if folder.config_file.is_file():
+        from crosswalk.config.places import refuse_inside_data
+
+        refuse_inside_data(folder.config(), target, key, stored=folder.config_file)
+
+
 def description(source: Source) -> dict[str, Any] | None:
     """Return what an export or an import says of its model; None of other sources.
 

@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 
 from crosswalk.cli import main
 from crosswalk.config import build as config_build
-from crosswalk.config.build import build, refuse_inside_data
+from crosswalk.config.build import build
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, restore, to_plain
+from crosswalk.config.places import refuse_inside_data
 from crosswalk.data.images import ImageToImageData, Reader
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.run.run_folder import RunFolder
@@ -128,25 +129,35 @@ def test_commands_given_inside_a_data_set_write_nothing_there(
     assert str(cuhk) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["report {} --out", "audit {} --out", "compare {} {} --out"])
-def test_a_page_about_a_run_is_not_written_into_its_data(
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *(("report {} --out", "x.html"), ("compare {} {} --out", "x.html")),
+        *(("audit {} --out", "x.csv"), ("card {} --out", "x.md"), ("export {} --out", "model")),
+        *(("calibrate {} --out", "x.json"), ("benchmark {} --out", "x.json")),
+        ("export-weights {}", "x.safetensors"),
+    ],
+)
+def test_what_is_made_of_a_run_is_not_written_into_its_data(
     cuhk: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     command: str,
+    name: str,
 ) -> None:
     monkeypatch.setattr("crosswalk.lab.compare.audit.division_of", lambda *_: None)
     monkeypatch.setattr("crosswalk.lab.compare.runs._queries", lambda *_: None)
     config = to_plain(compose(["method=rde", "data=cuhk_pedes", f"data.root={cuhk}"]))
-    run, out = RunFolder(tmp_path / "run"), cuhk / "suspects.csv"
+    run, out = RunFolder(tmp_path / "run"), cuhk / name
     run.save_config(config)
-    out = out.with_suffix(".html") if command.startswith("compare") else out
+    run.last_checkpoint.touch()
 
     with untouched(cuhk):
         assert main([*command.format(run.path, run.path).split(), str(out)]) == 2
 
-    assert f"--out={out} lies inside the data set's folder {cuhk}" in capsys.readouterr().err
+    said = f"={out} lies inside the data set's folder {cuhk}"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("every", [2, 5])

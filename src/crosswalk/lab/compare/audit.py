@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from crosswalk.config.build import refuse_inside_data
+from crosswalk.config.places import refuse_inside_data
 from crosswalk.config.search import default_method
 from crosswalk.diagnostics.division import DivisionRecord, division_file, read_division
 from crosswalk.files import csv_text, write_text

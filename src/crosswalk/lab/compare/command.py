@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.build import refuse_inside_data
+from crosswalk.config.places import refuse_inside_data
 from crosswalk.files import write_text
 from crosswalk.lab.compare.compare import compare_sides, plain
 from crosswalk.lab.compare.page import comparison_page

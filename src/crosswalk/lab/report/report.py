@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.build import instantiate, refuse_inside_data
+from crosswalk.config.build import instantiate
 from crosswalk.config.compose import diagnostics_of
+from crosswalk.config.places import refuse_inside_data
 from crosswalk.diagnostics.base import Diagnostic
 from crosswalk.files import write_text
 from crosswalk.lab.report.configuration import configuration_section
@@ -41,10 +43,25 @@ def write_report(folder: RunFolder, data: Any = None, *, target: Path | None = N
     if not folder.is_in_use():
         folder.remove_unfinished("report.html.*")
     target = folder.path / "report.html" if target is None else target
-    sections = report_sections(folder, data)
+    with _without_what_is_damaged(folder):
+        sections = report_sections(folder, data)
     subtitle = f"{folder.config()['choices']['method']}, {folder.record().get('started', '')}"
     write_text(target, render_page(folder.name, sections, subtitle=subtitle.strip(", ")))
     return target
+
+
+@contextmanager
+def _without_what_is_damaged(folder: RunFolder) -> Iterator[None]:
+    """Say of a damaged file below ``diagnostics/`` that a report can be written without it."""
+    try:
+        yield
+    except ValueError as error:
+        if str(folder.path / "diagnostics") not in str(error):
+            raise
+        raise ValueError(
+            f"{error} Delete it, and the report is written without it; "
+            f"`{folder.evaluate_command()}` writes again what evaluations keep there."
+        ) from error
 
 
 def report_sections(folder: RunFolder, data: Any = None) -> list[Section]:  # noqa: ANN401

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from crosswalk.config.build import refuse_inside_data
 from crosswalk.config.check import check_paths
+from crosswalk.config.places import refuse_inside_data
 from crosswalk.files import lock, write_text
 from crosswalk.lab.launch import launcher
 from crosswalk.lab.pool import PlannedRun, command_of

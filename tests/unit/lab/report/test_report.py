@@ -432,6 +432,25 @@ def test_a_report_removes_a_killed_one_and_nothing_that_an_evaluation_writes_mea
     assert written.exists()
 
 
+@pytest.mark.parametrize("name", ["embeddings-last", "division-last", "token_selection-last"])
+@pytest.mark.parametrize("content", [b"text", None])
+def test_a_damaged_file_of_a_diagnostic_is_named_with_what_helps(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    run = make_run(tmp_path)
+    path = run.path / "diagnostics" / f"{name}.npz"
+    if content is None:
+        write_arrays(path, {"other": np.ones(1)})
+    else:
+        path.parent.mkdir()
+        path.write_bytes(content)
+
+    with pytest.raises(ValueError, match=rf"{path} is damaged.*crosswalk evaluate {run.path}`"):
+        write_report(run)
+    path.unlink()
+    write_report(run)
+
+
 def clustered(folder: Path, **config: Any) -> RunFolder:  # noqa: ANN401
     run = make_run(folder)
     run.save_config({key: value for key, value in config.items() if value is not None})
