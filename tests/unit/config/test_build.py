@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import timm
 import torch
 from omegaconf import OmegaConf
 
@@ -268,6 +269,34 @@ def test_what_says_nothing_about_the_image_size_refuses_no_run(
 def test_a_method_says_in_its_own_words_which_images_it_takes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^images 8 wide are none of mine$"):
         build(check(of_ones_own(tmp_path, method="OfOneSize")))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "loads_weights", "downloads"),
+    [(None, False, True), ("run.ckpt", False, False), (None, True, False)],
+)
+def test_nothing_is_downloaded_where_all_weights_come_from_elsewhere(
+    checkpoint: str | None,
+    loads_weights: bool,
+    downloads: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+    make = timm.create_model
+
+    def create_model(name: str, *, pretrained: bool, **arguments: Any) -> torch.nn.Module:  # noqa: ANN401
+        asked.append(pretrained)
+        return make("resnet10t", pretrained=False, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    node = {"_target_": "crosswalk.encoders.resnet.timm_backbone", "name": "resnet10t.c3_in1k"}
+    config = of_ones_own(tmp_path)
+    config["encoder"]["backbone"] = {**node, "pretrained": True}
+
+    build(check({**config, "checkpoint": checkpoint}), loads_weights=loads_weights)
+
+    assert asked == [downloads]
 
 
 def test_a_mistake_in_an_encoder_is_not_put_down_to_the_image_size(tmp_path: Path) -> None:
