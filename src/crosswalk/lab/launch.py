@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crosswalk.config.check import check_paths, read_annotations
 from crosswalk.lab.local import TRAIN, Run, Work, run_locally
 from crosswalk.lab.pool import PlannedRun
 from crosswalk.lab.slurm import parse_parameters, run_on_slurm
@@ -27,6 +29,27 @@ class Launcher:
     slots: Sequence[Slot]
     at_a_time: int
     slurm: Mapping[str, Any] | None = None
+
+    def look_ahead(self, config: Mapping[str, Any], *, dry_run: bool) -> None:
+        """Refuse data that every run would refuse; Slurm's machines may have others.
+
+        Args:
+            config: Of any run, plain.
+            dry_run: Whether it is only said, on standard error.
+
+        Raises:
+            FileNotFoundError: If a file or folder is not there.
+            ValueError: If annotations are damaged.
+        """
+        if self.slurm is not None:
+            return
+        try:
+            check_paths(config)
+            read_annotations(config.get("data") or {})
+        except (FileNotFoundError, ValueError) as error:
+            if not dry_run:
+                raise
+            print(f"note: no run can start as it is: {error}", file=sys.stderr)
 
     def make(
         self,

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from crosswalk.config.check import check_paths
 from crosswalk.config.places import refuse_inside_data
 from crosswalk.files import lock, write_text
 from crosswalk.lab.launch import launcher
@@ -73,9 +72,9 @@ def run_sweep(options: Namespace) -> int:
     sweep = replace(sweep, uses_wandb=config["logger"]["wandb"] is not None)
     if options.dry_run:
         print(plan(sweep, where.at_a_time))
+    where.look_ahead(config, dry_run=options.dry_run)
+    if options.dry_run:
         return 0
-    if where.slurm is None:
-        check_paths(config)
     if not options.local:
         from crosswalk.lab.sweeps.server import register, run_agents
 

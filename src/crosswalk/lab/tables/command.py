@@ -57,10 +57,14 @@ def run_ablation(options: Namespace) -> int:
     if options.dry_run:
         for run in missing:
             print(run.command)
-        return 0
     if missing:
-        refuse_inside_data(to_plain(missing[0].config), pool.path, "--output-dir")
-        check_data(missing[0])
+        config = to_plain(missing[0].config)
+        refuse_inside_data(config, pool.path, "--output-dir")
+        if not options.dry_run:
+            check_data(missing[0])
+        where.look_ahead(config, dry_run=options.dry_run)
+    if options.dry_run:
+        return 0
     board = Board(
         manifest.title,
         missing,

@@ -286,6 +286,26 @@ def test_a_table_without_its_data_starts_nothing(tmp_path: Path, table: str) -> 
     assert not list(tmp_path.rglob("*.log"))
 
 
+def test_a_table_whose_data_are_not_there_starts_nothing_and_a_dry_run_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ablate", str(EXPERIMENTS / "rde/table2.yaml"), "--output-dir", str(tmp_path / "runs")]
+    words += ["--data", "cuhk_pedes", f"data.root={tmp_path / 'people'}", "--seeds", "1"]
+
+    with pytest.raises(FileNotFoundError, match=r"data\.root=.*people does not exist"):
+        run_ablation(parse(words))
+    (tmp_path / "people").mkdir()
+    with pytest.raises(FileNotFoundError, match="people"):
+        run_ablation(parse(words))
+
+    assert not list(tmp_path.rglob("*.log"))
+    capsys.readouterr()
+    assert run_ablation(parse([*words, "--dry-run"])) == 0
+    said = capsys.readouterr()
+    assert f"data.root={tmp_path / 'people'} seed=1" in said.out
+    assert "note: no run can start as it is: No annotation file of CUHK-PEDES" in said.err
+
+
 def test_a_run_that_was_damaged_before_a_table_begins_does_not_end_it(
     ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
