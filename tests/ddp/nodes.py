@@ -95,7 +95,10 @@ def start_on(nodes: Sequence[Node], words: Sequence[str], folder: Path) -> list[
 
 
 def srun(nodes: Sequence[Node], words: Sequence[str], folder: Path) -> list[Running]:
-    """Start a command as Slurm's does, one task on each node, told its place by the environment."""
+    """Start a command as Slurm's does, one task on each node, told its place by the environment.
+
+    Each node has a working folder of its own below ``folder``, and its cache in it.
+    """
     number = str(len(nodes))
     job = {"SLURM_JOB_ID": "4213", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train"}
     job |= {"SLURM_NTASKS": number, "SLURM_NTASKS_PER_NODE": "1", "SLURM_NODELIST": "node-[1-2]"}
@@ -103,8 +106,11 @@ def srun(nodes: Sequence[Node], words: Sequence[str], folder: Path) -> list[Runn
     running = []
     for rank, node in enumerate(nodes):
         place = {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"}
+        own = folder / node.name
+        own.mkdir()
+        place |= {"CROSSWALK_CACHE": str(own / "cache")}
         log = folder / f"{node.name}.log"
-        running.append(node.start(words, log, **job, **place))
+        running.append(node.start(words, log, folder=own, **job, **place))
     return running
 
 

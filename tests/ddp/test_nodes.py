@@ -10,6 +10,7 @@ import pytest
 from crosswalk.files import lock
 from crosswalk.run.run_folder import RunFolder
 from tests.ddp.nodes import (
+    CABLE,
     PATIENCE,
     end_well,
     srun,
@@ -65,10 +66,10 @@ def test_two_nodes_train_what_one_process_trains(
         assert_equal_to_one_process(alone, outcome)
 
 
-def training(folder: Path, *more: str) -> list[str]:
-    """Return the module that trains on two nodes, into ``folder``, and its words."""
+def training(output_dir: Path | str, *more: str) -> list[str]:
+    """Return the module that trains on two nodes, and its words."""
     always = ("checkpoint_every_n_steps=2", "trainer.num_nodes=2", "name=it")
-    words = small_run("mmcl", *always, f"output_dir={folder}", *more)
+    words = small_run("mmcl", *always, f"output_dir={output_dir}", *more)
     return ["-m", "tests.ddp.train", *words]
 
 
@@ -78,34 +79,66 @@ def only_run(folder: Path) -> RunFolder:
 
 
 @pytest.fixture(scope="session")
-def of_srun(shared: Path, cache: Path) -> RunFolder:
-    """Return a run of two nodes that srun started."""
+def of_srun(shared: Path) -> RunFolder:
+    """Return a run of two nodes that srun started, each with its own cache and working folder."""
     folder = shared / "srun"
     folder.mkdir(exist_ok=True)
     with lock(folder / "run.lock"):
-        if not list(folder.glob("*-it/report.html")):
-            with two_nodes(folder, CROSSWALK_CACHE=str(cache)) as nodes:
-                end_well(srun(nodes, [sys.executable, *training(folder)], folder))
-    return only_run(folder)
+        if not (folder / "node-1").exists():
+            with two_nodes(folder) as nodes:
+                end_well(srun(nodes, [sys.executable, *training("runs")], folder))
+    return only_run(folder / "node-1" / "runs")
 
 
-def test_tasks_of_srun_train_one_run(of_srun: RunFolder) -> None:
+def test_tasks_of_srun_train_one_run_where_the_first_one_is(of_srun: RunFolder) -> None:
     record, lines = of_srun.record(), of_srun.metrics()
 
     assert [session["status"] for session in record["sessions"]] == ["finished"]
     assert len(lines) == len({(line["global_step"], tuple(line)) for line in lines})
     assert of_srun.results()["last"]["epoch"] == 2
+    working_folders = of_srun.path.parents[2]
+    assert [path.name for path in (working_folders / "node-2").iterdir()] == ["cache"]
 
 
-@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+def test_machines_that_do_not_share_the_folder_of_runs_end_before_they_train(
+    cache: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    with two_nodes(tmp_path, CROSSWALK_CACHE=str(cache)) as nodes:
+        nodes[1].call("mount", "-t", "tmpfs", "none", str(runs))
+        running = start_on(nodes, torchrun(*training(runs)), tmp_path)
+        statuses = [each.process.wait(PATIENCE) for each in running]
+
+    assert statuses == [1, 1]
+    for each in running:
+        (line,) = [line for line in each.said().splitlines() if line.startswith("crosswalk: ")]
+        assert "process 1 on node-2 does not see the run folder" in line
+        assert "set output_dir to a folder of a file system that all machines share" in line
+    assert list(runs.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("killed", "cut_off"),
+    [
+        pytest.param(1, False, id="the second"),
+        pytest.param(0, False, id="the first", marks=pytest.mark.slow),
+        pytest.param(1, True, id="the second, without a word", marks=pytest.mark.slow),
+    ],
+)
 def test_a_node_ends_when_another_is_killed_and_the_run_goes_on_as_if_it_had_not_been(
-    killed: int, of_srun: RunFolder, cache: Path, tmp_path: Path
+    killed: int, cut_off: bool, of_srun: RunFolder, cache: Path, tmp_path: Path
 ) -> None:
     here = tmp_path / "here"
-    wait = {"CROSSWALK_CACHE": str(cache), "WAIT_AT": f"{killed},3,{here}"}
-    with two_nodes(tmp_path, **wait) as nodes:
+    wait = {"WAIT_AT": f"{killed},3,{here}"}
+    if cut_off:  # nothing says that it is not there any more
+        wait["CROSSWALK_TIMEOUT"] = "60"
+    with two_nodes(tmp_path, CROSSWALK_CACHE=str(cache), **wait) as nodes:
         running = start_on(nodes, torchrun(*training(tmp_path)), tmp_path)
         wait_for(here, running)
+        if cut_off:
+            nodes[killed].call("ip", "link", "set", CABLE, "down")
         nodes[killed].kill()
         left = running[1 - killed]
         status = left.process.wait(PATIENCE)

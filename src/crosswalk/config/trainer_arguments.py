@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, Any, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le, MinLen
@@ -24,6 +27,9 @@ class Strategy(Protocol):
 class Profiler(Protocol):
     """One of Lightning's, made by a node."""
 
+
+TIMEOUT_VARIABLE = "CROSSWALK_TIMEOUT"
+"""Seconds that a process waits for another in a collective; of no run's configuration."""
 
 Steps = Annotated[int, Ge(1), Le(10**9)]
 Batches = Count | Annotated[float, Gt(0), Le(1)] | None
@@ -137,7 +143,9 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
         {'max_epochs': 2, 'strategy': 'auto', 'devices': 1}
     """
     check_trainer(trainer)
-    settings = {name: construct(value, {}) for name, value in trainer.items()}
+    patience = patience_with_others(os.environ)
+    more = {"strategy": {} if "timeout" in trainer.get("strategy", ()) else patience}
+    settings = {name: construct(value, more.get(name, {})) for name, value in trainer.items()}
     strategy = settings.get("strategy", "auto")
     named = isinstance(strategy, str) and strategy != "auto"
     if named or (strategy == "auto" and num_processes(trainer) > 1):
@@ -148,8 +156,30 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
             gradient_as_bucket_view=True,
             start_method="spawn" if strategy == "ddp_spawn" else "popen",
             find_unused_parameters=strategy == "ddp_find_unused_parameters_true",
+            **patience,
         )
     return settings
+
+
+def patience_with_others(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return how long a process waits for the others of its group: nothing said, half an hour.
+
+    Raises:
+        ValueError: If ``CROSSWALK_TIMEOUT`` is no whole number of seconds.
+
+    Example:
+        >>> patience_with_others({"CROSSWALK_TIMEOUT": "600"})
+        {'timeout': datetime.timedelta(seconds=600)}
+    """
+    given = environment.get(TIMEOUT_VARIABLE)
+    if given is None:
+        return {}
+    if not re.fullmatch(r"[1-9]\d{0,8}", given):
+        raise ValueError(
+            f"{TIMEOUT_VARIABLE}={given} is no whole number of seconds. Set how long a process "
+            f"waits for another that does not answer, such as {TIMEOUT_VARIABLE}=600."
+        )
+    return {"timeout": timedelta(seconds=int(given))}
 
 
 def check_hardware(trainer: Mapping[str, Any]) -> None:

@@ -961,7 +961,7 @@ def prepare_run_folder(config: Mapping[str, Any]) -> RunFolder:
     os.environ[CHILD_VARIABLE] = str(folder.path.resolve())
     os.environ[FIRST_VARIABLE] = str(os.getpid())
     if launch is not None:
-        _store_of(os.environ).set(f"crosswalk/{launch}", str(folder.path.resolve()))
+        store_of(os.environ).set(f"crosswalk/{launch}", str(folder.path.resolve()))
     return folder
 
 
@@ -1037,7 +1037,7 @@ def forget_stale_ranks(num_processes: int) -> None:
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
 
 
-def _store_of(environment: Mapping[str, str]) -> Any:  # noqa: ANN401
+def store_of(environment: Mapping[str, str]) -> Any:  # noqa: ANN401
     """Return the store by which the processes of this launch find each other, and no others.
 
     It is the one that their process group is made from: of torchrun's agent, or of process 0.
@@ -1060,7 +1060,7 @@ def _store_of(environment: Mapping[str, str]) -> Any:  # noqa: ANN401
 def _told_folder(launch: str) -> Path:
     """Return the folder that process 0 of this launch told the others."""
     try:
-        return Path(_store_of(os.environ).get(f"crosswalk/{launch}").decode())
+        return Path(store_of(os.environ).get(f"crosswalk/{launch}").decode())
     except RuntimeError as error:
         raise RuntimeError(
             f"process 0 did not tell the run folder within {PATIENCE} s. Its own output says why."

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 
 from crosswalk import __version__
 from crosswalk.config.build import Run, build
-from crosswalk.config.check import check
+from crosswalk.config.check import Checked, check
 from crosswalk.config.compose import restore
 from crosswalk.config.constructors import construct
 from crosswalk.config.keys import ROOTS, compared
@@ -44,6 +44,7 @@ from crosswalk.run.callbacks.run_record import (
 from crosswalk.run.callbacks.step_log import StepLog
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.code_digest import code_digest
+from crosswalk.run.meeting import begun_together
 from crosswalk.run.processes import end_with_parent
 from crosswalk.run.ranking_lists import people_of
 from crosswalk.run.results import monitor_of, print_results, what_counts
@@ -97,34 +98,10 @@ def train(config: Mapping[str, Any]) -> Trained | None:
         config=config,
         takes_back=config["resume"] is False,
     ) as record:
-        L.seed_everything(config["seed"], verbose=False)
-        run = build(checked)
+        with begun_together(folder, config):
+            run = _begin(checked, folder, record)
         trains = run.trainer["max_epochs"] != 0
-        # before a stage is trained: whatever will be read later is opened now
-        run.data.setup("fit" if trains else "test")
         evaluates = bool(run.data.evaluation_roles("test"))
-        before = (folder.record().get("data") or {}).get("fingerprint")
-        goes_on = folder.resume_checkpoint is not None
-        if goes_on and before is not None and not run.data.is_fingerprint(before):
-            raise ValueError(
-                f"the data of {folder.path} have changed since it began (data.root="
-                f"{config['data'].get('root')}, fingerprint {before}, now {run.data.fingerprint}): "
-                "files are other ones, or of another size. Put them back, or start a new run "
-                "without resume."
-            )
-        if not trains and not evaluates:
-            raise ValueError(nothing_to_evaluate(run))
-        described = run.data.describe()
-        record.update(data=described)
-        if record.is_first_process:
-            print(f"{in_words(described)}; to {folder.path}", file=sys.stderr)
-            for notice in [*run.data.notices, *_all_warmup(config)]:
-                print(f"note: {notice}", file=sys.stderr)
-            folder.keep_people(people_of(run.data))
-            tokenizer = getattr(run.data, "tokenizer", None)
-            if isinstance(tokenizer, LearningTokenizer):
-                folder.keep_vocabulary(tokenizer.save_vocabulary)
-        _load_starting_weights(run, folder, record)
         if config["compile"]:
             run.method.get_submodule("encoder").compile()
         trainer = make_trainer(run, folder, record)
@@ -148,6 +125,44 @@ def train(config: Mapping[str, Any]) -> Trained | None:
                 print(f"Nothing was evaluated: {nothing_to_evaluate(run)}")
             print(f"Run folder: {folder.path}")
     return Trained(folder, run.data) if record.is_first_process else None
+
+
+def _begin(checked: Checked, folder: RunFolder, record: RunRecord) -> Run:
+    """Return a run whose data are there and whose weights are those that it starts from.
+
+    Raises:
+        ValueError: If the data have changed since it began, or there is nothing to do.
+    """
+    config = checked.config
+    L.seed_everything(config["seed"], verbose=False)
+    run = build(checked)
+    trains = run.trainer["max_epochs"] != 0
+    # before a stage is trained: whatever will be read later is opened now
+    run.data.setup("fit" if trains else "test")
+    evaluates = bool(run.data.evaluation_roles("test"))
+    before = (folder.record().get("data") or {}).get("fingerprint")
+    goes_on = folder.resume_checkpoint is not None
+    if goes_on and before is not None and not run.data.is_fingerprint(before):
+        raise ValueError(
+            f"the data of {folder.path} have changed since it began (data.root="
+            f"{config['data'].get('root')}, fingerprint {before}, now {run.data.fingerprint}): "
+            "files are other ones, or of another size. Put them back, or start a new run "
+            "without resume."
+        )
+    if not trains and not evaluates:
+        raise ValueError(nothing_to_evaluate(run))
+    described = run.data.describe()
+    record.update(data=described)
+    if record.is_first_process:
+        print(f"{in_words(described)}; to {folder.path}", file=sys.stderr)
+        for notice in [*run.data.notices, *_all_warmup(config)]:
+            print(f"note: {notice}", file=sys.stderr)
+        folder.keep_people(people_of(run.data))
+        tokenizer = getattr(run.data, "tokenizer", None)
+        if isinstance(tokenizer, LearningTokenizer):
+            folder.keep_vocabulary(tokenizer.save_vocabulary)
+    _load_starting_weights(run, folder, record)
+    return run
 
 
 def in_words(data: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from datetime import timedelta
 
 import lightning.pytorch as L
 import pytest
@@ -48,6 +49,30 @@ def test_several_processes_keep_their_own_buffers(strategy: str) -> None:
         "find_unused_parameters": strategy.endswith("_true"),
     }
     assert settings["strategy"]._start_method == ("spawn" if "spawn" in strategy else "popen")
+
+
+@pytest.mark.parametrize(
+    "strategy", ["auto", "ddp", {"_target_": "lightning.pytorch.strategies.DDPStrategy"}]
+)
+def test_processes_wait_for_each_other_as_long_as_the_environment_says(
+    strategy: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = {"accelerator": "cpu", "devices": 2, "strategy": strategy}
+    usual = trainer_settings(trainer)["strategy"]._timeout
+    monkeypatch.setenv("CROSSWALK_TIMEOUT", "77")
+
+    assert trainer_settings(trainer)["strategy"]._timeout == timedelta(seconds=77)
+    assert usual == timedelta(minutes=30)
+
+
+@pytest.mark.parametrize("given", ["", "0", "-1", "5m", "1.5"])
+def test_a_time_that_is_no_number_of_seconds_is_refused(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CROSSWALK_TIMEOUT", given)
+
+    with pytest.raises(ValueError, match=f"CROSSWALK_TIMEOUT={given} is no whole number"):
+        trainer_settings({"devices": 1})
 
 
 def test_a_wrong_type_is_named_by_its_key() -> None:

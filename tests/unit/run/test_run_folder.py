@@ -247,20 +247,20 @@ def test_two_launches_do_not_take_each_others_folder(
     earlier = prepare_run_folder(whole(tmp_path))
     distributed._stores.clear()  # as it is when the process has ended
     told: list[RunFolder] = []
-    store_of = run_folder._store_of
+    store_of = run_folder.store_of
 
     def slow(environment: dict[str, str]) -> object:
         """Let the second process ask before the first one has told."""
         store = store_of(environment)
         monkeypatch.setenv("RANK", "1")
-        monkeypatch.setattr(run_folder, "_store_of", store_of)
+        monkeypatch.setattr(run_folder, "store_of", store_of)
         other = threading.Thread(target=lambda: told.append(prepare_run_folder(whole(tmp_path))))
         other.start()
         others.append(other)
         return store
 
     others: list[threading.Thread] = []
-    monkeypatch.setattr(run_folder, "_store_of", slow)
+    monkeypatch.setattr(run_folder, "store_of", slow)
     later = prepare_run_folder(whole(tmp_path))
     others[0].join()
 

@@ -46,8 +46,11 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 MAKE_VARIABLE = "CROSSWALK_MAKE"
 """How `make train` was called, but for its ARGS."""
 
-LOST = re.compile(r"by peer|Broken pipe|remote process exit|Connection closed", re.IGNORECASE)
-"""What collectives say where the process at the other end is not there any more."""
+LOST = re.compile(
+    r"by peer|Broken pipe|remote process exit|Connection closed|Timed out waiting \d+ ?ms",
+    re.IGNORECASE,
+)
+"""What collectives say where the process at the other end is not there any more, or is silent."""
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
@@ -234,9 +237,9 @@ class RunRecord(L.Callback):
         lost = isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
         if lost and self._received is None:
             gone = RuntimeError(
-                "another process of this run is gone: it was killed, or its own message stands "
-                "above. The same command with resume=true goes on from the last checkpoint. It was "
-                f"seen by: {str(error).strip().splitlines()[0]}"
+                "another process of this run is gone, or does not answer: it was killed, or its "
+                "own message stands above. The same command with resume=true goes on from the last "
+                f"checkpoint. It was seen by: {str(error).strip().splitlines()[0]}"
             )
             gone.__cause__, error = error, gone
         if self._received is not None:

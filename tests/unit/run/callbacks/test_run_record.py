@@ -287,6 +287,8 @@ def test_what_a_killed_run_had_not_written_whole_is_gone_at_the_next_start(tmp_p
     [
         "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:4",
         "Rank 0 failed: Connection reset by peer",
+        "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 60000ms "
+        "for recv operation to complete",
         "NCCL error: a network error or a remote process exiting prematurely\nLast error: none",
     ],
 )
@@ -310,6 +312,7 @@ def test_a_run_that_lost_a_process_says_so_and_how_to_go_on(tmp_path: Path, said
         "NCCL Error 1: unhandled cuda error",
         "[../third_party/gloo/gloo/transport/tcp/device.cc:83] ifa != nullptr. No interface",
         "ProcessGroupGloo: no support for BFloat16",
+        "DataLoader timed out after 60 seconds",
     ],
 )
 def test_an_error_of_a_collective_that_lost_nobody_is_told_as_it_is(
