@@ -3,7 +3,10 @@
 ``python benchmarks/processes.py`` takes the synthetic recipe of every method (``configs/method``),
 with all parts of its step switched on, the same global batch on all numbers of processes, and no
 workers. It prints steps per second and their ratio to one process, and what a step sends: the
-collectives, and the bytes that one process hands over to them. Processes that share their cores
+collectives, the bytes that one process hands over to them, and the bytes that it sends for them
+by rings (docs/scale.md). Behind them stands what every process holds: weights, gradients,
+optimizer and the method's buffers; ``--published`` counts them at published size, with the
+training sets of the papers, and trains nothing. Processes that share their cores
 with other programs wait for each other, so processor time is printed too, with the ratio that it
 allows: the whole of one process over the busiest of several. Rounds alternate between the numbers
 of processes, and medians count. ``--quick`` takes two steps of ``small:`` of every method.
@@ -27,7 +30,8 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from rows import report
+from rows import commit, facts, report, write
+from steps import PUBLISHED, built, configuration
 from torch import Tensor
 
 from crosswalk.config.build import build
@@ -52,6 +56,8 @@ COLLECTIVES = (
     *("all_reduce", "all_gather", "all_gather_into_tensor", "reduce_scatter_tensor"),
     *("broadcast", "all_gather_object", "broadcast_object_list", "barrier"),
 )
+HELD = ("weights", "trainable", "optimizer", "buffers")
+KINDS = {"reduced": "all_reduce", "gathered": "all_gather"}
 
 
 class Ended(Exception):
@@ -59,10 +65,16 @@ class Ended(Exception):
 
 
 class Traffic:
-    """Counts the collectives of this process, what it hands over to them, and the time in them."""
+    """Counts the collectives of this process, what it hands over to them, and the time in them.
+
+    Attributes:
+        reduced: Bytes handed over to sums, which every process ends up with.
+        gathered: Bytes handed over to be gathered.
+        other: Bytes handed over to anything else.
+    """
 
     def __init__(self) -> None:
-        self.number = self.bytes = 0
+        self.number = self.reduced = self.gathered = self.other = 0
         self.seconds = 0.0
         for name in COLLECTIVES:
             setattr(torch.distributed, name, self._counted(getattr(torch.distributed, name)))
@@ -72,7 +84,8 @@ class Traffic:
             self.number += 1
             # the last tensor is what this process contributes; all_reduce has no other
             given = [each for each in args if isinstance(each, Tensor)]
-            self.bytes += given[-1].nbytes if given else 0
+            kind = next((each for each in KINDS if KINDS[each] in collective.__name__), "other")
+            setattr(self, kind, getattr(self, kind) + (given[-1].nbytes if given else 0))
             start = time.perf_counter()
             try:
                 return collective(*args, **kwargs)
@@ -102,7 +115,8 @@ class Meter(L.Callback):
             }
             buckets = bucket_bytes(trainer.strategy.model)
             self.measured["collectives"] += len(buckets)
-            self.measured["bytes"] += sum(buckets)
+            self.measured["gradients"] = sum(buckets)
+            self.measured |= sums(self.measured, trainer.world_size) | held(trainer)
             raise Ended
         self._done += 1
 
@@ -112,8 +126,59 @@ class Meter(L.Callback):
             "cpu": time.process_time(),
             "in_collectives": self.traffic.seconds,
             "collectives": self.traffic.number,
-            "bytes": self.traffic.bytes,
+            "reduced": self.traffic.reduced,
+            "gathered": self.traffic.gathered,
+            "other": self.traffic.other,
         }
+
+
+def sums(handed: dict[str, float], world_size: int) -> dict[str, float]:
+    """Return the bytes that a process hands over, and those that it sends by rings.
+
+    A sum of ``x`` bytes is scattered and gathered, ``2 (n - 1) / n * x``; of ``x`` gathered bytes
+    each process passes on all but its neighbour's, ``(n - 1) * x``.
+    """
+    summed = handed["gradients"] + handed["reduced"]
+    passed_on = (world_size - 1) * handed["gathered"]
+    return {
+        "bytes": summed + handed["gathered"] + handed["other"],
+        "sent": 2 * (world_size - 1) / world_size * summed + passed_on + handed["other"],
+    }
+
+
+def held(trainer: L.Trainer) -> dict[str, float]:
+    """Return the bytes of what every process holds whole; what is trainable has gradients, too."""
+    method = trainer.lightning_module
+    kept = [
+        each
+        for optimizer in trainer.optimizers
+        for values in optimizer.state.values()
+        for each in values.values()
+        if isinstance(each, Tensor)
+    ]
+    return {
+        "weights": sum(each.nbytes for each in method.parameters()),
+        "trainable": sum(each.nbytes for each in method.parameters() if each.requires_grad),
+        "optimizer": sum(each.nbytes for each in kept),
+        "buffers": sum(each.nbytes for each in method.buffers()),
+    }
+
+
+def of_published_size(method: str) -> dict[str, float]:
+    """Return `held` of a method's published recipe, from its constructor and its optimizer's."""
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = configuration(method, Path(folder), batch_size=64)
+        _, made = built(overrides, PUBLISHED)
+    optimizer = made.configure_optimizers()["optimizer"]
+    first = optimizer.param_groups[0]
+    copies = 2 if "betas" in first else int(first.get("momentum", 0) > 0)
+    trainable = sum(each.nbytes for each in made.parameters() if each.requires_grad)
+    return {
+        "weights": sum(each.nbytes for each in made.parameters()),
+        "trainable": trainable,
+        "optimizer": copies * trainable,
+        "buffers": sum(each.nbytes for each in made.buffers()),
+    }
 
 
 def bucket_bytes(model: Any) -> list[int]:  # noqa: ANN401
@@ -212,7 +277,9 @@ def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
         print(
             f"{method:<17}{number:>3}{1 / values['seconds']:>9.2f}{ratio:>7.2f}"
             f"{1e3 * values['cpu']:>9.1f}{allowed:>7.2f}{1e3 * values['in_collectives']:>9.1f}"
-            f"{values['collectives']:>8.1f}{values['bytes'] / 1e3:>11.1f}",
+            f"{values['collectives']:>8.1f}{values['bytes'] / 1e3:>11.1f}"
+            f"{values['sent'] / 1e3:>11.1f}"
+            f"{sum(values[name] for name in HELD) / 1e6:>9.2f}",
             flush=True,
         )
         if number == 2:
@@ -227,6 +294,13 @@ def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+def keep(path: Path | None, **rows: dict[str, Any]) -> None:
+    """Put rows into a file of results beside what is in it; without a path, nowhere."""
+    if path is not None:
+        before = json.loads(path.read_text()) if path.exists() else {}
+        write(path, {**before, "machine": facts(), **commit(), **rows})
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Time training steps on several processes.")
     parser.add_argument("overrides", nargs="*", help="of every method's run")
@@ -237,6 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--warm-up", type=int, default=5, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="where to write the rows")
     parser.add_argument("--quick", action="store_true", help="two steps of small runs")
+    parser.add_argument("--published", action="store_true", help="count bytes at published size")
     parser.add_argument("--of-one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.of_one is not None:
@@ -244,14 +319,24 @@ def main(arguments: list[str] | None = None) -> int:
         measured = measure_here(config, options.of_one / "run", options.warm_up, options.steps)
         (options.of_one / f"{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(measured))
         os._exit(0)  # a process group that is closed waits for the others
-    print(f"{'':<17}{'':>3}{'steps':>9}{'':>7}{'cpu ms':>9}{'':>7}{'ms in':>9}{'':>8}{'kB a':>11}")
+    if options.published:
+        rows = {method: of_published_size(method) for method in options.methods}
+        print(f"{'method':<17}{'weights':>9}{'gradients':>11}{'optimizer':>11}{'buffers':>9}  MB")
+        for method, held in rows.items():
+            weights, trainable, optimizer, buffers = (value / 1e6 for value in held.values())
+            print(f"{method:<17}{weights:>9.1f}{trainable:>11.1f}{optimizer:>11.1f}{buffers:>9.1f}")
+        keep(options.json, published=rows)
+        return 0
+    print(
+        f"{'':<17}{'':>3}{'steps':>9}{'':>7}{'cpu ms':>9}{'':>7}{'ms in':>9}{'':>8}{'kB a':>11}"
+        f"{'kB sent':>11}{'MB':>9}"
+    )
     print(
         f"{'method':<17}{'n':>3}{'a second':>9}{'ratio':>7}{'a step':>9}{'allows':>7}"
-        f"{'coll.':>9}{'coll.':>8}{'step':>11}"
+        f"{'coll.':>9}{'coll.':>8}{'step':>11}{'a step':>11}{'held':>9}"
     )
     rows = {method: compare(method, options) for method in options.methods}
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+    keep(options.json, per_step=rows)
     return 0
 
 

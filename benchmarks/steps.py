@@ -171,6 +171,24 @@ def fill(method: Any, sizes: Sizes) -> None:  # noqa: ANN401
         raise ValueError(f"{name} wants a sweep, and benchmarks/steps.py cannot make one up.")
 
 
+def built(overrides: list[str], sizes: Sizes) -> tuple[Any, Any]:
+    """Return the data module and the method of a configuration, made for a training set."""
+    checked = check(compose(overrides))
+    data = construct(checked.config["data"], {"identities": checked.needs.plans_see_identities})
+    data.setup("fit")
+    pairs = hasattr(data, "tokenizer")
+    spec = replace(
+        data.spec,
+        num_samples=sizes.pairs if pairs else sizes.images,
+        num_images=sizes.pairs // 2 if pairs else sizes.images,
+        num_person_ids=sizes.persons,
+        num_source_person_ids=bool(data.spec.num_source_person_ids) * sizes.source_persons,
+    )
+    torch.manual_seed(0)
+    with downloading(False):
+        return data, build_method(checked.config, spec, getattr(data, "tokenizer", None))
+
+
 class Step:
     """A method in training on one batch, which every call takes again.
 
@@ -189,24 +207,8 @@ class Step:
         device: torch.device | str = "cpu",
         bfloat16: bool = False,
     ) -> None:
-        checked = check(compose(overrides))
         self.device, self.bfloat16 = torch.device(device), bfloat16
-        self.data = construct(
-            checked.config["data"], {"identities": checked.needs.plans_see_identities}
-        )
-        self.data.setup("fit")
-        pairs = hasattr(self.data, "tokenizer")
-        spec = replace(
-            self.data.spec,
-            num_samples=sizes.pairs if pairs else sizes.images,
-            num_images=sizes.pairs // 2 if pairs else sizes.images,
-            num_person_ids=sizes.persons,
-            num_source_person_ids=bool(self.data.spec.num_source_person_ids) * sizes.source_persons,
-        )
-        torch.manual_seed(0)
-        with downloading(False):
-            tokenizer = getattr(self.data, "tokenizer", None)
-            self.method = build_method(checked.config, spec, tokenizer)
+        self.data, self.method = built(overrides, sizes)
         self.method.log = self.method.log_dict = lambda *_, **__: None  # there is no trainer
         patch.object(type(self.method), "current_epoch", PropertyMock(return_value=EPOCH)).start()
         self.batch = sized(next(iter(self.data.train_dataloader())), sizes)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-DOCUMENT = "benchmarks/README.md"
+DOCUMENTS = ("benchmarks/README.md", "docs/scale.md")
 BLOCK = re.compile(
     r"^<!-- benchmarks: (?P<file>\S+) -->\n(?:.*?\n)?<!-- /benchmarks -->$",
     re.DOTALL | re.MULTILINE,
@@ -99,6 +99,8 @@ def table(results: Mapping[str, Any]) -> str:
 
     Of a run of small sizes nothing is shown.
     """
+    if "per_step" in results:
+        return "\n".join(traffic_in_markdown(results))
     lines = [machine(results)]
     for script in () if results["quick"] else results["scripts"]:
         rows = [row for row in results["rows"] if row["script"] == script]
@@ -106,6 +108,64 @@ def table(results: Mapping[str, Any]) -> str:
             name = f"`{script}.py`" if "arguments" in results["scripts"][script] else script
             lines += ["", name[0].upper() + name[1:], "", *rows_in_markdown(rows)]
     return "\n".join(lines)
+
+
+def sent(rows: Mapping[str, Mapping[str, float]], num_processes: int) -> float:
+    """Return the bytes that a process sends a step, by rings, on any number of processes.
+
+    What is summed has one size on all. Of what is gathered a process has ``a / n + c`` bytes: its
+    share of the batch, and what is one to a process; both follow from two and four processes.
+
+    Args:
+        rows: Of ``processes.py``, by number of processes; those of "2" and "4".
+        num_processes: For which it is computed.
+
+    Example:
+        >>> of_two = {"gradients": 800, "reduced": 200, "gathered": 60, "other": 0}
+        >>> rows = {"2": of_two, "4": {**of_two, "gathered": 35}}
+        >>> [sent(rows, number) for number in (2, 4, 8)]
+        [1060.0, 1605.0, 1907.5]
+    """
+    two, four = rows["2"], rows["4"]
+    of_batch = 4 * (two["gathered"] - four["gathered"])
+    of_each = two["gathered"] - of_batch / 2
+    passed_on = (num_processes - 1) * (of_batch / num_processes + of_each)
+    summed = 2 * (num_processes - 1) / num_processes * (two["gradients"] + two["reduced"])
+    return summed + passed_on + two["other"]
+
+
+def traffic_in_markdown(results: Mapping[str, Any]) -> list[str]:
+    """Return the lines of two tables: a step's traffic, and what published sizes hold and send."""
+    facts = results["machine"]
+    lines = [
+        f"*Measured on {facts['processor']}, {facts['cores']} cores shared with other programs; "
+        f"Python {facts['versions']['python']}, torch {facts['versions']['torch']}.*",
+        "",
+        "| method | collectives | gradients, kB | sums, kB | gathered, kB: of 2 | of 4 "
+        "| sent, kB: of 2 | of 4 | *of 8* | *of 64* | CPU ms: of 1 | of 2 | of 4 |",
+        "|---|" + "---:|" * 12,
+    ]
+    for method, rows in results["per_step"].items():
+        two, four = rows["2"], rows["4"]
+        kilobytes = [two["gradients"], two["reduced"], two["gathered"], four["gathered"]]
+        kilobytes += [two["sent"], four["sent"]]
+        cells = [number(value / 1e3) for value in kilobytes]
+        cells += [f"*{number(sent(rows, many) / 1e3)}*" for many in (8, 64)]
+        cells += [number(1e3 * rows[many]["cpu"]) for many in ("1", "2", "4")]
+        lines.append(f"| {method} | {two['collectives']:.0f} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| method | weights, MB | gradients | optimizer | memories | held by each, MB "
+        "| *sent by each of 8, MB* | *of 64* |",
+        "|---|" + "---:|" * 7,
+    ]
+    for method, held in results["published"].items():
+        sizes = [held[name] for name in ("weights", "trainable", "optimizer", "buffers")]
+        ring = [2 * (many - 1) / many * held["trainable"] for many in (8, 64)]
+        cells = [number(value / 1e6) for value in [*sizes, sum(sizes)]]
+        cells += [f"*{number(value / 1e6)}*" for value in ring]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 def rewrite(text: str, folder: Path) -> str:
@@ -124,24 +184,25 @@ def rewrite(text: str, folder: Path) -> str:
     marks = len(re.findall(r"^<!-- /?benchmarks", text, re.MULTILINE))
     if marks != 2 * len(BLOCK.findall(text)):
         raise ValueError(
-            f"{DOCUMENT} has {marks} marks of tables that do not pair. Write a line "
+            f"a document has {marks} marks of tables that do not pair. Write a line "
             "<!-- benchmarks: <file> --> and a line <!-- /benchmarks -->."
         )
     return BLOCK.sub(filled, text)
 
 
-def wanted_document(root: Path) -> tuple[Path, str]:
-    """Return the document, and what it should hold."""
-    path = root / DOCUMENT
-    return path, rewrite(path.read_text(encoding="utf-8"), root / "benchmarks" / "results")
+def wanted_documents(root: Path) -> dict[Path, str]:
+    """Return what each document should hold."""
+    results = root / "benchmarks" / "results"
+    paths = [root / name for name in DOCUMENTS]
+    return {path: rewrite(path.read_text(encoding="utf-8"), results) for path in paths}
 
 
 def main() -> int:
-    """Rewrite the document if it is not current, and return the exit status."""
-    path, text = wanted_document(Path(__file__).parents[2])
-    if path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path}")
+    """Rewrite the documents that are not current, and return the exit status."""
+    for path, text in wanted_documents(Path(__file__).parents[2]).items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path}")
     return 0
 
 

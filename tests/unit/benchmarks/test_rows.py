@@ -12,7 +12,7 @@ import pytest
 from benchmarks.rows import VARIABLE, facts, report, write
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-OTHERS = {"rows", "run", "steps", "plain_steps", "peers", "gpu"}
+OTHERS = {"rows", "run", "steps", "plain_steps", "peers", "gpu", "wire"}
 """Files that are no script of a whole run."""
 
 

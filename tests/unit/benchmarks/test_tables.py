@@ -77,3 +77,29 @@ after
 def test_an_open_mark_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="do not pair"):
         rewrite("<!-- benchmarks: bench.json -->\n", tmp_path)
+
+
+def test_traffic_is_computed_for_more_processes_than_were_measured(tmp_path: Path) -> None:
+    always = {"collectives": 5.0, "gradients": 80_000, "reduced": 20_000, "other": 0}
+    held = {"weights": 2e6, "trainable": 1e6, "optimizer": 2e6, "buffers": 5e6}
+    results = {
+        "machine": RESULTS["machine"],
+        "per_step": {
+            "mmcl": {
+                "1": {"cpu": 0.1},
+                # 80 kB of the batch and 20 kB of each process: 60 and 40
+                "2": {**always, "gathered": 60_000, "sent": 160_000, "cpu": 0.06},
+                "4": {**always, "gathered": 40_000, "sent": 270_000, "cpu": 0.05},
+            }
+        },
+        "published": {"mmcl": held},
+    }
+    (tmp_path / "processes.json").write_text(json.dumps(results))
+
+    text = rewrite("<!-- benchmarks: processes.json -->\n<!-- /benchmarks -->", tmp_path)
+
+    # of 8: 2 * 7 / 8 * 100 + 7 * (80 / 8 + 20) = 385; of 64: 196.875 + 63 * (1.25 + 20)
+    measured = "| 5 | 80.0 | 20.0 | 60.0 | 40.0 | 160 | 270 | *385* | *1,536* | 100 | 60.0 | 50.0 |"
+    published = "| 2.00 | 1.00 | 2.00 | 5.00 | 10.0 | *1.75* | *1.97* |"
+    assert f"| mmcl {measured}" in text
+    assert f"| mmcl {published}" in text
