@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -506,6 +507,19 @@ def test_a_name_that_is_too_long_for_the_system_is_one_line(
     assert name in said
     assert said.endswith("File name too long\n")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG, errno.EROFS])
+def test_a_path_that_the_system_refuses_is_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(config: object) -> None:
+        raise OSError(number, os.strerror(number), "pairs.csv")
+
+    stand_in(monkeypatch, "crosswalk.run.train", train=train)
+
+    assert main(["train"]) == 2
+    assert capsys.readouterr().err == f"crosswalk: pairs.csv: {os.strerror(number)}\n"
 
 
 def test_what_a_run_says_of_its_state_is_one_line_and_status_1(

@@ -216,6 +216,8 @@ def test_a_mismatch_shows_five_names_of_each_side_and_both_architectures() -> No
 
     assert "the file has 31 entries, the model 39, and 0 fit" in words
     assert "the weights are a ViT (192), configured is a ResNet (128)" in words
+    theirs = {"encoder.layers.encoder_layer_0.ln_1.weight": torch.zeros(1)}
+    assert "the weights are a ViT of torchvision, configured is" in mismatch(resnet, theirs)
     assert words.count("blocks.") == 4
     assert "and 26 more" in words
     assert words.count("layer") == 5
