@@ -32,6 +32,7 @@ def main() -> None:
         rows = [runs[f"{method}, {noise} % noise", seed] for seed in manifest.seeds]
         return [100 * row["results"][checkpoint][f"test/{measure}"] for row in rows]
 
+    print("# What noise costs RDE and InfoNCE on synthetic pairs")
     for checkpoint, what in (("best", "best epoch on val"), ("last", "last epoch")):
         print(f"\nTest, text to image, {what}; mean ± standard deviation over seeds, percent:\n")
         print("| noise | " + " | ".join(f"RDE {m} | InfoNCE {m}" for m in MEASURES.values()) + " |")
