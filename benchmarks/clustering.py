@@ -8,16 +8,14 @@ own, which reports time, processor time and peak memory. The script fails if the
 ``--size market`` takes 12,936 and ``--size cuhk`` 34,054 vectors of
 length 2048, the training sets of Market-1501 and CUHK-PEDES; the published way needs 10 GB for
 the latter. ``--quick`` takes few, to see that everything runs, and ``--alone`` leaves the published
-way out. ``--growth 200000`` shows instead how our search, graph and clusters grow, from 12,500
-vectors of length 512 in steps of twice as many, and what 1,000,000 would take. Beside other
-programs, set ``OMP_NUM_THREADS=1`` and read the ratios of processor time.
+way out; `growth.py` shows how ours grows. Beside other programs, set ``OMP_NUM_THREADS=1`` and
+read the ratios of processor time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -33,8 +31,8 @@ from rows import report
 from scipy.sparse import csr_array, load_npz, save_npz
 from sklearn.cluster import DBSCAN
 
-from crosswalk import neighbours
 from crosswalk.labels.clustering import clusters_of
+from crosswalk.nearest import nearest
 from crosswalk.neighbours import (
     averaged_memberships,
     entry_distances,
@@ -42,7 +40,6 @@ from crosswalk.neighbours import (
     jaccard_distances,
     k_reciprocal_jaccard,
     memberships,
-    nearest,
 )
 
 K1, K2, EPS, MIN_SAMPLES = 30, 6, 0.6, 4  # CMMT
@@ -145,64 +142,6 @@ def ours(rows: NDArray[np.float32], folder: Path) -> dict[str, Any]:
     }
 
 
-def growth(rows: NDArray[np.float32], folder: Path) -> dict[str, Any]:
-    """Return the processor time of each part, and the peak beside the points."""
-    points = torch.from_numpy(rows)
-    k_reciprocal_jaccard(points[:500], k1=K1, k2=K2)  # the first call of everything
-    searched = []
-
-    def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        start = time.process_time()
-        found = nearest(*args, **kwargs)
-        searched.append(time.process_time() - start)
-        return found
-
-    neighbours.nearest = timed
-    before = memory("VmRSS")
-    times = [time.process_time()]
-    distance = k_reciprocal_jaccard(points, k1=K1, k2=K2, largest=EPS)
-    times.append(time.process_time())
-    clusters_of(distance, eps=EPS, min_samples=MIN_SAMPLES)
-    times.append(time.process_time())
-    return {
-        "search": searched[0],
-        "graph": times[1] - times[0] - searched[0],
-        "clusters": times[2] - times[1],
-        "MB": (memory("VmHWM") - before) / 1e6,
-    }
-
-
-def show_growth(most: int) -> None:
-    """Print and report what each part takes at growing sizes, and by which power it grows."""
-    counts = [most >> step for step in range(20) if most >> step >= 12_500 or step == 0][::-1]
-    found = []
-    print(f"{'points of length 512':>20}{'search':>12}{'graph':>12}{'clusters':>12}{'memory':>12}")
-    for count in counts:
-        with tempfile.TemporaryDirectory() as folder:
-            np.save(Path(folder) / "rows.npy", persons(count, 512))
-            found.append(measure("growth", Path(folder)))
-        each = found[-1]
-        times = "".join(f"{each[part]:>6.2f} CPU s" for part in ("search", "graph", "clusters"))
-        print(f"{count:>20,}{times}{each['MB']:>9.0f} MB", flush=True)
-        for part, name in (("search", "search of neighbours"), ("graph", "Jaccard graph of them")):
-            report(f"{name}, {count} x 512", each[part], unit="CPU s")
-    if len(found) < 2:
-        return
-    powers = {
-        part: math.log(found[-1][part] / found[0][part]) / math.log(counts[-1] / counts[0])
-        for part in found[0]
-    }
-    million = {
-        part: found[-1][part] * (1e6 / counts[-1]) ** power for part, power in powers.items()
-    }
-    print(f"{'power':>20}" + "".join(f"{power:>12.2f}" for power in powers.values()))
-    print(
-        f"{'1,000,000, by powers':>20}"
-        + "".join(f"{million[part]:>6.0f} CPU s" for part in ("search", "graph", "clusters"))
-        + f"{million['MB']:>9.0f} MB"
-    )
-
-
 def plain(rows: NDArray[np.float32], folder: Path) -> dict[str, Any]:
     before = memory("VmRSS")
     start = np.array(clocks())
@@ -263,19 +202,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", choices=SIZES, default="small", help="points and their length")
     parser.add_argument("--quick", action="store_true", help="the same as --size quick")
     parser.add_argument("--alone", action="store_true", help="leave the published way out")
-    parser.add_argument("--growth", type=int, metavar="N", help="growing sizes up to N instead")
-    parser.add_argument("--side", choices=["ours", "plain", "growth"], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=["ours", "plain"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.side:
         rows = np.load(options.folder / "rows.npy")
-        side = {"ours": ours, "plain": plain, "growth": growth}[options.side]
+        side = {"ours": ours, "plain": plain}[options.side]
         print(json.dumps(side(rows, options.folder)))
         return 0
 
-    if options.growth:
-        show_growth(options.growth)
-        return 0
     name = "quick" if options.quick else options.size
     count, size = SIZES[name]
     with tempfile.TemporaryDirectory() as folder:

@@ -35,6 +35,7 @@ def report(
     at_least: float | None = None,
     at_most: float | None = None,
     note: str = "",
+    items: int | None = None,
 ) -> bool:
     """Return whether the aim is met, true where there is none; keep the row.
 
@@ -43,7 +44,7 @@ def report(
     more; either without a baseline, a bound of ``ours`` itself.
 
     Args:
-        name: What was done, with its size; unique among all scripts.
+        name: What was done, with its size; unique among all scripts, with ``items`` if given.
         ours: What it costs here.
         baseline: What it costs in the other way, measured in the same run.
         against: The other way, in a few words.
@@ -51,6 +52,7 @@ def report(
         at_least: Least ratio ``baseline / ours``, or least ``ours``.
         at_most: Most ratio ``ours / baseline``, or most ``ours``.
         note: What a reader has to know beside.
+        items: How many there were, of work that is measured at growing sizes under one name.
     """
     if at_most is None:
         ratio = None if baseline is None else baseline / ours
@@ -69,6 +71,7 @@ def report(
         "at_most": at_most,
         "met": None if at_least is None and at_most is None else met,
         "note": note,
+        "items": items,
     }
     if VARIABLE in os.environ:
         with Path(os.environ[VARIABLE]).open("a", encoding="utf-8") as file:

@@ -30,6 +30,7 @@ SCRIPTS: dict[str, list[str]] = {
     "ranking": ["--msmt17", "--repeats", "2"],
     "reranking": ["--full"],
     "clustering": ["--size", "market"],
+    "growth": ["--sizes", "12500", "25000", "50000", "100000"],
     "input_pipeline": [],
     "training_step": ["--rounds", "2"],
     "label_prediction": [],
@@ -104,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
             rows.write(out, contents)
 
     print(f"\n{contents['seconds'] / 60:.1f} minutes; {out or 'no file'} holds the results")
-    names = [row["name"] for row in contents["rows"]]
+    names = [f"{row['name']} {row['items'] or ''}" for row in contents["rows"]]
     failed = [name for name, each in contents["scripts"].items() if each["exit"]]
     for row in contents["rows"]:
         if row["met"] is False:

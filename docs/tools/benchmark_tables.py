@@ -5,7 +5,9 @@ A document says where they belong::
     <!-- benchmarks: bench.json -->
     <!-- /benchmarks -->
 
-and ``make tables`` fills in what stands between, from ``benchmarks/results``.
+and ``make tables`` fills in what stands between, from ``benchmarks/results``. Beside
+``<!-- growth: growth.json -->`` and ``<!-- /growth -->`` it writes what was measured at growing
+sizes under one name.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-DOCUMENTS = ("benchmarks/README.md", "docs/scale.md")
+DOCUMENTS = ("benchmarks/README.md", "docs/growth.md", "docs/scale.md")
 BLOCK = re.compile(
-    r"^<!-- benchmarks: (?P<file>\S+) -->\n(?:.*?\n)?<!-- /benchmarks -->$",
+    r"^<!-- (?P<kind>benchmarks|growth): (?P<file>\S+) -->\n(?:.*?\n)?<!-- /(?P=kind) -->$",
     re.DOTALL | re.MULTILINE,
 )
 
@@ -103,7 +105,7 @@ def table(results: Mapping[str, Any]) -> str:
         return "\n".join(traffic_in_markdown(results))
     lines = [machine(results)]
     for script in () if results["quick"] else results["scripts"]:
-        rows = [row for row in results["rows"] if row["script"] == script]
+        rows = [row for row in results["rows"] if row["script"] == script and not row.get("items")]
         if rows:
             name = f"`{script}.py`" if "arguments" in results["scripts"][script] else script
             lines += ["", name[0].upper() + name[1:], "", *rows_in_markdown(rows)]
@@ -168,6 +170,29 @@ def traffic_in_markdown(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def growth_table(results: Mapping[str, Any]) -> str:
+    """Return a table of what was measured at growing sizes, and where it is from.
+
+    A line for each name: its cost at each size; the last is by arithmetic, which its note tells.
+    """
+    series: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row in results["rows"]:
+        if row.get("items"):
+            series.setdefault(row["name"], {})[row["items"]] = row
+    sizes = sorted({size for rows in series.values() for size in rows})
+    ended = {each["exit"] for each in results["scripts"].values()}
+    lines = [
+        machine({**results, "finished": ended == {0}}),
+        "",
+        f"| | {' | '.join(f'{size:,}' for size in sizes)} | |",
+        f"|---|{'---:|' * len(sizes)}---|",
+    ]
+    for name, rows in series.items():
+        costs = [number(rows[size]["ours"], rows[size]["unit"]) for size in sizes]
+        lines.append(f"| {' | '.join([name, *costs, rows[sizes[-1]]['note']])} |")
+    return "\n".join(lines)
+
+
 def rewrite(text: str, folder: Path) -> str:
     """Return a document with its tables as the files below ``folder`` are now.
 
@@ -178,14 +203,15 @@ def rewrite(text: str, folder: Path) -> str:
 
     def filled(block: re.Match[str]) -> str:
         results = json.loads((folder / block["file"]).read_text(encoding="utf-8"))
-        begin = f"<!-- benchmarks: {block['file']} -->"
-        return f"{begin}\n{table(results)}\n<!-- /benchmarks -->"
+        kind = block["kind"]
+        filling = {"benchmarks": table, "growth": growth_table}[kind](results)
+        return f"<!-- {kind}: {block['file']} -->\n{filling}\n<!-- /{kind} -->"
 
-    marks = len(re.findall(r"^<!-- /?benchmarks", text, re.MULTILINE))
+    marks = len(re.findall(r"^<!-- /?(?:benchmarks|growth)", text, re.MULTILINE))
     if marks != 2 * len(BLOCK.findall(text)):
         raise ValueError(
             f"a document has {marks} marks of tables that do not pair. Write a line "
-            "<!-- benchmarks: <file> --> and a line <!-- /benchmarks -->."
+            "<!-- benchmarks: <file> --> and a line <!-- /benchmarks -->, or with growth both."
         )
     return BLOCK.sub(filled, text)
 

@@ -74,6 +74,33 @@ after
     assert rewrite(text, tmp_path) == text
 
 
+def test_growth_is_shown_size_by_size(tmp_path: Path) -> None:
+    note = "the last by the power 2.00"
+    grown = [
+        {**BOUND, "name": name, "items": size, "ours": cost, "note": note if size > 9e5 else ""}
+        for name, cost in (("search", 0.2), ("memory", 30.0))
+        for size in (10_000, 20_000, 1_000_000)
+    ]
+    results = {
+        **RESULTS,
+        "rows": [ROW, *grown],
+        "scripts": {"growth": {"load_before": 1, "exit": 0}},
+    }
+    (tmp_path / "growth.json").write_text(json.dumps(results))
+
+    text = rewrite("<!-- growth: growth.json -->\n<!-- /growth -->\n", tmp_path)
+
+    assert text.splitlines()[3:-1] == [
+        "| | 10,000 | 20,000 | 1,000,000 | |",
+        "|---|---:|---:|---:|---|",
+        f"| search | 0.2 CPU s | 0.2 CPU s | 0.2 CPU s | {note} |",
+        f"| memory | 30.0 CPU s | 30.0 CPU s | 30.0 CPU s | {note} |",
+    ]
+    assert "search" not in rewrite(
+        "<!-- benchmarks: growth.json -->\n<!-- /benchmarks -->\n", tmp_path
+    )
+
+
 def test_an_open_mark_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="do not pair"):
         rewrite("<!-- benchmarks: bench.json -->\n", tmp_path)
