@@ -136,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"crosswalk {__version__}")
             return 0
         options = parse(words)
+        if options.is_short and arguments is None:  # the program, not a caller that goes on
+            gc.disable()  # to look for garbage, at its end too, is a tenth of the time or more
         return int(options.run(options))
     except KeyboardInterrupt:
         print("crosswalk: interrupted", file=sys.stderr)
@@ -195,12 +197,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
             instead = _meant(strays)
         parser.error(f"not understood: {' '.join(strays)}{takes}{instead}")
     options.overrides, options.run = overrides, module.run
+    options.is_short = is_short
     if getattr(options, "trust", False):
         options.run = _trusting(module.run)
     if not ends_itself:
         options.run = _ended_by_signals(options.run)
-    if is_short:
-        options.run = _without_collector(options.run)
     return options
 
 
@@ -237,23 +238,6 @@ def _trusting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
             return int(run(options))
 
     return trusting_run
-
-
-def _without_collector(
-    run: Callable[[argparse.Namespace], int],
-) -> Callable[[argparse.Namespace], int]:
-    """Return a command that looks for no garbage, which is a tenth of the time of a short one."""
-
-    def uncollected_run(options: argparse.Namespace) -> int:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return int(run(options))
-        finally:
-            if collects:
-                gc.enable()
-
-    return uncollected_run
 
 
 def _ended_by_signals(run: Callable[[argparse.Namespace], int]) -> Callable[[Any], int]:
