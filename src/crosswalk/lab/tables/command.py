@@ -62,7 +62,8 @@ def run_ablation(options: Namespace) -> int:
         refuse_inside_data(config, pool.path, "--output-dir")
         if not options.dry_run:
             check_data(missing[0])
-        where.look_ahead(config, dry_run=options.dry_run)
+        # what a row alone gets wrong is its own failure
+        where.look_ahead(to_plain(plan.wanted[0].config), dry_run=options.dry_run)
     if options.dry_run:
         return 0
     board = Board(
