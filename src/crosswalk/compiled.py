@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import wraps
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 def compiled(
-    *signatures: str, any_order: bool = False
+    *signatures: str, any_order: bool = False, fused: bool = False
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Return a decorator that compiles a function of plain loops when it is first called.
 
@@ -29,6 +29,7 @@ def compiled(
             All are compiled together: processes that start at once then write the same files.
         any_order: Whether sums may be added up in any order, which is several times as fast; their
             last digits then depend on the processor.
+        fused: Whether a sum with a product is rounded once where the processor can, as torch's are.
 
     Example:
         >>> import numpy as np
@@ -41,6 +42,7 @@ def compiled(
         >>> largest(np.array([3, 7, 5]))
         7
     """
+    freedom = {"reassoc", "contract"} if any_order else {"contract"} if fused else set()
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         lock = Lock()
@@ -51,7 +53,7 @@ def compiled(
             if not kernel:
                 with lock:
                     if not kernel:
-                        kernel.append(_compile(function, signatures, any_order))
+                        kernel.append(_compile(function, signatures, freedom))
             return kernel[0](*args)
 
         return call
@@ -60,11 +62,10 @@ def compiled(
 
 
 def _compile(
-    function: Callable[..., Result], signatures: tuple[str, ...], any_order: bool
+    function: Callable[..., Result], signatures: tuple[str, ...], freedom: set[str]
 ) -> Callable[..., Result]:
     import numba  # takes 0.2 s
 
-    freedom = {"reassoc", "contract"} if any_order else False
     for cache in (True, False):
         try:
             kernel: Callable[..., Result] = numba.njit(
@@ -72,7 +73,7 @@ def _compile(
                 nogil=True,
                 cache=cache,
                 error_model="numpy",
-                fastmath=freedom,
+                fastmath=freedom or False,
             )(function)
             return kernel
         except (OSError, RuntimeError):  # no folder can be written, or it is full
@@ -95,3 +96,17 @@ def threads() -> Iterator[ThreadPoolExecutor | None]:
         return
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         yield pool
+
+
+def for_each(
+    function: Callable[[Any], None], items: Sequence[Any], pool: ThreadPoolExecutor | None
+) -> None:
+    """Call a function for each item, in the threads of a pool if there is one.
+
+    Example:
+        >>> for_each(print, range(2), None)
+        0
+        1
+    """
+    for _ in map(function, items) if pool is None else pool.map(function, items):
+        pass

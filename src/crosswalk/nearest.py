@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosswalk.compiled import compiled, threads
+from crosswalk.compiled import compiled, for_each, threads
 
 EXACT = "flat"
 """The exact search."""
@@ -127,7 +127,7 @@ def pair_distances(
         state = rows.contiguous().numpy(), first, second, distance
         with threads() as pool:
             starts = range(0, len(first), PAIRS_AT_ONCE)
-            _for_each(lambda start: _measure_pairs(start, PAIRS_AT_ONCE, *state), starts, pool)
+            for_each(lambda start: _measure_pairs(start, PAIRS_AT_ONCE, *state), starts, pool)
         return distance
     for start in range(0, len(first), PAIRS_AT_ONCE):
         some = slice(start, start + PAIRS_AT_ONCE)
@@ -352,20 +352,13 @@ def _measured(
         _measure(start, end, width, kept.sign, *ends, *state)
 
     with threads() as pool:
-        _for_each(measure, range(0, len(rows), POINTS_OF_A_GROUP), pool)
+        for_each(measure, range(0, len(rows), POINTS_OF_A_GROUP), pool)
     beyond = torch.arange(kept.place.shape[1]) >= count[:, None]
     key = (kept.sign * distance).masked_fill_(beyond, torch.inf)
     key[:, 0] = -torch.inf  # itself first
     order = _by_key_and_place(key, kept.place)[:, :width]
     unsure = (count == kept.place.shape[1]).nonzero().flatten()
     return kept.place.gather(1, order), distance.gather(1, order), unsure
-
-
-def _for_each(
-    function: Callable[[Any], None], items: Sequence[Any], pool: ThreadPoolExecutor | None
-) -> None:
-    for _ in map(function, items) if pool is None else pool.map(function, items):
-        pass
 
 
 @compiled(
@@ -457,7 +450,7 @@ def _keep_groups(
         end = min(start + POINTS_OF_A_GROUP, len(points))
         _keep(values, by_column, start, end, first, *state)
 
-    _for_each(keep, range(0, len(points), POINTS_OF_A_GROUP), pool)
+    for_each(keep, range(0, len(points), POINTS_OF_A_GROUP), pool)
 
 
 @compiled(

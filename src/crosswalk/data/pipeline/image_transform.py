@@ -1,6 +1,7 @@
 """Augmentation of image re-identification: the operations of several recipes, in one order.
 
-The operations are pure, draws in and batch out, and run on the device the batch is on.
+The operations are pure, draws in and batch out, and run on the device the batch is on; a CPU goes
+through all of them in one pass (`crosswalk.data.pipeline.one_pass`), with the same pixels.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Annotated, Literal
 
 import torch
@@ -16,13 +16,13 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from crosswalk.data.pipeline.crops import rectangular_boxes
+from crosswalk.data.pipeline.one_pass import Draws
 from crosswalk.data.pipeline.transforms import (
+    augment,
     erase,
     erasing_boxes,
-    flip,
     in_chunks,
     normalize,
-    pad_crop,
 )
 from crosswalk.draws import keyed_uniform
 from crosswalk.ranges import Colour, NotNegative, Padding, Positive, Range, Share
@@ -34,87 +34,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Streams of the keyed draws: an operation's are the same whatever else is switched on.
 _FLIP, _CROP, _ROTATION, _JITTER, _STYLE, _ERASE = range(2, 8)
 _NOISE = 10  # 9 is that of camera-style images
-_GREY = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # Pillow's, fractions of a power of two
-_FRACTION_BITS = 16
-
-Operation = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
-
-
-def rotate(image: Tensor, angle: Tensor) -> Tensor:
-    """Return the images, turned about their centres; what comes from outside is black.
-
-    Every pixel is the nearest one, as Pillow's ``rotate`` finds it, with coordinates of 16 bits
-    behind the point. So the pixels are Pillow's exactly.
-
-    Args:
-        image: ``[B, C, H, W]`` uint8; H and W below 16384.
-        angle: ``[B]`` float64 degrees, counterclockwise.
-
-    Example:
-        >>> image = torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8)
-        >>> rotate(image, torch.tensor([90.0], dtype=torch.float64)).tolist()
-        [[[[2, 4], [1, 3]]]]
-    """
-    batch, channels, height, width = image.shape
-    radians = torch.deg2rad(angle)
-    cos, sin = radians.cos(), radians.sin()
-    # where the middle of the first pixel comes from
-    x = width / 2 + (0.5 - width / 2) * cos - (0.5 - height / 2) * sin
-    y = height / 2 + (0.5 - width / 2) * sin + (0.5 - height / 2) * cos
-    x, y, cos, sin = (
-        (value * (1 << _FRACTION_BITS) + 0.5).floor().int()[:, None, None]
-        for value in (x, y, cos, sin)
-    )
-    row = torch.arange(height, dtype=torch.int32, device=image.device)[:, None]
-    column = torch.arange(width, dtype=torch.int32, device=image.device)
-    # One black pixel all around stands for everything outside.
-    from_column = (column * cos + (x - row * sin)) >> _FRACTION_BITS
-    from_row = (column * sin + (y + row * cos)) >> _FRACTION_BITS
-    place = from_row.clamp_(-1, height).add_(1).mul_(width + 2)
-    place = place.add_(from_column.clamp_(-1, width)).add_(1).flatten(1).long()
-    framed = image.new_zeros((batch, channels, height + 2, width + 2))
-    framed[..., 1:-1, 1:-1] = image
-    pixels = framed.flatten(2).gather(2, place[:, None].expand(-1, channels, -1))
-    return pixels.view(image.shape)
-
-
-def color_jitter(image: Tensor, order: Tensor, factor: Tensor) -> Tensor:
-    """Return the images with changed brightness, contrast and saturation, one after the other.
-
-    Same values as torchvision's ColorJitter on pictures of Pillow: each of the three mixes the
-    image with black, with its mean grey or with its own grey, clips, and drops fractions. A
-    value may be one off where a product falls on a whole number. Without dropping them, values
-    would be up to three greys brighter than those of published pipelines.
-
-    Args:
-        image: ``[B, 3, H, W]`` whole numbers 0 to 255 of any type.
-        order: ``[B, 3]`` int64 permutations: 0 is brightness, 1 contrast, 2 saturation.
-        factor: ``[B, 3]`` share of the image in brightness, contrast and saturation, >= 0; from
-            1 on away from what it is mixed with.
-
-    Returns:
-        ``[B, 3, H, W]`` float32 whole numbers 0 to 255.
-
-    Example:
-        >>> image = torch.tensor([90, 100, 200], dtype=torch.uint8).reshape(1, 3, 1, 1)
-        >>> order, factor = torch.tensor([[2, 0, 1]]), torch.tensor([[1.5, 1.0, 0.0]])
-        >>> color_jitter(image, order, factor).flatten()
-        tensor([162., 162., 162.])
-    """
-    out = image.to(torch.float32, copy=True)
-    half = torch.tensor(0.5, device=image.device)
-    shares = factor.gather(1, order).float().T[..., None, None, None]
-    by_pixel, by_image = (order == 2).float().T, (order == 1).float().T
-    for step, share in enumerate(shares):
-        red, green, blue = out.unbind(1)
-        grey = torch.add(half, red, alpha=_GREY[0]).add_(green, alpha=_GREY[1])
-        grey = grey.add_(blue, alpha=_GREY[2]).floor_()
-        # sums of rows are exact in float32, sums of images are not
-        mean = grey.sum(2).double().mean(1).div_(image.shape[3]).add_(0.5).floor_().float()
-        grey = grey.mul_(by_pixel[step, :, None, None])
-        mixed_with = grey.add_((mean * by_image[step])[:, None, None])[:, None]
-        out = torch.lerp(mixed_with, out, share, out=out).clamp_(0, 255).floor_()
-    return out
 
 
 def camera_style(image: Tensor, own: Tensor, other: Tensor) -> Tensor:
@@ -281,47 +200,41 @@ class ImageTransform:
 
     def __call__(self, batch: ImageBatch) -> ImageBatch:
         """Return the batch as a method wants it: augmented if it has keys, else normalised."""
-        operations = self._operations(batch)
-        counts = [len(columns) for _, columns in operations]
-
-        def augment(image: Tensor, *columns: Tensor) -> Tensor:
-            left = iter(columns)
-            for (operation, _), count in zip(operations, counts, strict=True):
-                image = operation(image, *islice(left, count))
-            return image
-
-        columns = [column for _, columns in operations for column in columns]
-        return batch._replace(image=in_chunks(augment, batch.image, *columns))
-
-    def _operations(self, batch: ImageBatch) -> list[Operation]:
-        """Return what is done to the images, each with its draws, a row per image."""
-        normalization: Operation = (partial(normalize, mean=self.mean, std=self.std), ())
-        key = batch.key
+        image, key = batch.image, batch.key
         if key is None:
-            return [normalization]
-        operations: list[Operation] = []
+            return batch._replace(image=in_chunks(self._color, image))
+        draws = self._draws(key, *image.shape[2:])
+        styles = self._styles(key, batch.camera_id) if self.camera_style else ()
+        colours = partial(self._color, styles=styles)
+        noise = self.erase_fill == "noise"
+        fill = None if noise else torch.tensor(self.erase_fill, device=key.device)
+        image = augment(image, draws, colours, fill)
+        if noise and draws.boxes is not None:
+            image = in_chunks(erase_with_noise, image, draws.boxes, key)
+        return batch._replace(image=image)
+
+    def _color(self, image: Tensor, styles: tuple[Tensor, ...] = ()) -> Tensor:
+        if styles:
+            image = camera_style(image, *styles)
+        return normalize(image, self.mean, self.std)
+
+    def _draws(self, key: Tensor, height: int, width: int) -> Draws:
+        """Return what is done to each image, but for the colours of cameras."""
+        draws = Draws()
         if self.flip_probability:
             flipped = keyed_uniform(key, 1, _FLIP)[:, 0] < self.flip_probability
-            operations.append((flip, (flipped,)))
+            draws = draws._replace(flipped=flipped)
         if self.padding:
             corner = (keyed_uniform(key, 2, _CROP) * (2 * self.padding + 1)).long()
-            operations.append((partial(pad_crop, padding=self.padding), corner.unbind(1)))
+            draws = draws._replace(corner=corner, padding=self.padding)
         if self.rotation:
             angle = self.rotation * (2 * keyed_uniform(key, 1, _ROTATION)[:, 0] - 1)
-            operations.append((rotate, (angle,)))
+            draws = draws._replace(angle=angle)
         if self.brightness or self.contrast or self.saturation:
-            operations.append((color_jitter, self._jitter(key)))
-        if self.camera_style:
-            operations.append((camera_style, self._styles(key, batch.camera_id)))
-        operations.append(normalization)
+            draws = draws._replace(jitter=self._jitter(key))
         if self.erase_probability:
-            boxes = self._boxes(key, *batch.image.shape[2:])
-            if self.erase_fill == "noise":
-                operations.append((erase_with_noise, (boxes, key)))
-            else:
-                fill = torch.tensor(self.erase_fill, device=key.device)[:, None, None]
-                operations.append((partial(erase, fill=fill), (boxes,)))
-        return operations
+            draws = draws._replace(boxes=self._boxes(key, height, width))
+        return draws
 
     def _jitter(self, key: Tensor) -> tuple[Tensor, Tensor]:
         """Return order and factors for `color_jitter`."""
