@@ -37,10 +37,10 @@ UPRIGHT = {
 """What turns an image upright, by its orientation as EXIF numbers them."""
 
 TRAITS = {
-    "turned": "with an orientation other than that of their pixels (EXIF)",
-    "transparent": "with transparency",
-    "deep": "with 16 or more bits per channel",
-    "animated": "with several frames, of which the first one is read",
+    "turned": "stored turned (EXIF orientation)",
+    "transparent": "transparent",
+    "deep": "stored with 16 or more bits per channel",
+    "animated": "animated; the first frame is read",
 }
 """What an image may have that is read differently by different programs."""
 

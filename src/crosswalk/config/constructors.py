@@ -50,11 +50,18 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     near = [
         candidate
         for candidate in difflib.get_close_matches(word, candidates, n=3, cutoff=0.6)
-        if difflib.get_close_matches(last, [candidate.rsplit(".", 1)[-1]], cutoff=0.6)
+        if _are_near(last, candidate.rsplit(".", 1)[-1])
     ]
     meant = [elsewhere] if elsewhere in candidates else []
     best = (meant if "." not in word else []) or same_name or meant or longer or near
     return f" Did you mean {best[0]}?" if best else ""
+
+
+def _are_near(word: str, candidate: str) -> bool:
+    """Return whether words share most letters, and more than half of the longer one's."""
+    matcher = difflib.SequenceMatcher(None, word, candidate)
+    shared = sum(block.size for block in matcher.get_matching_blocks())
+    return matcher.ratio() >= 0.6 and 2 * shared > max(len(word), len(candidate))
 
 
 def locate(target: str, key: str) -> Callable[..., Any]:

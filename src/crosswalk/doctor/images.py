@@ -224,7 +224,7 @@ def camera_style_images(splits: ImageSplits) -> CamStyle:
     )
     notice = (
         f"Camera-style images: {len(records):,} in {folder.name}/, one for every training image "
-        f"and each of the other {num_cameras - 1} cameras; training uses them unless "
+        f"and each of the other cameras ({num_cameras - 1}); training uses them unless "
         "data.camstyle=off."
     )
     return CamStyle(records, (notice,))

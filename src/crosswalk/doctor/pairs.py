@@ -218,8 +218,15 @@ def _detected(root: Path) -> list[str]:
     above = root.absolute().parent
     layouts = {key: source.find(above) for key, source in SOURCES.items()}
     meant = [key for key, layout in layouts.items() if layout and layout.folder == above]
-    table = which_table(root, own_pairs.SUFFIXES, "crosswalk data check ") if root.is_dir() else ""
-    if meant and root.is_dir() and not table:
+    if not root.is_dir():
+        kind = f"a {root.suffix} file" if root.suffix else "a file without an ending"
+        nearby = f" ({above} holds {SOURCES[meant[0]].name})" if meant else ""
+        raise ValueError(
+            f"{root} is {kind}, and no data set is read from one. Give the folder of a data set"
+            f"{nearby}, or a table of pairs or images: {', '.join(own_pairs.SUFFIXES)}."
+        )
+    table = which_table(root, own_pairs.SUFFIXES, "crosswalk data check ")
+    if meant and not table:
         raise FileNotFoundError(
             f"{root} holds no data set that is known, but the folder above does: did you mean "
             f"{above} ({' or '.join(SOURCES[key].name for key in meant)})?"
@@ -354,14 +361,18 @@ def _training_command(root: Path, key: str, splits: AnySplits) -> str:
     from crosswalk.config.check import methods_without_identities
     from crosswalk.types import ImageBatch, PairBatch
 
-    methods, arguments = [default_method()], f"data.root={shlex.quote(str(root))}"
+    methods, protocol = [default_method()], list[str]()
     if isinstance(splits, ImageSplits):
         methods = methods_without_identities([ImageBatch])
     elif not splits.train_is_labelled:
         methods = methods_without_identities([PairBatch])
         if not splits.val:  # nobody can be held out of training
-            arguments += " protocol=official"
-    return f'make train METHOD={methods[0]} DATA={key} ARGS="{arguments}"' if methods else ""
+            protocol = ["protocol=official"]
+    if not methods:
+        return ""
+    # not make's words: it runs in a clone only, and takes paths from there
+    words = [f"method={methods[0]}", f"data={key}", f"data.root={root}", *protocol]
+    return shlex.join(["crosswalk", "train", *words])
 
 
 def _image_findings(

@@ -174,15 +174,21 @@ def in_words(data: Mapping[str, Any]) -> str:
         'mine (pairs.csv): train 9 images'
         >>> in_words({"source": mine, "target": {**mine, "dataset": "yours"}})
         'mine (pairs.csv): train 9 images; to yours (pairs.csv): train 9 images'
+        >>> in_words({**mine, "counts": {"test": {"person_ids": 2, "cameras": 1}}})
+        'mine (pairs.csv): test 2 people, 1 camera'
     """
     if "counts" not in data:  # of two sets
         return f"{in_words(data['source'])}; to {in_words(data['target'])}"
     splits = [
-        f"{split} {', '.join(f'{number:,} {name}' for name, number in counts.items())}"
+        f"{split} {', '.join(_counted(number, name) for name, number in counts.items())}"
         for split, counts in data["counts"].items()
     ]
-    found = f"{data['dataset']} ({data['layout']}): {'; '.join(splits)}"
-    return found.replace("person_ids", "people")
+    return f"{data['dataset']} ({data['layout']}): {'; '.join(splits)}"
+
+
+def _counted(number: int, name: str) -> str:
+    one, many = (name.removesuffix("s"), name) if name != "person_ids" else ("person", "people")
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def nothing_to_evaluate(run: Run) -> str:

@@ -217,6 +217,8 @@ def test_nested_nodes_become_objects_and_partials() -> None:
         ),
         ("data.foo", ["data.root", "data.seed"], ""),
         ("zzz", ["method"], ""),
+        ("on", ["long", "ccd"], ""),  # half of it, by chance
+        ("lrr", ["lr"], " Did you mean lr?"),
         ("", ["method"], ""),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_complete_set_has_no_findings_and_a_command_to_train_on_it(folder: Pat
     }
     assert any("1 distractor " in notice and "1 junk" in notice for notice in report.notices)
     assert any("none in bounding_box_train_camstyle/" in notice for notice in report.notices)
-    command = f'make train METHOD=mmcl DATA=market1501 ARGS="data.root={folder.parent}"'
+    command = f"crosswalk train method=mmcl data=market1501 data.root={folder.parent}"
     assert report.command == command
     text = report.to_text()
     assert text.endswith(f"No problems found in small market.\nTrain on it: {command}\n")
@@ -166,7 +166,7 @@ def test_ids_of_msmt17_may_restart_in_test(tmp_path: Path) -> None:
     assert report.counts["train"]["images"] == 2
     assert any("different people" in notice for notice in report.notices)
     assert any("train_split=trainval" in notice for notice in report.notices)
-    assert "DATA=msmt17" in report.command
+    assert "data=msmt17" in report.command
 
 
 def test_an_image_that_a_list_names_but_nobody_has_is_missing(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_own_images_in_folders_are_found_and_checked(tmp_path: Path) -> None:
     assert not any("amera-style" in text for text in report.notices)
     assert report.dataset == "own images"
     assert report.expected_from == ""
-    assert f'DATA=own_images ARGS="data.root={tmp_path}"' in report.command
+    assert f"data=own_images data.root={tmp_path}" in report.command
 
 
 def test_own_images_of_a_table_may_be_query_and_gallery_at_once(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_the_report_in_a_file_holds_cameras_and_command(
     content = json.loads(target.read_text())
     assert status == content["status"] == 0
     assert content["cameras"]["2"]["gallery"] == 2
-    assert content["command"].startswith("make train METHOD=mmcl DATA=market1501")
+    assert content["command"].startswith("crosswalk train method=mmcl data=market1501")
 
 
 @pytest.mark.parametrize("table", [False, True])
@@ -418,7 +418,7 @@ def test_own_images_without_labels_are_checked(tmp_path: Path, table: bool) -> N
     assert found.severity == "warning"
     assert found.message == "1 picture is there under several names."
     assert found.items[0].count("(train, person unknown)") == 2
-    assert "METHOD=mmcl DATA=own_images" in report.command
+    assert "method=mmcl data=own_images" in report.command
 
 
 def test_people_are_called_what_their_owner_calls_them(tmp_path: Path) -> None:

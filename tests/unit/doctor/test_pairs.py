@@ -66,9 +66,7 @@ def test_a_complete_set_has_no_findings(folder: Path) -> None:
     assert report.expected_from == "expected_counts.json"
     assert len(report.fingerprint) == 64
     assert "\nNo problems found in synthetic pedestrians.\n" in report.to_text()
-    assert (
-        report.command == f'make train METHOD=rde DATA=cuhk_pedes ARGS="data.root={folder.parent}"'
-    )
+    assert report.command == f"crosswalk train method=rde data=cuhk_pedes data.root={folder.parent}"
 
 
 def test_other_counts_than_the_own_ones_are_a_warning(folder: Path) -> None:
@@ -396,7 +394,7 @@ def test_pairs_without_people_are_trained_on_by_a_method_without_labels(
     assert report.counts["test"]["person_ids"] == 1
     assert any("None of the 2 training images has a person id" in text for text in report.notices)
     arguments = f"data.root={path}" + ("" if with_val else " protocol=official")
-    assert report.command == f'make train METHOD=cmmt DATA=own_pairs ARGS="{arguments}"'
+    assert report.command == f"crosswalk train method=cmmt data=own_pairs {arguments}"
 
 
 def test_the_json_report_holds_everything(folder: Path, tmp_path: Path) -> None:
@@ -540,6 +538,7 @@ def test_unusual_images_are_warnings(tmp_path: Path) -> None:
 
     [finding] = report.warnings
     assert (finding.code, finding.next_step) == ("transparent_image", "White shows through.")
+    assert finding.message == "1 image is transparent."
     assert finding.items == (str(tmp_path / "a.png"),)
 
 
@@ -576,6 +575,22 @@ def test_a_picture_is_told_from_a_data_set(
     assert run_check(str(picture), None, None) == 1
 
     assert f"{picture} is a single picture. Give the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("notes.txt", "is a .txt file"), ("notes", "is a file without an ending")]
+)
+def test_a_file_of_another_kind_is_told_from_a_folder(
+    tmp_path: Path, name: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "reid_raw.json").touch()
+
+    assert run_check(str(tmp_path / name), None, None) == 1
+
+    said = capsys.readouterr().err
+    assert f"{tmp_path / name} {told}, and no data set is read from one." in said
+    assert f"({tmp_path} holds CUHK-PEDES), or a table of pairs or images: .csv," in said
 
 
 @pytest.mark.parametrize("names", [["a.csv", "b.CSV"], ["one/pairs.csv", "readme.txt"]])

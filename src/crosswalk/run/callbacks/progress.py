@@ -244,8 +244,8 @@ class Progress(L.Callback):
             self._bars.update(self._tasks[-1], completed=batch_idx + 1, note=loss)
             note = f"left {clock(self._time_left())}"
             self._bars.update(self._tasks[0], completed=run.done, note=note)
-        elif self.now() - self._last_line >= self.interval:
-            self._note_loss(trainer)
+        elif batch_idx + 1 != epoch.total and self.now() - self._last_line >= self.interval:
+            self._note_loss(trainer)  # the last step's line is that of the epoch
             self._line(self._describe_step(epoch, batch_idx))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -15,6 +15,9 @@ from crosswalk.distributed import gather_table
 from crosswalk.methods.base import Method
 from crosswalk.types import SweepData
 
+SHOWN = "embedding the training set"
+"""What users are told of a sweep, whose name `crosswalk sweep` bears, too."""
+
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
@@ -48,7 +51,7 @@ class EpochSweep(L.Callback):
     Args:
         data: Gives the pass over the training set; the data module decides order and
             augmentation.
-        track: ``(batches, "sweep") -> batches`` shows how far a sweep is.
+        track: ``(batches, SHOWN) -> batches`` shows how far a sweep is.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class EpochSweep(L.Callback):
         index: list[Tensor] = []
         with evaluating(pl_module), trainer.precision_plugin.val_step_context():
             batches = self.data.sweep_dataloader(epoch)
-            for batch in self.track(batches, "sweep") if self.track else batches:
+            for batch in self.track(batches, SHOWN) if self.track else batches:
                 batch = trainer.strategy.batch_to_device(batch)
                 index.append(batch.sample_index)
                 for name, rows in method.sweep_step(batch).items():

@@ -59,6 +59,15 @@ def test_between_lines_there_are_so_many_seconds_and_one_line_ends_an_epoch(tmp_
     assert losses == [f"loss {value:.3f}" for value in (steps[0], *means)]
 
 
+def test_the_last_step_of_an_epoch_is_shown_once(tmp_path: Path) -> None:
+    stream = io.StringIO()
+
+    train_toy(tmp_path, callbacks=[plain(stream, interval=0.0)])
+
+    steps = [line.split("  ")[0] for line in stream.getvalue().splitlines()]
+    assert steps.count("epoch 2/3 step 6/6") == 1
+
+
 def test_the_loss_of_a_resumed_epoch_is_the_mean_of_all_of_it(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train_toy(tmp_path, StopAt("step", 11))
@@ -68,7 +77,8 @@ def test_the_loss_of_a_resumed_epoch_is_the_mean_of_all_of_it(tmp_path: Path) ->
 
     logged = RunFolder(tmp_path).metrics()
     steps = [line["train/step_loss"] for line in logged if "train/step_loss" in line]
-    shown = [line.split("  ")[1] for line in stream.getvalue().splitlines()[:2]]
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("epoch")]
+    shown = [line.split("  ")[1] for line in lines[:2]]
     sizes = [4, 4, 4, 4, 4, 2]
     assert shown[0] == f"loss {np.average(steps[6:11], weights=sizes[:5]):.3f}"
     assert shown[1] == f"loss {np.average(steps[6:12], weights=sizes):.3f}"

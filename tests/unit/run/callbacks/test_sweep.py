@@ -1,5 +1,6 @@
-from collections.abc import Iterator
-from typing import NamedTuple
+import io
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from crosswalk.run.callbacks.progress import Progress
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.types import DataSpec
 
@@ -55,11 +57,11 @@ class Toy(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(method: Toy, data: FourSamples) -> None:
+def fit(method: Toy, data: FourSamples, track: Callable[..., Any] | None = None) -> None:
     trainer = L.Trainer(
         max_epochs=3,
         accelerator="cpu",
-        callbacks=[EpochSweep(data)],
+        callbacks=[EpochSweep(data, track)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -82,6 +84,15 @@ def test_a_sweep_runs_in_eval_mode_without_gradient_and_restores_frozen_parts() 
     fit(method, FourSamples([[0, 1, 2, 3]]))
 
     assert method.modes == [(False, False), (False, False)]
+
+
+def test_users_are_told_what_a_sweep_does_not_its_name() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream=stream, terminal=False, interval=0)
+
+    fit(Toy(), FourSamples([[2, 0], [3], [1]]), progress.track)
+
+    assert stream.getvalue().startswith("embedding the training set 1/")
 
 
 def test_a_sweep_that_misses_a_sample_is_refused() -> None:
