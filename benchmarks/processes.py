@@ -6,7 +6,8 @@ workers. It prints steps per second and their ratio to one process, and what a s
 collectives, the bytes that one process hands over to them, and the bytes that it sends for them
 by rings (docs/scale.md). Behind them stands what every process holds: weights, gradients,
 optimizer and the method's buffers; ``--published`` counts them at published size, with the
-training sets of the papers, and trains nothing. Processes that share their cores
+training sets of the papers, and trains nothing. ``--full-size`` takes steps of the published
+recipes, with few samples and without a trainer (`steps.py`). Processes that share their cores
 with other programs wait for each other, so processor time is printed too, with the ratio that it
 allows: the whole of one process over the busiest of several. Rounds alternate between the numbers
 of processes, and medians count. ``--quick`` takes two steps of ``small:`` of every method.
@@ -29,15 +30,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 from rows import commit, facts, report, write
-from steps import PUBLISHED, built, configuration
+from steps import PUBLISHED, SMALL, Step, built, configuration
 from torch import Tensor
 
 from crosswalk.config.build import build
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.search import group_values, small_overrides
+from crosswalk.distributed import rank_and_world_size
 from crosswalk.run.callbacks.run_record import RunRecord
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import make_trainer
@@ -50,7 +53,7 @@ WHOLE = {
 }
 """What switches on, from the first step, the parts that a method has only later."""
 
-AIM = 1.5
+AIM, AIM_FULL_SIZE = 1.5, 1.7
 WITHOUT_STAGE = ("clip_reid", "cluster_contrast", "mar", "mmcl")
 COLLECTIVES = (
     *("all_reduce", "all_gather", "all_gather_into_tensor", "reduce_scatter_tensor"),
@@ -94,6 +97,18 @@ class Traffic:
 
         return call
 
+    def now(self) -> dict[str, float]:
+        """Return clocks and counts."""
+        return {
+            "seconds": time.perf_counter(),
+            "cpu": time.process_time(),
+            "in_collectives": self.seconds,
+            "collectives": self.number,
+            "reduced": self.reduced,
+            "gathered": self.gathered,
+            "other": self.other,
+        }
+
 
 class Meter(L.Callback):
     """Reads clocks and traffic around the steps behind the warm-up."""
@@ -107,29 +122,31 @@ class Meter(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
         """Begin, or end, in front of a step: loading a batch belongs to its step."""
         if self._done == self.warm_up:
-            self._before = self._now()
+            self._before = self.traffic.now()
         if self._done == self.warm_up + self.steps:
-            self.measured = {
-                name: (value - self._before[name]) / self.steps
-                for name, value in self._now().items()
-            }
-            buckets = bucket_bytes(trainer.strategy.model)
-            self.measured["collectives"] += len(buckets)
-            self.measured["gradients"] = sum(buckets)
-            self.measured |= sums(self.measured, trainer.world_size) | held(trainer)
+            self.measured = per_step(
+                *(self._before, self.traffic.now(), self.steps),
+                *(trainer.strategy.model, trainer.lightning_module, trainer.optimizers),
+            )
             raise Ended
         self._done += 1
 
-    def _now(self) -> dict[str, float]:
-        return {
-            "seconds": time.perf_counter(),
-            "cpu": time.process_time(),
-            "in_collectives": self.traffic.seconds,
-            "collectives": self.traffic.number,
-            "reduced": self.traffic.reduced,
-            "gathered": self.traffic.gathered,
-            "other": self.traffic.other,
-        }
+
+def per_step(
+    before: dict[str, float],
+    after: dict[str, float],
+    steps: int,
+    model: Any,  # noqa: ANN401
+    method: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+) -> dict[str, float]:
+    """Return what one of so many steps took and sent, and what this process holds."""
+    measured = {name: (value - before[name]) / steps for name, value in after.items()}
+    buckets = bucket_bytes(model)
+    measured["collectives"] += len(buckets)
+    measured["gradients"] = sum(buckets)
+    world_size = rank_and_world_size()[1]
+    return {**measured, **sums(measured, world_size), **held(method, optimizers)}
 
 
 def sums(handed: dict[str, float], world_size: int) -> dict[str, float]:
@@ -146,12 +163,11 @@ def sums(handed: dict[str, float], world_size: int) -> dict[str, float]:
     }
 
 
-def held(trainer: L.Trainer) -> dict[str, float]:
+def held(method: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, float]:
     """Return the bytes of what every process holds whole; what is trainable has gradients, too."""
-    method = trainer.lightning_module
     kept = [
         each
-        for optimizer in trainer.optimizers
+        for optimizer in optimizers
         for values in optimizer.state.values()
         for each in values.values()
         if isinstance(each, Tensor)
@@ -216,25 +232,48 @@ def measure_here(config: dict[str, Any], folder: Path, warm_up: int, steps: int)
     return meter.measured
 
 
+def measure_full_size(
+    overrides: list[str], num_processes: int, warm_up: int, steps: int
+) -> dict[str, float]:
+    """Take steps of a published recipe on this process, without a trainer (`steps.py`)."""
+    torch.set_num_threads(1)
+    traffic = Traffic()
+    if num_processes > 1:
+        rank = int(os.environ["LOCAL_RANK"])
+        torch.distributed.init_process_group("gloo", rank=rank, world_size=num_processes)
+    step = Step(overrides, sizes=SMALL)
+    loss = step()
+    for _ in range(1, warm_up):
+        step()
+    before = traffic.now()
+    for _ in range(steps):
+        step()
+    parts = step.model, step.method, [step.optimizer]
+    return {**per_step(before, traffic.now(), steps, *parts), "loss": float(loss)}
+
+
 @contextlib.contextmanager
-def written_config(overrides: list[str], num_processes: int) -> Iterator[Path]:
-    """Write the configuration for so many processes into a folder."""
-    config = to_plain(compose([*overrides, f"trainer.devices={num_processes}"]))
+def written_config(overrides: list[str], num_processes: int, full_size: bool) -> Iterator[Path]:
+    """Write what a process needs to know into a folder."""
+    given: Any = overrides
+    if not full_size:
+        given = to_plain(compose([*overrides, f"trainer.devices={num_processes}"]))
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_text(json.dumps(config))
+        Path(folder, "config.json").write_text(json.dumps(given))
         yield Path(folder)
 
 
 def measure(
-    overrides: list[str], num_processes: int, warm_up: int, steps: int
+    overrides: list[str], num_processes: int, warm_up: int, steps: int, full_size: bool = False
 ) -> list[dict[str, float]]:
     """Return what each of so many processes measured, per step."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with written_config(overrides, num_processes) as folder:
+    with written_config(overrides, num_processes, full_size) as folder:
         command = [sys.executable, __file__, "--of-one", str(folder)]
         command += ["--warm-up", str(warm_up), "--steps", str(steps)]
+        command += ["--processes", str(num_processes), *(["--full-size"] if full_size else [])]
         started = []
         for rank in range(num_processes):
             place = {
@@ -264,11 +303,26 @@ def median(outcomes: list[list[dict[str, float]]], name: str) -> float:
 def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
     """Print a method's rows, and return them."""
     warm_up, steps, rounds = (1, 2, 1) if options.quick else (5, options.steps, options.rounds)
+    recipe, aim = "synthetic recipe", AIM
     overrides = overrides_of(method, options.quick, options.overrides)
+    if options.full_size:
+        size = options.batch_size
+        recipe, aim, warm_up = f"published recipe on {size} samples", AIM_FULL_SIZE, 1
+        overrides = configuration(method, options.data, batch_size=size, tiny=options.quick)
+        overrides += options.overrides
     outcomes: dict[int, list[list[dict[str, float]]]] = {n: [] for n in options.processes}
     for _ in range(rounds):
         for number, measured in outcomes.items():
-            measured.append(measure(overrides, number, warm_up, steps))
+            measured.append(measure(overrides, number, warm_up, steps, options.full_size))
+    losses = [
+        each["loss"]
+        for rounds in outcomes.values()
+        for one in rounds
+        for each in one
+        if "loss" in each
+    ]
+    if not np.allclose(losses, losses[:1], rtol=1e-3):
+        raise RuntimeError(f"{method} has another loss on other processes: {losses}")
     rows, alone = {}, outcomes[options.processes[0]]
     for number, measured in outcomes.items():
         values = {name: median(measured, name) for name in measured[0][0]}
@@ -283,10 +337,10 @@ def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
             flush=True,
         )
         if number == 2:
-            step = f"a step of {method}'s synthetic recipe on two processes of one thread"
+            step = f"a step of {method}'s {recipe} on two processes of one thread"
             note = f"{values['collectives']:.0f} collectives, {values['bytes'] / 1e3:,.0f} kB"
             one = median(alone, "seconds")
-            report(step, values["seconds"], one, against="one process", at_least=AIM, note=note)
+            report(step, values["seconds"], one, against="one process", at_least=aim, note=note)
             busiest = f"{step}, processor time of the busier one"
             one = median(alone, "cpu")
             report(busiest, values["cpu"], one, against="one process", unit="CPU s", note=note)
@@ -312,11 +366,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="where to write the rows")
     parser.add_argument("--quick", action="store_true", help="two steps of small runs")
     parser.add_argument("--published", action="store_true", help="count bytes at published size")
+    parser.add_argument(
+        "--full-size", action="store_true", help="encoders of published size, without a trainer"
+    )
+    parser.add_argument("--batch-size", type=int, default=16, help="of --full-size, in all")
     parser.add_argument("--of-one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.of_one is not None:
-        config = json.loads((options.of_one / "config.json").read_text())
-        measured = measure_here(config, options.of_one / "run", options.warm_up, options.steps)
+        given = json.loads((options.of_one / "config.json").read_text())
+        length = options.warm_up, options.steps
+        if options.full_size:
+            measured = measure_full_size(given, options.processes[0], *length)
+        else:
+            measured = measure_here(given, options.of_one / "run", *length)
         (options.of_one / f"{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(measured))
         os._exit(0)  # a process group that is closed waits for the others
     if options.published:
@@ -335,8 +397,10 @@ def main(arguments: list[str] | None = None) -> int:
         f"{'method':<17}{'n':>3}{'a second':>9}{'ratio':>7}{'a step':>9}{'allows':>7}"
         f"{'coll.':>9}{'coll.':>8}{'step':>11}{'a step':>11}{'held':>9}"
     )
-    rows = {method: compare(method, options) for method in options.methods}
-    keep(options.json, per_step=rows)
+    with tempfile.TemporaryDirectory() as folder:
+        options.data = Path(folder)
+        rows = {method: compare(method, options) for method in options.methods}
+    keep(options.json, **{"full_size" if options.full_size else "per_step": rows})
     return 0
 
 

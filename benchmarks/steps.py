@@ -9,6 +9,7 @@ memories, which hold clusters as those of a half-trained network do.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from unittest.mock import PropertyMock, patch
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from crosswalk.config.build import build_method, construct
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.keys import flatten
 from crosswalk.config.search import group_values, small_overrides
+from crosswalk.distributed import all_gather_ragged, rank_and_world_size
 from crosswalk.encoders.clip_weights import downloading
+from crosswalk.run.callbacks.known_rows import KnownRows
 from crosswalk.synthetic.generate import synthesize_pairs
 from crosswalk.synthetic.images import synthesize_images
 from crosswalk.types import PairBatch, SourceTargetBatch
@@ -130,10 +134,15 @@ def sized(batch: Any, sizes: Sizes) -> Any:  # noqa: ANN401
     """Return a batch whose samples are spread over a training set of ``sizes``."""
     if isinstance(batch, SourceTargetBatch):
         return batch._replace(target=sized(batch.target, sizes))
+    whole = batch.whole
     if isinstance(batch, PairBatch):
-        rows = spread(len(batch.sample_index), sizes.pairs)
-        return batch._replace(sample_index=rows, image_index=image_of_pair(rows, sizes))
-    return batch._replace(sample_index=spread(len(batch.sample_index), sizes.images))
+        rows = spread(len(whole.sample_index), sizes.pairs)
+        columns = {"sample_index": rows, "image_index": image_of_pair(rows, sizes)}
+    else:
+        columns = {"sample_index": spread(len(whole.sample_index), sizes.images)}
+    here = slice(whole.start, whole.start + len(batch.sample_index))
+    known = whole._replace(**{name: column.numpy() for name, column in columns.items()})
+    return batch._replace(whole=known, **{name: each[here] for name, each in columns.items()})
 
 
 def image_of_pair(pair: Tensor, sizes: Sizes) -> Tensor:
@@ -189,8 +198,22 @@ def built(overrides: list[str], sizes: Sizes) -> tuple[Any, Any]:
         return data, build_method(checked.config, spec, getattr(data, "tokenizer", None))
 
 
+class _Forward(nn.Module):
+    """What DistributedDataParallel wraps: the forward part of a step."""
+
+    def __init__(self, method: Any, forward: Callable[[], Any]) -> None:  # noqa: ANN401
+        super().__init__()
+        self.method, self._forward = method, forward
+
+    def forward(self) -> Any:  # noqa: ANN401
+        return self._forward()
+
+
 class Step:
     """A method in training on one batch, which every call takes again.
+
+    Where there is a process group, each process has its part of the batch, and gradients are
+    averaged as in a run.
 
     Args:
         overrides: What `configuration` returns, and more.
@@ -221,12 +244,21 @@ class Step:
         self.optimizer = self.method.configure_optimizers()["optimizer"]
         for group in self.optimizer.param_groups:
             group["lr"] = 1e-7  # random weights, and every step should cost what the first one does
+        self.model: Callable[[], Any] = self.forward
+        if rank_and_world_size()[1] > 1:
+            KnownRows().on_train_batch_start(None, self.method, self.batch, 0)
+            self.model = DistributedDataParallel(
+                _Forward(self.method, self.forward),
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
 
     @torch.no_grad()
     def choose_agents(self) -> None:
         """Let a hundredth of the agents resemble images of the batch: each has hard ones."""
         batch = self.data.transform_batch(self.batch)
-        images = torch.cat([self.method.embed(each)["global"] for each in batch])
+        parts = [all_gather_ragged(self.method.embed(each)["global"]) for each in batch]
+        images = torch.cat(parts)
         rows = self.method.agents.weight.data
         number = max(len(images), len(rows) // 100)
         near = images.repeat(-(-number // len(images)), 1)[:number]
@@ -249,7 +281,7 @@ class Step:
 
     def __call__(self) -> Tensor:
         """Take one whole step; return its loss, still on the device."""
-        outputs = self.forward()
+        outputs = self.model()
         loss: Tensor = outputs["loss"] if isinstance(outputs, dict) else outputs
         self.optimizer.zero_grad()
         loss.backward()

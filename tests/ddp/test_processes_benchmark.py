@@ -29,3 +29,26 @@ def test_a_step_has_two_collectives_a_normalisation_and_few_others(
     assert 2 * norms + 4 < float(two[-4]) <= 2 * norms + 8
     assert float(two[-3]) > 0
     assert float(two[-2]) == pytest.approx(float(two[-3]), abs=0.2)  # of two, each sends it once
+
+
+def test_steps_of_published_recipes_have_one_loss_on_two_processes(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CROSSWALK_CACHE", str(cache))
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    benchmark = importlib.import_module("processes")
+    losses = []
+    measure = benchmark.measure
+
+    def seen(*arguments: object) -> list[dict[str, float]]:
+        measured: list[dict[str, float]] = measure(*arguments)
+        losses.extend(each["loss"] for each in measured)
+        return measured
+
+    monkeypatch.setattr(benchmark, "measure", seen)
+
+    assert benchmark.main(["--full-size", "--quick", "--batch-size", "8", "--methods", "mar"]) == 0
+
+    assert len(losses) == 3  # MAR's: agents that resemble images of either process's part
+    assert losses == pytest.approx(losses[:1] * 3, rel=1e-4)
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["mar", "2"]
