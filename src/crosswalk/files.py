@@ -127,10 +127,34 @@ def check_writable(path: Path, key: str) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(f"{key} {path} is a folder. Name a file in it.")
+    _check_parents(path, f"{key} {path}", "file")
+
+
+def check_folder(path: Path, given: str) -> None:
+    """Raise an error if nothing can be written into a folder that is there or is to be made.
+
+    Args:
+        path: The folder.
+        given: What named it, for the message.
+
+    Raises:
+        PermissionError: If it, or the folder to make it in, may not be written to.
+
+    Example:
+        >>> check_folder(Path("/dev/null/runs"), "output_dir=/dev/null/runs")
+        Traceback (most recent call last):
+            ...
+        PermissionError: output_dir=/dev/null/runs: /dev/null is no folder that may be written to. \
+        Name another folder.
+    """
+    _check_parents(path / "run", given, "folder")
+
+
+def _check_parents(path: Path, given: str, kind: str) -> None:
     folder = next(each for each in path.absolute().parents if each.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise PermissionError(
-            f"{key} {path}: {folder} is no folder that may be written to. Name another file."
+            f"{given}: {folder} is no folder that may be written to. Name another {kind}."
         )
 
 

@@ -24,6 +24,8 @@ from crosswalk.data.text.noun_phrases import _textblob_parser
 from crosswalk.run.results import MEASURES, print_results
 from crosswalk.run.run_folder import RunFolder
 
+TABLE = Path(__file__).parents[2] / "experiments" / "rde" / "table2.yaml"
+
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -599,7 +601,7 @@ def test_an_option_that_counts_takes_no_negative_number(
         parse(words)
 
     assert ended.value.code == 2
-    assert "invalid whole number from 0 on value: '-1'" in capsys.readouterr().err
+    assert "'-1' is no whole number from 0 on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -619,6 +621,44 @@ def test_a_path_that_does_not_exist_is_named_before_torch(
 ) -> None:
     assert main([*words.split(), override]) == 2
     assert f"{override} does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("train output_dir=there/runs", "output_dir=there/runs"),
+        (f"ablate {TABLE} --data synthetic_pairs --output-dir there", "--output-dir there"),
+        ("sweep rde --local --output-dir there", "--output-dir there"),
+    ],
+)
+def test_a_file_in_the_place_of_the_folder_of_runs_is_named_before_torch(
+    words: str,
+    given: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").write_text("a file")
+
+    assert main(words.split()) == 2
+
+    told = f"{given}: {tmp_path / 'there'} is no folder that may be written to"
+    assert told in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_text_of_a_run_is_no_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path).save_config(to_plain(compose(["method=rde"])))
+    (tmp_path / "results.json").write_text("{}")
+
+    assert main(["train", "method=rde", f"checkpoint={tmp_path}/results.json"]) == 2
+
+    told = capsys.readouterr().err
+    assert f"checkpoint={tmp_path}/results.json is a text, and holds no weights" in told
+    assert f"checkpoint={tmp_path} takes those of its run" in told
 
 
 @pytest.mark.parametrize("words", [["data.root=nowhere"], []])

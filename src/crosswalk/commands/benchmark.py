@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.commands import AtLeast
+from crosswalk.commands.at_least import AtLeast
 from crosswalk.use.source import MODELS, WHICH, check_out, source_of
 
 

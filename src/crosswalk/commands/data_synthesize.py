@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from crosswalk.commands import AtLeast
+from crosswalk.commands.at_least import AtLeast
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.commands import AtLeast
+from crosswalk.commands.at_least import AtLeast
 from crosswalk.gallery.store import Stats
 from crosswalk.use.source import MODELS, WHICH, source_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.commands import AtLeast
+from crosswalk.commands.at_least import AtLeast
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -6,8 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from crosswalk.commands import AtLeast
 from crosswalk.commands.ablate import add_launcher
+from crosswalk.commands.at_least import AtLeast
 
 
 def configure(parser: ArgumentParser) -> None:

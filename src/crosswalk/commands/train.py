@@ -50,6 +50,7 @@ def _look_ahead(config: Mapping[str, Any]) -> None:
     from crosswalk.config.check import check_paths, read_annotations
     from crosswalk.config.compose import to_plain
     from crosswalk.config.keys import with_absolute_paths
+    from crosswalk.files import check_folder
     from crosswalk.run.run_folder import is_first_process, run_to_resume, weights_of
 
     try:
@@ -59,6 +60,8 @@ def _look_ahead(config: Mapping[str, Any]) -> None:
     check_paths(to_plain(config))
     if not is_first_process(os.environ):
         return
+    if not isinstance(plain["resume"], str) or plain["resume"] == "restart":
+        check_folder(Path(plain["output_dir"]), f"output_dir={config['output_dir']}")
     if plain.get("checkpoint") is not None:
         weights_of(Path(plain["checkpoint"]))
     if plain["resume"] not in (False, "restart"):

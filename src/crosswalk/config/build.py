@@ -170,12 +170,20 @@ def _refuse_image_size(
         return
     if isinstance(error, ValueError):  # in the encoder's own words
         raise error
+    size = _image_size(config)
+    for key, own in nested(config.get("encoder") or {}):
+        if key.endswith("image_size") and own is not None and list(own) != size:
+            raise ValueError(
+                f"the encoder takes images of encoder.{key}={list(own)}, and not of "
+                f"data.image_size={size}. Give both keys the same, or leave data.image_size out: "
+                "checkpoint= brings the size of its images."
+            ) from error
     names = {key: name for key, name in nested(config.get("encoder") or {}) if key.endswith("name")}
     wanted = [f"encoder.{key}={name}" for key, name in names.items() if "image" in key]
     wanted = wanted or [f"encoder.{key}={name}" for key, name in names.items()]
     encoder = (wanted or [f"encoder={config['choices'].get('encoder')}"])[0]
     raise ValueError(
-        f"{encoder} takes no images of data.image_size={_image_size(config)} "
+        f"{encoder} takes no images of data.image_size={size} "
         f"({next(iter(str(error).splitlines()), 'too small').rstrip('. ')}). Choose another "
         f"data.image_size, such as a larger one, or another {encoder.partition('=')[0]}."
     ) from error

@@ -29,6 +29,7 @@ from crosswalk.config.constructors import (
     signature_of,
 )
 from crosswalk.config.keys import NEEDED, TOP, flatten, path_in, with_absolute_paths
+from crosswalk.config.model_file import model_in
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.config.sources import read_batches, read_fits, read_signature
 from crosswalk.config.stage import stage_command
@@ -310,6 +311,15 @@ def _check_encoders(config: Mapping[str, Any], fits: Fits = _fits_by_import) -> 
             if "_target_" in file and fits(file, target, name)[0]
         ]
         choices = config["choices"]
+        checkpoint = str(config.get("checkpoint") or "")
+        brought = model_in(Path(checkpoint).expanduser()) if checkpoint else None
+        theirs = brought[0].get("encoder") if brought else None
+        if isinstance(theirs, Mapping) and theirs.get("_target_") == node["_target_"]:
+            raise ValueError(
+                f"method={choices.get('method')} cannot start from checkpoint={checkpoint}, of "
+                f"{name}={choices.get(name)}: {node['_target_']} is no {expected}. Name a "
+                f"checkpoint of one of {', '.join(right)}, or leave checkpoint out."
+            )
         raise ValueError(
             f"{name}={choices.get(name)} does not go with method={choices.get('method')}: "
             f"{node['_target_']} is no {expected}. Choose one of {', '.join(right)}."

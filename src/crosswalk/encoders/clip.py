@@ -248,7 +248,10 @@ class VisionTransformer(nn.Module):
         super().__init__()
         height, across = image_size
         if min(height, across) < patch_size:
-            raise ValueError(f"image_size {image_size} is smaller than the patch size {patch_size}")
+            raise ValueError(
+                f"data.image_size={list(image_size)} is smaller than the encoder's patches of "
+                f"{patch_size} by {patch_size} pixels. Choose a larger one."
+            )
         self.grid = ((height - patch_size) // stride + 1, (across - patch_size) // stride + 1)
         scale = width**-0.5
         self.conv1 = nn.Conv2d(3, width, patch_size, stride, bias=False)

@@ -50,6 +50,9 @@ NEEDED = (*PARTS, "protocol", "checkpoint", "stage")
 CONFIG = "config.yaml"
 """Every folder of a run has it."""
 
+TEXTS = (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".txt", ".yaml", ".yml")
+"""Endings of files that hold no weights."""
+
 NO_NUMBERS = ("nan", "inf", "-inf")
 """How JSON lines write numbers that JSON does not know."""
 
@@ -60,6 +63,9 @@ CHILD_VARIABLE = "CROSSWALK_RUN_DIR"
 
 FIRST_VARIABLE = "CROSSWALK_FIRST_PROCESS"
 """Tells them the process id of this one, which they must not outlive."""
+
+STAGE_VARIABLE = "CROSSWALK_STAGE"
+"""Tells a run that it is a stage: whoever started the run behind it goes on with that one."""
 
 RANKS = ("RANK", "LOCAL_RANK")
 """What launchers, and Lightning for its processes, call the number of a process."""
@@ -115,6 +121,7 @@ def weights_of(checkpoint: Path) -> Path:
 
     Raises:
         FileNotFoundError: If there is no such file, or the folder has no checkpoint.
+        ValueError: If it is a text by its name.
 
     Example:
         >>> weights_of(Path("nowhere.ckpt"))
@@ -125,6 +132,10 @@ def weights_of(checkpoint: Path) -> Path:
         `export-weights`, tiny:<method> or hf:<user>/<repository>.
     """
     if not checkpoint.is_dir():
+        if checkpoint.suffix.lower() in TEXTS and checkpoint.is_file():
+            has_weights = (checkpoint.parent / CONFIG).is_file()
+            instead = f" checkpoint={checkpoint.parent} takes those of its run." * has_weights
+            raise ValueError(f"checkpoint={checkpoint} is a text, and holds no weights.{instead}")
         if checkpoint.is_file():
             return checkpoint
         near = run_meant_by(checkpoint)

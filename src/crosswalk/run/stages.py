@@ -23,7 +23,7 @@ from crosswalk.config.stage import as_word, stage_command, stage_config
 from crosswalk.config.stored import check_stored
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import CHILD_VARIABLE, FIRST_VARIABLE, RunFolder
+from crosswalk.run.run_folder import CHILD_VARIABLE, FIRST_VARIABLE, STAGE_VARIABLE, RunFolder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +92,8 @@ def _train(config: Mapping[str, Any], folder: RunFolder) -> None:
         flush=True,
     )
     # a table of the stage is no result of this run: everything goes where progress goes
-    process = subprocess.Popen(command, env=_own_environment(os.environ), stdout=sys.stderr)
+    environment = {**_own_environment(os.environ), STAGE_VARIABLE: folder.name}
+    process = subprocess.Popen(command, env=environment, stdout=sys.stderr)
     try:
         status = process.wait()
     except BaseException:

@@ -24,6 +24,7 @@ def check_target(target: Path, place: Path) -> None:
     if target.suffix != ".npz":
         raise ValueError(f"--out {target} should end in .npz, NumPy's format for arrays by name.")
     if not target.absolute().parent.is_dir():
+        check_writable(target, "--out")
         raise FileNotFoundError(f"--out {target}: there is no folder {target.parent}. Make it.")
     check_writable(target, "--out")
     if place.is_dir():

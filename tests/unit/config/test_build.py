@@ -205,6 +205,16 @@ def test_an_encoder_names_images_that_are_too_small_for_it(
     assert "or another encoder.backbone.name." in str(refused.value)
 
 
+def test_an_encoder_of_other_images_names_both_keys() -> None:
+    words = ["method=rde", "data=synthetic_pairs", "data.synthetic.size=tiny"]
+    checked = check(compose([*words, "data.image_size=[48,32]", "encoder.clip.image_size=[96,32]"]))
+
+    with pytest.raises(
+        ValueError, match=r"encoder\.clip\.image_size=\[96, 32\], and not of data\."
+    ):
+        build(checked)
+
+
 class Square(ImageToImageData):
     """Data of one's own whose images are as high as wide."""
 

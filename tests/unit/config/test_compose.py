@@ -649,6 +649,17 @@ def test_a_checkpoint_of_a_run_brings_its_encoder_and_sizes(tmp_path: Path, name
     assert config.choices.data == "synthetic_images"
 
 
+def test_a_checkpoint_of_a_method_of_another_kind_is_named(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "method=rde")
+    config = compose(["method=mmcl", "data=synthetic_images", f"checkpoint={run}"])
+
+    with pytest.raises(ValueError, match="cannot start from checkpoint=") as refused:
+        check(config)
+
+    assert f"{run}, of encoder=clip_tiny" in str(refused.value)
+    assert "Name a checkpoint of one of encoder=resnet50" in str(refused.value)
+
+
 def test_what_the_user_chooses_beside_a_checkpoint_stays(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", "method=mmcl", "data=market1501", "data.root=/x")
     words = ["method=mmcl", "data=synthetic_images", f"checkpoint={run}"]

@@ -111,6 +111,7 @@ def test_a_missing_stage_is_trained_alone_on_the_hardware_of_the_run(
     assert f"name={folder.name.rsplit('-', 1)[1]}" in command
     assert "resume=true" not in command
     assert not {"LOCAL_RANK", "CROSSWALK_RUN_DIR"} & started.environment.keys()
+    assert started.environment["CROSSWALK_STAGE"] == folder.name
 
 
 def test_a_stage_that_was_killed_goes_on_as_it_began(

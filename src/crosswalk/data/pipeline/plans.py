@@ -254,7 +254,8 @@ class IdentityBatches:
             raise ValueError(
                 f"data.batch_size={batch_size} with data.plan.samples_per_person="
                 f"{samples_per_person} needs {self.people_per_batch} identities in a batch, but "
-                f"the training set has {len(known)}. Use a smaller data.batch_size."
+                f"the training set has {len(known)}. Use a data.batch_size of at most "
+                f"{len(known) * samples_per_person}."
             )
         self.seed = seed
         self.samples_per_person = samples_per_person

@@ -296,6 +296,8 @@ def _contradiction(row: Row, earlier: list[tuple[int, Row]]) -> str | None:
                     f"image {row['path']!r} has `{name}` {row[name]!r}, but {first[name]!r} in "
                     f"line {line}"
                 )
+        if row["split"] == first["split"]:
+            return f"image {row['path']!r} is in {row['split']} already, by line {line}; remove one"
         if {row["split"], first["split"]} not in PAIRED:
             return (
                 f"image {row['path']!r} is in {row['split']}, but in line {line} in "

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from crosswalk.config.places import refuse_inside_data
-from crosswalk.files import lock, write_text
+from crosswalk.files import check_folder, lock, write_text
 from crosswalk.lab.launch import launcher
 from crosswalk.lab.pool import PlannedRun, command_of
 from crosswalk.lab.sweeps.check import check_sweep
@@ -59,6 +59,7 @@ def run_sweep(options: Namespace) -> int:
     on_slurm = options.launcher == "slurm"
     if on_slurm and not options.local:
         raise ValueError("--launcher slurm is for searches here: add --local.")
+    check_folder(options.output_dir, f"--output-dir {options.output_dir}")
     output_dir = options.output_dir.resolve() if on_slurm else options.output_dir
     folder = output_dir / "sweeps" / name
     seed = 1 if options.seed is None else options.seed

@@ -10,6 +10,7 @@ from crosswalk.config.compose import to_plain
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.places import refuse_inside_data
 from crosswalk.config.search import file_beside_configs, group_values
+from crosswalk.files import check_folder
 from crosswalk.lab.launch import Launcher, launcher
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.progress import Board, Estimates
@@ -35,6 +36,7 @@ def run_ablation(options: Namespace) -> int:
         ValueError: If something that was asked for does not exist or does not fit; nothing was
             started then.
     """
+    check_folder(options.output_dir, f"--output-dir {options.output_dir}")
     manifest = _manifest(options)
     pool = Pool(options.output_dir.resolve() / "ablations", code_digest)
     plan = make_plan(

@@ -26,7 +26,7 @@ from filelock import Timeout
 from crosswalk import __version__
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.run_folder import CHILD_VARIABLE, RunFolder
+from crosswalk.run.run_folder import CHILD_VARIABLE, STAGE_VARIABLE, RunFolder
 from crosswalk.run.run_folder import is_first_process as is_first
 
 PACKAGES = (
@@ -321,7 +321,7 @@ class RunRecord(L.Callback):
             print(f"crosswalk: {again.filename}: {again.strerror}", file=sys.stderr)
 
     def _tell_how_to_continue(self, received: signal.Signals) -> None:
-        if not self.is_first_process:
+        if not self.is_first_process or STAGE_VARIABLE in os.environ:
             return
         arguments = shlex.split(self.contents["command"])
         arguments = [argument for argument in arguments if argument != "resume=restart"]

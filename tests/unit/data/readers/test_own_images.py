@@ -269,7 +269,7 @@ def test_a_missing_column_is_told(tmp_path: Path, column: str) -> None:
         (["a.jpg,1,1,train", "c.jpg,1,1,train"], "line 3: there is no file"),
         (
             ["a.jpg,1,1,train", "a.jpg,1,1,train"],
-            "line 3: image 'a.jpg' is in train, but in line 2",
+            "line 3: image 'a.jpg' is in train already, by line 2; remove one",
         ),
         (
             ["a.jpg,1,1,train", "a.jpg,1,1,query"],

@@ -357,3 +357,19 @@ def test_who_typed_make_is_told_how_make_goes_on(
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert capsys.readouterr().err.endswith(f"to continue:\n  {told}\n")
+
+
+def test_a_stage_leaves_to_its_run_to_say_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CROSSWALK_STAGE", "supervised-market1501")
+
+    with (
+        pytest.raises(SystemExit) as ended,
+        RunRecord(RunFolder(tmp_path / "run"), seeds={}, is_first_process=True),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert ended.value.code == 143
+    assert RunFolder(tmp_path / "run").record()["status"] == "interrupted"
+    assert capsys.readouterr().err == ""
