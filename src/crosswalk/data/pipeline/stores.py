@@ -224,6 +224,7 @@ def open_images(
         (_write_originals if cached else _write_sizes)(entry, paths, name, decode)
 
     entry = file_entry(paths, {**settings, "kind": kind}, name, kind, folder, write)
+    resize(np.zeros((1, 1, 3), np.uint8), size, interpolation)  # workers inherit loaded loops
     return ResizedImages(
         CachedPixels(entry) if cached else FilePixels(tuple(paths), decode),
         size,

@@ -71,6 +71,17 @@ def test_images_enlarged_to_powers_of_two_are_pillows_to_the_last_bit(
         assert np.array_equal(enlarged.permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
+@pytest.mark.parametrize("size", [(4096, 64), (64, 4096)])
+@pytest.mark.parametrize("value", [0, 255])
+def test_black_and_white_stay_so_at_the_largest_power_of_two(
+    size: tuple[int, int], value: int
+) -> None:
+    pixels = np.full((5, 7, 3), value, dtype=np.uint8)
+    pixels.flags.writeable = False
+
+    assert (resize(pixels, size, "bilinear") == value).all()
+
+
 def test_pixels_and_images_differ_in_their_layout_only(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     picture(41, 13).save(path)

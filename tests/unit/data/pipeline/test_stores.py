@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,29 @@ def test_original_images_know_their_sizes(tmp_path: Path, paths: list[Path], cac
 
     assert images.sizes.tolist() == [[20 + number, 10 + number % 7] for number in range(70)]
     assert len(images) == 70
+
+
+LOOPS = """
+import sys
+from pathlib import Path
+import numpy as np
+from crosswalk import compiled
+from crosswalk.data.pipeline.stores import open_images
+from crosswalk.data.pipeline.crops import RectangularCrop
+
+images = open_images([Path(sys.argv[1])], (64, 32), name="set", folder=Path(sys.argv[2]),
+                     crop=RectangularCrop())
+compiled._compile = None
+print(images.read(np.array([0])).shape)
+"""
+
+
+def test_workers_inherit_the_loops_that_enlarge(tmp_path: Path, paths: list[Path]) -> None:
+    words = [sys.executable, "-c", LOOPS, str(paths[0]), str(tmp_path / "cache")]
+
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert (ran.stdout, ran.returncode) == ("torch.Size([1, 3, 64, 32])\n", 0), ran.stderr
 
 
 @pytest.mark.parametrize("cached", [True, False])
