@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from crosswalk.config.places import refuse_inside_data
 from crosswalk.files import check_folder, lock, write_text
 from crosswalk.lab.launch import launcher
 from crosswalk.lab.pool import PlannedRun, command_of
-from crosswalk.lab.sweeps.check import check_sweep
+from crosswalk.lab.sweeps.check import check_sweep, key_of
 from crosswalk.lab.sweeps.search import JOURNAL, preview
 from crosswalk.lab.sweeps.summary import as_text, summarize
 from crosswalk.lab.sweeps.summary_page import write_summary
@@ -135,15 +136,7 @@ def begin(sweep: LocalSweep, seed: int | None) -> LocalSweep:
         if seed is None:
             sweep = replace(sweep, seed=theirs["seed"])
             ours = _identity(sweep)
-        if ours != theirs:
-            parts = {**theirs["file"], "overrides": theirs["overrides"], "seed": theirs["seed"]}
-            wanted = {**ours["file"], "overrides": ours["overrides"], "seed": ours["seed"]}
-            differing = [
-                f"  {key}: {_told(parts.get(key), wanted.get(key))} → "
-                f"{_told(wanted.get(key), parts.get(key))}"
-                for key in sorted({*parts, *wanted})
-                if parts.get(key) != wanted.get(key)
-            ]
+        if differing := _differing(theirs, ours):
             raise ValueError(
                 f"{sweep.folder} holds a sweep of its own (its value → yours):\n"
                 + "\n".join(differing)
@@ -152,12 +145,30 @@ def begin(sweep: LocalSweep, seed: int | None) -> LocalSweep:
     return sweep
 
 
+def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return where two identities differ, a line each; the order of overrides is nobody's."""
+    lines = []
+    before, after = ({**each["file"], "seed": each["seed"]} for each in (theirs, ours))
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key):
+            values = before.get(key), after.get(key)
+            lines.append(f"  {key}: {_told(*values)} → {_told(*reversed(values))}")
+    typed, wanted = (
+        {key_of(word): word for word in each["overrides"]} for each in (theirs, ours)
+    )
+    for key in sorted({*typed, *wanted}):
+        if typed.get(key) != wanted.get(key):
+            lines.append(f"  override: {typed.get(key, 'none')} → {wanted.get(key, 'none')}")
+    return lines
+
+
 def _told(value: Any, other: Any) -> Any:  # noqa: ANN401
-    """Return a value in words; of a list what the other one lacks, or all where that is nothing."""
+    """Return a value in words; of a list what the other lacks, or all where one has no more."""
     if not isinstance(value, list):
-        return value
-    own = [word for word in value if not isinstance(other, list) or word not in other]
-    return " ".join(map(str, own or value)) or "none"
+        return "none" if value is None else value
+    lists = [value, other if isinstance(other, list) else []]
+    own, lacking = ([word for word in a if word not in b] for a, b in (lists, lists[::-1]))
+    return " ".join(map(str, own if own and lacking else value)) or "none"
 
 
 def _identity(sweep: LocalSweep) -> dict[str, Any]:

@@ -121,7 +121,9 @@ def test_failing_trials_give_status_1_and_still_a_summary(
     ("changes", "message"),
     [
         ({"seed": 2}, "seed: 1 → 2"),
-        ({"overrides": ("epochs=3",)}, "overrides: epochs=2 → epochs=3"),
+        ({"overrides": ("epochs=3",)}, "  override: epochs=2 → epochs=3\n"),
+        ({"overrides": ("seed=5", "epochs=2")}, "yours):\n  override: none → seed=5\n"),
+        ({"overrides": ()}, "yours):\n  override: epochs=2 → none\n"),
         ({"file": {"method": "bayes"}}, "method: random → bayes"),
     ],
 )
@@ -138,6 +140,26 @@ def test_a_folder_with_another_sweep_is_refused(
         begin(other, other.seed)
 
     assert "choose another --name" in str(refused.value)
+
+
+def test_a_sweep_goes_on_with_its_overrides_in_any_order(tmp_path: Path) -> None:
+    stored = local_sweep(tmp_path, "epochs=2", "seed=5")
+    begin(stored, 1)
+
+    begin(replace(stored, overrides=("seed=5", "epochs=2")), 1)
+
+
+def test_a_command_that_only_grew_is_told_whole(tmp_path: Path) -> None:
+    stored = local_sweep(tmp_path)
+    begin(stored, 1)
+    words = stored.file.contents["command"]
+    grown = sweep_file(tmp_path, command=[*words, "protocol=val"])
+
+    with pytest.raises(ValueError, match="command: ") as refused:
+        begin(replace(stored, file=grown), 1)
+
+    before = " ".join(words)
+    assert f"  command: {before} → {before} protocol=val\n" in str(refused.value)
 
 
 @pytest.mark.parametrize(("trials", "shown"), [(18, 3), (2, 2)])
