@@ -185,6 +185,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if opens_others:
         parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     words = words[len(name.split()) :]
+    _check_options(parser, words, takes_overrides=takes_overrides)
     overrides: list[str] = []
     if takes_overrides:
         parser.epilog = f"{parser.epilog}{OVERRIDES_HELP}"
@@ -194,7 +195,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         takes = "; overrides are written key=value" if takes_overrides else ""
         instead = next((f". {HYDRA[word]}" for word in strays if word in HYDRA), "")
         if takes_overrides and not instead:
-            instead = _meant(strays)
+            instead = _meant(strays, parser)
         parser.error(f"not understood: {' '.join(strays)}{takes}{instead}")
     options.overrides, options.run = overrides, module.run
     options.is_short = is_short
@@ -211,8 +212,34 @@ HYDRA = {"-m": SEVERAL, "--multirun": SEVERAL, "--cfg": SHOWN, "-c": SHOWN}
 """What stands for options of Hydra's programs, whose overrides are those of this one."""
 
 
-def _meant(words: Iterable[str]) -> str:
-    """Return the overrides that words may stand for: files of groups, and paths that exist."""
+def _check_options(
+    parser: argparse.ArgumentParser, words: Sequence[str], *, takes_overrides: bool
+) -> None:
+    """Refuse options that are misspelt, before they are taken for overrides, or others missed."""
+    from crosswalk.config.constructors import did_you_mean
+
+    options = [*parser._option_string_actions, *HYDRA, "--debug", "--config-dir"]
+    known = [option[2:] for option in options if option.startswith("--")]
+    for word in words:
+        written = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?", word, re.DOTALL)
+        if word == "--":
+            return  # no option follows
+        if written is None or written[1] in known:
+            continue
+        near = did_you_mean(written[1], known).replace("mean ", "mean --")
+        if near and not (takes_overrides and written[2] and _is_key(written[1])):
+            parser.error(f"there is no option --{written[1]}.{near}")
+
+
+def _is_key(name: str) -> bool:
+    from crosswalk.config.keys import TOP
+    from crosswalk.config.search import groups
+
+    return name in TOP or name in groups()
+
+
+def _meant(words: Iterable[str], parser: argparse.ArgumentParser) -> str:
+    """Return what words may stand for: files of groups, and paths that exist."""
     from crosswalk.config.search import group_values
 
     meant = []
@@ -224,7 +251,9 @@ def _meant(words: Iterable[str]) -> str:
             key = "checkpoint" if word.endswith((".ckpt", ".safetensors", ".pth")) else "data.root"
             meant.append(f"{key}={word}")
         elif groups:
-            meant.append(f"{groups[0]}={word}")
+            option = f"--{groups[0]}"
+            is_option = option in parser._option_string_actions
+            meant.append(f"{option} {word}" if is_option else f"{groups[0]}={word}")
     return f". Did you mean {' '.join(meant)}?" if meant else ""
 
 

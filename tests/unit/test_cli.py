@@ -101,6 +101,14 @@ def test_help_config_and_mistakes_import_nothing_heavy(tmp_path: Path) -> None:
         ("train pictures", "data.root=pictures"),
         ("evaluate own market1501", "data=market1501"),
         ("sweep rde cuhk_pedes", "data=cuhk_pedes"),
+        ("ablate table.yaml synthetic_pairs", "--data synthetic_pairs"),
+        ("ablate table.yaml --dataa synthetic_pairs", "--data"),
+        ("ablate table.yaml --dataa=synthetic_pairs", "--data"),
+        ("sweep rde --trial 3", "--trials"),
+        ("index tiny:rde pictures --uot x", "--out"),  # before what it lacks then
+        ("data check pictures --datast cuhk_pedes", "--dataset"),
+        ("evaluate own --trsut", "--trust"),
+        ("report own --debugg", "--debug"),
     ],
 )
 def test_a_word_alone_is_answered_with_the_override_that_is_meant(

@@ -153,9 +153,7 @@ def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
         if before.get(key) != after.get(key):
             values = before.get(key), after.get(key)
             lines.append(f"  {key}: {_told(*values)} → {_told(*reversed(values))}")
-    typed, wanted = (
-        {key_of(word): word for word in each["overrides"]} for each in (theirs, ours)
-    )
+    typed, wanted = ({key_of(word): word for word in each["overrides"]} for each in (theirs, ours))
     for key in sorted({*typed, *wanted}):
         if typed.get(key) != wanted.get(key):
             lines.append(f"  override: {typed.get(key, 'none')} → {wanted.get(key, 'none')}")

@@ -13,6 +13,8 @@ from typing import Any
 
 from crosswalk.config.compose import parse_overrides
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.keys import TOP
+from crosswalk.config.search import groups
 from crosswalk.config.stored import check_overrides, read_yaml
 from crosswalk.run.results import DIRECTIONS, EXTRA_MEASURES, MEASURES
 
@@ -222,6 +224,8 @@ class Manifest:
         overrides = tuple(overrides)
         for override in overrides:
             key = override.lstrip("+~").partition("=")[0]
+            if key not in TOP and key not in groups():  # misspelt, perhaps
+                key = next(iter(difflib.get_close_matches(key, ELSEWHERE, 1, 0.8)), key)
             if key in ELSEWHERE:
                 raise ValueError(f"{override}: {ELSEWHERE[key]}.")
         return replace(self, overrides=overrides)

@@ -135,6 +135,7 @@ def test_overrides_of_all_rows_stand_in_front_of_those_of_a_row_and_are_said(
     ("override", "message"),
     [
         ("data=cuhk_pedes", "choose the data with --data"),
+        ("dataa=cuhk_pedes", "choose the data with --data"),
         ("seed=3", "choose seeds with --seeds"),
         ("resume=true", "go on by themselves"),
         ("method=mar", "a table is about one method"),
