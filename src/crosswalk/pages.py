@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from PIL import Image, ImageOps
+from PIL import Image
 
-from crosswalk.image_files import open_image
+from crosswalk.image_files import as_seen, open_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +89,7 @@ def picture_tag(
 
 
 def small_picture(picture: Path | Image.Image, largest: tuple[int, int]) -> Image.Image:
-    """Return a copy in RGB that fits ``largest`` width and height, upright as its file says.
+    """Return a copy in RGB that fits ``largest`` width and height; a file is shown `as_seen`.
 
     Example:
         >>> small_picture(Image.new("L", (300, 900)), (96, 192)).size
@@ -99,10 +99,21 @@ def small_picture(picture: Path | Image.Image, largest: tuple[int, int]) -> Imag
         with open_image(picture) as file:
             # a large JPEG is decoded at a fraction of its size
             file.draft(None, (2 * largest[0], 2 * largest[1]))
-            picture = ImageOps.exif_transpose(file)
-    small = picture.convert("RGB")
+            small = as_seen(file)
+    else:
+        small = picture.convert("RGB")
     small.thumbnail(largest)
     return small
+
+
+def lost(error: Exception) -> str:
+    """Return what a page says behind the name of a file that `picture_tag` does not show.
+
+    Example:
+        >>> lost(FileNotFoundError()), lost(ValueError())
+        ('is gone', 'cannot be shown')
+    """
+    return "is gone" if isinstance(error, FileNotFoundError) else "cannot be shown"
 
 
 def figure_tag(figure: Figure, *, alt: str) -> Markup:

@@ -7,12 +7,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from crosswalk.data.pipeline.decoding import decode_pixels
 from crosswalk.pages import (
     LARGEST,
     Section,
@@ -139,6 +141,35 @@ def test_a_picture_of_any_mode_becomes_a_jpeg_in_colour(mode: str, tmp_path: Pat
     Image.new(mode, (9, 17)).save(path)
 
     assert decoded(picture_tag(path, alt="")).mode == "RGB"
+
+
+def deep(path: Path) -> None:
+    Image.fromarray(np.full((17, 9), 128 * 257, np.uint16)).save(path)
+
+
+def clear_palette(path: Path) -> None:
+    picture = Image.new("P", (9, 17))
+    picture.putpalette([255, 0, 0])
+    picture.save(path, transparency=0)
+
+
+FILES = {
+    "16 bits": (deep, (128, 128, 128)),
+    "clear": (lambda path: Image.new("RGBA", (9, 17), (255, 0, 0, 0)).save(path), (255, 255, 255)),
+    "a palette with a clear colour": (clear_palette, (255, 255, 255)),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_picture_is_shown_as_training_on_own_images_reads_it(kind: str, tmp_path: Path) -> None:
+    save, colour = FILES[kind]
+    path = tmp_path / "picture.png"
+    save(path)
+
+    shown = small_picture(path, (96, 192))
+
+    assert shown.getpixel((0, 0)) == colour
+    assert (np.asarray(shown) == decode_pixels(path, own=True)).all()
 
 
 @pytest.mark.parametrize("size", [(40, 20), (2400, 1200)])

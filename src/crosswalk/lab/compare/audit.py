@@ -16,7 +16,7 @@ from crosswalk.config.search import default_method
 from crosswalk.diagnostics.division import DivisionRecord, division_file, read_division
 from crosswalk.files import csv_text, write_text
 from crosswalk.lab.report.evaluation_data import evaluation_data
-from crosswalk.pages import Section, picture_tag, render, render_page
+from crosswalk.pages import Section, lost, picture_tag, render, render_page
 from crosswalk.run.ranking_lists import people_of
 from crosswalk.run.run_folder import RunFolder
 
@@ -215,8 +215,9 @@ def _picture(suspect: Suspect) -> Markup:
         pair = suspect.pair
         title = f"{pair.image}, person {pair.person_id}"
         return picture_tag(pair.image, alt=pair.image.name, frame=frame, title=title)
-    except FileNotFoundError:
-        return Markup('<p class="quiet">{} is gone</p>').format(suspect.pair.image.name)
+    except (OSError, ValueError) as error:
+        name = suspect.pair.image.name
+        return Markup('<p class="quiet">{} {}</p>').format(name, lost(error))
 
 
 def division_of(run_folder: RunFolder, which: str) -> DivisionRecord:

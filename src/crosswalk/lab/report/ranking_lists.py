@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from crosswalk.metrics.queries import QueryResults
-from crosswalk.pages import Section, picture_tag, render
+from crosswalk.pages import Section, lost, picture_tag, render
 from crosswalk.run.ranking_lists import (
     RankedItem,
     RankingList,
@@ -104,8 +104,8 @@ def _other_persons_first(person_id: NDArray[np.int64]) -> NDArray[np.int64]:
 def ranking_list_html(ranking_list: RankingList, *, title: str = "", length: int = 10) -> Markup:
     """Return one ranking list: a line of facts, the query, and what was found, best first.
 
-    Matches have green frames, others red ones. A picture whose file is gone is a box of the same
-    size that names it.
+    Matches have green frames, others red ones. A picture whose file is gone, or
+    is none any more, is a box of the same size that names it.
 
     Args:
         ranking_list: The query and what was found for it.
@@ -183,5 +183,5 @@ def _item_html(
     try:
         title = f"{item}" if person is None else f"{item}, person {person}"
         return picture_tag(item, alt=alt, frame=frame, title=title, largest=PICTURE)
-    except FileNotFoundError:
-        return Markup('<p class="caption {}">{} is gone</p>').format(frame, item.name)
+    except (OSError, ValueError) as error:
+        return Markup('<p class="caption {}">{} {}</p>').format(frame, item.name, lost(error))

@@ -337,6 +337,14 @@ def test_a_picture_that_is_gone_is_named() -> None:
     assert "a.jpg is gone" in audit.audit_page("run", [suspect], "One.")
 
 
+def test_a_picture_that_is_none_any_more_leaves_the_rest_of_the_page(tmp_path: Path) -> None:
+    pair = TrainingPair(tmp_path / "a.jpg", "a coat", 3)
+    pair.image.write_bytes(b"no picture")
+    suspect = Suspect(0, pair, 0.1, {"global": np.float64(0.1)}, {}, False, None)
+
+    assert "a.jpg cannot be shown" in audit.audit_page("run", [suspect], "One.")
+
+
 def test_the_table_must_be_a_csv(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", {"division": {}}, record_of([[0.5]]))
 

@@ -105,6 +105,17 @@ def test_other_persons_are_shown_before_one_is_shown_twice() -> None:
     assert chosen["best"].tolist() == [0, 1, 3]
 
 
+def test_a_picture_that_cannot_be_read_any_more_leaves_the_rest_of_its_list(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    Image.new("I", (3, 5)).save(tmp_path / "bits32.tif")
+    found = tuple(RankedItem(tmp_path / name, 0.5, True) for name in ("broken.png", "bits32.tif"))
+
+    page = ranking_list_html(RankingList(3, "a coat", 17, 2, 0.5, found))
+
+    assert '<p class="caption right">broken.png cannot be shown</p>' in page
+    assert '<p class="caption right">bits32.tif cannot be shown</p>' in page
+
+
 def test_a_ranking_list_shows_frames_ranks_and_scores(tmp_path: Path) -> None:
     for name in ("query", "first"):
         Image.effect_noise((300, 900), 40).save(tmp_path / f"{name}.png")
