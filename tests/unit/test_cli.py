@@ -67,6 +67,7 @@ def test_help_config_and_mistakes_import_nothing_heavy(tmp_path: Path) -> None:
         *(f"train {other}" for other in others),
         *(f"evaluate {tmp_path / 'run'} {other}" for other in others),
         *(f"evaluate tiny:rde {other}" for other in others),
+        *("sweep rde", "sweep rde data.noize=3", "sweep mmcl --local data.batch_size=much"),
     ]
     looks_at_images = "data check nowhere"
     code = (
@@ -79,11 +80,15 @@ def test_help_config_and_mistakes_import_nothing_heavy(tmp_path: Path) -> None:
     )
 
     output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "WANDB_MODE": "offline"},
     )
 
     found = [line for line in output.stdout.splitlines() if line.startswith("HEAVY")]
-    fails = re.compile(r"(train|evaluate) (?!--help)|.*nowhere")
+    fails = re.compile(r"(train|evaluate|sweep) (?!--help)|.*nowhere")
     told = [f"HEAVY {line} {2 if fails.match(line) else 0} []" for line in lines]
     assert found == [*told, f"HEAVY {looks_at_images} 1 []"]
     assert "Traceback" not in output.stderr

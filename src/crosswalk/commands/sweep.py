@@ -49,9 +49,16 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
+    from crosswalk.lab.sweeps.check import check_sweep
+    from crosswalk.lab.sweeps.server import check_online
     from crosswalk.lab.sweeps.sweep_file import find_sweep_file, read_sweep_file
 
-    file = read_sweep_file(find_sweep_file(options.sweep))  # says what is wrong at once
+    # what is wrong is said before the slow imports
+    file = read_sweep_file(find_sweep_file(options.sweep))
+    if not options.show:
+        check_sweep(file, options.overrides, early=True)
+    if not (options.local or options.show or options.dry_run):
+        check_online()
     if options.dry_run:
         print(f"Checking the trials of {file.path} …", file=sys.stderr, flush=True)
     from crosswalk.lab.sweeps.command import run_sweep

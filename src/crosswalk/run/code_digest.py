@@ -30,7 +30,7 @@ LOOKS_ONLY = (
     *("files", "cache_folder"),
     *("config.check", "config.compose", "config.keys", "config.moved", "config.search"),
     *("config.stage", "run.allocator", "run.code_digest", "run.processes", "run.results"),
-    *("run.ranking_lists", "run.run_folder", "run.tracking"),
+    *("run.ranking_lists", "run.run_folder", "run.tracking", "run.wandb_server"),
     *("run.callbacks.progress", "run.callbacks.ranking_lists", "run.callbacks.run_record"),
 )
 """Parts of the package that no number of a run depends on, beside its configuration: whatever

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import netrc
 import os
 import re
 import secrets
-import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
@@ -24,10 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from crosswalk.files import csv_text, write_text
 from crosswalk.ranges import Label, Project
 from crosswalk.run.run_folder import PLACE, RunFolder, rank_and_launch
-
-MODES = ("online", "offline", "disabled", "shared")
-PATIENCE = 5.0
-"""Seconds for an answer of W&B's server; without one a run goes on offline."""
+from crosswalk.run.wandb_server import is_reachable, wandb_mode
 
 
 def counted(metrics: Mapping[str, float], step: int | None) -> dict[str, Any]:
@@ -138,76 +131,6 @@ class RunLogger(Logger):
         """Write ``metrics.csv``."""
         if self.folder.metrics_file.exists():
             self.write_csv()
-
-
-def is_logged_in(environment: Mapping[str, str]) -> bool:
-    """Return whether a W&B key is at hand, in the environment or in the netrc file.
-
-    Example:
-        >>> is_logged_in({"WANDB_API_KEY": "0123"}), is_logged_in({"NETRC": "/nowhere"})
-        (True, False)
-    """
-    if environment.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    home = Path(environment.get("HOME", os.path.expanduser("~")))
-    files = [Path(environment["NETRC"])] if "NETRC" in environment else []
-    for path in [*files, *(() if files else (home / ".netrc", home / "_netrc"))]:
-        if path.exists():
-            try:
-                return netrc.netrc(path).authenticators(host) is not None
-            except netrc.NetrcParseError:
-                return False  # W&B cannot read it either
-    return False
-
-
-def wandb_mode(environment: Mapping[str, str]) -> str:
-    """Return the mode of W&B: what WANDB_MODE says, else offline unless the user is logged in.
-
-    Raises:
-        ValueError: If WANDB_MODE names no mode.
-
-    Example:
-        >>> wandb_mode({"NETRC": "/nowhere"}), wandb_mode({"WANDB_MODE": "disabled"})
-        ('offline', 'disabled')
-    """
-    mode = environment.get("WANDB_MODE", "").strip().lower()
-    if environment.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
-        mode = "disabled"
-    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
-    if mode and mode not in MODES:
-        raise ValueError(
-            f"WANDB_MODE={environment['WANDB_MODE']} is no mode of W&B. Set it to one of "
-            f"{', '.join(MODES)}, or unset it."
-        )
-    if mode:
-        return mode
-    return "online" if is_logged_in(environment) else "offline"
-
-
-def is_reachable(environment: Mapping[str, str], patience: float = PATIENCE) -> bool:
-    """Return whether W&B's server, or the proxy before it, takes a connection.
-
-    Example:
-        >>> is_reachable({"WANDB_BASE_URL": "http://127.0.0.1:9"})
-        False
-    """
-    server = environment.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    names = [f"{urlsplit(server).scheme}_proxy", "all_proxy"]
-    proxies = [environment.get(word) for name in names for word in (name, name.upper())]
-    url = urlsplit(next(filter(None, proxies), server))
-    port = url.port or {"http": 80, "socks5": 1080}.get(url.scheme, 443)
-    reached = threading.Event()
-
-    def connect() -> None:
-        with contextlib.suppress(OSError), socket.create_connection((url.hostname, port), patience):
-            reached.set()
-
-    # in a thread of its own: nothing limits how long a name is looked for
-    attempt = threading.Thread(target=connect, daemon=True)
-    attempt.start()
-    attempt.join(patience)
-    return reached.is_set()
 
 
 def wandb_run_id(folder: Path) -> str:

@@ -56,7 +56,8 @@ from crosswalk.run.run_folder import (
     prepare_run_folder,
 )
 from crosswalk.run.stages import finished_stage, load_stage
-from crosswalk.run.tracking import RunLogger, wandb_mode, wandb_run_id
+from crosswalk.run.tracking import RunLogger, wandb_run_id
+from crosswalk.run.wandb_server import wandb_mode
 from crosswalk.run.weights import load_encoder, load_start, save_encoder, saying_what_differs
 
 Results = dict[str, dict[str, Any]]

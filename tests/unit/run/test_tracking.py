@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from crosswalk.config.constructors import check_node
-from crosswalk.run import tracking
+from crosswalk.run import tracking, wandb_server
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.run.tracking import RunLogger, is_logged_in, wandb_logger, wandb_mode
+from crosswalk.run.tracking import RunLogger, wandb_logger
+from crosswalk.run.wandb_server import is_logged_in, wandb_mode
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -140,7 +141,7 @@ def test_wandb_is_not_imported_before_it_is_used() -> None:
 
     imported = [ast.unparse(each) for each in statements if isinstance(each, ast.Import)]
     assert "import wandb" not in imported
-    assert "import netrc" in imported
+    assert "import secrets" in imported
 
 
 @pytest.mark.usefixtures("no_login")
@@ -207,8 +208,8 @@ def test_a_server_that_answers_is_reachable_by_itself_and_by_a_proxy() -> None:
         server.listen()
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
 
-        assert tracking.is_reachable({"WANDB_BASE_URL": address})
-        assert tracking.is_reachable({"HTTPS_PROXY": address})
+        assert wandb_server.is_reachable({"WANDB_BASE_URL": address})
+        assert wandb_server.is_reachable({"HTTPS_PROXY": address})
 
 
 def test_an_id_that_wandb_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from crosswalk.config.check import check
+from crosswalk.config.check import check, check_early
 from crosswalk.config.compose import compose, parse_overrides, targets_in, to_plain
 from crosswalk.config.stored import check_overrides, check_stored, trusting
 from crosswalk.lab.sweeps.parameters import Value
@@ -19,7 +20,9 @@ MEASURED = {"val": "val", "official": "test"}
 """Split that ``protocol`` measures after each epoch, where it measures any."""
 
 
-def check_sweep(sweep: SweepFile, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def check_sweep(
+    sweep: SweepFile, overrides: Sequence[str] = (), *, early: bool = False
+) -> dict[str, Any]:
     """Return the plain configuration of a first trial, after checking what other trials vary.
 
     Every value of a choice and both ends of a range are composed and compared with the constructor
@@ -28,17 +31,19 @@ def check_sweep(sweep: SweepFile, overrides: Sequence[str] = ()) -> dict[str, An
     Args:
         sweep: The file.
         overrides: Further overrides of all trials.
+        early: Whether only what `check_early` refuses is looked for: nothing slow is imported.
 
     Raises:
         ValueError: If a name or a value does not exist or does not fit, naming the parameter.
     """
     _check_names(sweep, overrides)
     first = {name: parameter.examples[0] for name, parameter in sweep.parameters.items()}
-    config = _check_values(sweep, overrides, first, "the first value of every parameter")
+    told = partial(_check_values, sweep, overrides, early=early)
+    config = told(first, "the first value of every parameter")
     _check_metric(sweep, config)
     for name, parameter in sweep.parameters.items():
         for value in parameter.examples[1:]:
-            _check_values(sweep, overrides, {**first, name: value}, f"parameters.{name}={value}")
+            told({**first, name: value}, f"parameters.{name}={value}")
     return config
 
 
@@ -65,26 +70,34 @@ def _check_names(sweep: SweepFile, overrides: Sequence[str]) -> None:
 
 
 def _check_values(
-    sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value], place: str
+    sweep: SweepFile,
+    overrides: Sequence[str],
+    values: Mapping[str, Value],
+    place: str,
+    *,
+    early: bool,
 ) -> dict[str, Any]:
     try:
-        return _checked(sweep, overrides, values)
+        return _checked(sweep, overrides, values, early=early)
     except ValueError as error:
         if overrides:
             with suppress(ValueError):
-                _checked(sweep, (), values)
+                _checked(sweep, (), values, early=early)
                 place = f"with {' '.join(overrides)}"  # without them the file is right
         raise ValueError(f"{sweep.path}, {place}: {error}") from error
 
 
 def _checked(
-    sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value]
+    sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value], *, early: bool
 ) -> dict[str, Any]:
     check_overrides(parse_overrides(sweep.command.overrides(values)), sweep.path)
     config = compose([*sweep.command.overrides(values), *overrides])
     with trusting(targets_in(parse_overrides(overrides))):
         # a method, or what else the file names, may have come with it in configs/
         check_stored(to_plain(config), sweep.path)
+        if early:
+            check_early(config)
+            return to_plain(config)
         return check(config, stored=sweep.path).config
 
 

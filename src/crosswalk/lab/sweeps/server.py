@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.run.processes import PARENT_VARIABLE, Running, Slot, Task, end_with_parent, run_tasks
+from crosswalk.run.wandb_server import is_logged_in, wandb_mode
 from crosswalk.words import counted
 
 NO_LOGIN = (
@@ -22,6 +23,22 @@ NO_LOGIN = (
     "WANDB_API_KEY. Without a server the same file runs here: LOCAL=1 with make, --local with "
     "crosswalk sweep."
 )
+
+
+def check_online() -> None:
+    """Refuse a sweep on W&B's server where none can be; wandb is not imported.
+
+    Raises:
+        ValueError: If there is no login, or W&B is switched off.
+    """
+    if wandb_mode(os.environ) == "online":
+        return
+    if not is_logged_in(os.environ):
+        raise ValueError(NO_LOGIN)
+    raise ValueError(
+        "WANDB_MODE or WANDB_DISABLED keeps W&B from its server. Unset it, or run the sweep "
+        "here: LOCAL=1 with make, --local with crosswalk sweep."
+    )
 
 
 def register(contents: Mapping[str, Any], *, project: str, num_trials: int | None) -> str:
@@ -33,17 +50,9 @@ def register(contents: Mapping[str, Any], *, project: str, num_trials: int | Non
         num_trials: Trials at most; None: as the file says.
 
     Raises:
-        ValueError: If there is no login, or W&B is switched off.
+        ValueError: As `check_online`.
     """
-    from crosswalk.run.tracking import is_logged_in, wandb_mode
-
-    if wandb_mode(os.environ) != "online":
-        if not is_logged_in(os.environ):
-            raise ValueError(NO_LOGIN)
-        raise ValueError(
-            "WANDB_MODE or WANDB_DISABLED keeps W&B from its server. Unset it, or run the sweep "
-            "here: LOCAL=1 with make, --local with crosswalk sweep."
-        )
+    check_online()
     import wandb
 
     sent = dict(contents)
