@@ -79,6 +79,9 @@ def whole(path: Path) -> Iterator[Path]:
     It is on the disk by then. After an exception, or a kill, ``path`` is as it was. The folder is
     made if it is missing.
 
+    Raises:
+        ValueError: If a device or a pipe is there, whose place no file may take.
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "diagnostics" / "note.txt"
@@ -88,6 +91,7 @@ def whole(path: Path) -> Iterator[Path]:
         ('whole', 1)
     """
     path = Path(path)
+    _check_plain(path, str(path))
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +120,7 @@ def check_writable(path: Path, key: str) -> None:
 
     Raises:
         IsADirectoryError: If it is a folder.
+        ValueError: If it is a device or a pipe, whose place no file may take.
         PermissionError: If its folder, or the one to make it in, may not be written to.
 
     Example:
@@ -127,7 +132,13 @@ def check_writable(path: Path, key: str) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(f"{key} {path} is a folder. Name a file in it.")
+    _check_plain(path, f"{key} {path}")
     _check_parents(path, f"{key} {path}", "file")
+
+
+def _check_plain(path: Path, given: str) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{given} is a device or a pipe. Name a file.")
 
 
 def check_folder(path: Path, given: str) -> None:

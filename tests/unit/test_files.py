@@ -41,6 +41,18 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with pytest.raises(ValueError, match=r"pipe is a device or a pipe\. Name a file\."):
+        write_text(pipe, "whole")
+    with pytest.raises(ValueError, match=r"--out .*pipe is a device or a pipe"):
+        check_writable(pipe, "--out")
+
+    assert pipe.is_fifo()
+
+
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match=rf"^--out {tmp_path} is a folder\. Name a file"):
         check_writable(tmp_path, "--out")
