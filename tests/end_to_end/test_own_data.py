@@ -85,7 +85,11 @@ def test_every_evaluation_has_results_and_a_report_of_its_own(
         # noise: a picture that found itself would be right every time
         assert not (queries.top_index == queries.sample_index[:, None]).any()
         assert folder.results()["last"]["test/rank1"] < 0.5
-        assert json.loads(folder.record_file.read_text())["data"]["dataset"] == "own images"
+        record = json.loads(folder.record_file.read_text())
+        assert record["data"]["dataset"] == "own images"
+        [session] = record["sessions"]  # its own, not that of the training
+        assert session["started"] == record["started"] >= run.record()["ended"]
+        assert session["ended"] == record["ended"]
 
 
 def test_an_evaluation_that_was_killed_is_no_result_and_leaves_nothing_behind(

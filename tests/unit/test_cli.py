@@ -373,6 +373,25 @@ def test_evaluate_keeps_the_parts_of_the_model(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("trainer.max_epochs=3", "trainer.max_epochs is about training, and nothing is trained"),
+        ("optim.lr=3", "optim.lr is about training, and nothing is trained"),
+        ("split=val", "split is no key of an evaluation. All splits that protocol= measures"),
+        ("+split=val", "split is no key of an evaluation. All splits that protocol= measures"),
+    ],
+)
+def test_evaluate_refuses_what_would_do_nothing(
+    override: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path).save_config(to_plain(compose()))
+
+    assert main(["evaluate", str(tmp_path), override]) == 2
+
+    assert told in capsys.readouterr().err
+
+
 def test_evaluate_may_name_the_method_of_the_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crosswalk.commands.train import leave_report
 from crosswalk.use.source import MODELS, Source, description, reads_captions, recipe_of, source_of
@@ -20,6 +20,13 @@ OF_THE_MODEL = (
     *("data.transform.mean", "data.transform.std", "data.transform.pixel_format"),
 )
 """Keys that a model without a run is evaluated with as it is, inner ones included."""
+
+OF_TRAINING = (
+    *("optim", "checkpoint_every_n_steps", "trainer.max_epochs", "trainer.max_steps"),
+    *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val"),
+    "trainer.check_val_every_n_epoch",
+)
+"""Keys without a meaning for an evaluation, inner ones included."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -65,6 +72,7 @@ def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
     folder.check_is_run("evaluate")
     stored = folder.runnable_config()
     _check_model_stays(stored.get("choices") or {}, overrides)
+    _check_means_something(overrides, stored)
     config = restore(stored, overrides, vocabulary=folder.kept_vocabulary)
     try:
         data = to_plain(config)["data"]
@@ -95,6 +103,25 @@ def _check_model_stays(choices: Mapping[str, str], overrides: Sequence[str]) -> 
             raise ValueError(
                 f"{key} belongs to the model, which is evaluated as it was trained"
                 f"{f', with {key}={trained}' if trained else ''}. Leave it out."
+            )
+
+
+def _check_means_something(overrides: Sequence[str], stored: Mapping[str, Any]) -> None:
+    """Refuse overrides of the training alone, and new keys that nothing reads."""
+    from crosswalk.config.compose import parse_overrides
+    from crosswalk.config.constructors import did_you_mean
+    from crosswalk.config.keys import TOP
+    from crosswalk.config.search import groups
+
+    for override in parse_overrides(overrides):
+        key = override.key_or_group
+        if any(f"{key}.".startswith(f"{each}.") for each in OF_TRAINING):
+            raise ValueError(f"{key} is about training, and nothing is trained here. Leave it out.")
+        known = {*TOP, *groups(), *stored}
+        if "." not in key and key not in known:
+            raise ValueError(
+                f"{key} is no key of an evaluation.{did_you_mean(key, known)} All splits that "
+                "protocol= measures are evaluated; data.* and trainer.* may be changed."
             )
 
 
@@ -135,6 +162,7 @@ def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
             "evaluated: data=<data set> data.root=<folder>."
         )
     _check_kept(source, overrides)
+    _check_means_something(overrides, {})
     if source.kind != "checkpoint":  # whose content is not known yet
         config = compose([f"method={recipe_of(source)}", *overrides])
         if reads_captions(source) is False and "tokenizer" in config["data"]:

@@ -238,25 +238,41 @@ def _check_values(plain: Mapping[str, Any], describe: Describe | None = None) ->
     try:
         _check_nodes(plain, describe)
     except ValueError as error:
-        if FOREIGN.search(str(error)) and (guess := _foreign_choices(plain.get("choices") or {})):
-            raise ValueError(f"{error}{guess}") from error
+        if FOREIGN.search(str(error)):
+            place, sign, _ = re.split(r"([= ])", str(error), maxsplit=1)
+            place = place if sign == "=" else place.rpartition(".")[0]  # that which lacks a key
+            if guess := _foreign_choices(plain.get("choices") or {}, place):
+                raise ValueError(f"{error}{guess}") from error
         raise
 
 
-def _foreign_choices(choices: Mapping[str, str]) -> str:
+def _foreign_choices(choices: Mapping[str, str], place: str) -> str:
     """Return which choices of files may be the reason that a key has no place; else nothing."""
     method, data = choices.get("method"), choices.get("data")
     try:
-        own = compose([f"method={method}", f"data={data}"]).choices
+        composed = compose([f"method={method}", f"data={data}"])
     except ValueError:  # of a package that is not here
         return ""
-    said = ""
+    said, own = "", composed.choices
     for group, value in choices.items():
         if group in ("method", "data", "experiment") or own.get(group) == value:
+            continue
+        if not _reaches(f"{group}={value}", place, composed):
             continue
         without = f"whose own is {group}={own[group]}" if group in own else "which has none"
         said += f" Perhaps {group}={value} does not go with method={method}, {without}."
     return said
+
+
+def _reaches(choice: str, place: str, own: DictConfig) -> bool:
+    """Return whether a file changes what is at a key, within it, or above it, of a composition."""
+    try:
+        with_it = compose([*(f"{name}={own.choices[name]}" for name in ("method", "data")), choice])
+        before, after = flatten(to_plain(own)), flatten(to_plain(with_it))
+    except ValueError:  # does not even compose
+        return True
+    changed = (key for key in {*before, *after} if before.get(key, ...) != after.get(key, ...))
+    return any(f"{key}.".startswith(f"{place}.") or place.startswith(f"{key}.") for key in changed)
 
 
 def _check_nodes(plain: Mapping[str, Any], describe: Describe | None) -> None:

@@ -39,6 +39,7 @@ from crosswalk.run.callbacks.run_record import (
     command_line,
     commit_of_this_package,
     hardware,
+    now,
     package_versions,
 )
 from crosswalk.run.callbacks.step_log import StepLog
@@ -349,7 +350,9 @@ def _evaluated(
                 "data": run.data.describe(),
                 "command": command_line(),
             }
-            record = {**told, **described}
+            # not those of the training, from whose record the rest is
+            record = {**told, **described, "started": (started := now()), "ended": None}
+            record["sessions"] = [{"started": started, "ended": None}]
             target.save_config({**run.config, "diagnostics": []})
             target.save_record({**record, "status": "running", "error": None})
             target.keep_people(people_of(run.data))
@@ -370,10 +373,14 @@ def _evaluated(
             return None
         target.save_results(results)
         if told is not None:
+            record |= {"ended": (ended := now())}
+            record["sessions"] = [
+                {"started": record["started"], "ended": ended, "status": "finished"}
+            ]
             target.save_record({**record, "status": "finished", "error": None})
     for notice in [*(run.data.notices if told is not None else ()), *notes]:
         print(f"note: {notice}", file=sys.stderr)
-    _print(run, results)
+    _print(run, results, elsewhere=told is not None)
     if told is not None:
         print(f"Evaluation: {target.path}")
     return Trained(target, run.data)
@@ -428,6 +435,11 @@ def _checkpoints(run: Run, folder: RunFolder) -> list[tuple[str, Path]]:
     if trains:
         checkpoints.append(("last", folder.last_checkpoint))
     for _, path in checkpoints:
+        if not path.exists() and folder.is_finished:
+            raise FileNotFoundError(
+                f"{path} is missing, and the run has finished: it was deleted, or not copied. "
+                "Copy it back, or train again with the same command plus resume=restart."
+            )
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} is missing: the run did not finish an epoch. Continue it with the same "
@@ -436,8 +448,11 @@ def _checkpoints(run: Run, folder: RunFolder) -> list[tuple[str, Path]]:
     return checkpoints
 
 
-def _print(run: Run, results: Results) -> None:
-    """Print the table of a run, and what was evaluated."""
+def _print(run: Run, results: Results, *, elsewhere: bool = False) -> None:
+    """Print the table of a run, and what was evaluated, perhaps elsewhere than in training."""
+    counts, monitor = what_counts(run.config), monitor_of(run.config)
+    if elsewhere and monitor is not None:
+        counts = counts.replace(monitor, f"{monitor} of the training")
     data = run.data
     sizes = {
         split: (
@@ -448,7 +463,7 @@ def _print(run: Run, results: Results) -> None:
     }
     print_results(
         results,
-        counts=what_counts(run.config),
+        counts=counts,
         directions=data.directions,
         data=run.config["choices"]["data"],
         sizes=sizes,

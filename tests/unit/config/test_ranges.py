@@ -294,6 +294,16 @@ def test_choices_that_do_not_go_together_are_named_as_they_were_typed(
             look(config)
 
 
+def test_a_choice_that_has_nothing_to_do_with_it_is_not_named() -> None:
+    config = compose(["method=rde", "logger=csv", "loss=memory_cross_entropy"])
+
+    with pytest.raises(ValueError, match="takes PairLoss") as refused:
+        check(config)
+
+    assert " Perhaps loss=memory_cross_entropy does not go" in str(refused.value)
+    assert "logger" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("method", "loss"),
     [("rde", "multilabel"), ("mmcl", "triplet_alignment"), ("mmcl", "info_nce")],

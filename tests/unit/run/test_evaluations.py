@@ -37,6 +37,26 @@ def evaluated(
 
 
 @pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("finished", r"last.ckpt is missing, and the run has finished.*plus resume=restart\."),
+        ("interrupted", r"last.ckpt is missing: the run did not finish.*plus resume=true\."),
+    ],
+)
+def test_a_checkpoint_that_is_missing_is_told_as_the_run_stands(
+    tmp_path: Path, status: str, told: str
+) -> None:
+    run = RunFolder(tmp_path)
+    run.save_record({"status": status})
+    config = to_plain(compose(["method=mmcl", "data=own_images", "data.root=here"]))
+    data = SimpleNamespace(fingerprint="0123")
+    built = SimpleNamespace(config=config, trainer=config["trainer"], data=data)
+
+    with pytest.raises(FileNotFoundError, match=told):
+        evaluation_folder(run, cast(Run, built))
+
+
+@pytest.mark.parametrize(
     "changed",
     [
         {"overrides": ["method.test_feature=embedded"]},

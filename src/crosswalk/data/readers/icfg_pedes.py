@@ -114,7 +114,7 @@ def carve_val(splits: Splits, num_person_ids: int, seed: int) -> Splits:
     chosen = set(random.Random(seed).sample(person_ids, num_person_ids))
     notice = (
         f"val is {num_person_ids:,} of the {len(person_ids):,} train identities, chosen with "
-        f"seed {seed}; the rest is trained on."
+        f"seed {seed}; a training is on the rest."
     )
     if not splits.own:
         notice += (

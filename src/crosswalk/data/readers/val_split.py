@@ -79,8 +79,8 @@ def carve_val_images(
     held_out = [(n, record) for n, record in enumerate(splits.train) if record.person_id in chosen]
     notice = (
         f"val is {wanted:,} of the {len(images):,} train identities, chosen with seed {seed}: one "
-        "query of each of their cameras, all their other images as gallery. The rest is trained "
-        "on; published results train on all (protocol=last)."
+        "query of each of their cameras, all their other images as gallery. A training is on "
+        "the rest; published ones are on all (protocol=last)."
     )
     published = dict(splits.published or {})
     published.pop("train", None)

@@ -134,7 +134,8 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time with its zone, to the second, as records hold it."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
@@ -198,7 +199,7 @@ class RunRecord(L.Callback):
             self._take_lock()
             self.folder.remove_unfinished()
             before, code = self.folder.record(), code_digest(self.config)
-            session = {"started": _now(), "ended": None, "code": code}
+            session = {"started": now(), "ended": None, "code": code}
             sessions = [*(before.get("sessions") or []), session]
             if before.get("code") not in (None, code):
                 print(
@@ -310,7 +311,7 @@ class RunRecord(L.Callback):
         if not self.is_first_process:
             return
         sessions = self.contents["sessions"]
-        sessions[-1] |= {"ended": _now(), "status": status}
+        sessions[-1] |= {"ended": now(), "status": status}
         try:
             self.update(status=status, error=error, ended=sessions[-1]["ended"], sessions=sessions)
         except OSError as again:  # a full disk has the room that the record takes already

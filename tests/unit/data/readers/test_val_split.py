@@ -116,8 +116,8 @@ def test_the_split_is_told_and_published_counts_do_not_apply_to_train() -> None:
 
     assert carved.notices == (
         "val is 2 of the 7 train identities, chosen with seed 4: one query of each of their "
-        "cameras, all their other images as gallery. The rest is trained on; published results "
-        "train on all (protocol=last).",
+        "cameras, all their other images as gallery. A training is on the rest; published ones "
+        "are on all (protocol=last).",
     )
     assert carved.published == {}
 
