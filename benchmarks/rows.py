@@ -101,15 +101,16 @@ def facts() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """Return the commit, and whether files that git knows were changed since."""
+    """Return the commit, and whether files that git knows, but results, were changed since."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
+    but_results = ":(top)", ":(top,exclude,glob)**/results/**"
     return {
         "commit": git("rev-parse", "HEAD"),
-        "changed": bool(git("status", "--porcelain", "-uno")),
+        "changed": bool(git("status", "--porcelain", "-uno", "--", *but_results)),
     }
 
 

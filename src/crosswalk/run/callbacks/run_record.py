@@ -70,8 +70,14 @@ def command_line() -> str:
     return shlex.join([*words, *arguments])
 
 
+BUT_RESULTS = (":(top)", ":(top,exclude,glob)**/results/**")
+"""What git is asked about: everything but kept results."""
+
+
 def commit_of(folder: Path) -> dict[str, Any]:
     """Return commit and whether files were changed since; both None where there is no git.
+
+    Results that were kept since are no change: a table that is saved does not mark what runs next.
 
     Example:
         >>> commit_of(Path("/"))
@@ -90,7 +96,7 @@ def commit_of(folder: Path) -> dict[str, Any]:
     commit = git("rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--", *BUT_RESULTS))}
 
 
 def commit_of_this_package() -> dict[str, Any]:

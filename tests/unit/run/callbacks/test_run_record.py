@@ -213,10 +213,15 @@ def test_commit_and_changes_are_those_of_the_clone(tmp_path: Path) -> None:
     git("commit -m one")
 
     clean = commit_of(tmp_path)
+    results = tmp_path / "experiments" / "rde" / "results" / "table2.json"
+    results.parent.mkdir(parents=True)
+    results.write_text("{}")
+    kept = commit_of(tmp_path)
     (tmp_path / "file").write_text("two")
     changed = commit_of(tmp_path)
 
     assert clean == {"commit": git("rev-parse HEAD"), "dirty": False}
+    assert kept == clean
     assert changed == {**clean, "dirty": True}
 
 
