@@ -18,9 +18,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    from crosswalk.config.compose import compose, missing_keys, to_yaml
+    from crosswalk.config.check import compose_training
+    from crosswalk.config.compose import missing_keys, to_yaml
 
-    config = compose(options.overrides)
+    config = compose_training(options.overrides)
     print(to_yaml(config), end="", flush=True)
     missing = missing_keys(config)
     if missing:

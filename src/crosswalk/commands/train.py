@@ -27,13 +27,13 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    from crosswalk.config.check import check_early
-    from crosswalk.config.compose import compose, to_plain
+    from crosswalk.config.check import check_early, compose_training
+    from crosswalk.config.compose import to_plain
     from crosswalk.config.stored import targets_of, trusting
     from crosswalk.run.processes import end_with_parent
 
     end_with_parent()  # before the slow imports, in which the first process may end
-    config = compose(options.overrides)
+    config = compose_training(options.overrides)
     check_early(config)  # what is wrong is said before the slow imports
     _look_ahead(config)
     from crosswalk.run.train import train

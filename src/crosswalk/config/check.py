@@ -10,13 +10,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.compose import compose, nested, to_plain
+from crosswalk.config.compose import compose, nested, parse_overrides, to_plain
 from crosswalk.config.constructors import (
     Describe,
     check_call,
@@ -30,7 +31,7 @@ from crosswalk.config.constructors import (
 )
 from crosswalk.config.keys import NEEDED, TOP, flatten, path_in, with_absolute_paths
 from crosswalk.config.model_file import model_in
-from crosswalk.config.search import group_values, read_group_file
+from crosswalk.config.search import default_method, group_values, read_group_file
 from crosswalk.config.sources import read_batches, read_fits, read_signature
 from crosswalk.config.stage import stage_command
 from crosswalk.config.stored import check_stored
@@ -433,7 +434,49 @@ def check_types(
     check_node(to_plain(node), key, frozenset(given))
 
 
-def _check_batches(takes: Sequence[str], gives: Sequence[str], choices: Mapping[str, str]) -> None:
+def compose_training(overrides: Sequence[str]) -> DictConfig:
+    """Return `compose` of the overrides of a training.
+
+    Raises:
+        ValueError: As `compose`; where the data are of another kind than the method takes, that,
+            and not which key of its own kind they lack.
+    """
+    try:
+        return compose(overrides)
+    except ValueError:
+        given: dict[str, Any] = {}
+        with suppress(ValueError):  # said in the words of `compose`
+            given = {each.key_or_group: each.value() for each in parse_overrides(overrides)}
+        method, data = given.get("method", default_method()), given.get("data")
+        check_kind(str(method), str(data))
+        raise
+
+
+def check_kind(method: str, data: str, *, option: str = "data=") -> None:
+    """Refuse data of another kind than a method takes, by their files alone.
+
+    Args:
+        method: File of the method.
+        data: File of the data.
+        option: What the data were chosen with, for the message: ``data=`` or ``--data``.
+
+    Raises:
+        ValueError: Naming the data that would do.
+    """
+    if method not in group_values("method") or data not in group_values("data"):
+        return  # said elsewhere
+    takes, gives = read_batches(_target_of_method(method)), _given_by(data)
+    if takes:
+        _check_batches(takes, gives, {"method": method, "data": data}, option=option)
+
+
+def _check_batches(
+    takes: Sequence[str],
+    gives: Sequence[str],
+    choices: Mapping[str, str],
+    *,
+    option: str = "data=",
+) -> None:
     """Refuse data without batches that the method takes, by the names of the kinds.
 
     A class names all kinds of batches it can give, an object the kind that it gives.
@@ -441,10 +484,12 @@ def _check_batches(takes: Sequence[str], gives: Sequence[str], choices: Mapping[
     if not gives or set(gives) & set(takes):
         return
     known = [name for name in group_values("data") if set(_given_by(name)) & set(takes)]
+    others = _methods_for(gives) if option == "data=" else []  # else the method is settled
     raise ValueError(
-        f"data={choices.get('data')} gives {_named(gives)}; method={choices.get('method')} trains "
-        f"on {_named(takes)}. Choose one of {', '.join(f'data={name}' for name in known)}"
-        f"{''.join(f', or method={name}' for name in _methods_for(gives))}."
+        f"{option}{choices.get('data')} gives {_named(gives)}; method={choices.get('method')} "
+        f"trains on {_named(takes)}. Choose one of "
+        f"{', '.join(f'{option}{name}' for name in known)}"
+        f"{''.join(f', or method={name}' for name in others)}."
     )
 
 

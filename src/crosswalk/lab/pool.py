@@ -51,7 +51,7 @@ class PlannedRun:
     @property
     def command(self) -> str:
         """What repeats the run alone."""
-        return command_of(self.overrides)
+        return command_of(last_of_each(self.overrides))
 
     @property
     def identity(self) -> str:
@@ -82,6 +82,22 @@ def command_of(overrides: Iterable[str]) -> str:
         "crosswalk train method=rde 'tags=[a b]'"
     """
     return shlex.join(["crosswalk", "train", *overrides])
+
+
+def last_of_each(overrides: Sequence[str]) -> list[str]:
+    """Return overrides without those whose single value a later one of the same key replaces.
+
+    Example:
+        >>> last_of_each(["protocol=official", "seed=1", "protocol=val"])
+        ['seed=1', 'protocol=val']
+    """
+    single = re.compile(r"[\w.]+=(?![{\[])")
+    last = {word.partition("=")[0]: place for place, word in enumerate(overrides)}
+    return [
+        word
+        for place, word in enumerate(overrides)
+        if not single.match(word) or last[word.partition("=")[0]] == place
+    ]
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

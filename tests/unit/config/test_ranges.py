@@ -17,6 +17,7 @@ from crosswalk.config.check import (
     check,
     check_early,
     check_paths,
+    compose_training,
     methods_without_identities,
 )
 from crosswalk.config.compose import compose, to_plain
@@ -292,6 +293,11 @@ def test_choices_that_do_not_go_together_are_named_as_they_were_typed(
     for look in (check_early, check):
         with pytest.raises(ValueError, match=message):
             look(config)
+
+
+def test_the_kind_of_the_data_is_said_before_a_key_that_they_lack() -> None:
+    with pytest.raises(ValueError, match="data=market1501 gives images of people; method=rde"):
+        compose_training(["data=market1501", "data.noise_rate=0.5"])
 
 
 def test_a_choice_that_has_nothing_to_do_with_it_is_not_named() -> None:

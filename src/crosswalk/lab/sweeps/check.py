@@ -7,8 +7,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from crosswalk.config.check import check, check_early
-from crosswalk.config.compose import compose, parse_overrides, targets_in, to_plain
+from crosswalk.config.check import check, check_early, compose_training
+from crosswalk.config.compose import parse_overrides, targets_in, to_plain
 from crosswalk.config.stored import check_overrides, check_stored, trusting
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.sweep_file import SweepFile
@@ -91,7 +91,7 @@ def _checked(
     sweep: SweepFile, overrides: Sequence[str], values: Mapping[str, Value], *, early: bool
 ) -> dict[str, Any]:
     check_overrides(parse_overrides(sweep.command.overrides(values)), sweep.path)
-    config = compose([*sweep.command.overrides(values), *overrides])
+    config = compose_training([*sweep.command.overrides(values), *overrides])
     with trusting(targets_in(parse_overrides(overrides))):
         # a method, or what else the file names, may have come with it in configs/
         check_stored(to_plain(config), sweep.path)

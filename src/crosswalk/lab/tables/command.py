@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
+from crosswalk.config.check import check_kind
 from crosswalk.config.compose import to_plain
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.places import refuse_inside_data
@@ -58,6 +59,7 @@ def run_ablation(options: Namespace) -> int:
     _announce(plan, missing, estimates, at_a_time)
     if options.dry_run:
         for run in missing:
+            print(f"# {', '.join(_rows_of(manifest, run))}; seed {run.seed}")
             print(run.command)
     if missing:
         config = to_plain(missing[0].config)
@@ -92,6 +94,12 @@ def run_ablation(options: Namespace) -> int:
     return 1 if runs.failures or changed else 0
 
 
+def _rows_of(manifest: Manifest, run: TableRun) -> list[str]:
+    """Return the names of all rows that are read from a run."""
+    trained = {row.name for row in run.rows}
+    return [row.name for row in manifest.rows if (row.run or row.name) in trained]
+
+
 def parse_seeds(text: str, manifest: Manifest) -> tuple[int, ...]:
     """Return the seeds of ``--seeds``, none if it is empty.
 
@@ -116,6 +124,8 @@ def _manifest(options: Namespace) -> Manifest:
                 f"--data {options.data} does not exist.{did_you_mean(options.data, values)} There "
                 f"are: {', '.join(values)}."
             )
+        method = next((word[7:] for word in manifest.base if word.startswith("method=")), "")
+        check_kind(method, options.data, option="--data ")
         manifest = manifest.with_data(options.data)
     return manifest.with_overrides(options.overrides)
 

@@ -66,7 +66,9 @@ def test_a_dry_run_says_what_would_be_run_and_runs_nothing(
         "A table",
         "On synthetic_pairs: 2 runs, 0 finished and 2 left.",
         "How long that takes is not known yet: no run of this method and data has ended yet.",
+        "# full, one view; seed 5",
         "crosswalk train method=rde data=synthetic_pairs trainer.max_epochs=1 seed=5",
+        "# no division; seed 5",
         "crosswalk train method=rde data=synthetic_pairs trainer.max_epochs=1 division=off seed=5",
     ]
     assert not (tmp_path / "runs").exists()
@@ -226,6 +228,26 @@ def test_the_table_that_is_meant_is_named(
     assert main(["ablate", name]) == 2
 
     assert "Did you mean experiments/rde/table2.yaml?" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_the_last_value_of_a_key_alone(
+    ablate: Ablate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablate("--dry-run", "--row=full", "--seeds=5", "protocol=official", "protocol=val") == 0
+
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command == "crosswalk train method=rde data=synthetic_pairs protocol=val seed=5"
+
+
+def test_data_of_another_kind_are_named_with_the_option(
+    ablate: Ablate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablate("--data=synthetic_images", "--dry-run") == 2
+
+    said = capsys.readouterr().err
+    assert "--data synthetic_images gives images of people; method=rde trains on image" in said
+    assert "Choose one of --data cuhk_pedes, --data icfg_pedes" in said
+    assert "method=mmcl" not in said
 
 
 def test_names_of_rows_and_what_slurm_is_asked_for_are_no_overrides(
