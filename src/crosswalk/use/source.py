@@ -5,6 +5,7 @@ Imports no torch, so that a mistake is answered at once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -211,6 +212,12 @@ def _of_folder(path: Path, which: str | None) -> Source:
     }
     for name in WHICH if which is None else (which,):
         if files[name].is_file():
+            if which is None and name != "best" and "best" in run.results():
+                warnings.warn(
+                    f"{run.best_checkpoint} is missing; {files[name].name}, of another epoch than "
+                    "the best, is taken in its place.",
+                    stacklevel=1,
+                )
             return Source("run", run, files[name])
     if run.evaluated != run.path:
         raise ValueError(

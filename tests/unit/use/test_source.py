@@ -29,6 +29,14 @@ def test_of_a_run_the_best_checkpoint_is_taken_unless_another_is_named(tmp_path:
     assert source_of(run).name == "rde/best"
 
 
+def test_a_run_whose_best_checkpoint_is_gone_says_which_is_taken(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "rde", "last.ckpt")
+    (run / "results.json").write_text('{"best": {"epoch": 2}, "last": {"epoch": 3}}')
+
+    with pytest.warns(UserWarning, match=r"best.ckpt is missing; last.ckpt, of another epoch"):
+        assert source_of(run).weights == run / "last.ckpt"
+
+
 @pytest.mark.parametrize(
     ("files", "which", "words"),
     [

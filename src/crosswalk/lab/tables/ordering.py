@@ -110,6 +110,8 @@ class Ordering:
         rest = f"{agree}; {flips(counts)}"
         if counts.flip_separated:
             return f"the order does not hold: {rest}"
+        if counts.flip_unknown and counts.flip > counts.agree:
+            return f"the order does not hold, as far as single runs tell: {rest}"
         if counts.flip_unknown:
             return f"the order holds in part: {rest}"
         return f"nothing contradicts the order beyond noise: {rest}"

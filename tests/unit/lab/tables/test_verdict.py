@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from crosswalk.lab.tables.noise import mean_interval, prediction_interval
+from crosswalk.lab.tables.ordering import Counts, Ordering
 from crosswalk.lab.tables.verdict import Verdict, judge
 from tests.unit.lab.small_tables import runs_with, small_manifest, spread_over_queries
 
@@ -346,3 +347,20 @@ def test_the_only_row_that_ran_has_nothing_to_compare_with(tmp_path: Path) -> No
 
     assert row_of(verdict, "A").verdict == "no other row to compare with"
     assert row_of(verdict, "ours").verdict == "nothing published to compare with"
+
+
+@pytest.mark.parametrize(
+    ("agree", "flip", "words"),
+    [
+        (2, 1, "the order holds in part: 2 of 3"),
+        (1, 2, "the order does not hold, as far as single runs tell: 1 of 3"),
+    ],
+)
+def test_an_order_of_single_runs_holds_in_part_where_most_pairs_agree(
+    agree: int, flip: int, words: str
+) -> None:
+    counts = Counts(agree, 0, flip, flip_separated=0, flip_unknown=flip, tied=0)
+
+    ordering = Ordering("rank1", "numbers", ("a", "b", "c"), (3, 2, 1), None, (), counts)
+
+    assert ordering.conclusion.startswith(words)
