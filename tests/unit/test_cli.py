@@ -374,22 +374,60 @@ def test_evaluate_keeps_the_parts_of_the_model(
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "said"),
     [
-        ("trainer.max_epochs=3", "trainer.max_epochs is about training, and nothing is trained"),
-        ("optim.lr=3", "optim.lr is about training, and nothing is trained"),
-        ("split=val", "split is no key of an evaluation. All splits that protocol= measures"),
-        ("+split=val", "split is no key of an evaluation. All splits that protocol= measures"),
+        ("optim.lr=3", "optim.lr would have no effect: an evaluation does not read it. Leave it"),
+        ("optim=adam_warmup_step", "optim would have no effect"),
+        ("trainer.max_epochs=3", "trainer.max_epochs would have no effect"),
+        ("trainer={max_epochs: 3}", "trainer.max_epochs would have no effect"),
+        ("trainer.gradient_clip_val=1", "trainer.gradient_clip_val would have no effect"),
+        ("method.loss.margin=3", "method.loss.margin would have no effect"),
+        ("encoder.clip.pretrained=openai", "The weights are those of the model"),
+        *((f"{key}=3", f"{key} would have no effect") for key in ("seed", "name", "tags", "+new")),
+        ("split=val", "Val and test are both evaluated"),
+        ("+split=val", "Val and test are both evaluated"),
+        ("output_dir=there", "The results go to evaluations/ in the folder of the run"),
+        ("dta=own_pairs", "Did you mean data?"),
     ],
 )
-def test_evaluate_refuses_what_would_do_nothing(
-    override: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_evaluate_refuses_what_it_does_not_read(
+    override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     RunFolder(tmp_path).save_config(to_plain(compose()))
 
     assert main(["evaluate", str(tmp_path), override]) == 2
 
-    assert told in capsys.readouterr().err
+    assert said.replace("+", "") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("method.test_feature=neck", "trainer=cpu", "trainer.precision=bf16-mixed", "logger=csv"),
+        *("reranking=k_reciprocal", "protocol=val", "data.eval_batch_size=4", "trainer.devices=2"),
+    ],
+)
+def test_evaluate_takes_what_it_reads(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("crosswalk.run.train.evaluate", lambda *given: asked.append(given))
+    RunFolder(tmp_path).save_config(to_plain(compose(["method=mmcl"])))
+
+    assert main(["evaluate", str(tmp_path), override]) == 0
+
+    assert asked == [(tmp_path, [override])]
+
+
+def test_a_method_of_ones_own_may_read_any_of_its_keys_in_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = to_plain(compose(["method=mmcl"]))
+    config["method"]["_target_"] = "mine.Method"
+    RunFolder(tmp_path).save_config(config)
+    monkeypatch.setattr("crosswalk.run.train.evaluate", lambda *given: None)
+
+    assert main(["evaluate", "--trust", str(tmp_path), "method.loss.ratio=0.5"]) == 0
 
 
 def test_evaluate_may_name_the_method_of_the_run(

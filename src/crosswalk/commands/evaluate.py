@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crosswalk.commands.train import leave_report
 from crosswalk.use.source import MODELS, Source, description, reads_captions, recipe_of, source_of
@@ -13,20 +13,35 @@ from crosswalk.use.source import MODELS, Source, description, reads_captions, re
 if TYPE_CHECKING:
     from crosswalk.run.train import Trained
 
+OF_A_RUN = ("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint")
+"""Choices of which a run is evaluated with its own."""
+
 OF_THE_MODEL = (
-    *("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint"),
+    *OF_A_RUN,
     *("transform", "data.image_size", "data.interpolation", "data.eval_interpolation"),
     *("data.normalization", "data.tokenizer", "data.context_length", "data.phrases"),
     *("data.transform.mean", "data.transform.std", "data.transform.pixel_format"),
 )
 """Keys that a model without a run is evaluated with as it is, inner ones included."""
 
-OF_TRAINING = (
-    *("optim", "checkpoint_every_n_steps", "trainer.max_epochs", "trainer.max_steps"),
-    *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val"),
-    "trainer.check_val_every_n_epoch",
+OF_A_RUN = ("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint")
+"""Groups and keys of which a run is evaluated with its own."""
+
+READ = (
+    *("data", "reranking", "protocol", "logger", "encoder", "method.test_feature"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
+    *("trainer.precision", "trainer.deterministic", "trainer.benchmark", "trainer.inference_mode"),
+    *("trainer.profiler", "trainer.detect_anomaly", "trainer.enable_progress_bar"),
+    *("trainer.enable_model_summary", "trainer.use_distributed_sampler"),
 )
-"""Keys without a meaning for an evaluation, inner ones included."""
+"""Keys that an evaluation reads, inner ones included; any other would be without effect."""
+
+INSTEAD = {
+    "split": "Val and test are both evaluated, as far as the data have them, and have a row each",
+    "output_dir": "The results go to evaluations/ in the folder of the run",
+    "pretrained": "The weights are those of the model",
+}
+"""What to say of the last part of a key that is not read; of others what is."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -72,7 +87,8 @@ def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
     folder.check_is_run("evaluate")
     stored = folder.runnable_config()
     _check_model_stays(stored.get("choices") or {}, overrides)
-    _check_means_something(overrides, stored)
+    own = str(stored["method"].get("_target_")).startswith("crosswalk.")
+    _check_read(overrides, READ if own else (*READ, "method"))
     config = restore(stored, overrides, vocabulary=folder.kept_vocabulary)
     try:
         data = to_plain(config)["data"]
@@ -96,7 +112,7 @@ def _check_model_stays(choices: Mapping[str, str], overrides: Sequence[str]) -> 
 
     for override in parse_overrides(overrides):
         key = override.key_or_group
-        if key not in ("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint"):
+        if key not in OF_A_RUN:
             continue
         trained = choices.get(key)
         if override.is_delete() or override.value() != trained:
@@ -106,22 +122,30 @@ def _check_model_stays(choices: Mapping[str, str], overrides: Sequence[str]) -> 
             )
 
 
-def _check_means_something(overrides: Sequence[str], stored: Mapping[str, Any]) -> None:
-    """Refuse overrides of the training alone, and new keys that nothing reads."""
-    from crosswalk.config.compose import parse_overrides
+def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
+    """Refuse overrides without effect: they would make an evaluation of equal numbers."""
+    from crosswalk.config.compose import nested, parse_overrides
     from crosswalk.config.constructors import did_you_mean
     from crosswalk.config.keys import TOP
     from crosswalk.config.search import groups
 
     for override in parse_overrides(overrides):
-        key = override.key_or_group
-        if any(f"{key}.".startswith(f"{each}.") for each in OF_TRAINING):
-            raise ValueError(f"{key} is about training, and nothing is trained here. Leave it out.")
-        known = {*TOP, *groups(), *stored}
-        if "." not in key and key not in known:
+        name, value = override.key_or_group, None if override.is_delete() else override.value()
+        inner = [key for key, _ in nested(value)] if isinstance(value, Mapping) else []
+        for key in [f"{name}.{key}" for key in inner] or [name]:
+            last = key.rpartition(".")[2]
+            is_read = any(f"{key}.".startswith(f"{each}.") for each in read)
+            if (is_read and last != "pretrained") or key in (*OF_A_RUN, "trainer"):
+                continue
+            if key.partition(".")[0] == "choices":  # `restore` says what it is
+                continue
+            parts = "data=, data.*, encoder.*, reranking=, protocol= and what the machine needs"
+            advice = INSTEAD.get(last, f"It reads {parts}, such as trainer.devices=")
+            known = "." in key or key in (*TOP, *groups(), *INSTEAD)
+            near = "" if known else did_you_mean(key, (*read, "data.root", "data.eval_batch_size"))
             raise ValueError(
-                f"{key} is no key of an evaluation.{did_you_mean(key, known)} All splits that "
-                "protocol= measures are evaluated; data.* and trainer.* may be changed."
+                f"{key} would have no effect: an evaluation does not read it."
+                f"{near or f' Leave it out. {advice}.'}"
             )
 
 
@@ -162,7 +186,7 @@ def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
             "evaluated: data=<data set> data.root=<folder>."
         )
     _check_kept(source, overrides)
-    _check_means_something(overrides, {})
+    _check_read(overrides, (*READ, "output_dir"))
     if source.kind != "checkpoint":  # whose content is not known yet
         config = compose([f"method={recipe_of(source)}", *overrides])
         if reads_captions(source) is False and "tokenizer" in config["data"]:

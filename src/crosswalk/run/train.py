@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -436,9 +437,11 @@ def _checkpoints(run: Run, folder: RunFolder) -> list[tuple[str, Path]]:
         checkpoints.append(("last", folder.last_checkpoint))
     for _, path in checkpoints:
         if not path.exists() and folder.is_finished:
+            others = (other for _, other in checkpoints if other.exists())
             raise FileNotFoundError(
                 f"{path} is missing, and the run has finished: it was deleted, or not copied. "
-                "Copy it back, or train again with the same command plus resume=restart."
+                f"Copy it back, {_evaluating(next(others, None), run.config)}train again with the "
+                "same command plus resume=restart."
             )
         if not path.exists():
             raise FileNotFoundError(
@@ -446,6 +449,16 @@ def _checkpoints(run: Run, folder: RunFolder) -> list[tuple[str, Path]]:
                 "command plus resume=true."
             )
     return checkpoints
+
+
+def _evaluating(checkpoint: Path | None, config: Mapping[str, Any]) -> str:
+    """Return what evaluates a checkpoint alone on the data of a run, as an alternative."""
+    if checkpoint is None:
+        return "or "
+    words = ["crosswalk", "evaluate", str(checkpoint), f"data={config['choices']['data']}"]
+    if (root := config["data"].get("root")) is not None:
+        words.append(f"data.root={root}")
+    return f"evaluate the one that is there (`{shlex.join(words)}`), or "
 
 
 def _print(run: Run, results: Results, *, elsewhere: bool = False) -> None:

@@ -56,6 +56,22 @@ def test_a_checkpoint_that_is_missing_is_told_as_the_run_stands(
         evaluation_folder(run, cast(Run, built))
 
 
+def test_where_one_checkpoint_is_gone_the_other_one_can_be_evaluated(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.save_record({"status": "finished"})
+    run.last_checkpoint.write_bytes(b"weights")
+    words = ["method=mmcl", "data=own_images", "data.root=here", "protocol=val"]
+    config = to_plain(compose(words))
+    data = SimpleNamespace(fingerprint="0123")
+    built = SimpleNamespace(config=config, trainer=config["trainer"], data=data)
+
+    with pytest.raises(FileNotFoundError) as refused:
+        evaluation_folder(run, cast(Run, built))
+
+    command = f"`crosswalk evaluate {tmp_path}/last.ckpt data=own_images data.root=here`"
+    assert f"evaluate the one that is there ({command}), or train again" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -810,6 +810,8 @@ def test_a_model_is_evaluated_without_a_run_and_without_training_images(
         ("data.transform.std=[1,1,1]", "data.transform.std belongs to the model"),
         ("+data.transform={mean: [0,0,0]}", "data.transform.mean belongs to the model"),
         ("protocol=val", "protocol=val chooses an epoch, and tiny:mmcl has none to choose"),
+        ("optim.lr=3", "optim.lr would have no effect: an evaluation does not read it"),
+        ("+split=val", "split would have no effect"),
     ],
 )
 def test_overrides_that_change_an_evaluated_model_are_refused(
@@ -820,7 +822,7 @@ def test_overrides_that_change_an_evaluated_model_are_refused(
 
 
 def test_overrides_that_say_what_a_model_has_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    same = ("data.image_size=[96,48]", "protocol=official")
+    same = ("data.image_size=[96,48]", "protocol=official", "output_dir=there")
 
     assert evaluated("tiny:mmcl", "data=own_images", "data.root=nowhere", *same) == 2
     assert "data.root=nowhere does not exist" in capsys.readouterr().err
