@@ -299,7 +299,7 @@ def print_report(report: Report) -> None:
 
     from crosswalk.terminal import fit
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     for block in _blocks(report):
         if isinstance(block, _Table):
             table = Table(*block.header)
@@ -309,4 +309,6 @@ def print_report(report: Report) -> None:
                 table.add_row(*map(Text, row))
             console.print(fit(table, console))
         else:
-            console.print(Text(block[1], style=block[0]))
+            # names of files and the command are copied from here, whole
+            whole = block[1].startswith(("    ", "Train on it"))
+            console.print(Text(block[1], style=block[0]), soft_wrap=whole)

@@ -501,6 +501,22 @@ def test_a_narrow_terminal_keeps_every_number(
     assert max(map(len, table)) <= width
 
 
+def test_a_narrow_terminal_breaks_sentences_between_words_and_no_file_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a" * 90
+    finding = Finding("warning", "empty", "sentence " * 20, "", (name,))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    terminal(monkeypatch, 60)
+
+    print_report(Report("MSMT17", "/sets", findings=(finding,)))
+
+    lines = plain(capsys.readouterr().out).splitlines()
+    assert f"    {name}" in lines
+    assert max(len(line) for line in lines if name not in line) <= 60
+    assert sum(line.count("sentence") for line in lines) == 20
+
+
 def test_images_outside_the_folder_are_named_and_not_opened(tmp_path: Path) -> None:
     write_image(tmp_path / "own" / "a.jpg")
     (tmp_path / "secret.txt").write_text("root:x")

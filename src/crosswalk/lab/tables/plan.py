@@ -117,7 +117,8 @@ def make_plan(
         ValueError: If a row does not exist, has no place on these data, or its configuration is
             wrong; the message names the row.
     """
-    names = _trained_rows(manifest, rows)
+    asked = tuple(rows)
+    names = _trained_rows(manifest, asked)
     wanted_seeds = tuple(seeds) or manifest.seeds
     all_seeds = (*manifest.seeds, *(seed for seed in wanted_seeds if seed not in manifest.seeds))
     composed = _compose_rows(manifest, checked=names)
@@ -130,11 +131,18 @@ def make_plan(
             if known is not run:
                 runs[run.identity] = replace(known, rows=(*known.rows, row))
     wanted = tuple(
-        run
+        _said_for(run, manifest, asked)
         for run in runs.values()
         if run.seed in wanted_seeds and any(row.name in names for row in run.rows)
     )
     return Plan(manifest, pool, tuple(runs.values()), wanted, any_code)
+
+
+def _said_for(run: TableRun, manifest: Manifest, asked: Sequence[str]) -> TableRun:
+    """Return a run that says which of the rows that were asked for are measured on it."""
+    trained = {row.name for row in run.rows}
+    others = [row.name for row in manifest.rows if row.name in asked and row.run in trained]
+    return replace(run, note=f"for {', '.join(others)}") if others else run
 
 
 def at_home(pool: Pool, run: TableRun) -> TableRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields, is_dataclass
 from typing import Any, TextIO
 
@@ -44,7 +45,7 @@ def render_terminal(verdict: Verdict, *, file: TextIO | None = None) -> None:
         file: Where to; standard output by default.
     """
     console = Console(file=file, highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 100
     positions = [verdict.metrics.index(name) for name in main_metrics(verdict)]
     table = Table(

@@ -230,6 +230,22 @@ def test_the_table_that_is_meant_is_named(
     assert "Did you mean experiments/rde/table2.yaml?" in capsys.readouterr().err
 
 
+def test_a_run_that_another_row_was_asked_for_says_so(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+
+    def run_locally(runs: TableRuns, slots: object, **_: object) -> None:
+        notes.extend(run.note for run in runs.waiting)
+
+    monkeypatch.setattr(launch, "run_locally", run_locally)
+
+    ablate("--row=one view", "--seeds=1")
+    ablate("--row=full", "--seeds=1")
+
+    assert notes == ["for one view", ""]
+
+
 def test_a_dry_run_writes_the_last_value_of_a_key_alone(
     ablate: Ablate, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,7 +119,10 @@ def test_markdown_does_not_depend_on_the_code_that_is_installed(manifest: Manife
 
 
 @pytest.mark.parametrize("data", ["cuhk_pedes", "synthetic_pairs"])
-def test_the_terminal_stays_within_100_columns(manifest: Manifest, data: str) -> None:
+def test_the_terminal_stays_within_100_columns(
+    manifest: Manifest, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     manifest = manifest.with_data(data)
 
     text = terminal(judge(manifest, some_runs(manifest), code=OTHER_CODE))
@@ -130,6 +133,16 @@ def test_the_terminal_stays_within_100_columns(manifest: Manifest, data: str) ->
     assert "Made by other code than is installed now: all rows." in text
     assert "IRRA (73.38, 66.13)" in text
     assert "Not offered: BERT: no such reader" in text
+
+
+def test_a_pipe_is_as_wide_as_columns_says(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+
+    text = terminal(judge(manifest, some_runs(manifest)))
+
+    assert max(map(len, text.splitlines())) <= 60
 
 
 def test_rows_by_other_code_than_is_installed_are_named(manifest: Manifest) -> None:
