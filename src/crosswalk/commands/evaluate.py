@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crosswalk.run.train import Trained
 
 OF_A_RUN = ("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint")
-"""Choices of which a run is evaluated with its own."""
+"""Groups and keys of which a run is evaluated with its own."""
 
 OF_THE_MODEL = (
     *OF_A_RUN,
@@ -23,9 +23,6 @@ OF_THE_MODEL = (
     *("data.transform.mean", "data.transform.std", "data.transform.pixel_format"),
 )
 """Keys that a model without a run is evaluated with as it is, inner ones included."""
-
-OF_A_RUN = ("method", "encoder", "loss", "text", "experiment", "stage", "checkpoint")
-"""Groups and keys of which a run is evaluated with its own."""
 
 READ = (
     *("data", "reranking", "protocol", "logger", "encoder", "method.test_feature"),
