@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.methods.test_rde import rde
+
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
@@ -25,6 +27,7 @@ def test_all_parts_run_on_the_cpu_and_leave_their_rows(
     status = gpu.main([*words, "--methods", "rde", "mar", "--compile"])
 
     results = json.loads(out.read_text())
+    assert rde().current_epoch == 0  # the steps leave other methods of this process alone
     assert status == 0, results["scripts"]
     assert results["finished"]
     assert {row["script"] for row in results["rows"]} == {
