@@ -19,7 +19,7 @@ from crosswalk.lab.launch import launcher
 from crosswalk.lab.pool import PlannedRun, command_of
 from crosswalk.lab.sweeps.check import check_sweep, key_of
 from crosswalk.lab.sweeps.search import JOURNAL, preview
-from crosswalk.lab.sweeps.summary import as_text, summarize
+from crosswalk.lab.sweeps.summary import SweepSummary, as_text, summarize
 from crosswalk.lab.sweeps.summary_page import write_summary
 from crosswalk.lab.sweeps.sweep_file import (
     SweepFile,
@@ -44,6 +44,8 @@ WITHOUT_EFFECT = ("name", "description", "project", "entity", "run_cap", "progra
 def run_sweep(options: Namespace) -> int:
     """Search as a W&B sweep file says, here or on W&B's server; return the exit status.
 
+    It is 1 if a trial of the sweep failed, or an agent.
+
     Args:
         options: Those of ``crosswalk sweep``.
 
@@ -66,7 +68,8 @@ def run_sweep(options: Namespace) -> int:
     seed = 1 if options.seed is None else options.seed
     sweep = LocalSweep(file, folder, overrides, seed, num_trials(file, options.trials))
     if options.show:
-        return _show(sweep)
+        _show(sweep)
+        return 0
     config = check_sweep(file, overrides)
     refuse_inside_data(config, folder, "--output-dir")
     at_a_time = options.agents or int(on_slurm)  # all at once would propose without looking
@@ -101,8 +104,8 @@ def run_sweep(options: Namespace) -> int:
         jobs = " Jobs that were submitted go on." if on_slurm else ""
         print(f"\nInterrupted.{jobs} The same command goes on with the sweep.", flush=True)
         status = 130
-    _show(sweep)
-    return status
+    failed = _show(sweep).failed
+    return status or int(bool(failed))
 
 
 def num_trials(file: SweepFile, given: int | None) -> int:
@@ -208,7 +211,8 @@ def plan(sweep: LocalSweep, at_a_time: int) -> str:
     return "\n".join(lines)
 
 
-def _show(sweep: LocalSweep) -> int:
+def _show(sweep: LocalSweep) -> SweepSummary:
+    """Print what a sweep has found so far, write its page, and return it."""
     if not (sweep.folder / JOURNAL).exists():
         raise FileNotFoundError(
             f"{sweep.folder} holds no local sweep. Start it with --local, or name it with --name "
@@ -225,4 +229,4 @@ def _show(sweep: LocalSweep) -> int:
     page = write_summary(sweep, summary)
     width = Console().width if sys.stdout.isatty() else 10**4
     print(f"\n{as_text(sweep, summary, width)}\nPage: {page}", flush=True)
-    return 0
+    return summary

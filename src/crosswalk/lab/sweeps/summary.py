@@ -63,6 +63,11 @@ class SweepSummary(NamedTuple):
         return sorted(ended, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
     @property
+    def failed(self) -> list[TrialResult]:
+        """Trials that gave nothing."""
+        return [trial for trial in self.trials if trial.state == "failed"]
+
+    @property
     def ties(self) -> str:
         """Trials as good as the first of `ranked`, in words; empty where there is none."""
         best = [each for each in self.ranked if each.value == self.ranked[0].value]
@@ -120,7 +125,7 @@ def as_text(sweep: LocalSweep, summary: SweepSummary, width: int = 10**4) -> str
     Trials stand in rows, or one in each column where their rows are too wide.
     """
     ranked, metric = summary.ranked, sweep.file.metric
-    lines = [states_of(summary.trials)]
+    lines = [states_of(summary.trials), *_failures(sweep, summary)]
     names = list(sweep.file.parameters)
     header = ["trial", metric, "epoch", *names]
     rows = [
@@ -139,6 +144,18 @@ def as_text(sweep: LocalSweep, summary: SweepSummary, width: int = 10**4) -> str
     lines += [summary.ties] if summary.ties else []
     lines += [f"Repeat the best:\n  {best_command(sweep, ranked[0])}"]
     return "\n".join([*lines, *notes_on(sweep, summary)])
+
+
+def _failures(sweep: LocalSweep, summary: SweepSummary) -> list[str]:
+    """Return why trials failed, a line each, and where each said it; `BEST` at most."""
+    lines = []
+    for trial in summary.failed:
+        said = (trial.error or "").splitlines() or ["no reason was kept"]
+        why = ": ".join(dict.fromkeys([said[0], said[-1]]))
+        log = f"; see {sweep.folder / 'logs' / trial.folder}.log" if trial.folder else ""
+        lines.append(f"Failed: trial {trial.number}: {why.rstrip('.')}{log}")
+    more = [f"... and {len(lines) - BEST} more, see trials.json"] if len(lines) > BEST else []
+    return [*lines[:BEST], *more]
 
 
 def importance_lines(summary: SweepSummary) -> list[str]:

@@ -10,6 +10,7 @@ from crosswalk.cli import parse
 from crosswalk.lab import launch
 from crosswalk.lab.sweeps import command
 from crosswalk.lab.sweeps.command import begin, num_trials, run_sweep
+from crosswalk.lab.sweeps.summary import SweepSummary
 from tests.unit.lab import fake_slurm
 from tests.unit.lab.sweeps.fake_train import config_of
 from tests.unit.lab.sweeps.small_sweeps import FAKE, local_sweep, sweep_file
@@ -103,6 +104,27 @@ def test_the_same_command_goes_on_and_more_trials_may_be_asked_for(
     assert "[2/3] running: trial 2" in after
     assert sweep(tmp_path, "--show") == 0
     assert "3 trials: 3 ended." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_trial_that_failed_is_named_at_the_end_with_its_log_and_gives_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--local", "--output-dir", str(tmp_path / "runs"))
+    parameters = {"quality": {"values": [0.2, -1.0, 0.8]}}
+    file = sweep_file(tmp_path, method="grid", parameters=parameters)
+
+    status = run_sweep(parse(["sweep", str(file.path), *words]))
+
+    said = capsys.readouterr().out
+    found = re.search(
+        r"\n3 trials: 2 ended, 1 failed\.\n"
+        r"Failed: trial \d: it ended with status 1: no such loss; see (\S+\.log)\n",
+        said,
+    )
+    assert found is not None
+    assert "no such loss" in Path(found[1]).read_text()
+    assert status == 1
 
 
 @pytest.mark.usefixtures("fake")
@@ -241,7 +263,7 @@ def test_every_trial_has_the_devices_that_it_asks_for(
     made: list[Any] = []
 
     monkeypatch.setattr(launch, "run_locally", lambda trials, slots, **_: made.extend(slots))
-    monkeypatch.setattr(command, "_show", lambda sweep: 0)
+    monkeypatch.setattr(command, "_show", lambda sweep: SweepSummary([], {}))
     sweep(tmp_path, f"--agents={agents}", "--devices", "0,1,2,3")
 
     assert [slot.devices for slot in made] == expected

@@ -51,7 +51,8 @@ def test_the_best_trial_comes_first_and_its_command_repeats_it(tmp_path: Path) -
     assert summary.ranked[0] == best
     assert best.values["loss"] == "b"
     assert text.startswith("12 trials: 11 ended, 1 failed.")
-    first = text.splitlines()[3].split()
+    assert text.splitlines()[1] == "Failed: trial 2: no reason was kept"
+    first = text.splitlines()[4].split()
     assert first[:2] == [str(best.number), f"{100 * (best.value or 0):.2f}"]
     command = text.split("Repeat the best:\n")[1].splitlines()[0]
     values = [f"{name}={value}" for name, value in best.values.items()]
