@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#3c6ec8", "#e07b1a", "#2a9d50", "#8a4fbf", "#777777"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#8c4a2f")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v")
+MARKED = 15
+"""Marks on a line, at most: lines differ by more than their colours."""
 COUNTS = ("pairs", "clusters", "labels", "pairs of a batch")
 """Units whose axis starts at 0."""
 PANEL = (3.6, 2.5)
@@ -29,7 +34,7 @@ class Curves(NamedTuple):
         unit: What the vertical axis counts; "share" runs from 0 to 1.
         lines: Name of a logged metric by what it is called in the legend.
         look_for: A sentence or two below the panel.
-        styles: Colour and dash of each line, by the metric's name; None: one colour after another.
+        styles: Colour and dash of each line, by the metric's name; None: one after another.
     """
 
     title: str
@@ -141,9 +146,10 @@ def _curve_figure(curves: Curves, lines: Mapping[str, Line]) -> Markup:
 
     figure, ((axes,),) = panels(1, 1)
     in_turn = {
-        name: (COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--")
+        name: (COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)])
         for number, name in enumerate(curves.lines)
     }
+    marks = dict(zip(curves.lines, cycle(MARKERS), strict=False))
     for name, line in lines.items():
         colour, dash = (curves.styles or in_turn)[name]
         axes.plot(
@@ -151,7 +157,8 @@ def _curve_figure(curves: Curves, lines: Mapping[str, Line]) -> Markup:
             line.values,
             color=colour,
             linestyle=dash,
-            marker="o" if len(line.epochs) < 15 else None,
+            marker=marks[name],
+            markevery=-(-len(line.epochs) // MARKED),
             markersize=3,
             linewidth=1.3,
             label=curves.lines[name],

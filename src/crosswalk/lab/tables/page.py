@@ -8,7 +8,7 @@ from crosswalk.lab.tables.document import document
 from crosswalk.lab.tables.manifest import metric_label
 from crosswalk.lab.tables.ordering import Ordering
 from crosswalk.lab.tables.verdict import Verdict
-from crosswalk.lab.tables.words import heading, other_code
+from crosswalk.lab.tables.words import Grid, heading, other_code
 from crosswalk.pages import Section, figure_tag, render, render_page
 
 
@@ -21,10 +21,21 @@ def render_html(verdict: Verdict) -> str:
             paragraphs.append(Markup("<p>{}</p>").format(line))
         if part.anchor == "order":
             paragraphs.append(_order_picture(verdict, verdict.orderings[0]))
-        grids = [render("ablation_grid.html.j2", grid=grid) for grid in part.grids]
+        grids = [render("ablation_grid.html.j2", grid=_verdict_last(grid)) for grid in part.grids]
         body = Markup("\n").join([*paragraphs, *grids])
         sections.append(Section(part.anchor, part.title, body))
     return render_page(heading(verdict), sections, subtitle=verdict.table)
+
+
+def _verdict_last(grid: Grid) -> Grid:
+    """Return a table whose numbers come before its sentences: on a phone they are seen first."""
+    order = sorted(range(len(grid.header)), key=lambda column: grid.header[column] == "verdict")
+    return Grid(
+        tuple(grid.header[column] for column in order),
+        tuple(tuple(row[column] for column in order) for row in grid.rows),
+        frozenset(order.index(column) for column in grid.numbers),
+        frozenset(order.index(column) for column in grid.code),
+    )
 
 
 def _order_picture(verdict: Verdict, ordering: Ordering) -> Markup:

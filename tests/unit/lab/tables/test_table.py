@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,14 @@ def test_a_narrow_terminal_keeps_every_number(
 
     assert figures(narrow) == figures(wide)
     assert max(map(len, plain(narrow).splitlines())) <= width
+
+
+def test_on_the_page_numbers_come_before_the_verdict(manifest: Manifest) -> None:
+    page = render_html(judge(manifest, some_runs(manifest)))
+
+    heads = re.findall("<th>(.*?)</th>", page.split("</thead>")[0])
+    row = page.split("<tbody>")[1].split("</tr>")[0]
+    numbers = [bool(each) for each in re.findall(r"<td( class=\"number\")?", row)]
+    assert heads[-1] == "verdict"
+    assert heads[2].startswith("R@1")
+    assert numbers == [False, *[True] * (len(heads) - 2), False]
