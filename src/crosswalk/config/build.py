@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from crosswalk.types import DataSpec
 
+NETWORKS = "crosswalk.encoders.resnet."
+"""Their messages name the keys of encoders of images alone; others have them at another place."""
+
 
 def instantiate(node: DictConfig | Mapping[str, Any] | None, **kwargs: Any) -> Any:  # noqa: ANN401
     """Return the object a ``_target_`` node describes, after `check_types`.
@@ -128,11 +131,24 @@ def build_method(config: Mapping[str, Any], sizes: DataSpec, tokenizer: object) 
             words = _words_for(config[name], name, tokenizer)
             try:
                 parts[name] = construct(config[name], words)
+            except (ValueError, FileNotFoundError) as error:
+                said = str(error).replace(f"{name}.backbone.", _backbone(config[name], name))
+                if said == str(error):
+                    raise
+                raise type(error)(said) from error
             except AssertionError as error:  # timm's way to refuse
                 larger = _larger(config[name], _image_size(config))
                 _refuse_image_size(config, error, _error_of(construct, larger, words))
                 raise
     return construct(config["method"], {"data": sizes, **parts})
+
+
+def _backbone(encoder: Mapping[str, Any], name: str) -> str:
+    """Return the key of a network of images within an encoder, which knows it as ``backbone``."""
+    for key, node in nested(encoder):
+        if isinstance(node, Mapping) and str(node.get("_target_")).startswith(NETWORKS):
+            return f"{name}.{key}."
+    return f"{name}.backbone."
 
 
 def _image_size(config: Mapping[str, Any]) -> list[int] | None:

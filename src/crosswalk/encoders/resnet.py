@@ -264,7 +264,7 @@ def timm_backbone(
             raise ValueError(
                 f"encoder.backbone.pretrained={pretrained} holds torchvision's weights of {name}, "
                 f"whose batch normalisations have an eps of {needed}. Pass "
-                f"+encoder.backbone.eps={needed} (CM-MoCo and CMMT: +encoder.image.eps={needed})."
+                f"+encoder.backbone.eps={needed}."
             )
         state = _without(from_torchvision(name, unwrapped(found, wanted), wanted), heads)
         try:
@@ -304,8 +304,7 @@ def _downloaded(name: str, arguments: dict[str, Any]) -> nn.Module:
         where = " or ".join(place for place in places if place) or "timm lists no address"
         raise FileNotFoundError(
             f"the weights of {name} could not be downloaded ({error}). Fetch the file on a machine "
-            f"with network access ({where}) and pass encoder.backbone.pretrained=<file> (CM-MoCo "
-            "and CMMT: encoder.image.pretrained=<file>)."
+            f"with network access ({where}) and pass encoder.backbone.pretrained=<file>."
         ) from error
     return model
 

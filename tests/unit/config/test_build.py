@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from crosswalk.cli import main
 from crosswalk.config import build as config_build
-from crosswalk.config.build import build
+from crosswalk.config.build import build, build_method
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, restore, to_plain
 from crosswalk.config.places import refuse_inside_data
@@ -314,6 +314,30 @@ def test_a_mistake_in_an_encoder_is_not_put_down_to_the_image_size(tmp_path: Pat
 
     with pytest.raises(AssertionError, match="a mistake"):
         build(check(config))
+
+
+@pytest.mark.parametrize(
+    ("method", "encoder", "key", "other"),
+    [
+        ("cm_moco", "resnet50_two_stream", "encoder.image.pretrained", "encoder.backbone"),
+        ("supervised", "resnet50", "encoder.backbone.pretrained", "encoder.image"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_told_with_the_key_of_the_method_alone(
+    method: str, encoder: str, key: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create_model(name: str, **arguments: object) -> torch.nn.Module:
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    config = to_plain(compose([f"method={method}", f"encoder={encoder}"]))
+    config["encoder"][key.split(".")[1]]["pretrained"] = "resnet50.tv_in1k"
+
+    with pytest.raises(FileNotFoundError, match="could not be downloaded") as refused:
+        build_method(config, mock.Mock(), mock.Mock(words=("a",)))
+
+    assert f"pass {key}=<file>" in str(refused.value)
+    assert other not in str(refused.value)
 
 
 def test_an_encoder_is_left_as_it_was_made(tmp_path: Path) -> None:

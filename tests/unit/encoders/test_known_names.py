@@ -54,7 +54,7 @@ def test_weights_of_torchvision_make_the_same_network(
     with torch.no_grad():
         torch.testing.assert_close(ours(image), features(theirs, image), atol=1e-4, rtol=1e-4)
     if eps is not None:  # which no weight tells, so that a rebuilt network would lack it
-        with pytest.raises(ValueError, match=r"Pass \+encoder\.backbone\.eps=0\.001 "):
+        with pytest.raises(ValueError, match=r"Pass \+encoder\.backbone\.eps=0\.001\.$"):
             timm_backbone(timm_name, pretrained=str(tmp_path / "w.pth"))
 
 
