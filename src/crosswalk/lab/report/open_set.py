@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from crosswalk.diagnostics.figures import BLUE, GREY, ORANGE, label, legend_below, panels
-from crosswalk.lab.report.ranking_lists import CHECKPOINTS, PLACES
+from crosswalk.lab.report.ranking_lists import CHECKPOINTS, PLACES, nothing_ranked
 from crosswalk.metrics.open_set import (
     COLUMNS,
     RATES,
@@ -45,7 +45,7 @@ def open_set_section(folder: RunFolder) -> Section:
     """
     place = next((place for place in PLACES if folder.queries_file(*place).exists()), None)
     if place is None:
-        body = Markup("<p>Nothing was ranked yet: the run did not reach an evaluation.</p>")
+        body = Markup("<p>{}</p>").format(nothing_ranked(folder))
     else:
         try:
             body = _body(folder, *place)

@@ -68,6 +68,10 @@ def results_section(folder: RunFolder) -> Section:
     results = folder.results()
     if not results:
         text = "No results yet: the run was not evaluated."
+        if "results.json" in (gone := lost_parts(folder)):
+            text = lost_in_words(folder, gone)
+        elif folder.record().get("status") == "finished":
+            text = "No results: the data of the run have neither queries nor a gallery."
         return Section("results", "Results", Markup("<p>{}</p>").format(text))
     directions = directions_of(results)
     names = {name.rpartition("/")[2] for metrics in results.values() for name in metrics}
@@ -81,6 +85,30 @@ def results_section(folder: RunFolder) -> Section:
         header = ["epoch", "split", "view", *MEASURES.values()]
         body += _table(header, views, "Single views, in the first direction")
     return Section("results", "Results", body)
+
+
+def lost_parts(folder: RunFolder) -> list[str]:
+    """Return what a finished run has written of its evaluation, and is not there any more."""
+    record = folder.record()
+    data = record.get("data") or {}
+    counts = data.get("target", data).get("counts") or {}
+    if record.get("status") != "finished" or counts.keys() == {"train"}:
+        return []
+    parts = {
+        "results.json": folder.results_file,
+        "queries/": folder.queries_file("", "").parent,
+        "diagnostics/": folder.embeddings_file("").parent,
+    }
+    return [name for name, path in parts.items() if not path.exists()]
+
+
+def lost_in_words(folder: RunFolder, parts: list[str]) -> str:
+    """Return what a reader is told of `lost_parts`."""
+    return (
+        f"{' and '.join(parts)} {'is' if len(parts) == 1 else 'are'} missing in {folder.path}, "
+        f"which has finished: deleted, or not copied. `{folder.evaluate_command()}` writes what an "
+        "evaluation keeps."
+    )
 
 
 def duration(sessions: list[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from crosswalk.lab.report.outcome import lost_in_words, lost_parts
 from crosswalk.metrics.queries import QueryResults
 from crosswalk.pages import Section, lost, picture_tag, render
 from crosswalk.run.ranking_lists import (
@@ -45,7 +46,7 @@ def ranking_lists_section(
     """
     place = next((place for place in PLACES if folder.queries_file(*place).exists()), None)
     if place is None:
-        text = "Nothing was ranked yet: the run did not reach an evaluation."
+        text = nothing_ranked(folder)
         return Section("ranking-lists", "Ranking lists", Markup("<p>{}</p>").format(text))
     try:
         data = data() if callable(data) else data
@@ -53,6 +54,15 @@ def ranking_lists_section(
     except (FileNotFoundError, ValueError) as error:
         body = Markup("<p>The ranking lists need the data of the run. {}</p>").format(error)
     return Section("ranking-lists", "Ranking lists", body)
+
+
+def nothing_ranked(folder: RunFolder) -> str:
+    """Return why there is nothing to rank: it is missing, or nothing was evaluated."""
+    if "queries/" in (gone := lost_parts(folder)):
+        return lost_in_words(folder, gone)
+    if folder.record().get("status") == "finished":
+        return "Nothing was ranked: the run was not evaluated."
+    return "Nothing was ranked yet: the run did not reach an evaluation."
 
 
 def choose_by_precision(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,8 @@ from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.lab.report.open_set import open_set_section
 from crosswalk.lab.report.outcome import (
     directions_of,
+    lost_in_words,
+    lost_parts,
     results_section,
     summary_section,
 )
@@ -101,5 +104,8 @@ def run_report(path: Path, target: Path | None) -> int:
     """Write the report of the run in ``path`` and print where it is; return the exit status."""
     if target is not None:
         refuse_inside_data(RunFolder(path).runnable_config(()), target, "--out")
-    print(f"Report: {write_report(RunFolder(path), target=target)}")
+    folder = RunFolder(path)
+    if gone := lost_parts(folder):
+        print(f"note: {lost_in_words(folder, gone)}", file=sys.stderr)
+    print(f"Report: {write_report(folder, target=target)}")
     return 0

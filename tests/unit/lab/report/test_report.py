@@ -27,6 +27,7 @@ from crosswalk.lab.report.report import (
     diagnostic_sections,
     diagnostics_in,
     report_sections,
+    run_report,
     write_report,
 )
 from crosswalk.metrics.queries import QueryResults
@@ -398,6 +399,39 @@ def test_results_have_a_row_for_every_split_direction_and_view(tmp_path: Path) -
             assert f'<div class="number">{i}.{j}0</div>' in body
     for name in ("text → image", "image → text", "global"):
         assert f'<span class="together">{name}</span>' in body
+
+
+@pytest.mark.parametrize("kept", [(), ("queries",), ("queries", "diagnostics")])
+def test_what_is_missing_of_a_finished_run_is_said(
+    kept: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, status="finished", data={"counts": {"train": {}, "test": {}}})
+    for name in kept:
+        (run.path / name).mkdir()
+    parts = [
+        "results.json",
+        *(f"{name}/" for name in ("queries", "diagnostics") if name not in kept),
+    ]
+
+    assert run_report(run.path, None) == 0
+
+    said = f"{' and '.join(parts)} {'is' if len(parts) == 1 else 'are'} missing in {run.path}"
+    assert f"note: {said}" in capsys.readouterr().err
+    assert said in results_section(run).body
+    assert f"`crosswalk evaluate {run.path}`" in results_section(run).body
+    assert (said in ranking_lists_section(run, lambda: None).body) == ("queries/" in parts)
+
+
+def test_a_finished_run_without_anything_to_evaluate_lacks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, status="finished", data={"counts": {"train": {}}})
+
+    assert run_report(run.path, None) == 0
+
+    assert "missing" not in capsys.readouterr().err
+    assert "have neither queries nor a gallery" in results_section(run).body
+    assert "the run was not evaluated" in ranking_lists_section(run, lambda: None).body
 
 
 def test_provenance_names_code_data_and_sessions(tmp_path: Path) -> None:
