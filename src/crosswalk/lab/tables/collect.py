@@ -56,13 +56,19 @@ class Collector:
         return aligned(found)
 
     def headline(self, run: TableRun) -> str:
-        """Return the first number of a finished run in percent, for a line of progress."""
-        folder, row = self.plan.finished(run), run.rows[0]
-        metric = self.plan.manifest.metrics[0]
+        """Return the first number of a finished run in percent, for a line of progress.
+
+        Rows that were asked for and are views of it have theirs behind it.
+        """
+        folder, metric = self.plan.finished(run), self.plan.manifest.metrics[0]
         if folder is None:
             return ""
-        value = folder.results().get(row.checkpoint, {}).get(metric_key(row, metric))
-        return "" if value is None else f"test {metric} {100 * value:.2f}"
+        results, found = folder.results(), []
+        for row in (run.rows[0], *run.views):
+            value = results.get(row.checkpoint, {}).get(metric_key(row, metric))
+            name = f"{row.name}: " if row in run.views else f"test {metric} "
+            found += [] if value is None else [f"{name}{100 * value:.2f}"]
+        return "; ".join(found)
 
     def _finished(self) -> list[tuple[TableRun, RunFolder]]:
         folders = [(run, self.plan.finished(run)) for run in self.plan.runs]

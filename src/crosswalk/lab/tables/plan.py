@@ -37,11 +37,13 @@ class TableRun(PlannedRun):
             measured on the run of another row are not among them.
         seed: Its seed.
         key: Its `identity`.
+        views: Rows that were asked for by name and are measured on it as the run of another row.
     """
 
     rows: tuple[Row, ...]
     seed: int
     key: str
+    views: tuple[Row, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -141,8 +143,9 @@ def make_plan(
 def _said_for(run: TableRun, manifest: Manifest, asked: Sequence[str]) -> TableRun:
     """Return a run that says which of the rows that were asked for are measured on it."""
     trained = {row.name for row in run.rows}
-    others = [row.name for row in manifest.rows if row.name in asked and row.run in trained]
-    return replace(run, note=f"for {', '.join(others)}") if others else run
+    views = tuple(row for row in manifest.rows if row.name in asked and row.run in trained)
+    note = f"for {', '.join(row.name for row in views)}"
+    return replace(run, note=note, views=views) if views else run
 
 
 def at_home(pool: Pool, run: TableRun) -> TableRun:

@@ -83,6 +83,16 @@ def test_the_first_number_of_a_run_is_said_when_it_ends(plan: Plan) -> None:
     assert collector.headline(plan.runs[3]) == ""
 
 
+def test_a_row_that_is_a_view_of_a_run_has_its_own_number_where_it_was_asked_for(
+    plan: Plan,
+) -> None:
+    view = plan.manifest.rows[1]
+
+    said = Collector(plan).headline(replace(plan.runs[0], views=(view,)))
+
+    assert said == "test rank1 50.00; one view: 0.00"
+
+
 def test_the_files_of_a_table_can_be_read_back(plan: Plan) -> None:
     table = TableFiles(Collector(plan))
 

@@ -78,6 +78,7 @@ def test_a_row_measured_on_another_ones_run_stands_for_that_run(
     plan = make_plan(manifest, pool, rows=["one view"])
 
     assert titles(plan.wanted) == ["full, seed 1", "full, seed 2"]
+    assert [[row.name for row in run.views] for run in plan.wanted] == [["one view"]] * 2
 
 
 def test_rows_of_the_same_configuration_share_a_run(
