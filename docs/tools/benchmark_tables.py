@@ -103,6 +103,8 @@ def table(results: Mapping[str, Any]) -> str:
     """
     if "per_step" in results:
         return "\n".join(traffic_in_markdown(results))
+    if "full_size" in results:
+        return "\n".join(full_size_in_markdown(results))
     lines = [machine(results)]
     for script in () if results["quick"] else results["scripts"]:
         rows = [row for row in results["rows"] if row["script"] == script and not row.get("items")]
@@ -166,6 +168,27 @@ def traffic_in_markdown(results: Mapping[str, Any]) -> list[str]:
         ring = [2 * (many - 1) / many * held["trainable"] for many in (8, 64)]
         cells = [number(value / 1e6) for value in [*sizes, sum(sizes)]]
         cells += [f"*{number(value / 1e6)}*" for value in ring]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def full_size_in_markdown(results: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: steps of published recipes on one process and on two."""
+    facts = results["machine"]
+    lines = [
+        f"*Measured on {facts['processor']}, {facts['cores']} cores; Python "
+        f"{facts['versions']['python']}, torch {facts['versions']['torch']}; commit "
+        f"{results['commit'][:7]}{' with changes' if results['changed'] else ''}.*",
+        "",
+        "| method | s a step: of 1 | of 2 | ratio | CPU s: of 1 | of 2 | ratio | collectives "
+        "| MB a step |",
+        "|---|" + "---:|" * 8,
+    ]
+    for method, rows in results["full_size"].items():
+        one, two = rows["1"], rows["2"]
+        cells = [number(one["seconds"]), number(two["seconds"]), f"{number(two['ratio'])}x"]
+        cells += [number(one["cpu"]), number(two["cpu"]), f"{number(two['cpu_ratio'])}x"]
+        cells += [f"{two['collectives']:.0f}", number(two["bytes"] / 1e6)]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return lines
 

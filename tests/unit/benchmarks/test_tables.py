@@ -130,3 +130,17 @@ def test_traffic_is_computed_for_more_processes_than_were_measured(tmp_path: Pat
     published = "| 2.00 | 1.00 | 2.00 | 5.00 | 10.0 | *1.75* | *1.97* |"
     assert f"| mmcl {measured}" in text
     assert f"| mmcl {published}" in text
+
+
+def test_steps_of_published_recipes_have_a_line_each(tmp_path: Path) -> None:
+    two = {"seconds": 6.0, "cpu": 5.5, "ratio": 1.667, "cpu_ratio": 1.8, "collectives": 11.0}
+    results = {
+        **{"machine": RESULTS["machine"], "commit": "0123456789", "changed": False},
+        "full_size": {"rde": {"1": {"seconds": 10.0, "cpu": 9.9}, "2": {**two, "bytes": 609e6}}},
+    }
+    (tmp_path / "full.json").write_text(json.dumps(results))
+
+    text = rewrite("<!-- benchmarks: full.json -->\n<!-- /benchmarks -->", tmp_path)
+
+    assert "commit 0123456.*" in text
+    assert "| rde | 10.0 | 6.00 | 1.67x | 9.90 | 5.50 | 1.80x | 11 | 609 |" in text
