@@ -1,12 +1,13 @@
 """Runs all benchmarks one after the other, and keeps their rows: what ``make bench`` calls.
 
-Usage: python benchmarks/run.py [--quick] [--only NAME ...] [--out FILE]
+Usage: python benchmarks/run.py [--quick] [--only NAME ...] [--again NAME ...] [--out FILE]
 
 Each script runs in a process of its own, with all cores, and compares its results with those of the
 other way; one that differs, or fails, makes this program end with 1 after the others have run. An
 aim that is missed is a row of the table, and no failure. The file of results holds the machine and
 its software, how busy it was, and every row; it is written anew after each script, so that a run
-that is stopped leaves what it has.
+that is stopped leaves what it has. ``--again`` puts scripts into the file of an earlier run, each
+with the commit that it is of.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that all run")
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, metavar="NAME", help="some of them")
+    parser.add_argument("--again", nargs="+", choices=SCRIPTS, metavar="NAME", help="into the file")
     parser.add_argument("--out", type=Path, help="file of results; without it a whole run's own")
     options = parser.parse_args(arguments)
     out = options.out
@@ -94,12 +96,16 @@ def main(arguments: list[str] | None = None) -> int:
         "finished": False,
         "scripts": {},
         "rows": [],
+        "seconds": 0.0,
     }
-    for name in options.only or SCRIPTS:
+    if options.again:
+        contents = json.loads(out.read_text(encoding="utf-8"))
+    before = contents["seconds"]
+    for name in options.again or options.only or SCRIPTS:
         outcome, found = run(name, ["--quick"] if options.quick else SCRIPTS[name])
-        contents["scripts"][name] = outcome
-        contents["rows"] += found
-        contents["seconds"] = time.monotonic() - begun
+        contents["scripts"][name] = {**outcome, **(rows.commit() if options.again else {})}
+        contents["rows"] = [row for row in contents["rows"] if row["script"] != name] + found
+        contents["seconds"] = before + time.monotonic() - begun
         contents["finished"] = len(contents["scripts"]) == len(SCRIPTS)
         if out is not None:
             rows.write(out, contents)

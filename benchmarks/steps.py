@@ -244,7 +244,7 @@ class Step:
         self.optimizer = self.method.configure_optimizers()["optimizer"]
         for group in self.optimizer.param_groups:
             group["lr"] = 1e-7  # random weights, and every step should cost what the first one does
-        self.model: Callable[[], Any] = self.forward
+        self.model: DistributedDataParallel | None = None
         if rank_and_world_size()[1] > 1:
             KnownRows().on_train_batch_start(None, self.method, self.batch, 0)
             self.model = DistributedDataParallel(
@@ -281,7 +281,7 @@ class Step:
 
     def __call__(self) -> Tensor:
         """Take one whole step; return its loss, still on the device."""
-        outputs = self.model()
+        outputs = self.forward() if self.model is None else self.model()
         loss: Tensor = outputs["loss"] if isinstance(outputs, dict) else outputs
         self.optimizer.zero_grad()
         loss.backward()

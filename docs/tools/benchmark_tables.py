@@ -86,6 +86,9 @@ def machine(results: Mapping[str, Any]) -> str:
     unfinished = "" if results["finished"] else " It was not finished."
     if results["quick"]:
         unfinished += " Of small sizes, to see that everything runs, so that nothing was measured."
+    for name, each in results["scripts"].items():
+        if "commit" in each:
+            unfinished += f" `{name}.py` was run again at commit {each['commit'][:7]}."
     where = ", ".join(filter(None, [facts.get("device"), facts["processor"]]))
     return (
         f"*One run of {results['begun'][:10]}, {results['seconds'] / 60:.0f} minutes, on "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,23 @@ def test_all_parts_run_on_the_cpu_and_leave_their_rows(
     assert all(
         each["operations"] > 0 for name, each in results["scripts"].items() if "step" in name
     )
+
+
+def test_a_step_is_gone_with_its_last_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    steps = importlib.import_module("steps")
+    overrides = steps.configuration("rde", tmp_path, batch_size=4, tiny=True)
+    monkeypatch.setenv("CROSSWALK_CACHE", str(tmp_path / "cache"))
+
+    step = steps.Step(overrides, sizes=steps.TINY)
+    seen = weakref.ref(step)
+    step()
+    gc.disable()  # nine methods of published size do not wait for it
+    try:
+        del step
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_what_begins_too_late_is_left_out_and_a_part_that_fails_is_told(

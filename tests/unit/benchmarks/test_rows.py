@@ -97,3 +97,12 @@ def test_a_script_that_fails_ends_a_whole_run_with_1_after_the_others(
     ]
     assert [each["exit"] for each in whole["scripts"].values()] == [1, 0]
     assert not json.loads((tmp_path / "one.json").read_text())["finished"]
+
+    (tmp_path / "wrong.py").write_text(body.format(name="mended", code=0))
+    assert run.main(["--again", "wrong"]) == 0
+
+    again = json.loads((tmp_path / "results" / "bench.json").read_text())
+    assert [row["name"] for row in again["rows"]] == ["right", "mended"]
+    assert [each["exit"] for each in again["scripts"].values()] == [0, 0]
+    assert ["commit" in each for each in again["scripts"].values()] == [True, False]
+    assert again["seconds"] > whole["seconds"]

@@ -74,6 +74,15 @@ after
     assert rewrite(text, tmp_path) == text
 
 
+def test_what_was_measured_again_is_of_its_own_commit(tmp_path: Path) -> None:
+    scripts = {**RESULTS["scripts"], "serve": {"load_before": 0.5, "commit": "abcdef0123"}}
+    (tmp_path / "bench.json").write_text(json.dumps({**RESULTS, "scripts": scripts}))
+
+    text = rewrite("<!-- benchmarks: bench.json -->\n<!-- /benchmarks -->\n", tmp_path)
+
+    assert "(load): 0.1 to 0.5. `serve.py` was run again at commit abcdef0.*" in text
+
+
 def test_growth_is_shown_size_by_size(tmp_path: Path) -> None:
     note = "the last by the power 2.00"
     grown = [
