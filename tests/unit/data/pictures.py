@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 
 def picture(height: int, width: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
@@ -28,3 +30,20 @@ def pillow_pixels(
     if size is not None:
         image = image.resize((size[1], size[0]), resampling)
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def random_images(number: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """Return ``[number, 3, height, width]`` uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (number, 3, height, width)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """Return ``[3, H, W]`` uint8 as a picture."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """Return ``[3, H, W]`` of a picture."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)

@@ -3,12 +3,10 @@ import math
 import pickle
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torchvision.transforms as tv
 import torchvision.transforms.functional as tf
-from PIL import Image
 from torch import Tensor
 
 from crosswalk.data.pipeline import image_transform, transforms
@@ -23,6 +21,7 @@ from crosswalk.data.pipeline.image_transform import (
 from crosswalk.data.pipeline.transforms import box_mask, color_jitter, erasing_boxes, rotate
 from crosswalk.draws import keyed_uniform, sample_key
 from crosswalk.types import ImageBatch
+from tests.unit.data.pictures import random_images, to_picture, to_pixels
 
 ORDERS = list(itertools.permutations(range(3)))
 ADJUST = (tf.adjust_brightness, tf.adjust_contrast, tf.adjust_saturation)
@@ -35,6 +34,7 @@ STATISTICS = torch.tensor(
         [[0.5, 0.5, 0.5], [0.25, 0.25, 0.25]],
     ]
 )
+
 MMCL = ImageTransform(
     flip_probability=0.5,
     rotation=10.0,
@@ -50,20 +50,6 @@ MMCL = ImageTransform(
 EVERYTHING = replace(MMCL, padding=3, camera_style=0.7, camera_statistics=STATISTICS)
 
 
-def random_images(number: int, height: int, width: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (number, 3, height, width)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-
-def picture(image: Tensor) -> Image.Image:
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-
-
-def pixels(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
-
-
 def make_batch(number: int, height: int = 24, width: int = 8, *, keys: bool = True) -> ImageBatch:
     index = torch.arange(number)
     return ImageBatch(
@@ -77,7 +63,7 @@ def make_batch(number: int, height: int = 24, width: int = 8, *, keys: bool = Tr
 
 def normalised(image: Tensor) -> Tensor:
     """Return a picture as torchvision's ToTensor and Normalize give it."""
-    return tv.Compose([tv.ToTensor(), tv.Normalize(IMAGENET_MEAN, IMAGENET_STD)])(picture(image))
+    return tv.Compose([tv.ToTensor(), tv.Normalize(IMAGENET_MEAN, IMAGENET_STD)])(to_picture(image))
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 128), (24, 9), (7, 3), (5, 40), (1, 1)])
@@ -92,7 +78,7 @@ def test_rotated_pixels_are_pillows(height: int, width: int, largest: float) -> 
     assert torch.equal(out[0], image[0])
     for index in range(16):
         assert torch.equal(
-            out[index], pixels(tf.rotate(picture(image[index]), float(angle[index])))
+            out[index], to_pixels(tf.rotate(to_picture(image[index]), float(angle[index])))
         )
 
 
@@ -117,10 +103,10 @@ def test_jittered_values_are_pillows_but_for_one_grey_in_a_thousand(
 
     differences = []
     for index in range(len(image)):
-        expected = picture(image[index])
+        expected = to_picture(image[index])
         for kind in order[index].tolist():
             expected = ADJUST[kind](expected, factor[index, kind].item())
-        differences.append((out[index] - pixels(expected)).abs())
+        differences.append((out[index] - to_pixels(expected)).abs())
     assert out.dtype == torch.float32
     # tolerance: where a product falls on a whole number, processors may disagree by one grey
     assert torch.stack(differences).max() <= 1
@@ -247,13 +233,13 @@ def test_mmcls_augmentation_is_that_of_pillow_and_torchvision_per_image(number: 
     jitter = keyed_uniform(batch.key, 6, 5)
     erasure = keyed_uniform(batch.key, 203, 7)
     for index in range(number):
-        expected = picture(batch.image[index])
+        expected = to_picture(batch.image[index])
         if flipped[index]:
             expected = tf.hflip(expected)
         expected = tf.rotate(expected, angle[index].item())
         for kind in jitter[index, 3:].argsort().tolist():
             expected = ADJUST[kind](expected, 0.8 + 0.4 * jitter[index, kind].item())
-        expected = normalised(pixels(expected))
+        expected = normalised(to_pixels(expected))
         box = loop_over_tries(erasure[index].tolist(), 48, 16)
         if box is not None:
             top, left, height, width = box
@@ -274,7 +260,7 @@ def test_mars_augmentation_mirrors_pads_with_black_and_crops() -> None:
     flipped = keyed_uniform(batch.key, 1, 2)[:, 0] < 0.5
     corners = (keyed_uniform(batch.key, 2, 3) * 15).long().tolist()
     for index, (top, left) in enumerate(corners):
-        expected = picture(batch.image[index])
+        expected = to_picture(batch.image[index])
         expected = tf.pad(tf.hflip(expected) if flipped[index] else expected, 7)
         expected = expected.crop((left, top, left + 8, top + 24))
         assert torch.equal(out[index], normalise(expected))

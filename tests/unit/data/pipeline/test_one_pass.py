@@ -6,11 +6,9 @@ import itertools
 from collections.abc import Iterator
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as tf
-from PIL import Image
 from torch import Tensor
 
 from crosswalk.data.pipeline import one_pass
@@ -18,6 +16,7 @@ from crosswalk.data.pipeline.image_transform import camera_style
 from crosswalk.data.pipeline.one_pass import Draws, augment_on_cpu
 from crosswalk.data.pipeline.transforms import augment_at_once, color_jitter, normalize
 from crosswalk.draws import keyed_uniform
+from tests.unit.data.pictures import random_images, to_picture, to_pixels
 
 ORDERS = torch.tensor(list(itertools.permutations(range(3))))
 ADJUST = (tf.adjust_brightness, tf.adjust_contrast, tf.adjust_saturation)
@@ -31,20 +30,6 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
-
-
-def random_images(number: int, height: int, width: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (number, 3, height, width)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-
-def picture(image: Tensor) -> Image.Image:
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-
-
-def pixels(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
 
 def random_draws(number: int, height: int, width: int, padding: int) -> Draws:
@@ -147,13 +132,13 @@ def test_moved_and_turned_pixels_are_pillows(height: int, width: int) -> None:
     out = augment_on_cpu(image, draws._replace(jitter=None), Tensor.float, fill=None)
 
     for index in range(40):
-        expected = picture(image[index])
+        expected = to_picture(image[index])
         if draws.flipped[index]:
             expected = tf.hflip(expected)
         top, left = draws.corner[index].tolist()
         expected = tf.pad(expected, 2).crop((left, top, left + width, top + height))
         expected = tf.rotate(expected, draws.angle[index].item())
-        assert torch.equal(out[index], pixels(expected).float())
+        assert torch.equal(out[index], to_pixels(expected).float())
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -168,10 +153,10 @@ def test_jittered_pixels_are_pillows_where_products_need_no_rounding(
     out = augment_on_cpu(image, Draws(jitter=(order, factor)), Tensor.float, fill=None)
 
     for index in range(60):
-        expected = picture(image[index])
+        expected = to_picture(image[index])
         for kind in order[index].tolist():
             expected = ADJUST[kind](expected, factor[index, kind].item())
-        assert torch.equal(out[index], pixels(expected).float())
+        assert torch.equal(out[index], to_pixels(expected).float())
 
 
 def test_products_are_rounded_as_torch_rounds_them() -> None:
