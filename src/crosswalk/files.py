@@ -219,13 +219,13 @@ def refuse_inside(
         ValueError: output_dir=/people/runs lies inside the data set's folder /people, into which \
         nothing is written. Choose a place elsewhere.
     """
-    folders = {image.parent for image in images}
-    if not (given.is_file() and root.resolve() == Path.cwd()):
-        folders.add(root)
+    folders = {folder.resolve() for folder in {root, *(image.parent for image in images)}}
+    if given.is_file() and root.resolve() == Path.cwd():
+        folders.discard(Path.cwd())
     for folder in sorted(folders):
-        if target.resolve().is_relative_to(folder.resolve()):
+        if target.resolve().is_relative_to(folder):
             raise ValueError(
-                f"{key}={target} lies inside the data set's folder {folder.resolve()}, into which "
+                f"{key}={target} lies inside the data set's folder {folder}, into which "
                 "nothing is written. Choose a place elsewhere."
             )
 

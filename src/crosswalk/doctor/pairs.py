@@ -390,10 +390,11 @@ def _image_findings(
     for kind in KINDS:
         whole = [name for name, row in sources.items() if row["missing"] == row["images"]]
         step = advice[kind]
-        if kind == "missing" and whole and len(whole) < len(sources):
+        folders = [name for name in whole if name != "."]  # one row of a table is no folder
+        if kind == "missing" and folders and len(whole) < len(sources):
             step = (
-                f"Nothing of {', '.join(whole)} is there: the archive was incomplete, ask for the "
-                f"rest. {step}"
+                f"Nothing of {', '.join(folders)} is there: the archive was incomplete, ask for "
+                f"the rest. {step}"
             )
         elif kind == "missing" and len(whole) == len(sources):
             step = f"No image is there: unpack the images into {image_folder(splits)}."

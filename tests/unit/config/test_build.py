@@ -89,6 +89,19 @@ def test_a_table_in_the_folder_one_works_in_leaves_it_to_the_work(
             refuse_inside_data({"data": data}, Path(place), "output_dir")
 
 
+def test_images_beside_a_table_in_that_folder_leave_it_to_the_work_too(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = table.parent / "flat"
+    write_image(flat / "1.png")
+    (flat / "pairs.csv").write_text("image,caption,person_id,split\n1.png,A red coat.,7,train\n")
+    monkeypatch.chdir(flat)
+
+    refuse_inside_data(
+        {"data": {"root": "pairs.csv", "reader": reader("own_pairs")}}, Path("runs"), "output_dir"
+    )
+
+
 @pytest.mark.parametrize("part", ["source", "target"])
 def test_source_and_target_are_both_looked_at(cuhk: Path, tmp_path: Path, part: str) -> None:
     other = tmp_path / "Market-1501"

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from crosswalk.config.build import instantiate
+from crosswalk.config.compose import compose
 from crosswalk.data import base
 from crosswalk.data.images import ImageToImageData
 from crosswalk.data.pipeline import loaders
@@ -667,6 +669,19 @@ def test_broken_images_may_be_left_out(
         "train: 4 of 15 images cannot be read; they are left out (data.allow_missing=true).",
         "query: 1 of 3 images cannot be read; it is left out (data.allow_missing=true).",
     ]
+
+
+def test_a_row_of_own_images_without_its_image_may_be_left_out(root: Path) -> None:
+    rows = ["path,person_id,camera_id,split", "0.jpg,a,1,train", "1.jpg,b,1,train"]
+    (root / "own.csv").write_text("\n".join([*rows, "gone.jpg,a,2,train"]))
+    words = ["method=mmcl", "data=own_images", "data.batch_size=2", f"data.root={root}/own.csv"]
+
+    with pytest.raises(BrokenImagesError, match=r"gone\.jpg: missing[\s\S]*allow_missing=true"):
+        instantiate(compose(words)["data"]).setup("fit")
+    data = instantiate(compose([*words, "data.allow_missing=true"])["data"])
+
+    assert data.spec.num_images == 2
+    assert any(notice.startswith("train: 1 of 3 images") for notice in data.notices)
 
 
 def test_a_split_without_a_readable_image_is_named(root: Path) -> None:
