@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning.pytorch as L
 import pytest
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_map_only
 
 from crosswalk.config.build import build
 from crosswalk.config.check import check
+from crosswalk.data.pipeline import transforms
 from crosswalk.files import lock
 from crosswalk.host import HostCopy
 from crosswalk.methods.base import Method
@@ -119,7 +121,8 @@ def trained(
     cache: Path,
     tmp_path_factory: Any,  # noqa: ANN401
 ) -> Trained:
-    with lock(shared / "waiting.lock"):  # its data are made once
+    as_on_a_device = patch.object(transforms, "augment_on_cpu", transforms.augment_at_once)
+    with lock(shared / "waiting.lock"), as_on_a_device:  # its data are made once
         return Trained(request.param, tmp_path_factory.mktemp(request.param), cache)
 
 
