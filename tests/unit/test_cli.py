@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import argparse
 import errno
+import importlib
 import io
 import os
 import re
@@ -19,6 +21,7 @@ import pytest
 
 from crosswalk import cli
 from crosswalk.cli import COMMANDS, main, parse
+from crosswalk.commands.at_least import AtLeast
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.data.text.noun_phrases import _textblob_parser
 from crosswalk.run.results import MEASURES, print_results
@@ -167,6 +170,24 @@ def test_every_command_has_help_whose_examples_parse(
     for example in examples:
         options = parse(shlex.split(example)[1:])
         assert not [word for word in options.overrides if word.startswith("-")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_that_counts_refuses_what_counts_nothing_before_the_slow_imports(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"crosswalk.commands.{re.sub(r'[ -]', '_', name)}").configure(parser)
+
+    for action in parser._actions:
+        assert action.type is not int, f"{name} {action.dest} takes any number: AtLeast(1)"
+        if isinstance(action.type, AtLeast):
+            option = action.option_strings[0]
+            with pytest.raises(SystemExit) as ended:
+                parser.parse_args([f"{option}={action.type.least - 1}"])
+            said = capsys.readouterr().err
+            assert ended.value.code == 2
+            assert f"argument {option}: '{action.type.least - 1}' is no whole number from" in said
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from crosswalk.commands.at_least import AtLeast
 from crosswalk.run.processes import device_names
 
 
@@ -30,7 +31,7 @@ def configure(parser: ArgumentParser) -> None:
     add("--data", default="", metavar="NAME", help="other data than the table's: synthetic_pairs")
     add(
         "--jobs",
-        type=int,
+        type=AtLeast(1),
         default=0,
         metavar="N",
         help="runs side by side (1, or one a device)",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from crosswalk.commands.at_least import AtLeast
+
 
 def configure(parser: ArgumentParser) -> None:
     """Add the words of the command."""
@@ -19,7 +21,7 @@ def configure(parser: ArgumentParser) -> None:
     add("run_folder", metavar="RUN", type=Path, help="a run folder")
     add("--out", metavar="FILE", type=Path, default=Path("suspects.csv"), help="the table to write")
     add("--threshold", metavar="P", type=float, help="list pairs that are right with at most this")
-    add("--limit", metavar="N", type=int, help="list at most so many")
+    add("--limit", metavar="N", type=AtLeast(1), help="list at most so many")
     add("--which", choices=("last", "first"), default="last", help="by which division of the run")
 
 

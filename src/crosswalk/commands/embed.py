@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from crosswalk.commands.at_least import AtLeast
 from crosswalk.use.source import MODELS, WHICH, reads_captions, source_of
 
 
@@ -23,7 +24,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("images", metavar="FOLDER|CSV", type=Path, help="what is embedded")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.npz")
     parser.add_argument("--which", choices=WHICH, help="of the run; default: the best there is")
-    parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    parser.add_argument("--batch-size", type=AtLeast(1), default=64, help="default: 64")
     parser.add_argument("--device", default="cpu", help="such as cuda; default: cpu")
     parser.add_argument(
         "--precision", choices=("float32", "bf16"), default="float32", help="default: float32"
@@ -42,8 +43,6 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     source = source_of(options.model, options.which)  # before torch is imported
-    if options.batch_size < 1:
-        raise ValueError(f"--batch-size {options.batch_size} should be at least 1.")
     from crosswalk.use.embed import check_target, embed_files
     from crosswalk.use.inputs import inputs_of
 

@@ -30,12 +30,16 @@ def configure(parser: ArgumentParser) -> None:
     add("--local", action="store_true", help="search here, not on W&B's server")
     add(
         "--agents",
-        type=int,
+        type=AtLeast(1),
         default=0,
         help="trials at a time (default: one for each device, 1 by Slurm)",
     )
     add_launcher(parser)
-    add("--trials", type=int, help="at most so many (default: the file's run_cap, the grid, or 20)")
+    add(
+        "--trials",
+        type=AtLeast(1),
+        help="at most so many (default: the file's run_cap, the grid, or 20)",
+    )
     add(
         "--seed",
         type=AtLeast(0),

@@ -85,7 +85,7 @@ class Launcher:
 
 
 def launcher(
-    options: Namespace, configs: Sequence[Mapping[str, Any]], *, at_a_time: int, option: str
+    options: Namespace, configs: Sequence[Mapping[str, Any]], *, at_a_time: int
 ) -> Launcher:
     """Return where runs are made.
 
@@ -93,14 +93,11 @@ def launcher(
         options: ``launcher``, ``slurm`` and ``devices`` of the command.
         configs: The configurations of the runs, as far as they are known.
         at_a_time: Runs side by side; 0: as many as there are devices, or all at once by Slurm.
-        option: What the user says so with, for the message.
 
     Raises:
         ValueError: If the options do not fit each other, the runs or the machine.
     """
     devices = options.devices
-    if at_a_time < 0:
-        raise ValueError(f"{option} {at_a_time}: write how many run at a time, or leave it out.")
     if options.launcher == "slurm":
         if devices:
             raise ValueError("--devices is about this machine; Slurm is told with --slurm.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Literal
 
 import torch
@@ -44,12 +45,7 @@ def mmcl_loss(logits: Tensor, labels: Tensor, *, delta: Positive, ratio: Share) 
     num_classes = logits.shape[1]
     if not 0 < ratio <= 1:
         raise ValueError(f"method.loss.ratio={ratio} is no share of the negatives; 0.01 is 1 %.")
-    if int(ratio * (num_classes - 1)) < 1 < num_classes:
-        warnings.warn(
-            f"method.loss.ratio={ratio} of {num_classes - 1} negative classes is less than one; "
-            "the hardest one is taken. Raise method.loss.ratio for so few training images.",
-            stacklevel=2,
-        )
+    _note_less_than_one(ratio, num_classes - 1)
     num_positive = labels.sum(dim=1)
     num_negative = num_classes - num_positive
     # float64, so that the share is cut where the released code cuts it: 0.29 of 100 is 28
@@ -61,6 +57,17 @@ def mmcl_loss(logits: Tensor, labels: Tensor, *, delta: Positive, ratio: Share) 
     counts = torch.arange(most, device=logits.device) < num_hard[:, None]
     repulsion = _mean_where((1 + logits.gather(1, hardest)).square(), counts, num_hard)
     return delta * attraction + repulsion
+
+
+@cache  # a filter of Python's would say it again wherever another library touches the filters
+def _note_less_than_one(ratio: float, num_negative: int) -> None:
+    """Warn, once, of a share of the negatives in which there is not one."""
+    if int(ratio * num_negative) < 1 <= num_negative:
+        warnings.warn(
+            f"method.loss.ratio={ratio} of {num_negative} negative classes is less than one; "
+            "the hardest one is taken. Raise method.loss.ratio for so few training images.",
+            stacklevel=3,
+        )
 
 
 def multilabel_classification_loss(

@@ -52,8 +52,6 @@ def run_sweep(options: Namespace) -> int:
     Raises:
         ValueError: If the file, a parameter or an option is not right.
     """
-    if options.trials is not None and options.trials < 1:
-        raise ValueError(f"--trials {options.trials} must be at least 1.")
     file = read_sweep_file(find_sweep_file(options.sweep))
     name = options.name or file.stem
     if not re.fullmatch(r"[\w.+=-]+", name):
@@ -73,7 +71,7 @@ def run_sweep(options: Namespace) -> int:
     config = check_sweep(file, overrides)
     refuse_inside_data(config, folder, "--output-dir")
     at_a_time = options.agents or int(on_slurm)  # all at once would propose without looking
-    where = launcher(options, [config], at_a_time=at_a_time, option="--agents")
+    where = launcher(options, [config], at_a_time=at_a_time)
     sweep = replace(sweep, uses_wandb=config["logger"]["wandb"] is not None)
     if options.dry_run:
         print(plan(sweep, where.at_a_time))

@@ -52,9 +52,7 @@ def run_ablation(options: Namespace) -> int:
         _show(table)
         return 0
     estimates, missing = estimates_of(plan), plan.missing()
-    where = launcher(
-        options, [run.config for run in missing], at_a_time=options.jobs, option="--jobs"
-    )
+    where = launcher(options, [run.config for run in missing], at_a_time=options.jobs)
     at_a_time = where.at_a_time or max(1, len(missing))
     _announce(plan, missing, estimates, at_a_time)
     if options.dry_run:

@@ -230,10 +230,8 @@ def test_the_number_of_trials_is_the_users_the_files_or_the_grids(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--trials", "0"], "--trials 0 must be at least 1"),
         (["--name=a/b"], "--name 'a/b' may contain letters"),
         (["--agents", "3", "--devices=0,1"], "3 runs at a time"),
-        (["--agents", "-1"], "--agents -1: write how many"),
         (["--slurm", "partition=gpu"], "add --launcher slurm"),
         (["--show"], "holds no local sweep"),
     ],
@@ -246,16 +244,16 @@ def test_a_wrong_option_is_refused(tmp_path: Path, words: list[str], message: st
 @pytest.mark.parametrize(
     ("each", "agents", "expected"),
     [
-        (1, 0, [("0",), ("1",), ("2",), ("3",)]),
-        (2, 0, [("0", "1"), ("2", "3")]),
-        ("auto", 2, [("0", "1"), ("2", "3")]),
+        (1, [], [("0",), ("1",), ("2",), ("3",)]),
+        (2, [], [("0", "1"), ("2", "3")]),
+        ("auto", ["--agents=2"], [("0", "1"), ("2", "3")]),
     ],
 )
 def test_every_trial_has_the_devices_that_it_asks_for(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     each: int | str,
-    agents: int,
+    agents: list[str],
     expected: list[tuple[str, ...]],
 ) -> None:
     config = {"logger": {"wandb": None}, "trainer": {"accelerator": "gpu", "devices": each}}
@@ -264,7 +262,7 @@ def test_every_trial_has_the_devices_that_it_asks_for(
 
     monkeypatch.setattr(launch, "run_locally", lambda trials, slots, **_: made.extend(slots))
     monkeypatch.setattr(command, "_show", lambda sweep: SweepSummary([], {}))
-    sweep(tmp_path, f"--agents={agents}", "--devices", "0,1,2,3")
+    sweep(tmp_path, *agents, "--devices", "0,1,2,3")
 
     assert [slot.devices for slot in made] == expected
 

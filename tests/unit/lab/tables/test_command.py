@@ -188,7 +188,6 @@ def test_code_that_was_changed_meanwhile_gives_status_1(
         (["--seeds", "2,2"], "write different whole numbers"),
         (["--data", "cuhk"], "--data cuhk does not exist. Did you mean cuhk_pedes"),
         (["data=cuhk_pedes"], "choose the data with --data"),
-        (["--jobs", "-1"], "--jobs -1: write how many"),
         (["--jobs", "3", "--devices", "0,1"], "3 runs at a time with 1 devices each"),
         (["--devices", "0,1,2", "--jobs", "2", "trainer.devices=2"], "2 runs at a time with 2"),
         (["--slurm", "partition=gpu"], "add --launcher slurm"),
