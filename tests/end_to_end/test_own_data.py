@@ -13,6 +13,8 @@ from PIL import Image
 
 from crosswalk.cli import main
 from crosswalk.files import UNFINISHED
+from crosswalk.run.callbacks.run_record import commit_of_this_package, package_versions
+from crosswalk.run.code_digest import code_digest
 from crosswalk.run.run_folder import RunFolder
 
 SMALL = (
@@ -65,6 +67,8 @@ def test_every_evaluation_has_results_and_a_report_of_its_own(
     run = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
     assert main(["evaluate", str(run.path)]) == 2
     assert "has neither queries nor a gallery" in capsys.readouterr().err
+    of_training = {"commit": "0" * 40, "code": "0" * 12, "versions": {"torch": "1.0"}}
+    run.save_record({**run.record(), **of_training})
 
     for people in (12, 30):
         root = table(tmp_path / str(people), "query", "gallery", people=people, seed=people)
@@ -90,6 +94,9 @@ def test_every_evaluation_has_results_and_a_report_of_its_own(
         [session] = record["sessions"]  # its own, not that of the training
         assert session["started"] == record["started"] >= run.record()["ended"]
         assert session["ended"] == record["ended"]
+        assert record["commit"] == commit_of_this_package()["commit"]
+        assert record["versions"] == package_versions()
+        assert record["code"] == code_digest(folder.config())
 
 
 def test_an_evaluation_that_was_killed_is_no_result_and_leaves_nothing_behind(

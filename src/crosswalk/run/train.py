@@ -278,7 +278,9 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     if not run.data.evaluation_roles("test"):
         raise ValueError(nothing_to_evaluate(run))
     target, note = (evaluation_folder(folder, run) if overrides else folder), folder.note()
-    told = {**folder.record(), "evaluates": str(folder.path)} if overrides else None
+    told = None  # the record of the run itself is of its training
+    if overrides:
+        told = {**folder.record(), "evaluates": str(folder.path), **_measured_by(run)}
 
     def measure(trainer: L.Trainer) -> Results:
         return evaluate_checkpoints(trainer, run, folder, encoder_only=bool(overrides))
@@ -317,20 +319,23 @@ def evaluate_weights(
     tokenizer = getattr(run.data, "tokenizer", None)
     if isinstance(tokenizer, LearningTokenizer) and is_first_process(os.environ):
         target.keep_vocabulary(tokenizer.save_vocabulary)
-    told = {
-        **commit_of_this_package(),
-        "evaluates": evaluates,
-        "zero_shot": True,
-        "code": code_digest(run.config),
-        "versions": package_versions(),
-        "hardware": hardware(),
-        "seeds": {"seed": run.config["seed"]},
-    }
+    told = {"evaluates": evaluates, "zero_shot": True, **_measured_by(run)}
 
     def measure(trainer: L.Trainer) -> Results:
         return {"start": {"epoch": 0, **_tested(trainer, run, "start")}}
 
     return _evaluated(run, target, measure, told=told)
+
+
+def _measured_by(run: Run) -> dict[str, Any]:
+    """Return what an evaluation tells of itself: the code, the versions and the machine."""
+    return {
+        **commit_of_this_package(),
+        "code": code_digest(run.config),
+        "versions": package_versions(),
+        "hardware": hardware(),
+        "seeds": {"seed": run.config["seed"]},
+    }
 
 
 def _evaluated(
