@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from crosswalk.config.check import needs_of
 from crosswalk.config.constructors import locate
+from crosswalk.config.data_kinds import needs_of
 from crosswalk.config.search import read_group_file
 from crosswalk.methods.base import Method
 from crosswalk.run.run_folder import RunFolder

@@ -76,8 +76,8 @@ def evaluated(model: str, overrides: Sequence[str]) -> Trained | None:
 
 
 def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
-    from crosswalk.config.check import check_paths, read_annotations
     from crosswalk.config.compose import restore, to_plain
+    from crosswalk.config.paths import check_paths, read_annotations
     from crosswalk.run.run_folder import RunFolder
 
     folder = RunFolder(path)
@@ -174,8 +174,8 @@ def _check_kept(source: Source, overrides: Sequence[str]) -> None:
 
 
 def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
-    from crosswalk.config.check import check_paths, read_annotations
     from crosswalk.config.compose import compose, parse_overrides, to_plain
+    from crosswalk.config.paths import check_paths, read_annotations
 
     if not any(each.key_or_group == "data" for each in parse_overrides(overrides)):
         raise ValueError(

@@ -47,9 +47,9 @@ def run(options: Namespace) -> int:
 
 def _look_ahead(config: Mapping[str, Any]) -> None:
     """Refuse paths and files that the run would refuse, before the slow imports."""
-    from crosswalk.config.check import check_paths, read_annotations
     from crosswalk.config.compose import to_plain
     from crosswalk.config.keys import with_absolute_paths
+    from crosswalk.config.paths import check_paths, read_annotations
     from crosswalk.files import check_folder
     from crosswalk.run.run_folder import is_first_process, run_to_resume, weights_of
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.check import ENCODERS, Checked, check_data, check_types
+from crosswalk.config.check import Checked, check_types
 from crosswalk.config.compose import diagnostics_of, nested, to_plain
 from crosswalk.config.constructors import construct, locate
+from crosswalk.config.data_kinds import check_data
+from crosswalk.config.keys import ENCODERS
 
 if TYPE_CHECKING:
     import lightning.pytorch as L

@@ -40,6 +40,9 @@ TOP: dict[str, Any] = {
 NEEDED = ("method", "data", "optim", "trainer")
 """Groups that a run cannot be without."""
 
+ENCODERS = ("encoder",)
+"""Groups that are handed to the method by name."""
+
 WITHOUT_EFFECT = (
     *("name", "output_dir", "resume"),  # where a run lies, and how it begins
     *("logger", "choices.logger", "tags"),  # who hears of it

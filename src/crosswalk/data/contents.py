@@ -245,7 +245,7 @@ def _read_pairs(reader: Callable[[Path], Splits], root: Path) -> Splits:
     refuse_cache_inside(splits, root)
     if splits.dataset == "own pairs":  # may be for training alone
         check_not_empty(splits, "train or test", (*splits.train, *splits.test))
-    else:  # for evaluation alone; `crosswalk.config.check.check_data` looks at what is trained on
+    else:  # for evaluation alone; `config.data_kinds.check_data` looks at what is trained on
         check_not_empty(splits, "test", splits.test)
     return splits
 

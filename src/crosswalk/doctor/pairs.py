@@ -358,7 +358,7 @@ def _check_one(
 
 def _training_command(root: Path, key: str, splits: AnySplits) -> str:
     # late: methods import torch, for seconds
-    from crosswalk.config.check import methods_without_identities
+    from crosswalk.config.data_kinds import methods_without_identities
     from crosswalk.types import ImageBatch, PairBatch
 
     methods, protocol = [default_method()], list[str]()

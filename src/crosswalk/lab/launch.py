@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.check import check_paths, read_annotations
+from crosswalk.config.paths import check_paths, read_annotations
 from crosswalk.lab.local import TRAIN, Run, Work, run_locally
 from crosswalk.lab.pool import PlannedRun
 from crosswalk.lab.slurm import parse_parameters, run_on_slurm

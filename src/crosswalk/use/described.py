@@ -9,9 +9,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from crosswalk.config.check import ENCODERS
 from crosswalk.config.constructors import check_node, construct, fits, locate, signature_of
-from crosswalk.config.keys import flatten
+from crosswalk.config.keys import ENCODERS, flatten
 from crosswalk.config.model_file import (
     COLOURS,
     place_of_description,

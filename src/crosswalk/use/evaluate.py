@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from crosswalk.config.check import ENCODERS
 from crosswalk.config.compose import compose, restore, to_plain
+from crosswalk.config.keys import ENCODERS
 from crosswalk.config.model_file import COLOURS
 from crosswalk.run.train import Trained, evaluate_weights
 from crosswalk.run.weights import load_weights

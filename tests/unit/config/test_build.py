@@ -8,13 +8,12 @@ from unittest import mock
 import pytest
 import timm
 import torch
-from omegaconf import OmegaConf
 
 from crosswalk.cli import main
 from crosswalk.config import build as config_build
 from crosswalk.config.build import build, build_method
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, restore, to_plain
+from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.places import refuse_inside_data
 from crosswalk.data.images import ImageToImageData, Reader
 from crosswalk.methods.base import Method, OptimFactory
@@ -172,26 +171,6 @@ def test_what_is_made_of_a_run_is_not_written_into_its_data(
 
     said = f"={out} lies inside the data set's folder {cuhk}"
     assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("every", [2, 5])
-def test_a_best_epoch_that_no_validation_can_find_is_refused_before_the_run(every: int) -> None:
-    words = ["method=rde", "trainer=cpu", "trainer.max_epochs=1"]
-
-    check(compose(words))
-    with pytest.raises(ValueError, match=rf"check_val_every_n_epoch={every} is more than"):
-        check(compose([*words, f"+trainer.check_val_every_n_epoch={every}"]))
-
-
-def test_a_model_of_images_is_not_evaluated_on_captions() -> None:
-    config = compose(["method=mmcl"])
-    stored = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(stored, dict)
-
-    restored = restore(stored, ["data=own_pairs", "data.root=/nowhere"])
-
-    with pytest.raises(ValueError, match="data=own_pairs gives image-caption pairs, and a model"):
-        check(restored, trains=False)
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,9 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
 
 from crosswalk.config.build import build, instantiate
-from crosswalk.config.check import (
-    check,
-    check_paths,
-    check_together,
-    check_types,
-    methods_without_identities,
-)
+from crosswalk.config.check import check, check_types
 from crosswalk.config.compose import (
     _has_key,
     compose,
@@ -29,6 +22,7 @@ from crosswalk.config.compose import (
 from crosswalk.config.keys import CALLED_ELSEWHERE
 from crosswalk.config.search import config_folder, default_method, group_values
 from crosswalk.config.stored import read_yaml
+from crosswalk.config.values import check_together
 from crosswalk.data.text.word_tokenizer import WordTokenizer
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.types import DataSpec, Needs, PairBatch
@@ -286,65 +280,8 @@ def test_instantiate_hands_over_objects_untouched() -> None:
     assert instantiate(None) is None
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "devices", "advice"),
-    [(100, 8, "96 or 104"), (3, 7, "7 or a multiple"), (65, 2, "64 or 66")],
-)
-def test_a_batch_that_does_not_split_is_refused_with_sizes_that_do(
-    batch_size: int, devices: int, advice: str
-) -> None:
-    config = {
-        "data": {"plan": {"batch_size": batch_size}},
-        "trainer": {"accelerator": "cpu", "devices": devices},
-    }
-
-    with pytest.raises(ValueError, match=rf"data\.plan\.batch_size={batch_size} .* {advice}"):
-        check_together(config, whole_batch=True)
-
-
-def test_accumulation_needs_a_method_that_defines_it() -> None:
-    config = {"data": {}, "trainer": {"devices": 1, "accumulate_grad_batches": 2}}
-
-    check_together(config, whole_batch=False)
-    with pytest.raises(ValueError, match=r"accumulate_grad_batches=2.*compares all samples"):
-        check_together(config, whole_batch=True)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=2"),
-        (["trainer.devices=7", "trainer.accelerator=cpu"], "use 63 or 70"),
-        (["encoder.select_ratio=much"], r"encoder\.select_ratio='much'"),
-        (["+data.allow_mising=true"], r"Did you mean data\.allow_missing"),
-        (["optim.optimizer.eps=tiny"], r"optim\.optimizer\.eps='tiny'"),
-    ],
-)
-def test_build_refuses_before_it_reads_data(overrides: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build(check(compose(["data.root=/nowhere", *overrides])))
-
-
 def test_the_config_folder_of_a_clone_is_at_its_top() -> None:
     assert config_folder() == Path(__file__).parents[3] / "configs"
-
-
-def test_a_protocol_of_the_data_alone_is_refused() -> None:
-    config = to_plain(compose(["method=rde", "data.protocol=official"]))
-
-    with pytest.raises(ValueError, match="write protocol=official"):
-        check_together(config, whole_batch=True)
-
-
-def test_as_many_processes_must_be_started_as_are_configured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = to_plain(compose(["method=rde", "trainer=cpu"]))
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
-    monkeypatch.setenv("WORLD_SIZE", "8")
-
-    with pytest.raises(ValueError, match="8 processes were started"):
-        check_together(config, whole_batch=True)
 
 
 def test_a_stored_run_takes_the_group_before_its_keys_and_keeps_the_size_of_the_model() -> None:
@@ -519,106 +456,11 @@ def test_the_other_arguments_of_an_encoder_with_words_are_checked(pairs: Path) -
         build(check(with_encoder(pairs, Words, words=True, size="big")))
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (
-            ["method=mmcl", "data=cuhk_pedes"],
-            "data=cuhk_pedes gives image-caption pairs; method=mmcl trains on images of people or "
-            ".*Choose one of .*data=market1501",
-        ),
-        (
-            ["method=rde", "data=market1501", "data.root=/nowhere"],
-            "data=market1501 gives images of people; method=rde trains on image-caption pairs. "
-            "Choose one of data=cuhk_pedes",
-        ),
-    ],
-)
-def test_data_that_a_method_cannot_train_on_are_refused(overrides: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build(check(compose(overrides)))
-
-
-@pytest.mark.parametrize(("method", "key"), [("mmcl", "data.plan"), ("mar", "data.target.plan")])
-def test_batches_by_person_are_refused_for_a_method_without_persons(method: str, key: str) -> None:
-    node = "{_target_: crosswalk.data.pipeline.plans.identity_plan, _partial_: true}"
-
-    with pytest.raises(ValueError, match=rf"{key}=.*method={method} does not look at identities"):
-        check(compose([f"method={method}", f"++{key}={node}"]))
-
-
-def test_data_for_a_method_that_no_run_is_published_of_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "method").mkdir()
-    (tmp_path / "method" / "mine.yaml").write_text("# @package _global_\ndefaults: [rde, _self_]\n")
-    monkeypatch.setenv("CROSSWALK_CONFIG_PATH", str(tmp_path))
-
-    with pytest.raises(ValueError, match=r"method=mine trains on .*Choose one of data=cuhk_pedes"):
-        check(compose(["method=mine", "data=market1501"]))
-
-
 def test_whether_plans_see_identities_is_for_the_method_to_say() -> None:
     config = compose(["method=mmcl", "data=market1501", "+data.identities=true"])
 
     with pytest.raises(ValueError, match=r"data\.identities is nothing to configure"):
         check(config)
-
-
-def test_images_without_identities_are_refused_where_they_are_needed(tmp_path: Path) -> None:
-    for split, names in {
-        "train": ["a.jpg", "b.jpg"],
-        "query": ["1_c1_0.jpg"],
-        "gallery": ["1_c2_0.jpg", "2_c1_0.jpg"],
-    }.items():
-        (tmp_path / split).mkdir()
-        for name in names:
-            Image.new("RGB", (8, 16)).save(tmp_path / split / name)
-    overrides = [
-        "data=own_images",
-        f"data.root={tmp_path}",
-        "encoder=resnet_tiny",
-        "data.cache=off",
-    ]
-
-    with pytest.raises(ValueError, match=r"method=supervised learns from identities.*method=mmcl"):
-        build(check(compose(["method=supervised", *overrides])))
-    assert build(check(compose(["method=mmcl", *overrides]))).data.spec.num_samples == 2
-
-
-def write_unlabelled_pairs(folder: Path) -> Path:
-    rows = ["image,caption,person_id,split"]
-    for number, split in enumerate(["train"] * 4 + ["val", "val", "test", "test"]):
-        name = "" if split == "train" else f"{split}{number}"
-        rows.append(f"{number}.png,A man with a red coat {number}.,{name},{split}")
-        Image.new("RGB", (8, 16)).save(folder / f"{number}.png")
-    (folder / "pairs.csv").write_text("\n".join(rows))
-    return folder / "pairs.csv"
-
-
-def test_pairs_without_identities_are_refused_where_they_are_needed(tmp_path: Path) -> None:
-    root = f"data.root={write_unlabelled_pairs(tmp_path)}"
-    small = ["data=own_pairs", root, "data.cache=off", "text=lstm_learned_words_tiny"]
-    cmmt = ["method=cmmt", "encoder=resnet_tiny_normed", *small]
-
-    with pytest.raises(ValueError, match=r"method=cm_moco learns .* pairs of .*=cmmt"):
-        build(check(compose(["method=cm_moco", *small])))
-    with pytest.raises(ValueError, match=r"method=cmmt learns .*have none\. Leave method\.\*"):
-        build(check(compose([*cmmt, "method.relation=identities"])))
-    assert build(check(compose(cmmt))).data.spec.num_samples == 4
-
-
-def test_a_method_made_of_another_file_or_of_a_package_that_is_not_here_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = methods_without_identities([PairBatch])
-    (tmp_path / "method").mkdir()
-    (tmp_path / "method" / "a_rde_of_mine.yaml").write_text("defaults: [rde]\n")
-    (tmp_path / "method" / "b_elsewhere.yaml").write_text("method: {_target_: nowhere.Method}\n")
-    monkeypatch.setenv("CROSSWALK_CONFIG_PATH", str(tmp_path))
-
-    assert "b_elsewhere" in group_values("method")
-    assert methods_without_identities([PairBatch]) == known == ["cmmt", "rde"]
 
 
 def run_of(folder: Path, *overrides: str) -> Path:
@@ -724,14 +566,3 @@ def test_what_other_programs_call_a_key_leads_to_it(name: str) -> None:
 def test_a_key_or_a_choice_in_other_words_leads_to_ours(typed: str, meant: str) -> None:
     with pytest.raises(ValueError, match=rf" Did you mean {meant}\?"):
         compose([typed])
-
-
-def test_only_data_of_this_package_are_asked_for_a_root() -> None:
-    node = plain("data=own_pairs")["data"]
-    own = {"_target_": "own_package.data.OwnData", "reader": node["reader"]}
-
-    check_paths({"data": own})
-    check_paths({"data": {**own, "inner": {**node, "root": "."}}})
-    for data in (node, {**own, "inner": node}):
-        with pytest.raises(FileNotFoundError, match=r"^data\.root is missing"):
-            check_paths({"data": data})

@@ -11,22 +11,13 @@ from typing import Any
 
 import pytest
 
-from crosswalk.config.check import (
-    _fits_by_import,
-    _fits_by_source,
-    check,
-    check_early,
-    check_paths,
-    compose_training,
-    methods_without_identities,
-)
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.check import check, check_early
+from crosswalk.config.compose import compose
 from crosswalk.config.constructors import fits, locate, signature_of
 from crosswalk.config.keys import TOP, compared, path_in
-from crosswalk.config.search import config_folder, group_values, read_group_file
+from crosswalk.config.search import config_folder, group_values
 from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.trainer_arguments import ARGUMENTS
-from crosswalk.types import ImageBatch
 
 TARGETS = sorted(
     {
@@ -254,21 +245,6 @@ def test_a_text_stays_the_text_that_was_typed(override: str, key: str, value: ob
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method=rde", "encoder=timm"], "encoder=timm does not go with method=rde: .*clip_tiny"),
-        (["method=mmcl", "encoder=clip_tiny"], "Choose one of encoder=resnet50, encoder=resnet50_"),
-        (["method=cmmt", "encoder=resnet50"], "does not go with method=cmmt: .*no TwoStream"),
-    ],
-)
-def test_an_encoder_of_another_kind_is_told_those_that_fit(
-    overrides: list[str], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        check(compose(overrides))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
         (["method=rde", "encoder=resnet_tiny"], "encoder=resnet_tiny does not go with method=rde"),
         (["method=rde", "encoder=timm"], "encoder=timm does not go with method=rde"),
         (["method=mmcl", "text=clip_frozen"], "text=clip_frozen does not go with method=mmcl, wh"),
@@ -295,11 +271,6 @@ def test_choices_that_do_not_go_together_are_named_as_they_were_typed(
             look(config)
 
 
-def test_the_kind_of_the_data_is_said_before_a_key_that_they_lack() -> None:
-    with pytest.raises(ValueError, match="data=market1501 gives images of people; method=rde"):
-        compose_training(["data=market1501", "data.noise_rate=0.5"])
-
-
 def test_a_choice_that_has_nothing_to_do_with_it_is_not_named() -> None:
     config = compose(["method=rde", "logger=csv", "loss=memory_cross_entropy"])
 
@@ -317,30 +288,6 @@ def test_a_choice_that_has_nothing_to_do_with_it_is_not_named() -> None:
 def test_a_loss_of_another_method_is_named_as_it_was_typed(method: str, loss: str) -> None:
     with pytest.raises(ValueError, match=f"loss={loss} does not go with method={method}, whose o"):
         check(compose([f"method={method}", f"loss={loss}"]))
-
-
-@pytest.mark.parametrize("method", group_values("method"))
-@pytest.mark.parametrize("encoder", group_values("encoder"))
-def test_which_encoders_go_with_a_method_is_read_from_the_source(method: str, encoder: str) -> None:
-    target = read_group_file("method", method)["method"]["_target_"]
-    node = read_group_file("encoder", encoder)
-
-    assert "_target_" in node
-    found = _fits_by_source(node, target, "encoder")
-    assert found == _fits_by_import(node, target, "encoder")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "kind"),
-    [
-        (["data=own_pairs"], "pairs"),
-        (["method=mmcl", "data=own_images"], "images"),
-        (["method=mar", "data=msmt17_to_market1501"], "transfer"),
-    ],
-)
-def test_a_folder_that_is_missing_is_asked_for_at_once(overrides: list[str], kind: str) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"data\.root is missing.*data=synthetic_{kind}"):
-        check_paths(to_plain(compose(overrides)))
 
 
 @pytest.mark.parametrize("target", [name for name in TARGETS if name.startswith("crosswalk.")])
@@ -380,32 +327,6 @@ TRANSFER = ("method=mar", "data=synthetic_transfer")
 def test_what_the_frame_gives_is_not_overridden_in_silence(overrides: list[str], key: str) -> None:
     with pytest.raises(ValueError, match=rf"{re.escape(key)} is nothing to configure"):
         check(compose(overrides))
-
-
-@pytest.mark.parametrize("precision", ["64-true", "16-true", "bf16-true"])
-def test_weights_of_another_type_than_images_are_refused(precision: str) -> None:
-    with pytest.raises(ValueError, match=rf"trainer\.precision={precision}: images reach"):
-        check(compose(["method=mmcl", f"trainer.precision={precision}"]))
-
-
-def test_data_of_another_kind_are_told_all_that_fit() -> None:
-    with pytest.raises(ValueError, match=r"Choose one of data=cuhk_pedes, .*data=own_pairs"):
-        check(compose(["method=rde", "data=market1501"]))
-    with pytest.raises(ValueError, match=r"Choose one of .*data=own_images.*data=synthetic_images"):
-        check(compose(["method=mmcl", "data=own_pairs"]))
-
-
-def test_the_method_without_identities_that_is_named_first_has_most_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = methods_without_identities([ImageBatch])
-    (tmp_path / "method").mkdir()
-    content = (config_folder() / "method" / "mmcl.yaml").read_text(encoding="utf-8")
-    (tmp_path / "method" / "another.yaml").write_text(content, encoding="utf-8")
-    monkeypatch.setenv("CROSSWALK_CONFIG_PATH", str(tmp_path))
-
-    assert methods_without_identities([ImageBatch]) == [*known, "another"]
-    assert known[0] == "mmcl"
 
 
 def test_a_home_of_nobody_is_named() -> None:
@@ -469,15 +390,3 @@ def test_weights_in_a_file_are_a_path_although_it_is_not_there(value: str) -> No
 
     assert path is not None
     assert path == Path(os.path.abspath(Path(value).expanduser()))
-
-
-def test_slurm_says_how_many_processes_a_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SLURM_PROCID", "0"), ("SLURM_NTASKS", "2"), ("SLURM_JOB_NAME", "it")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
-    config = compose(["method=rde", "trainer=cpu", "trainer.devices=2"])
-
-    with pytest.raises(ValueError, match=r"--ntasks-per-node=2 for one machine.*of --ntasks"):
-        check(config)
-    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
-    check(config)

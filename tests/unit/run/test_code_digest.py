@@ -118,6 +118,7 @@ def test_a_digest_is_twelve_hex_digits_and_the_same_again_and_elsewhere(package:
         ("doctor/pairs.py", CODE),
         ("cli.py", CODE),
         ("config/check.py", CODE),
+        ("config/data_kinds.py", CODE),
         ("run/results.py", CODE),
         ("run/callbacks/progress.py", CODE),
         ("__init__.py", lambda text: re.sub(r'__version__ = ".*"', '__version__ = "9"', text)),

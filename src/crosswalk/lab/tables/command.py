@@ -6,9 +6,9 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from crosswalk.config.check import check_kind
 from crosswalk.config.compose import to_plain
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.data_kinds import check_kind
 from crosswalk.config.places import refuse_inside_data
 from crosswalk.config.search import file_beside_configs, group_values
 from crosswalk.files import check_folder

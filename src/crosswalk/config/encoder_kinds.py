@@ -1,0 +1,72 @@
+"""Which encoders a method takes, by the sources of both or by importing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from crosswalk.config.compose import compose
+from crosswalk.config.constructors import made_by, may_be, signature_of
+from crosswalk.config.keys import ENCODERS
+from crosswalk.config.model_file import model_in
+from crosswalk.config.search import group_values, read_group_file
+from crosswalk.config.sources import read_fits
+
+Fits = Callable[[Mapping[str, Any], str, str], tuple[bool | None, str]]
+"""Whether what a node makes can be an argument of a constructor, and what that wants."""
+
+
+def fits_by_import(node: Mapping[str, Any], target: str, argument: str) -> tuple[bool, str]:
+    """Return what `Fits` does, from the classes themselves."""
+    takes = signature_of(target, "method")
+    expected = takes.annotations.get(argument, Any) if takes is not None else Any
+    return may_be(made_by(node), expected), str(getattr(expected, "__name__", expected))
+
+
+def fits_by_source(node: Mapping[str, Any], target: str, argument: str) -> tuple[bool | None, str]:
+    """Return what `Fits` does, without an import; None where only that tells."""
+    return read_fits(str(node["_target_"]), target, argument)
+
+
+def check_encoders(config: Mapping[str, Any], fits: Fits = fits_by_import) -> None:
+    """Refuse encoders of another kind than the method's."""
+    target = str(config["method"].get("_target_"))
+    for name in ENCODERS:
+        node = config.get(name)
+        if node is None or "_target_" not in node:
+            continue
+        is_right, expected = fits(node, target, name)
+        if is_right is not False:
+            continue
+        files = [(value, read_group_file(name, value)) for value in group_values(name)]
+        right = [
+            f"{name}={value}"
+            for value, file in files
+            if "_target_" in file and fits(file, target, name)[0]
+        ]
+        choices = config["choices"]
+        checkpoint = str(config.get("checkpoint") or "")
+        brought = model_in(Path(checkpoint).expanduser()) if checkpoint else None
+        theirs = brought[0].get("encoder") if brought else None
+        if isinstance(theirs, Mapping) and theirs.get("_target_") == node["_target_"]:
+            raise ValueError(
+                f"method={choices.get('method')} cannot start from checkpoint={checkpoint}, of "
+                f"{name}={choices.get(name)}: {node['_target_']} is no {expected}. Name a "
+                f"checkpoint of one of {', '.join(right)}, or leave checkpoint out."
+            )
+        raise ValueError(
+            f"{name}={choices.get(name)} does not go with method={choices.get('method')}: "
+            f"{node['_target_']} is no {expected}. Choose one of {', '.join(right)}."
+        )
+
+
+def has_own_encoder(config: Mapping[str, Any]) -> bool:
+    """Return whether an encoder is of the class of the method's own one; nothing is imported."""
+    try:
+        own = compose([f"method={config['choices']['method']}"])
+    except ValueError:  # of a package that is not here
+        return False
+    return all(
+        (own.get(each) or {}).get("_target_") == config[each]["_target_"] for each in ENCODERS
+    )

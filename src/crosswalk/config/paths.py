@@ -1,0 +1,72 @@
+"""Whether the files and folders that a configuration names are there, and can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crosswalk.config.compose import nested
+from crosswalk.config.constructors import construct
+from crosswalk.config.data_kinds import SYNTHETIC
+from crosswalk.config.keys import flatten, path_in
+from crosswalk.config.sources import read_batches
+from crosswalk.words import no_root
+
+
+def check_paths(config: Mapping[str, Any]) -> None:
+    """Refuse files and folders that are not there, before anything is imported.
+
+    Those of a stage are looked for once it is trained, and weights where none come from elsewhere.
+
+    Args:
+        config: A configuration, or the part of it whose files will be read.
+
+    Raises:
+        FileNotFoundError: With the key.
+    """
+    for key, value in flatten(config).items():
+        path = path_in(key, value)
+        unread = key.startswith("stage.") or (
+            key.endswith(".pretrained") and config.get("checkpoint") is not None
+        )
+        if path is not None and not unread and not path.exists():
+            place = "" if Path(value).expanduser().is_absolute() else f" in {Path.cwd()}"
+            raise FileNotFoundError(
+                f"{key}={value} does not exist{place}. Correct the path, or copy or unpack there "
+                "what it should hold."
+            )
+    _check_root(config.get("data") or {})
+
+
+def _check_root(data: Mapping[str, Any]) -> None:
+    """Refuse data of this package that are neither to be generated nor lie anywhere."""
+    for node in (data, *(value for _, value in nested(data))):
+        if not isinstance(node, Mapping) or "reader" not in node:
+            continue
+        if not str(node.get("_target_")).startswith("crosswalk."):
+            continue  # knows itself what it needs
+        given = (node.get("root"), node.get("synthetic"), data.get("root"))
+        if all(each is None for each in given):
+            gives = read_batches(str(data.get("_target_")))
+            raise FileNotFoundError(no_root(SYNTHETIC[gives[0]] if gives else "pairs"))
+
+
+def read_annotations(data: Mapping[str, Any]) -> None:
+    """Refuse folders of another layout and damaged annotations, before anything slow is imported.
+
+    Readers of this package alone are asked: they import no torch and open no image.
+
+    Args:
+        data: The ``data`` of a configuration, plain; nothing is generated.
+
+    Raises:
+        FileNotFoundError: As the reader.
+        ValueError: As the reader.
+    """
+    for node in (data, *(value for _, value in nested(data))):
+        if not isinstance(node, Mapping) or not isinstance(node.get("reader"), Mapping):
+            continue
+        root = node.get("root") or data.get("root")
+        if root and str(node["reader"].get("_target_")).startswith("crosswalk.data.readers."):
+            construct(node["reader"], {})(Path(str(root)).expanduser())
