@@ -21,7 +21,16 @@ def kind_of(value: object) -> str:
         >>> kind_of(1), kind_of("b")
         ('an int', 'a str')
     """
-    name = type(value).__name__
+    return with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """Return a name after its article.
+
+    Example:
+        >>> with_article("ImageEncoder"), with_article("DualEncoder")
+        ('an ImageEncoder', 'a DualEncoder')
+    """
     return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
 
 

@@ -12,6 +12,7 @@ from crosswalk.config.keys import ENCODERS
 from crosswalk.config.model_file import model_in
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.config.sources import read_fits
+from crosswalk.words import with_article
 
 Fits = Callable[[Mapping[str, Any], str, str], tuple[bool | None, str]]
 """Whether what a node makes can be an argument of a constructor, and what that wants."""
@@ -45,19 +46,20 @@ def check_encoders(config: Mapping[str, Any], fits: Fits = fits_by_import) -> No
             for value, file in files
             if "_target_" in file and fits(file, target, name)[0]
         ]
-        choices = config["choices"]
+        choices, made = config["choices"], node["_target_"].rpartition(".")[2]
+        kinds = f"is {with_article(made)}, and the method takes {with_article(expected)}"
         checkpoint = str(config.get("checkpoint") or "")
         brought = model_in(Path(checkpoint).expanduser()) if checkpoint else None
         theirs = brought[0].get("encoder") if brought else None
         if isinstance(theirs, Mapping) and theirs.get("_target_") == node["_target_"]:
             raise ValueError(
                 f"method={choices.get('method')} cannot start from checkpoint={checkpoint}, of "
-                f"{name}={choices.get(name)}: {node['_target_']} is no {expected}. Name a "
-                f"checkpoint of one of {', '.join(right)}, or leave checkpoint out."
+                f"{name}={choices.get(name)}: its encoder {kinds}. Name a checkpoint of one of "
+                f"{', '.join(right)}, or leave checkpoint out."
             )
         raise ValueError(
             f"{name}={choices.get(name)} does not go with method={choices.get('method')}: "
-            f"{node['_target_']} is no {expected}. Choose one of {', '.join(right)}."
+            f"it {kinds}. Choose one of {', '.join(right)}."
         )
 
 

@@ -498,7 +498,8 @@ def test_a_checkpoint_of_a_method_of_another_kind_is_named(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="cannot start from checkpoint=") as refused:
         check(config)
 
-    assert f"{run}, of encoder=clip_tiny" in str(refused.value)
+    kinds = "its encoder is a DualEmbedding, and the method takes an ImageEncoder."
+    assert f"{run}, of encoder=clip_tiny: {kinds}" in str(refused.value)
     assert "Name a checkpoint of one of encoder=resnet50" in str(refused.value)
 
 

@@ -26,7 +26,7 @@ def test_which_encoders_go_with_a_method_is_read_from_the_source(method: str, en
     [
         (["method=rde", "encoder=timm"], "encoder=timm does not go with method=rde: .*clip_tiny"),
         (["method=mmcl", "encoder=clip_tiny"], "Choose one of encoder=resnet50, encoder=resnet50_"),
-        (["method=cmmt", "encoder=resnet50"], "does not go with method=cmmt: .*no TwoStream"),
+        (["method=cmmt", "encoder=resnet50"], "an ImageEncoder, and the method takes a TwoStream"),
     ],
 )
 def test_an_encoder_of_another_kind_is_told_those_that_fit(
