@@ -57,7 +57,8 @@ def test_help_config_and_mistakes_import_nothing_heavy(tmp_path: Path) -> None:
         *("train trainer.devices=0 seed=-1", "train method=mmcl data.batch_size=much"),
         *("train data=cuhk_pedes data.root=/nowhere", "train data=cuhk_pedes"),
         *("train method=mmcl data=market1501", "train data=market1501"),
-        "train method=mmcl encoder=timm",
+        *("train method=mmcl encoder=timm", "train trainer.devices=3"),
+        "train trainer=ddp data=cuhk_pedes data.root=/nowhere",
         *(f"{name} nowhere" for name in ("evaluate", "calibrate", "report", "audit", "card")),
         *(f"{name} nowhere" for name in ("ablate", "sweep")),
         *("compare nowhere elsewhere", "export-weights nowhere x.safetensors"),
@@ -95,6 +96,32 @@ def test_help_config_and_mistakes_import_nothing_heavy(tmp_path: Path) -> None:
     told = [f"HEAVY {line} {2 if fails.match(line) else 0} []" for line in lines]
     assert found == [*told, f"HEAVY {looks_at_images} 1 []"]
     assert "Traceback" not in output.stderr
+
+
+def test_a_batch_that_does_not_hold_whole_persons_is_refused_before_torch_is_imported(
+    tmp_path: Path,
+) -> None:
+    table = TABLE.parents[1] / "cm_moco" / "components_synthetic.yaml"
+    nowhere = "method=supervised data=market1501 data.root=/nowhere"
+    commands = (
+        *(f"train {nowhere}", f"config show {nowhere}"),
+        *("sweep supervised --local --dry-run", f"ablate {table} --dry-run"),
+    )
+    lines = [f"{command} data.batch_size=7" for command in commands]
+    code = (
+        "import sys\nfrom crosswalk.cli import main\n"
+        f"for line in {lines!r}:\n"
+        "    print('STATUS', main(line.split()), 'torch' in sys.modules)"
+    )
+
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+
+    told = [line for line in output.stdout.splitlines() if line.startswith("STATUS")]
+    assert told == ["STATUS 2 False"] * len(lines)
+    words = "data.batch_size=7 is not a multiple of data.plan.samples_per_person=4: a batch holds"
+    assert output.stderr.count(words) == len(lines)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,9 @@ from crosswalk.config.search import default_method, group_values
 from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.stage import stage_command
 from crosswalk.config.stored import check_stored
-from crosswalk.config.trainer_arguments import trainer_settings
+from crosswalk.config.trainer_arguments import counts_devices, trainer_settings
 from crosswalk.config.values import (
+    check_plans,
     check_precision,
     check_synthetic,
     check_together,
@@ -103,7 +104,7 @@ def check(
 
 
 def check_early(config: DictConfig | Mapping[str, Any]) -> None:
-    """Refuse wrong types, choices, ranges and data without importing what the configuration names.
+    """Refuse wrong types, choices, ranges, data and sizes of batches, and import nothing slow.
 
     So they are said at once; `check` says them too, and what only the constructors tell.
 
@@ -125,6 +126,9 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
         if str(error).startswith("encoder.") and not has_own_encoder(config):
             check_encoders(config)  # imports, but has the better words for it
         raise
+    check_plans(plain["data"])
+    if not counts_devices(plain["trainer"]):
+        check_together(plain, whole_batch=False)  # whether it is, only the class tells
 
 
 def _check_groups(config: Mapping[str, Any]) -> None:

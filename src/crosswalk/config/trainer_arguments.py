@@ -224,6 +224,19 @@ def check_hardware(trainer: Mapping[str, Any]) -> None:
         )
 
 
+def counts_devices(trainer: Mapping[str, Any]) -> bool:
+    """Return whether there are as many processes as GPUs, which torch has to count.
+
+    Example:
+        >>> counts_devices({"accelerator": "gpu", "devices": "auto"})
+        True
+        >>> counts_devices({"accelerator": "gpu", "devices": 2})
+        False
+    """
+    on_gpus = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    return on_gpus and trainer.get("devices", "auto") in ("auto", -1, "-1")
+
+
 def num_processes(trainer: Mapping[str, Any]) -> int:
     """Return how many processes the trainer settings ask for.
 
@@ -236,12 +249,10 @@ def num_processes(trainer: Mapping[str, Any]) -> int:
         per_node = len(devices)
     elif isinstance(devices, str) and "," in devices:
         per_node = len([part for part in devices.split(",") if part.strip()])
-    elif devices in ("auto", -1, "-1"):
-        per_node = 1
-        if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
-            import torch
+    elif counts_devices(trainer):
+        import torch
 
-            per_node = max(1, torch.cuda.device_count())
+        per_node = max(1, torch.cuda.device_count())
     else:
-        per_node = int(devices)
+        per_node = 1 if devices in ("auto", -1, "-1") else int(devices)
     return per_node * int(trainer.get("num_nodes", 1) or 1)

@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from crosswalk.config.compose import compose, nested, to_plain
-from crosswalk.config.constructors import Describe, check_call, check_node, optional_arguments
+from crosswalk.config.constructors import (
+    Describe,
+    check_call,
+    check_node,
+    construct,
+    optional_arguments,
+)
 from crosswalk.config.keys import ENCODERS, TOP, flatten
-from crosswalk.config.sources import read_batches
+from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.trainer_arguments import check_trainer, num_processes
 from crosswalk.synthetic.settings import settings_of
 
@@ -97,6 +103,25 @@ def check_synthetic(data: Mapping[str, Any]) -> None:
                     settings_of("pairs", node["synthetic"])
                 case ["ImageBatch"]:
                     settings_of("images", node["synthetic"])
+
+
+def check_plans(data: Mapping[str, Any]) -> None:
+    """Refuse a batch size that a plan does not divide among persons, before there are samples.
+
+    The plan itself refuses it: it is made for a single batch, of samples whose persons are unknown.
+    Plans of this package alone are, which import no torch.
+    """
+    for node in (data, *(value for _, value in nested(data))):
+        if not isinstance(node, Mapping) or "reader" not in node:
+            continue
+        plan, size = (node.get(key) or data.get(key) for key in ("plan", "batch_size"))
+        takes = read_signature(str(plan.get("_target_"))) if isinstance(plan, Mapping) else None
+        if not isinstance(size, int) or takes is None:
+            continue
+        if "samples_per_person" in takes.parameters:
+            import numpy as np
+
+            construct(plan, {})(np.full(size, -1), batch_size=size, seed=0)
 
 
 def check_precision(needs: Needs, trainer: Mapping[str, Any]) -> None:

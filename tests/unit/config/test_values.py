@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crosswalk.config.build import build
-from crosswalk.config.check import check
+from crosswalk.config.check import check, check_early
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.values import check_together
 
@@ -92,3 +92,33 @@ def test_a_best_epoch_that_no_validation_can_find_is_refused_before_the_run(ever
     check(compose(words))
     with pytest.raises(ValueError, match=rf"check_val_every_n_epoch={every} is more than"):
         check(compose([*words, f"+trainer.check_val_every_n_epoch={every}"]))
+
+
+PLAN = "{_target_: crosswalk.data.pipeline.plans.identity_plan, _partial_: true}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "size", "reason"),
+    [
+        (["method=supervised", "data.batch_size=7"], 7, "no multiple of 4"),
+        (["method=supervised", "data=market1501", "data.batch_size=7"], 7, "no multiple of 4"),
+        (["method=clip_reid", "data.batch_size=66"], 66, "no multiple of 4"),
+        (["method=cm_moco", "data.plan.samples_per_person=3"], 64, "no multiple of 3"),
+        (["method=cm_moco", f"data.plan={PLAN}", "data.batch_size=3"], 3, "no multiple of 4"),
+        (["method=mar", f"++data.plan={PLAN}", "data.batch_size=9"], 9, "no multiple of 4"),
+        (["method=mar", f"++data.source.plan={PLAN}", "data.batch_size=9"], 9, "no multiple of 4"),
+        (["method=rde", "trainer.devices=3"], 64, "3 processes"),
+        (["method=mar", "trainer.devices=2", "trainer.num_nodes=3"], 64, "6 processes"),
+    ],
+)
+def test_a_size_of_batches_that_no_data_would_fit_is_refused_before_anything_slow(
+    overrides: list[str], size: int, reason: str
+) -> None:
+    words = reason.replace("no multiple of ", r"a multiple of data\.plan\.samples_per_person=")
+
+    with pytest.raises(ValueError, match=rf"data\.batch_size={size} .*{words}[:;]"):
+        check_early(compose(overrides))
+
+
+def test_a_plan_that_leaves_numbers_to_its_defaults_is_made_with_them() -> None:
+    check_early(compose(["method=cm_moco", f"data.plan={PLAN}", "data.batch_size=12"]))
