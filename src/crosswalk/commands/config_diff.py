@@ -34,11 +34,12 @@ def run(options: Namespace) -> int:
 
 
 def _side(words: str) -> dict[str, Any]:
-    from crosswalk.config.compose import compose, to_plain
+    from crosswalk.config.check import compose_training
+    from crosswalk.config.compose import to_plain
 
     folder = Path(words)
     if words and folder.is_dir():
         from crosswalk.run.run_folder import RunFolder
 
         return RunFolder(folder).config()
-    return to_plain(compose(shlex.split(words)))
+    return to_plain(compose_training(shlex.split(words)))

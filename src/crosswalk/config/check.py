@@ -111,12 +111,7 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
     Raises:
         ValueError: As `check`.
     """
-    _check_groups(config)
-    takes, gives = (
-        read_batches(str(config[group].get("_target_"))) for group in ("method", "data")
-    )
-    if takes and gives:
-        check_batches(takes, gives, config["choices"])
+    _check_kinds(config)
     check_encoders(config, fits_by_source)
     plain = to_plain(config)
     check_synthetic(plain["data"])
@@ -138,6 +133,16 @@ def _check_groups(config: Mapping[str, Any]) -> None:
             raise ValueError(f"a run needs {group}=. Choose one of {values}.")
 
 
+def _check_kinds(config: Mapping[str, Any]) -> None:
+    """Refuse data of another kind than the method takes, by the sources of both."""
+    _check_groups(config)
+    takes, gives = (
+        read_batches(str(config[group].get("_target_"))) for group in ("method", "data")
+    )
+    if takes and gives:
+        check_batches(takes, gives, config["choices"])
+
+
 def _check_stage(plain: Mapping[str, Any], stored: Path | None) -> None:
     """Look at the stage of a run before it is trained."""
     try:
@@ -154,10 +159,10 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         ValueError: As `compose`; where the data are of another kind than the method takes, that,
-            and not which key of its own kind they lack.
+            and not which key of its own kind they lack, to set or to take a value from.
     """
     try:
-        return compose(overrides)
+        config = compose(overrides)
     except ValueError:
         given: dict[str, Any] = {}
         with suppress(ValueError):  # said in the words of `compose`
@@ -165,6 +170,8 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
         method, data = given.get("method", default_method()), given.get("data")
         check_kind(str(method), str(data))
         raise
+    _check_kinds(config)
+    return config
 
 
 def check_types(

@@ -290,9 +290,25 @@ def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", "") or ""
-        raise ValueError(f"{key}: {_first_line(error)}. Set it with {key}=<value>.") from error
+        raise ValueError(_unresolved(error)) from error
     return typing.cast(dict[str, Any], plain)
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    """Return what to say of a value that is taken from elsewhere, and cannot be."""
+    key, said = getattr(error, "full_key", "") or "", _first_line(error)
+    if (lacks := re.search(r"Interpolation key '([\w.]+)' not found", said)) is not None:
+        return (
+            f"{key} is taken from {lacks[1]}, which this configuration does not have. Set it with "
+            f"{key}=<value>."
+        )
+    missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
+    if missing is not None and missing[1] != key:
+        return (
+            f"{key} is taken from {missing[1]}, which has no value yet. Set it with "
+            f"{missing[1]}=<value>."
+        )
+    return f"{key}: {said}. Set it with {key}=<value>."
 
 
 def missing_keys(config: DictConfig) -> list[str]:
@@ -306,7 +322,10 @@ def missing_keys(config: DictConfig) -> list[str]:
 
 
 def to_yaml(config: DictConfig | Mapping[str, Any]) -> str:
-    """Return the configuration as YAML, interpolations resolved where they can be.
+    """Return the configuration as YAML, interpolations resolved.
+
+    Raises:
+        ValueError: One cannot be resolved.
 
     Example:
         >>> print(to_yaml({"seed": 1, "trainer": {"devices": 2}}))
@@ -316,7 +335,10 @@ def to_yaml(config: DictConfig | Mapping[str, Any]) -> str:
         <BLANKLINE>
     """
     if isinstance(config, DictConfig):
-        return OmegaConf.to_yaml(config, resolve=True)
+        try:
+            return OmegaConf.to_yaml(config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ValueError(_unresolved(error)) from error
     return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
 
 
@@ -503,8 +525,11 @@ def _hydra_compose(lines: tuple[str, ...], beside: tuple[Path, ...]) -> DictConf
 
 
 def _above(value: float, limit: float, then: Any, otherwise: Any) -> Any:  # noqa: ANN401
-    """Return ``then`` if ``value > limit``: ``${above:${data.noise_rate},0.4,100,10}``."""
-    return then if float(value) > float(limit) else otherwise
+    """Return ``then`` if ``value > limit``: ``${above:${data.noise_rate},0.4,100,10}``.
+
+    A value that is no number is not above: what takes it refuses it in the words of its own key.
+    """
+    return then if isinstance(value, (int, float)) and value > limit else otherwise
 
 
 def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> None:

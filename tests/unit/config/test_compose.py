@@ -258,6 +258,33 @@ def test_an_unset_value_is_named() -> None:
         plain("data.root=???")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "seed=???",
+            r"method\.seed is taken from seed, which has no value yet\. Set it with seed=",
+        ),
+        (
+            "~data.context_length",
+            r"context_length is taken from data\.context_length, which this configuration does not",
+        ),
+    ],
+)
+def test_what_a_value_is_taken_from_is_named(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_yaml(compose([override]))
+
+
+@pytest.mark.parametrize("value", ["50%", "null", "[1]", "high"])
+def test_a_value_that_others_follow_is_refused_by_its_own_key(value: str) -> None:
+    config = compose([f"data.noise_rate={value}"])
+
+    assert "noise_rate" in to_yaml(config)
+    with pytest.raises(ValueError, match=r"^data\.noise_rate=.* takes float >= 0 and <= 1"):
+        check(config)
+
+
 def test_a_variable_that_the_environment_lacks_is_named_with_its_key() -> None:
     with pytest.raises(ValueError, match=r"data\.root: .*'NOPE'.*data\.root=<value>"):
         plain("data.root=${oc.env:NOPE}")

@@ -8,10 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from crosswalk.cli import main
 from crosswalk.config.build import build
 from crosswalk.config.check import check, compose_training
 from crosswalk.config.compose import compose, restore
-from crosswalk.config.data_kinds import methods_without_identities
+from crosswalk.config.data_kinds import check_kind, methods_without_identities
 from crosswalk.config.search import config_folder, group_values
 from crosswalk.types import ImageBatch, PairBatch
 
@@ -114,6 +115,39 @@ def test_a_method_made_of_another_file_or_of_a_package_that_is_not_here_is_passe
 def test_the_kind_of_the_data_is_said_before_a_key_that_they_lack() -> None:
     with pytest.raises(ValueError, match="data=market1501 gives images of people; method=rde"):
         compose_training(["data=market1501", "data.noise_rate=0.5"])
+
+
+def of_another_kind() -> list[tuple[str, str]]:
+    found = []
+    for method in group_values("method"):
+        for data in group_values("data"):
+            try:
+                check_kind(method, data)
+            except ValueError:
+                found.append((method, data))
+    return found
+
+
+@pytest.mark.parametrize(("method", "data"), of_another_kind())
+def test_the_kind_of_the_data_is_said_before_a_value_that_is_taken_from_them(
+    method: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "show", f"method={method}", f"data={data}"]) == 2
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"crosswalk: data={data} gives ")
+    assert f"; method={method} trains on " in said.err
+
+
+@pytest.mark.parametrize("words", [["config", "diff"], ["sweep", "rde"], ["train"]])
+def test_every_command_that_composes_says_the_kind_of_the_data(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "data=market1501"]) == 2
+
+    said = capsys.readouterr().err
+    assert "data=market1501 gives images of people; method=rde trains on " in said
 
 
 def test_data_of_another_kind_are_told_all_that_fit() -> None:
