@@ -70,14 +70,18 @@ def command_line() -> str:
     return shlex.join([*words, *arguments])
 
 
-BUT_RESULTS = (":(top)", ":(top,exclude,glob)**/results/**")
-"""What git is asked about: everything but kept results."""
+BUT_RESULTS = ":(top,exclude,glob)**/results/**"
+CHANGED = (":(top)", BUT_RESULTS)
+"""What git is asked about of the files that it tracks: everything but kept results."""
+ADDED = (*(f":(top){folder}" for folder in ("src", "configs", "experiments")), ":(top,glob)*.py")
+"""Where files that git does not track can change a number; others are pages, tables, models."""
 
 
 def commit_of(folder: Path) -> dict[str, Any]:
     """Return commit and whether files were changed since; both None where there is no git.
 
-    Results that were kept since are no change: a table that is saved does not mark what runs next.
+    What can change no number is no change: results that were kept since, and new files where no
+    code lies, such as a page of `crosswalk compare`, do not mark what runs next.
 
     Example:
         >>> commit_of(Path("/"))
@@ -96,7 +100,9 @@ def commit_of(folder: Path) -> dict[str, Any]:
     commit = git("rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--", *BUT_RESULTS))}
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *CHANGED)
+    added = git("status", "--porcelain", "--untracked-files=all", "--", *ADDED, BUT_RESULTS)
+    return {"commit": commit, "dirty": bool(changed or added)}
 
 
 def commit_of_this_package() -> dict[str, Any]:

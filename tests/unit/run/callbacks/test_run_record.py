@@ -216,6 +216,9 @@ def test_commit_and_changes_are_those_of_the_clone(tmp_path: Path) -> None:
     results = tmp_path / "experiments" / "rde" / "results" / "table2.json"
     results.parent.mkdir(parents=True)
     results.write_text("{}")
+    for name in ("compare.html", "suspects.csv", "photos.gallery/rows.json", "notes/plot.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
     kept = commit_of(tmp_path)
     (tmp_path / "file").write_text("two")
     changed = commit_of(tmp_path)
@@ -223,6 +226,13 @@ def test_commit_and_changes_are_those_of_the_clone(tmp_path: Path) -> None:
     assert clean == {"commit": git("rev-parse HEAD"), "dirty": False}
     assert kept == clean
     assert changed == {**clean, "dirty": True}
+    (tmp_path / "file").write_text("one")
+    for name in ("src/mine/loss.py", "configs/mine.yaml", "experiments/rde/mine.yaml", "mine.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+        assert commit_of(tmp_path) == {**clean, "dirty": True}, name
+        (tmp_path / name).unlink()
+    assert commit_of(tmp_path / "notes") == clean
 
 
 @pytest.mark.parametrize(
