@@ -24,8 +24,8 @@ from crosswalk.config.data_kinds import (
     names_of,
     needs_of,
 )
-from crosswalk.config.encoder_kinds import check_encoders, fits_by_source, has_own_encoder
-from crosswalk.config.keys import NEEDED, with_absolute_paths
+from crosswalk.config.encoder_kinds import check_encoders, fits_by_source
+from crosswalk.config.keys import ENCODERS, NEEDED, with_absolute_paths
 from crosswalk.config.search import default_method, group_values
 from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.stage import stage_command
@@ -118,12 +118,23 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
     try:
         check_values(plain, read_signature)
     except ValueError as error:
-        if str(error).startswith("encoder.") and not has_own_encoder(config):
+        if str(error).startswith("encoder.") and not _has_own_encoder(config):
             check_encoders(config)  # imports, but has the better words for it
         raise
     check_plans(plain["data"])
     if not counts_devices(plain["trainer"]):
         check_together(plain, whole_batch=False)  # whether it is, only the class tells
+
+
+def _has_own_encoder(config: Mapping[str, Any]) -> bool:
+    """Return whether an encoder is of the class of the method's own one; nothing is imported."""
+    try:
+        own = compose([f"method={config['choices']['method']}"])
+    except ValueError:  # of a package that is not here
+        return False
+    return all(
+        (own.get(each) or {}).get("_target_") == config[each]["_target_"] for each in ENCODERS
+    )
 
 
 def _check_groups(config: Mapping[str, Any]) -> None:

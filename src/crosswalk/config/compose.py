@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from crosswalk.config.constructors import did_you_mean, fits
+from crosswalk.config.encoder_kinds import encoders_for
 from crosswalk.config.keys import NEEDED, TOP, flatten
 from crosswalk.config.model_file import model_in
 from crosswalk.config.model_names import checkpoint_named
@@ -69,9 +71,9 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     """
     parsed, known = parse_overrides(overrides), groups()
     choices = [override for override in parsed if _is_choice(override, known)]
-    for choice in choices:
-        _check_choice(choice)
     chosen = {choice.key_or_group: choice.value() for choice in choices}
+    for choice in choices:
+        _check_choice(choice, chosen)
     lines = [line for choice in choices if (line := _choice_line(choice)) is not None]
     experiment = _published_run(chosen)
     if experiment is not None:
@@ -456,22 +458,48 @@ def _is_choice(override: Override, groups: Sequence[str]) -> bool:
     )
 
 
-def _check_choice(choice: Override) -> None:
+def _check_choice(choice: Override, chosen: Mapping[str, Any]) -> None:
+    """Refuse a file of a group that does not exist, and say which there are.
+
+    Args:
+        choice: Names the file.
+        chosen: The files that all choices name, by group.
+    """
     group, value = choice.key_or_group, choice.value()
     values = group_values(group)
     if value in values or (value is None and group not in NEEDED):
         return
-    advice = f"There are: {', '.join(values)}."
+    there = "There are"
+    if group == "encoder" and (method := _method_of(chosen)) in group_values("method"):
+        values, there = encoders_for(method), f"With method={method} go"
+    advice = f"{there}: {', '.join(values)}."
     if value is None:
         raise ValueError(f"{choice.input_line}: a run needs {group}=. {advice}")
-    if group == "encoder":
-        advice += (
-            f" A model of timm, for image methods: encoder=timm encoder.backbone.name={value}."
-        )
-    near = did_you_mean(str(value), values) or did_you_mean(
-        re.sub(r"\W", "_", str(value)).lower(), values
-    )
+    if group == "encoder" and "timm" in values and _is_of_timm(str(value)):
+        advice += f" A model of timm: encoder=timm encoder.backbone.name={value}."
+    written = re.sub(r"\W", "_", str(value)).lower()
+    near = did_you_mean(str(value), values) or did_you_mean(written, values)
+    if not near and (with_word := [each for each in values if written in each.split("_")]):
+        near = f" Did you mean {with_word[0]}?"
     raise ValueError(f"{group}={value} does not exist.{near} {advice}")
+
+
+def _method_of(chosen: Mapping[str, Any]) -> str:
+    """Return the method that files of groups choose: it, or the run that was published of it."""
+    published = str(chosen.get("experiment") or "").partition("/")[0]
+    return str(chosen.get("method") or published or default_method())
+
+
+def _is_of_timm(name: str) -> bool:
+    """Return whether timm has a model, by its sources: to import it takes seconds."""
+    found = importlib.util.find_spec("timm")
+    folders = (
+        [] if found is None else [Path(each) for each in found.submodule_search_locations or ()]
+    )
+    wanted = f"\ndef {name.partition('.')[0]}(".encode()
+    return any(
+        wanted in file.read_bytes() for folder in folders for file in folder.glob("models/*.py")
+    )
 
 
 def _choice_line(choice: Override) -> str | None:

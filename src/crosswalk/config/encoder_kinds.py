@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.compose import compose
 from crosswalk.config.constructors import made_by, may_be, signature_of
 from crosswalk.config.keys import ENCODERS
 from crosswalk.config.model_file import model_in
@@ -63,12 +62,17 @@ def check_encoders(config: Mapping[str, Any], fits: Fits = fits_by_import) -> No
         )
 
 
-def has_own_encoder(config: Mapping[str, Any]) -> bool:
-    """Return whether an encoder is of the class of the method's own one; nothing is imported."""
-    try:
-        own = compose([f"method={config['choices']['method']}"])
-    except ValueError:  # of a package that is not here
-        return False
-    return all(
-        (own.get(each) or {}).get("_target_") == config[each]["_target_"] for each in ENCODERS
-    )
+def encoders_for(method: str) -> list[str]:
+    """Return the encoders that may go with a method, as far as sources tell; nothing is imported.
+
+    Example:
+        >>> encoders_for("clip_reid")[0]
+        'clip_layers_rn50'
+    """
+    target = str(read_group_file("method", method).get("method", {}).get("_target_"))
+    return [
+        value
+        for value in group_values("encoder")
+        if "_target_" not in (file := read_group_file("encoder", value))
+        or fits_by_source(file, target, "encoder")[0] is not False
+    ]

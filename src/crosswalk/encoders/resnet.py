@@ -237,10 +237,11 @@ def timm_backbone(
     import timm  # seconds to import
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        raise ValueError(
-            f"encoder.backbone.name={name!r} is no model of timm. Near: {', '.join(near) or '-'}."
-        )
+        word, names = name.split(".")[0].lower(), timm.list_models()
+        near = difflib.get_close_matches(word, names, n=3)
+        near = near or sorted((each for each in names if word in each), key=len)[:3]
+        told = f"Near: {', '.join(near)}." if near else "timm.list_models() lists them in Python."
+        raise ValueError(f"encoder.backbone.name={name!r} is no model of timm. {told}")
     try:
         settings = timm.get_pretrained_cfg(name)
     except RuntimeError as error:

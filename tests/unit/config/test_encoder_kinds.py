@@ -34,3 +34,29 @@ def test_an_encoder_of_another_kind_is_told_those_that_fit(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check(compose(overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["encoder=vit"],
+            r"Did you mean clip_vit_b16\? With method=rde go: clip_res[^.]*_global\.$",
+        ),
+        (
+            ["experiment=mmcl/market1501", "encoder=vit"],
+            r"exist\. With method=mmcl go: [^.]*timm\.$",
+        ),
+        (
+            ["method=mmcl", "encoder=resnet18d"],
+            r"\. A model of timm: .*backbone\.name=resnet18d\.$",
+        ),
+        (["method=rde", "encoder=resnet18d"], r"exist\. With method=rde go: [^.]*\.$"),
+        (["method=cmmt", "encoder=ResNet50-normd"], r"Did you mean resnet50_normed\? With"),
+    ],
+)
+def test_an_encoder_that_is_not_there_is_told_those_of_the_method(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        compose(overrides)

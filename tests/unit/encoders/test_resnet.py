@@ -243,5 +243,9 @@ def test_a_missing_file_and_an_unknown_model_are_named() -> None:
         timm_backbone("resnet10t", pretrained="none.pth")
     with pytest.raises(ValueError, match=r"'resnet10tt' is no model of timm. Near: resnet10t"):
         timm_backbone("resnet10tt", pretrained=False)
+    with pytest.raises(ValueError, match=r"'vit' is no model of timm. Near: \S*vit\S*, "):
+        timm_backbone("vit", pretrained=False)
+    with pytest.raises(ValueError, match=r"no model of timm. timm.list_models\(\) lists them"):
+        timm_backbone("zzz", pretrained=False)
     with pytest.raises(ValueError, match=r"tag that timm does not know; it has resnet10t\."):
         timm_backbone("resnet10t.none", pretrained=False)
