@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
+from crosswalk.run.run_folder import RunFolder
 from crosswalk.terminal import fit
 from crosswalk.words import counted
 
@@ -61,6 +63,24 @@ def what_counts(config: Mapping[str, Any]) -> str:
     if config["trainer"]["max_epochs"] == 0:
         return "zero-shot: the weights as they were given, without training"
     return chosen_by(monitor_of(config))
+
+
+def what_counts_in(folder: RunFolder) -> str:
+    """Return what the results in a folder are of; an evaluation has the epoch of its run.
+
+    By whatever rules it evaluates: the training has chosen by its own.
+
+    Example:
+        >>> import tempfile
+        >>> run = RunFolder(Path(tempfile.mkdtemp()))
+        >>> run.save_config({"protocol": "val", "trainer": {"max_epochs": 3}})
+        >>> what_counts_in(RunFolder(run.path / "evaluations" / "by-other-rules"))
+        'best epoch by val/rank1 of the training'
+    """
+    run = RunFolder(folder.evaluated)
+    counts, monitor = what_counts(run.config()), monitor_of(run.config())
+    chose = run != folder and monitor is not None and counts.endswith(monitor)
+    return f"{counts} of the training" if chose else counts
 
 
 def one_each(results: Results) -> Results:

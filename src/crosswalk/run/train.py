@@ -49,7 +49,7 @@ from crosswalk.run.code_digest import code_digest
 from crosswalk.run.meeting import begun_together
 from crosswalk.run.processes import end_with_parent
 from crosswalk.run.ranking_lists import people_of
-from crosswalk.run.results import monitor_of, print_results, what_counts
+from crosswalk.run.results import monitor_of, print_results, what_counts_in
 from crosswalk.run.run_folder import (
     EVALUATIONS,
     RunFolder,
@@ -123,7 +123,7 @@ def train(config: Mapping[str, Any]) -> Trained | None:
             for logger in trainer.loggers:
                 logger.log_metrics(final_metrics(results), trainer.global_step)
             if evaluates:
-                _print(run, results)
+                _print(run, results, folder)
             else:
                 print(f"Nothing was evaluated: {nothing_to_evaluate(run)}")
             print(f"Run folder: {folder.path}")
@@ -386,7 +386,7 @@ def _evaluated(
             target.save_record({**record, "status": "finished", "error": None})
     for notice in [*(run.data.notices if told is not None else ()), *notes]:
         print(f"note: {notice}", file=sys.stderr)
-    _print(run, results, elsewhere=told is not None)
+    _print(run, results, target)
     if told is not None:
         print(f"Evaluation: {target.path}")
     return Trained(target, run.data)
@@ -436,7 +436,7 @@ def _checkpoints(run: Run, folder: RunFolder) -> list[tuple[str, Path]]:
     trains = run.trainer["max_epochs"] != 0
     if not trains or run.config["checkpoint"] is not None or run.config["stage"] is not None:
         checkpoints.append(("start", folder.start_weights))
-    if trains and monitor_of(run.config) is not None:
+    if trains and monitor_of(folder.config()) is not None:  # by whatever rules it is evaluated
         checkpoints.append(("best", folder.best_checkpoint))
     if trains:
         checkpoints.append(("last", folder.last_checkpoint))
@@ -466,11 +466,8 @@ def _evaluating(checkpoint: Path | None, config: Mapping[str, Any]) -> str:
     return f"evaluate the one that is there (`{shlex.join(words)}`), or "
 
 
-def _print(run: Run, results: Results, *, elsewhere: bool = False) -> None:
-    """Print the table of a run, and what was evaluated, perhaps elsewhere than in training."""
-    counts, monitor = what_counts(run.config), monitor_of(run.config)
-    if elsewhere and monitor is not None:
-        counts = counts.replace(monitor, f"{monitor} of the training")
+def _print(run: Run, results: Results, folder: RunFolder) -> None:
+    """Print the table of a run, or of an evaluation in a folder, and what was evaluated."""
     data = run.data
     sizes = {
         split: (
@@ -481,7 +478,7 @@ def _print(run: Run, results: Results, *, elsewhere: bool = False) -> None:
     }
     print_results(
         results,
-        counts=counts,
+        counts=what_counts_in(folder),
         directions=data.directions,
         data=run.config["choices"]["data"],
         sizes=sizes,

@@ -27,6 +27,7 @@ def evaluated(
         "data.root=here",
         "+data.tokenizer.vocabulary=here.json",
     ]
+    RunFolder(run).save_config(to_plain(compose(kind)))
     config = to_plain(compose([*kind, *overrides]))
     built = SimpleNamespace(
         config=config,
@@ -49,6 +50,7 @@ def test_a_checkpoint_that_is_missing_is_told_as_the_run_stands(
     run = RunFolder(tmp_path)
     run.save_record({"status": status})
     config = to_plain(compose(["method=mmcl", "data=own_images", "data.root=here"]))
+    run.save_config(config)
     data = SimpleNamespace(fingerprint="0123")
     built = SimpleNamespace(config=config, trainer=config["trainer"], data=data)
 
@@ -62,6 +64,7 @@ def test_where_one_checkpoint_is_gone_the_other_one_can_be_evaluated(tmp_path: P
     run.last_checkpoint.write_bytes(b"weights")
     words = ["method=mmcl", "data=own_images", "data.root=here", "protocol=val"]
     config = to_plain(compose(words))
+    run.save_config(config)
     data = SimpleNamespace(fingerprint="0123")
     built = SimpleNamespace(config=config, trainer=config["trainer"], data=data)
 
@@ -70,6 +73,26 @@ def test_where_one_checkpoint_is_gone_the_other_one_can_be_evaluated(tmp_path: P
 
     command = f"`crosswalk evaluate {tmp_path}/last.ckpt data=own_images data.root=here`"
     assert f"evaluate the one that is there ({command}), or train again" in str(refused.value)
+
+
+@pytest.mark.parametrize(("trained", "evaluated"), [("last", "official"), ("last", "val")])
+def test_a_run_that_chose_no_epoch_is_asked_for_none(
+    tmp_path: Path, trained: str, evaluated: str
+) -> None:
+    words = ["method=mmcl", "data=own_images", "data.root=here"]
+    run = RunFolder(tmp_path)
+    run.save_config(to_plain(compose([*words, f"protocol={trained}"])))
+    run.last_checkpoint.write_bytes(b"weights")
+    config = to_plain(compose([*words, f"protocol={evaluated}"]))
+    data = SimpleNamespace(fingerprint="0123")
+    built = SimpleNamespace(config=config, trainer=config["trainer"], data=data)
+
+    folder = evaluation_folder(run, cast(Run, built))
+
+    assert folder.name.startswith(f"own_images-{evaluated}-")
+    run.save_config(to_plain(compose([*words, "protocol=val"])))
+    with pytest.raises(FileNotFoundError, match=r"best\.ckpt is missing"):
+        evaluation_folder(run, cast(Run, built))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from crosswalk.run.results import (
     Results,
     one_each,
     result_rows,
-    what_counts,
+    what_counts_in,
 )
 from crosswalk.run.run_folder import RunFolder
 
@@ -45,7 +45,7 @@ def summary_section(folder: RunFolder) -> Section:
         "Method": choices["method"],
         "Data": ", ".join(dict.fromkeys([choices["data"], *_named(data)])),
         "Epochs": str(config["trainer"]["max_epochs"]),
-        "What counts": what_counts(config),
+        "What counts": what_counts_in(folder),
         "Took": duration(record.get("sessions", [])),
         "Notes": "; ".join(data.get("notices", [])),
     }
@@ -77,7 +77,7 @@ def results_section(folder: RunFolder) -> Section:
     names = {name.rpartition("/")[2] for metrics in results.values() for name in metrics}
     columns = MEASURES | {name: text for name, text in EXTRA_MEASURES.items() if name in names}
     header = ["epoch", "split", "direction", *columns.values()]
-    caption = f"Percent; {what_counts(folder.config())}"
+    caption = f"Percent; {what_counts_in(folder)}"
     rows = result_rows(results, directions=directions, measures=tuple(columns))
     body = _table(header, rows, caption)
     views = _view_rows(results)

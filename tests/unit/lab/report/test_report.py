@@ -378,6 +378,17 @@ def test_the_summary_tells_state_duration_and_headline_numbers(tmp_path: Path) -
     assert "odd names" in body
 
 
+def test_an_evaluation_by_other_rules_says_what_has_chosen_the_epoch(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "protocol=val")
+    elsewhere = RunFolder(run.path / "evaluations" / "synthetic_pairs-official-01234567")
+    elsewhere.save_config({**run.config(), "protocol": "official"})
+    elsewhere.save_record({"status": "finished"})
+    elsewhere.save_results({"best": {"epoch": 3, "test/rank1": 0.5}})
+
+    for section in (summary_section(elsewhere), results_section(elsewhere)):
+        assert "best epoch by val/rank1 of the training" in section.body
+
+
 def test_results_have_a_row_for_every_split_direction_and_view(tmp_path: Path) -> None:
     run = make_run(tmp_path, "protocol=val")
     assert "was not evaluated" in results_section(run).body
