@@ -233,11 +233,14 @@ def test_two_methods_are_compared_query_by_query(
     assert '<img class="wrong"' in page
 
 
-def test_a_run_compared_with_itself_differs_by_nothing(whole: WholeRuns, tmp_path: Path) -> None:
-    run = str(whole["cmmt"].path)
+def test_a_run_differs_from_one_with_its_results_by_nothing(
+    whole: WholeRuns, tmp_path: Path
+) -> None:
+    run, same = whole["cmmt"].path, tmp_path / "same"
+    shutil.copytree(run, same)
     out = tmp_path / "compare.html"
 
-    assert main(["compare", run, run, "--checkpoint", "last", "--out", str(out)]) == 0
+    assert main(["compare", str(run), str(same), "--checkpoint", "last", "--out", str(out)]) == 0
 
     found = json.loads(out.with_suffix(".json").read_text())
     assert found["configuration"] == {}

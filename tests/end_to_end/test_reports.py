@@ -79,14 +79,15 @@ def test_commands_that_look_at_finished_runs_import_neither_torch_nor_lightning(
     whole: WholeRuns, cache: Path, tmp_path: Path
 ) -> None:
     runs = {kind: whole[kind].path for kind in METHODS}
+    others = {kind: shutil.copytree(runs[kind], tmp_path / kind) for kind in ("rde", "mar", "mmcl")}
     lines = [
         *(
             ["report", str(run), "--out", str(tmp_path / f"{kind}.html")]
             for kind, run in runs.items()
         ),
         *(
-            ["compare", *[str(runs[kind])] * 2, "--out", str(tmp_path / f"two-{kind}.html")]
-            for kind in ("rde", "mar", "mmcl")
+            ["compare", str(runs[kind]), str(other), "--out", str(tmp_path / f"two-{kind}.html")]
+            for kind, other in others.items()
         ),
         ["audit", str(runs["rde"]), "--out", str(tmp_path / "suspects.csv")],
     ]

@@ -41,11 +41,13 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     from crosswalk.files import check_writable
-    from crosswalk.run.run_folder import runs_named
+    from crosswalk.run.run_folder import check_different, runs_named
 
-    for words in (options.first, options.second, *options.more):
-        for run_folder in runs_named(words):
-            run_folder.config()  # what is no run is said before the slow imports
+    sides = [runs_named(words) for words in (options.first, options.second, *options.more)]
+    for run_folder in (run_folder for side in sides for run_folder in side):
+        run_folder.config()  # what is no run is said before the slow imports
+    for other in sides[1:]:
+        check_different(sides[0], other)
     check_writable(options.out, "--out")
     print("Comparing query by query …", file=sys.stderr, flush=True)
     from crosswalk.lab.compare.command import run_compare

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -166,6 +166,26 @@ def runs_named(words: str) -> list[RunFolder]:
     """
     names = [words] if Path(words).is_dir() else [word for word in words.split(",") if word]
     return [RunFolder(Path(name)) for name in names]
+
+
+def check_different(first: Sequence[RunFolder], second: Sequence[RunFolder]) -> None:
+    """Refuse a run that is compared with itself, or counts twice on one side.
+
+    Raises:
+        ValueError: Naming it.
+
+    Example:
+        >>> check_different(runs_named("runs/a"), runs_named("runs/a,runs/b"))
+    """
+    places = [[run.path.resolve() for run in side] for side in (first, second)]
+    again = [*first] if set(places[0]) == set(places[1]) else []
+    for side, found in zip((first, second), places, strict=True):
+        again += [run for run, at in zip(side, found, strict=True) if found.count(at) > 1]
+    if again:
+        raise ValueError(
+            f"{again[0].path} is named twice: it differs from itself in nothing, and is one seed, "
+            "not two. Name different runs; `ls runs` shows yours."
+        )
 
 
 @dataclass(frozen=True)

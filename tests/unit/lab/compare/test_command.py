@@ -142,8 +142,10 @@ def test_images_as_queries_are_broken_down_by_their_own_camera(
     }
 
 
-def test_a_run_compared_with_itself_has_no_differences(compare: Compare, a: Path) -> None:
-    found = compare(a, a)
+def test_a_run_with_the_results_of_another_has_no_differences(
+    compare: Compare, a: Path, tmp_path: Path
+) -> None:
+    found = compare(a, shutil.copytree(a, tmp_path / "same"))
 
     assert found["configuration"] == {}
     for direction in (TEXT, IMAGE):
@@ -156,6 +158,22 @@ def test_a_run_compared_with_itself_has_no_differences(compare: Compare, a: Path
     assert "The configurations are the same." in found["text"]
     assert "R@1: A and B are equal on each of these 5 queries." in found["text"]
     assert "None." in section(found["page"], "better")
+
+
+@pytest.mark.parametrize(
+    "sides", ["{a} {a}", "{b} {a},{a}", "{a},{a} {b}", "{a},{b} {b},{a}", "{b} {a} {b}"]
+)
+def test_a_run_is_not_compared_with_itself_nor_counted_twice(
+    a: Path, b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], sides: str
+) -> None:
+    words = sides.format(a=a, b=b).split()
+
+    assert main(["compare", *words, "--out", str(tmp_path / "x.html")]) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith("crosswalk: ")
+    assert "is named twice: it differs from itself in nothing" in said
+    assert not (tmp_path / "x.html").exists()
 
 
 def test_configurations_seeds_and_code_stand_side_by_side(
@@ -307,7 +325,9 @@ def test_queries_without_a_match_are_counted_beside_the_table(
     queries = caption_queries([1, 0, 1, 2, 1], [1, np.nan, 1, 1, 1], num_matches=[2, 0, 2, 1, 1])
     a = write_run(tmp_path / "a", {TEXT: queries, IMAGE: image_queries()})
 
-    assert "1 query without a match counts nowhere." in compare(a, a)["text"]
+    same = shutil.copytree(a, tmp_path / "same")
+
+    assert "1 query without a match counts nowhere." in compare(a, same)["text"]
 
 
 def test_an_unfinished_run_is_noted(compare: Compare, a: Path, tmp_path: Path) -> None:
@@ -455,14 +475,14 @@ def test_what_all_runs_have_is_compared_and_the_verdict_comes_first(
 def test_further_runs_are_compared_with_the_first_one(
     a: Path, b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "pages" / "compare.html"
+    out, same = tmp_path / "pages" / "compare.html", shutil.copytree(a, tmp_path / "same")
 
-    status = main(["compare", str(a), str(b), str(a), f"{a},{b}", "--out", str(out)])
+    status = main(["compare", str(a), str(b), str(same), f"{a},{b}", "--out", str(out)])
 
     assert status == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines if line.startswith("A is a, B is")] == [
-        *("A is a, B is b", "A is a, B is a", "A is a, B is a + b"),
+        *("A is a, B is b", "A is a, B is same", "A is a, B is a + b"),
     ]
     pages = sorted(path.name for path in out.parent.glob("*.html"))
     assert pages == ["compare-3.html", "compare-4.html", "compare.html"]
@@ -480,7 +500,9 @@ def test_queries_that_nobody_can_answer_are_refused(compare: Compare, tmp_path: 
     nobody = caption_queries([0] * 5, [np.nan] * 5, num_matches=[0] * 5)
     a = write_run(tmp_path / "a", {TEXT: nobody, IMAGE: image_queries()})
 
-    assert "has a match in the gallery (text_to_image)" in compare(a, a)["message"]
+    same = shutil.copytree(a, tmp_path / "same")
+
+    assert "has a match in the gallery (text_to_image)" in compare(a, same)["message"]
 
 
 def test_the_page_must_be_an_html_file(
