@@ -80,11 +80,19 @@ def _check_values(
     try:
         return _checked(sweep, overrides, values, early=early)
     except ValueError as error:
-        if overrides:
-            with suppress(ValueError):
-                _checked(sweep, (), values, early=early)
-                place = f"with {' '.join(overrides)}"  # without them the file is right
+        if overrides and _is_right(sweep, values, early=early):
+            if str(error).startswith(tuple(overrides)):
+                raise  # it names the one that is wrong
+            place = f"with {' '.join(overrides)}"
         raise ValueError(f"{sweep.path}, {place}: {error}") from error
+
+
+def _is_right(sweep: SweepFile, values: Mapping[str, Value], *, early: bool) -> bool:
+    """Return whether the file is right without overrides of the command."""
+    with suppress(ValueError):
+        _checked(sweep, (), values, early=early)
+        return True
+    return False
 
 
 def _checked(

@@ -23,6 +23,11 @@ from crosswalk.lab.sweeps.summary import (
 from crosswalk.lab.sweeps.trials import LocalSweep
 from crosswalk.pages import Section, figure_tag, render_page, table_tag
 
+SECONDS = (
+    "Seconds are those of the run itself; the terminal's count the start of its process, too, and "
+    "of a trial that went on only its last session."
+)
+
 
 def write_summary(sweep: LocalSweep, summary: SweepSummary) -> Path:
     """Write ``trials.json``, ``best.yaml`` and ``summary.html``; return the page."""
@@ -80,6 +85,7 @@ def as_page(sweep: LocalSweep, summary: SweepSummary) -> str:
         )
     for note in notes_on(sweep, summary):
         best += Markup("<p>{}</p>").format(note)
+    line = importance_lines(summary)[0]
     share = table_tag(
         ["parameter", "importance"],
         [[name, f"{share:.0%}"] for name, share in summary.importances.items()],
@@ -102,11 +108,14 @@ def as_page(sweep: LocalSweep, summary: SweepSummary) -> str:
         Section(
             "importances",
             "Importances",
-            Markup("<p>{}</p>").format(importance_lines(summary)[0].split(": ")[0])
-            + (share if summary.importances else Markup("")),
+            Markup("<p>{}</p>").format(line.split(": ")[0]) + share
+            if summary.importances
+            else Markup("<p>{}</p>").format(line),
         ),
         Section(
-            "trials", "All trials", Markup("<p>{}</p>").format(states_of(summary.trials)) + table
+            "trials",
+            "All trials",
+            Markup("<p>{} {}</p>").format(states_of(summary.trials), SECONDS) + table,
         ),
     ]
     if errors:

@@ -236,7 +236,11 @@ def _read(path: Path, contents: Mapping[str, Any]) -> SweepFile:
         raise ValueError("parameters names no parameter.")
     parameters = {str(name): read_parameter(str(name), entry) for name, entry in given.items()}
     if all(isinstance(parameter, Constant) for parameter in parameters.values()):
-        raise ValueError("parameters: none has more than one value, so there is nothing to search.")
+        lists = [name for name, entry in given.items() if isinstance(entry.get("value"), list)]
+        meant = f" Did you mean values: below {', '.join(lists)}?" if lists else ""
+        raise ValueError(
+            f"parameters: none has more than one value, so there is nothing to search.{meant}"
+        )
     if method == "grid":
         parameters = {name: _listed(name, each) for name, each in parameters.items()}
     run_cap = contents.get("run_cap")

@@ -53,8 +53,8 @@ def test_a_wrong_name_or_value_is_found_before_the_first_trial(
         (["optim.lr=0.1"], "optim.lr=0.1: optim.lr is a parameter of the sweep"),
         (["name=mine"], "name is set by the sweep"),
         (
-            ["trainer.max_epoch=1"],
-            "fake.yaml, with trainer.max_epoch=1: trainer.max_epoch=1: L",
+            ["trainer.max_epochs=2", "trainer.max_epoch=1"],
+            "trainer.max_epoch=1: Lightning's Trainer has no argument max_epoch",
         ),
     ],
 )
@@ -63,7 +63,7 @@ def test_a_wrong_further_override_is_found_too(
 ) -> None:
     sweep = sweep_file(tmp_path, command=FIXED, parameters=LR)
 
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         check_sweep(sweep, overrides)
 
 

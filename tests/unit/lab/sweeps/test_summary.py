@@ -85,7 +85,8 @@ def test_equal_trials_have_no_importances(tmp_path: Path) -> None:
 
     summary = summarize(sweep)
     assert summary.importances == {}
-    assert "No importances: all 5 ended trials are ties" in as_text(sweep, summary)
+    for shown in (as_text(sweep, summary), as_page(sweep, summary)):
+        assert "No importances: all 5 ended trials are ties, equally good." in shown
     ties = "Trial 0 is the earliest of equals; as good: 1, 2, 3, 4."
     assert f"{ties}\nRepeat the best:" in as_text(sweep, summary)
     assert ties in as_page(sweep, summary)
@@ -119,6 +120,7 @@ def test_the_page_has_a_line_for_each_trial_with_a_value_and_fetches_nothing(
     assert len(lines) == 11 + 4  # trials, and axes: three parameters and the value
     assert "optim.\nlr" in re.sub(r"</?tspan[^>]*>", "", unescape(page)) or "optim." in page
     assert page == as_page(sweep, summary)
+    assert "Seconds are those of the run itself; the terminal" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
 
 

@@ -75,7 +75,11 @@ def test_every_kind_of_search_is_among_the_files() -> None:
         ({"metric": METRIC | {"name": "train/loss"}}, "metric.name=train/loss: trials are"),
         ({"metric": METRIC | {"target": "high"}}, "metric.target='high' is not a number"),
         ({"parameters": {}}, "parameters names no parameter"),
-        ({"parameters": {"quality": {"value": 1}}}, "nothing to search"),
+        ({"parameters": {"quality": {"value": 1}}}, "nothing to search."),
+        (
+            {"parameters": {"quality": {"value": [0.0, 0.1]}, "epochs": {"value": 3}}},
+            "nothing to search. Did you mean values: below quality?",
+        ),
         ({"parameters": {"a": {"distribution": "normal"}}}, "parameters.a.distribution=normal"),
         ({"run_cap": 0}, "run_cap=0 is not a number of trials"),
         ({"method": "grid"}, "parameters.quality: a grid takes single values"),
