@@ -12,6 +12,10 @@ from urllib.request import getproxies
 _LOCK = threading.RLock()
 
 
+class NotFetchedError(FileNotFoundError):
+    """Published weights that could not be downloaded."""
+
+
 @contextmanager
 def offline() -> Iterator[None]:
     """Ask the hub's cache alone: for names that somebody else may have written down."""

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from crosswalk.config.check import Checked, check_types
-from crosswalk.config.compose import diagnostics_of, nested, to_plain
+from crosswalk.config.compose import compose, diagnostics_of, nested, to_plain
 from crosswalk.config.constructors import construct, locate
 from crosswalk.config.data_kinds import check_data
 from crosswalk.config.keys import ENCODERS
+from crosswalk.config.model_file import EXPORTED, read_description
+from crosswalk.config.model_names import SHIPPED
+from crosswalk.network import NotFetchedError
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -90,13 +93,23 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
     sizes = data.spec
     if checked.trains:
         check_data(needs, data, config["choices"])
+        lacks_files = getattr(data, "lacks_files", lambda: False)  # data of others may not tell
+        if config["trainer"].get("max_epochs") != 0 and lacks_files():
+            data.setup(
+                "fit"
+            )  # says which, and what else cannot be read, before weights are fetched
     else:  # what is only evaluated may have no training part, and a method has to be made
         least = {name: max(1, number) for name, number in asdict(sizes).items()}
         sizes = replace(sizes, **{**least, "vocabulary_size": sizes.vocabulary_size})
     from crosswalk.encoders.clip_weights import downloading
 
     with downloading(config.get("checkpoint") is None and not loads_weights):
-        method = build_method(config, sizes, getattr(data, "tokenizer", None))
+        try:
+            method = build_method(config, sizes, getattr(data, "tokenizer", None))
+        except NotFetchedError as error:
+            if not checked.trains:
+                raise
+            raise NotFetchedError(f"{error}{without_fetching(config)}") from error
     size = _image_size(config)
     if size is not None and (error := _error_of(_embed_one_image, method, size)) is not None:
         _refuse_image_size(config, error, _error_of(_embed_one_image, method, _larger(size, size)))
@@ -143,6 +156,42 @@ def build_method(config: Mapping[str, Any], sizes: DataSpec, tokenizer: object) 
                 _refuse_image_size(config, error, _error_of(construct, larger, words))
                 raise
     return construct(config["method"], {"data": sizes, **parts})
+
+
+def without_fetching(config: Mapping[str, Any]) -> str:
+    """Return how a method is trained without published weights, a sentence after another one.
+
+    By the small model of it that comes with the package, unless that one knows other words, else by
+    the networks of its synthetic run; nothing where they have published weights, too.
+    """
+    choices = config["choices"]
+    method = str(choices.get("method"))
+    shipped = SHIPPED / method / EXPORTED
+    if shipped.is_file() and read_description(shipped)["vocabulary"] is None:
+        return (
+            " Or start, without encoder=, from the small model of synthetic people that is part of "
+            f"crosswalk: checkpoint=tiny:{method}."
+        )
+    try:
+        own = compose([f"method={method}"])["choices"]
+        smaller = [
+            f"{group}={own[group]}"
+            for group in ("encoder", "text")
+            if group in own and own[group] != choices.get(group)
+        ]
+        config = to_plain(compose([f"method={method}", f"data={choices.get('data')}", *smaller]))
+    except ValueError:  # of a package that is not here
+        return ""
+    weights = [value for key, value in nested(config["encoder"]) if key.endswith("pretrained")]
+    if not smaller or not all(map(_is_here, filter(None, weights))):
+        return ""
+    return f" Or train smaller networks, which need none: {' '.join(smaller)}."
+
+
+def _is_here(pretrained: object) -> bool:
+    from crosswalk.encoders.clip_weights import local_file
+
+    return isinstance(pretrained, str) and local_file(pretrained) is not None
 
 
 def _backbone(encoder: Mapping[str, Any], name: str) -> str:

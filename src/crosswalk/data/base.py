@@ -32,6 +32,7 @@ from crosswalk.data.pipeline.stores import ImageStore, open_images
 from crosswalk.data.readers.camstyle import CamStyleFiles
 from crosswalk.data.readers.records import Record, of_one_person, place_to_check
 from crosswalk.distributed import rank_and_world_size
+from crosswalk.image_files import file_sizes
 from crosswalk.types import DataSpec
 
 ROLES = ("query", "gallery")
@@ -209,6 +210,11 @@ class RecordedData(L.LightningDataModule, Generic[SplitsT]):
             self.check_protocol()
             self.prepare_training()
         self.prepare_evaluation()
+
+    def lacks_files(self) -> bool:
+        """Return whether an image that has to be there is not. Lists folders, opens no image."""
+        paths = {record.image_path for name in self.names for record in self.splits.split(name)}
+        return not self.allow_missing and len(file_sizes(paths)) < len(paths)
 
     def check_memory(self, stage: str) -> None:
         """Raise an error if the batches of worker processes do not fit between them and us."""

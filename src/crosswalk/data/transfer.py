@@ -277,6 +277,10 @@ class SourceTargetData(L.LightningDataModule):
             "notices": self.notices,
         }
 
+    def lacks_files(self) -> bool:
+        """Return whether an image of either set has no file, and has to."""
+        return self.source.lacks_files() or self.target.lacks_files()
+
     def setup(self, stage: str) -> None:
         """Decode, or look for, everything that a run will read; broken images stop here."""
         for data in (self.source, self.target):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosswalk.encoders.known_names import unwrapped
-from crosswalk.network import one_attempt
+from crosswalk.network import NotFetchedError, one_attempt
 from crosswalk.weight_files import mismatch, plain_names, tensors_in
 
 # What CLIP files hold besides the two transformers; the temperature belongs to the loss here.
@@ -254,7 +254,7 @@ def pretrained_file(
         with one_attempt():
             return str(registry.download_pretrained(entry))
     except (OSError, RuntimeError, ValueError) as error:
-        raise FileNotFoundError(
+        raise NotFetchedError(
             f"the weights {pretrained!r} of {name} could not be downloaded ({error}). Fetch the "
             f"file on a machine with network access ({entry.get('url') or entry.get('hf_hub')}) "
             f"and pass {setting}=<file>."

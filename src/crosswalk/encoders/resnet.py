@@ -23,7 +23,7 @@ from crosswalk.encoders.clip_weights import (
     read_weights,
 )
 from crosswalk.encoders.known_names import from_torchvision, torchvision_eps, unwrapped
-from crosswalk.network import one_attempt
+from crosswalk.network import NotFetchedError, one_attempt
 from crosswalk.ranges import Count, Pixels, Positive
 from crosswalk.weight_files import mismatch
 
@@ -303,7 +303,7 @@ def _downloaded(name: str, arguments: dict[str, Any]) -> nn.Module:
         settings: Any = timm.get_pretrained_cfg(name)
         places = [] if settings is None else [settings.url, settings.hf_hub_id]
         where = " or ".join(place for place in places if place) or "timm lists no address"
-        raise FileNotFoundError(
+        raise NotFetchedError(
             f"the weights of {name} could not be downloaded ({error}). Fetch the file on a machine "
             f"with network access ({where}) and pass encoder.backbone.pretrained=<file>."
         ) from error

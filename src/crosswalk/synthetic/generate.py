@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -162,19 +163,24 @@ def run_synthesize(
         layout = layout or "market1501"
         root = synthesize_images(folder, layout=layout, size=size, seed=seed)
         inner = root / IMAGE_LAYOUTS[layout].folder
+        words = ["method=mmcl", "data=synthetic_images", f"data.root={root}"]
+        if layout != "market1501":
+            words.append(f"data.reader._target_=crosswalk.data.readers.{layout}.read_{layout}")
     elif kind != "pairs":
         raise ValueError(f"kind is {kind!r}. Set it to 'pairs' (images with captions) or 'images'.")
     elif layout not in (None, "cuhk_pedes"):
         raise ValueError(f"layout is {layout!r}. Pairs are written as 'cuhk_pedes'.")
     else:
-        layout = "cuhk_pedes"
         root = synthesize_pairs(folder, size=size, seed=seed)
         inner = root / FOLDER
+        words = ["method=rde", "data=synthetic_pairs", f"data.root={root}"]
     for split, count in recorded_counts(inner).items():
         captions = f", {count['captions']:,} captions" if "captions" in count else ""
         identities = f"{count['person_ids']:,} identities"
         print(f"{split:>7}: {identities}, {count['images']:,} images{captions}")
-    print(f"Synthetic {kind} are in {root}. Train on them with data={layout} data.root={root}.")
+    # the small networks of generated people: published sizes want weights, and a GPU
+    print(f"Synthetic {kind} are in {root}. Train on them:")
+    print(f"  {shlex.join(['crosswalk', 'train', *words])}")
     return 0
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,11 +12,15 @@ import torch
 
 from crosswalk.cli import main
 from crosswalk.config import build as config_build
-from crosswalk.config.build import build, build_method
-from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.build import build, build_method, without_fetching
+from crosswalk.config.check import check, check_early
+from crosswalk.config.compose import compose, nested, to_plain
+from crosswalk.config.encoder_kinds import check_encoders
+from crosswalk.config.model_file import read_description
 from crosswalk.config.places import refuse_inside_data
+from crosswalk.config.search import group_values
 from crosswalk.data.images import ImageToImageData, Reader
+from crosswalk.encoders.clip_weights import local_file
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.types import DataSpec, ImageBatch, Needs
@@ -318,10 +323,7 @@ def test_a_mistake_in_an_encoder_is_not_put_down_to_the_image_size(tmp_path: Pat
 def test_weights_that_cannot_be_had_are_told_with_the_key_of_the_method_alone(
     method: str, encoder: str, key: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def create_model(name: str, **arguments: object) -> torch.nn.Module:
-        raise OSError("no network")
-
-    monkeypatch.setattr(timm, "create_model", create_model)
+    monkeypatch.setattr(timm, "create_model", no_network)
     config = to_plain(compose([f"method={method}", f"encoder={encoder}"]))
     config["encoder"][key.split(".")[1]]["pretrained"] = "resnet50.tv_in1k"
 
@@ -330,6 +332,78 @@ def test_weights_that_cannot_be_had_are_told_with_the_key_of_the_method_alone(
 
     assert f"pass {key}=<file>" in str(refused.value)
     assert other not in str(refused.value)
+
+
+def no_network(name: str, **arguments: object) -> torch.nn.Module:
+    raise OSError("no network")
+
+
+PUBLISHED = sorted(
+    (run.split("/")[0], run.split("/")[1])
+    for run in group_values("experiment")
+    if "synthetic" not in run and run.split("/")[1] in group_values("data")
+)
+"""Methods, and published data sets that they are trained on."""
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+@pytest.mark.parametrize(("method", "data"), PUBLISHED)
+def test_the_way_without_published_weights_needs_none_and_fits_the_method(
+    method: str, data: str, shipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shipped:
+        monkeypatch.setattr(config_build, "SHIPPED", tmp_path)
+    words = [f"method={method}", f"data={data}", "data.root=/data"]
+
+    said = without_fetching(to_plain(compose(words)))
+    advised = re.findall(r"\b(?:checkpoint|encoder|text)=[\w:]+", said)
+
+    assert advised
+    assert shipped or not advised[0].startswith("checkpoint")
+    config = compose([*words, *advised])
+    check_early(config)
+    check_encoders(config)
+    plain = to_plain(config)
+    if plain["checkpoint"] is None:
+        plain["stage"] = None  # its encoder is the run's
+        weights = [value for key, value in nested(plain) if key.endswith("pretrained") and value]
+        assert all(local_file(value) for value in weights)
+    else:  # of the very shapes
+        stored = read_description(Path(plain["checkpoint"]) / "config.json")
+        assert stored["vocabulary"] is None
+        assert stored["encoder"]["_target_"] == plain["encoder"]["_target_"]
+        assert stored["preprocessing"]["image_size"] == plain["data"]["image_size"]
+
+
+def test_weights_that_cannot_be_had_for_a_training_are_told_with_the_way_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in MARKET:
+        write_image(tmp_path / name)
+    monkeypatch.setattr(timm, "create_model", no_network)
+    config = compose(["method=mmcl", "data=market1501", f"data.root={tmp_path}"])
+
+    with pytest.raises(
+        FileNotFoundError, match=r"pretrained=<file>\. Or .*: checkpoint=tiny:mmcl\."
+    ):
+        build(check(config))
+    with pytest.raises(FileNotFoundError, match=r"pretrained=<file>\.$"):
+        build(check(config, trains=False))
+
+
+def test_images_that_are_not_there_are_told_before_weights_are_fetched(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (table.parent / "photos" / "2.png").write_bytes(b"cut off")
+    with table.open("a") as file:
+        file.write("photos/2.png,A blue coat.,8,train\nphotos/3.png,A coat.,9,val\n")
+    monkeypatch.setattr(timm, "create_model", no_network)
+    words = ["method=cmmt", "data=own_pairs", f"data.root={table}", "encoder=resnet50_normed"]
+
+    with pytest.raises(ValueError, match=r"1 of 2 images cannot be read:\n.*2\.png: cut off"):
+        build(check(compose(words)))
+    with pytest.raises(FileNotFoundError, match="could not be downloaded"):
+        build(check(compose([*words, "data.allow_missing=true"])))
 
 
 def test_an_encoder_is_left_as_it_was_made(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 import hashlib
 import io
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from crosswalk.config.check import check_early
+from crosswalk.config.compose import compose
 from crosswalk.data.readers.cuhk_pedes import read_cuhk_pedes
+from crosswalk.encoders.clip_weights import local_file
 from crosswalk.synthetic import generate
 from crosswalk.synthetic.captions import tokenized
 from crosswalk.synthetic.generate import (
@@ -235,7 +239,13 @@ def test_pairs_come_from_the_looks_that_have_source_folders(tmp_path: Path, doma
 def test_the_command_says_what_it_wrote(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_synthesize(root, "pairs", "tiny", 5, "cuhk_pedes") == 0
 
-    assert "train: 20 identities, 64 images, 131 captions" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "train: 20 identities, 64 images, 131 captions" in said
+    config = compose(shlex.split(said.splitlines()[-1])[2:])
+    check_early(config)
+    assert config.data.root == str(root)
+    assert config.choices.encoder == "clip_tiny"
+    assert local_file(config.encoder.clip.pretrained) is not None
 
 
 def test_two_images_of_one_person_differ_as_much_as_two_persons_do_in_places(root: Path) -> None:

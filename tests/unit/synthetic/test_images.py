@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from crosswalk.config.check import check_early
+from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.constructors import construct
 from crosswalk.data.readers.dukemtmc import read_dukemtmc
 from crosswalk.data.readers.market1501 import read_market1501
 from crosswalk.data.readers.msmt17 import read_msmt17, read_msmt17_whole
@@ -184,7 +188,7 @@ def test_wrong_settings_are_refused_by_name(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_what_it_wrote(
+def test_the_command_says_what_it_wrote_and_how_a_small_network_is_trained_on_it(
     roots: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_synthesize(roots["market1501"], "images", "tiny", 5) == 0
@@ -193,8 +197,16 @@ def test_the_command_says_what_it_wrote(
     said = capsys.readouterr().out
     assert "  train: 12 identities, 60 images\n" in said
     assert "gallery: 5 identities, 19 images\n" in said
-    assert f"data=market1501 data.root={roots['market1501']}" in said
-    assert f"data=msmt17 data.root={roots['msmt17']}" in said
+    for line, root in zip(
+        [line for line in said.splitlines() if "crosswalk train" in line],
+        (roots["market1501"], roots["msmt17"]),
+        strict=True,
+    ):
+        check_early(compose(shlex.split(line)[2:]))
+        config = to_plain(compose(shlex.split(line)[2:]))
+        assert config["data"]["root"] == str(root)
+        assert config["choices"]["encoder"] == "resnet_tiny"  # no weights are fetched
+        assert len(construct(config["data"]["reader"], {})(root).train) == 60
 
 
 def stripes(path: Path) -> np.ndarray:
