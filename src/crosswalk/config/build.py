@@ -95,9 +95,8 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
         check_data(needs, data, config["choices"])
         lacks_files = getattr(data, "lacks_files", lambda: False)  # data of others may not tell
         if config["trainer"].get("max_epochs") != 0 and lacks_files():
-            data.setup(
-                "fit"
-            )  # says which, and what else cannot be read, before weights are fetched
+            # says which, and what else cannot be read, before weights are fetched
+            data.setup("fit")
     else:  # what is only evaluated may have no training part, and a method has to be made
         least = {name: max(1, number) for name, number in asdict(sizes).items()}
         sizes = replace(sizes, **{**least, "vocabulary_size": sizes.vocabulary_size})
