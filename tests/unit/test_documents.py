@@ -23,9 +23,9 @@ from crosswalk.config.check import check, check_early
 from crosswalk.config.compose import compose
 from crosswalk.config.constructors import construct
 from crosswalk.config.keys import ASSETS, flatten
-from crosswalk.config.search import config_folder, file_beside_configs, group_values
+from crosswalk.config.search import config_folder, group_values
 from crosswalk.lab.sweeps.sweep_file import find_sweep_file, read_sweep_file
-from crosswalk.lab.tables.manifest import read_manifest
+from crosswalk.lab.tables.manifest import find_table, read_manifest
 from docs.tools import configuration_reference as reference
 from docs.tools.site_pages import generated, links, outside_fences, target_of, with_excerpts
 from docs.tools.step_figures import FIGURES, drawn
@@ -127,7 +127,7 @@ def test_every_command_of_a_document_is_understood(
 
     if words[0] == "ablate" and "toyreid" not in command.document and "table" in options:
         if "TABLE" not in words and "file" not in words:
-            read_manifest(file_beside_configs(options.table))
+            read_manifest(find_table(options.table))
     elif words[0] == "sweep" and options.sweep != "SWEEP":
         read_sweep_file(find_sweep_file(options.sweep))
     if words[0] in ("train", "config") and options.overrides:

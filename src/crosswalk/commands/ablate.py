@@ -17,7 +17,7 @@ def configure(parser: ArgumentParser) -> None:
         "code is not run again, and a command that was stopped goes on where it was. key=value\n"
         "changes all rows.\n\n"
         "Examples:\n"
-        "  crosswalk ablate experiments/rde/table2.yaml --data synthetic_pairs --dry-run\n"
+        "  crosswalk ablate rde/table2 --data synthetic_pairs --dry-run\n"
         "  crosswalk ablate experiments/rde/table2.yaml --data synthetic_pairs --jobs 2\n"
         "  crosswalk ablate experiments/rde/table2.yaml --row 'without CCD' --seeds 1,2,3 \\\n"
         "    --devices 0,1 data.root=/datasets trainer=one_gpu\n"
@@ -25,7 +25,7 @@ def configure(parser: ArgumentParser) -> None:
         "    --slurm partition=gpu --slurm timeout_min=600 data.root=/datasets trainer=one_gpu\n"
     )
     add = parser.add_argument
-    add("table", metavar="TABLE", type=Path, help="experiments/<method>/<table>.yaml")
+    add("table", metavar="TABLE", type=Path, help="a file, or <method>/<table> of experiments")
     add("--row", metavar="NAME", action="append", default=[], help="only this row; repeatable")
     add("--seeds", default="", metavar="1,2,3", help="default: the table's")
     add("--data", default="", metavar="NAME", help="other data than the table's: synthetic_pairs")
@@ -37,9 +37,10 @@ def configure(parser: ArgumentParser) -> None:
         help="runs side by side (1, or one a device)",
     )
     add_launcher(parser)
-    add("--dry-run", action="store_true", help="say what would be run and how long, run nothing")
-    add("--show", action="store_true", help="print the table as it stands, run nothing")
-    add("--save", action="store_true", help="also keep the results beside the table's file")
+    only = parser.add_mutually_exclusive_group().add_argument
+    only("--dry-run", action="store_true", help="say what would be run and how long, run nothing")
+    only("--show", action="store_true", help="print the table as it stands, run nothing")
+    only("--save", action="store_true", help="also keep the results beside the table's file")
     add("--any-code", action="store_true", help="take runs of other code as finished, too")
     add("--output-dir", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
 
@@ -66,12 +67,9 @@ def add_launcher(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    from crosswalk.config.search import file_beside_configs
-    from crosswalk.lab.tables.manifest import read_manifest
+    from crosswalk.lab.tables.manifest import find_table, read_manifest
 
-    read_manifest(
-        file_beside_configs(options.table)
-    )  # says what is wrong, with slow imports to come
+    read_manifest(find_table(options.table))  # says what is wrong, with slow imports to come
     from crosswalk.lab.tables.command import run_ablation
 
     return run_ablation(options)

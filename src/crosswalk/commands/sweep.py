@@ -47,8 +47,9 @@ def configure(parser: ArgumentParser) -> None:
     )
     add("--name", help="of the sweep (default: that of the file)")
     add("--output-dir", metavar="DIR", type=Path, default=Path("runs"), help="default: runs")
-    add("--show", action="store_true", help="print what there is, run nothing")
-    add("--dry-run", action="store_true", help="check the file, print the first trials")
+    only = parser.add_mutually_exclusive_group().add_argument
+    only("--show", action="store_true", help="print what there is, run nothing")
+    only("--dry-run", action="store_true", help="check the file, print the first trials")
 
 
 def run(options: Namespace) -> int:

@@ -220,8 +220,17 @@ def file_beside_configs(path: Path) -> Path:
         >>> file_beside_configs(Path("nowhere.yaml")).as_posix()
         'nowhere.yaml'
     """
-    places = [path, *(folder.parent / path for folder in config_folders())]
-    return next((place for place in places if place.is_file()), path)
+    return next((place for place in beside_configs(path) if place.is_file()), path)
+
+
+def beside_configs(path: Path) -> list[Path]:
+    """Return where a path may lie: as it is named, or below a parent of `config_folders`.
+
+    Example:
+        >>> any(place.is_dir() for place in beside_configs(Path("experiments")))
+        True
+    """
+    return [path, *(folder.parent / path for folder in config_folders())]
 
 
 def default_method() -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,26 +31,19 @@ class Launcher:
     at_a_time: int
     slurm: Mapping[str, Any] | None = None
 
-    def look_ahead(self, config: Mapping[str, Any], *, dry_run: bool) -> None:
+    def look_ahead(self, config: Mapping[str, Any]) -> None:
         """Refuse data that every run would refuse; Slurm's machines may have others.
 
         Args:
             config: Of any run, plain.
-            dry_run: Whether it is only said, on standard error.
 
         Raises:
             FileNotFoundError: If a file or folder is not there.
             ValueError: If annotations are damaged.
         """
-        if self.slurm is not None:
-            return
-        try:
+        if self.slurm is None:
             check_paths(config)
             read_annotations(config.get("data") or {})
-        except (FileNotFoundError, ValueError) as error:
-            if not dry_run:
-                raise
-            print(f"note: no run can start as it is: {error}", file=sys.stderr)
 
     def make(
         self,
@@ -82,6 +76,17 @@ class Launcher:
                 at_a_time=self.at_a_time,
                 train=train,
             )
+
+
+@contextmanager
+def only_said(dry_run: bool) -> Iterator[None]:
+    """Let a dry run say on standard error what would refuse every run, and go on."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        if not dry_run:
+            raise
+        print(f"note: no run can start as it is: {error}", file=sys.stderr)
 
 
 def launcher(

@@ -41,7 +41,7 @@ class Entry:
     took: float | None = None
 
 
-UNKNOWN = "no run of this method and data has ended yet"
+UNKNOWN = "no run of a table with this method and data has ended here yet"
 
 
 class Position(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -61,6 +62,14 @@ def device_names(text: str) -> list[str]:
         ['0', '1']
     """
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def command_line() -> str:
+    """Return the command that was started, as one types it."""
+    program, *arguments = sys.argv
+    name = Path(program).name
+    words = ["python", "-m", "crosswalk"] if name == "__main__.py" else [name]
+    return shlex.join([*words, *arguments])
 
 
 def make_slots(

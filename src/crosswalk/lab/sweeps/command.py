@@ -15,7 +15,7 @@ from rich.console import Console
 
 from crosswalk.config.places import refuse_inside_data
 from crosswalk.files import check_folder, lock, write_text
-from crosswalk.lab.launch import launcher
+from crosswalk.lab.launch import launcher, only_said
 from crosswalk.lab.pool import PlannedRun, command_of
 from crosswalk.lab.sweeps.check import check_sweep, key_of
 from crosswalk.lab.sweeps.search import JOURNAL, preview
@@ -28,6 +28,7 @@ from crosswalk.lab.sweeps.sweep_file import (
     with_overrides,
 )
 from crosswalk.lab.sweeps.trials import LocalSweep, Trials
+from crosswalk.run.processes import command_line
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.words import counted
 
@@ -66,16 +67,19 @@ def run_sweep(options: Namespace) -> int:
     seed = 1 if options.seed is None else options.seed
     sweep = LocalSweep(file, folder, overrides, seed, num_trials(file, options.trials))
     if options.show:
-        _show(sweep)
+        _show(sweep, started=options.local)
         return 0
     config = check_sweep(file, overrides)
     refuse_inside_data(config, folder, "--output-dir")
-    at_a_time = options.agents or int(on_slurm)  # all at once would propose without looking
-    where = launcher(options, [config], at_a_time=at_a_time)
+    agents = min(options.agents, sweep.num_trials) if options.local else options.agents
+    # by Slurm all at once would propose without looking
+    where = launcher(options, [config], at_a_time=agents or int(on_slurm))
+    at_a_time = min(where.at_a_time, sweep.num_trials)
     sweep = replace(sweep, uses_wandb=config["logger"]["wandb"] is not None)
     if options.dry_run:
-        print(plan(sweep, where.at_a_time))
-    where.look_ahead(config, dry_run=options.dry_run)
+        print(plan(sweep, at_a_time))
+    with only_said(options.dry_run):
+        where.look_ahead(config)
     if options.dry_run:
         return 0
     if not options.local:
@@ -88,7 +92,7 @@ def run_sweep(options: Namespace) -> int:
         )
         return run_agents(path, where.slots, folder / "logs")
     sweep = begin(sweep, options.seed)
-    print(plan(sweep, where.at_a_time).split("\n\n")[0], flush=True)
+    print(plan(sweep, at_a_time).split("\n\n")[0], flush=True)
     status = 0
     trials = Trials(sweep, at_a_time=where.at_a_time)
     like_all = PlannedRun("a trial", overrides, config, RunFolder(folder / "trial"), ())
@@ -100,7 +104,10 @@ def run_sweep(options: Namespace) -> int:
         status = 1
     except KeyboardInterrupt:
         jobs = " Jobs that were submitted go on." if on_slurm else ""
-        print(f"\nInterrupted.{jobs} The same command goes on with the sweep.", flush=True)
+        print(
+            f"\nInterrupted.{jobs} The same command goes on with the sweep:\n  {command_line()}",
+            flush=True,
+        )
         status = 130
     failed = _show(sweep).failed
     return status or int(bool(failed))
@@ -209,12 +216,18 @@ def plan(sweep: LocalSweep, at_a_time: int) -> str:
     return "\n".join(lines)
 
 
-def _show(sweep: LocalSweep) -> SweepSummary:
-    """Print what a sweep has found so far, write its page, and return it."""
+def _show(sweep: LocalSweep, *, started: bool = True) -> SweepSummary:
+    """Print what a sweep has found so far, write its page, and return it.
+
+    Args:
+        sweep: The sweep.
+        started: Whether the same command without --show would begin it here.
+    """
     if not (sweep.folder / JOURNAL).exists():
+        instead = "without --show" if started else "with --local in the place of --show"
         raise FileNotFoundError(
-            f"{sweep.folder} holds no local sweep. Start it with --local, or name it with --name "
-            "and --output-dir."
+            f"{sweep.folder} holds no local sweep. The same command {instead} starts it; one that "
+            "lies elsewhere is named with --name and --output-dir."
         )
     stored = json.loads((sweep.folder / "sweep.json").read_text(encoding="utf-8"))
     sweep = replace(

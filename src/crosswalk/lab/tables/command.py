@@ -10,20 +10,21 @@ from crosswalk.config.compose import to_plain
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.data_kinds import check_kind
 from crosswalk.config.places import refuse_inside_data
-from crosswalk.config.search import file_beside_configs, group_values
+from crosswalk.config.search import group_values
 from crosswalk.files import check_folder
-from crosswalk.lab.launch import Launcher, launcher
+from crosswalk.lab.launch import Launcher, launcher, only_said
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.progress import Board, Estimates
 from crosswalk.lab.tables.collect import Collector
 from crosswalk.lab.tables.files import TableFiles
 from crosswalk.lab.tables.kept import read_results
-from crosswalk.lab.tables.manifest import Manifest, read_manifest
+from crosswalk.lab.tables.manifest import Manifest, find_table, read_manifest
 from crosswalk.lab.tables.plan import Plan, TableRun, estimates_of, make_plan
 from crosswalk.lab.tables.runs import CodeChanged, TableRuns
 from crosswalk.lab.tables.terminal import render_terminal
 from crosswalk.lab.tables.verdict import judge
 from crosswalk.run.code_digest import code_digest
+from crosswalk.run.processes import command_line
 from crosswalk.words import counted
 
 
@@ -49,11 +50,12 @@ def run_ablation(options: Namespace) -> int:
     )
     table = TableFiles(Collector(plan))
     if options.show:
-        _show(table)
+        _show(table, only=options.row)
         return 0
     estimates, missing = estimates_of(plan), plan.missing()
-    where = launcher(options, [run.config for run in missing], at_a_time=options.jobs)
-    at_a_time = where.at_a_time or max(1, len(missing))
+    configs, jobs = [run.config for run in missing], min(options.jobs, len(missing))
+    where = launcher(options, configs, at_a_time=jobs)
+    at_a_time = max(1, min(where.at_a_time or len(missing), len(missing)))
     _announce(plan, missing, estimates, at_a_time)
     if options.dry_run:
         for run in missing:
@@ -62,10 +64,10 @@ def run_ablation(options: Namespace) -> int:
     if missing:
         config = to_plain(missing[0].config)
         refuse_inside_data(config, pool.path, "--output-dir")
-        if not options.dry_run:
+        with only_said(options.dry_run):
             check_data(missing[0])
-        # what a row alone gets wrong is its own failure
-        where.look_ahead(to_plain(plan.wanted[0].config), dry_run=options.dry_run)
+            # what a row alone gets wrong is its own failure
+            where.look_ahead(to_plain(plan.wanted[0].config))
     if options.dry_run:
         return 0
     board = Board(
@@ -83,7 +85,7 @@ def run_ablation(options: Namespace) -> int:
         except CodeChanged as error:
             print(f"crosswalk: {error}", file=sys.stderr)
             changed = True
-    render_terminal(table.write())
+    render_terminal(table.write(), only=options.row)
     print(f"Table: {table.path.with_suffix('.html')}, .md and .json beside it")
     if options.save:
         print("Kept: " + ", ".join(map(str, table.save())))
@@ -114,7 +116,7 @@ def parse_seeds(text: str, manifest: Manifest) -> tuple[int, ...]:
 
 
 def _manifest(options: Namespace) -> Manifest:
-    manifest = read_manifest(file_beside_configs(options.table))
+    manifest = read_manifest(find_table(options.table))
     if options.data:
         values = group_values("data")
         if options.data not in values:
@@ -153,6 +155,8 @@ def _announce(
         f"On {plan.manifest.data}: {counted(len(plan.wanted), 'run')}, "
         f"{len(plan.wanted) - len(missing)} finished and {len(missing)} left."
     )
+    if plan.manifest.overrides:
+        print(f"All rows are run with {' '.join(plan.manifest.overrides)}.")
     for name, reason in plan.skipped.items():
         print(f"Not run: {name}: {reason}")
     other = sum(bool(plan.pool.of_any_code(run.config)) for run in missing)
@@ -174,11 +178,13 @@ def _run(where: Launcher, runs: TableRuns) -> None:
         where.make(runs, runs.plan.pool.path / "slurm", first=runs.waiting)
     except KeyboardInterrupt:
         jobs = "The" if where.slurm is None else "Jobs that were submitted go on, and the"
-        runs.board.say(f"{jobs} same command goes on where this one was stopped.")
+        runs.board.say(
+            f"{jobs} same command goes on where this one was stopped:\n  {command_line()}"
+        )
         raise
 
 
-def _show(table: TableFiles) -> None:
+def _show(table: TableFiles, *, only: Sequence[str]) -> None:
     """Print the table from the runs that are there, or else from the kept results."""
     plan, verdict = table.collector.plan, table.judged()
     path = plan.manifest.committed_path
@@ -187,5 +193,8 @@ def _show(table: TableFiles) -> None:
         # as they were kept: with the overrides of then, such as where the data were
         manifest = plan.manifest.with_overrides(kept.overrides)
         verdict = judge(manifest, kept.runs, kept.queries, code=plan.codes())
-        print(f"No run of this code is here; these are the results in {path}.")
-    render_terminal(verdict)
+        print(
+            f"No finished run of this table by the code as it is now lies in {plan.pool.path}. "
+            f"These are the results that are kept in {path}."
+        )
+    render_terminal(verdict, only=only)

@@ -14,10 +14,11 @@ from typing import Any
 from crosswalk.config.compose import parse_overrides
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.keys import TOP
-from crosswalk.config.search import groups
+from crosswalk.config.search import beside_configs, file_beside_configs, groups
 from crosswalk.config.stored import check_overrides, read_yaml
 from crosswalk.run.results import DIRECTIONS, EXTRA_MEASURES, MEASURES
 
+EXPERIMENTS = Path("experiments")
 CHECKPOINTS = ("start", "best", "last")
 
 MANIFEST_KEYS = {
@@ -252,12 +253,38 @@ def metric_key(row: Row, metric: str, split: str = "test") -> str:
     return f"{split}/{metric}" if row.view is None else f"{split}/view/{row.view}/{metric}"
 
 
-def _table_meant_by(path: Path) -> str:
-    """Return the question whether another table is meant: ``rde/table2`` is one's short name."""
-    tables = [table.as_posix() for table in Path("experiments").glob("*/*.yaml")]
-    name = "/".join(["experiments", *path.with_suffix(".yaml").parts[-2:]])
-    near = difflib.get_close_matches(name, tables, n=1, cutoff=0.8)
-    return f" Did you mean {near[0]}?" if near else ""
+def find_table(name: Path) -> Path:
+    """Return the path of a table, given itself or as ``<method>/<table>``, with its ending or not.
+
+    Raises:
+        FileNotFoundError: If there is none.
+
+    Example:
+        >>> find_table(Path("rde/table2")).as_posix().endswith("experiments/rde/table2.yaml")
+        True
+    """
+    for given in (name, Path(f"{name}.yaml")):
+        for path in (given, EXPERIMENTS / given):
+            if (found := file_beside_configs(path)).is_file():
+                return found
+    tables = sorted(
+        {
+            path.relative_to(folder).with_suffix("").as_posix()
+            for folder in beside_configs(EXPERIMENTS)
+            for path in folder.glob("*/*.yaml")
+        }
+    )
+    methods = list(dict.fromkeys(table.split("/")[0] for table in tables))
+    method = next((part for part in name.parts if part in methods), "")
+    among = [table for table in tables if table.startswith(f"{method}/")] if method else tables
+    same = [table for table in among if table.split("/")[1] == name.stem]
+    word = f"{method}/{name.stem}" if method else "/".join(name.parts[-2:])
+    near = same or difflib.get_close_matches(word, among, n=1, cutoff=0.8)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    there = f"Name one as <method>/<table>; there are tables of {', '.join(methods)}."
+    if method:
+        there = f"Those of {method} are {', '.join(among)}."
+    raise FileNotFoundError(f"{name} is neither a file nor a table of experiments/.{meant} {there}")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -271,7 +298,6 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; the tables lie in experiments/<method>/<table>.yaml."
-            f"{_table_meant_by(path)}"
         )
     content = read_yaml(path)
     place = str(path)

@@ -271,9 +271,19 @@ def _compose_rows(manifest: Manifest, *, checked: Iterable[str]) -> list[tuple[R
                 if row.name in checked:
                     check(config, stored=manifest.path)
             except ValueError as error:
-                raise ValueError(f"row '{row.name}': {error}") from error
+                place = "" if _is_of_all_rows(error, manifest) else f"row '{row.name}': "
+                raise ValueError(f"{place}{error}") from error
             composed.append((row, config))
     return composed
+
+
+def _is_of_all_rows(error: ValueError, manifest: Manifest) -> bool:
+    """Return whether the command's overrides are wrong by themselves, whatever a row says."""
+    try:
+        check(compose([LOGGER, *manifest.base, *manifest.overrides]), stored=manifest.path)
+    except ValueError as same:
+        return bool(manifest.overrides) and str(same) == str(error)
+    return False
 
 
 def _without_seed(overrides: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from crosswalk.lab.tables.manifest import metric_label
@@ -117,6 +118,28 @@ def conclusions(verdict: Verdict) -> list[str]:
                 f"{tau_text(ordering)} over {len(ordering.rows)} rows."
             )
     return lines
+
+
+LEGEND = {
+    "separated": "other seeds and other queries would leave the sign of the difference",
+    "within noise": "they might turn it",
+    "spread unknown": "one seed does not tell",
+    "within seed noise": "where one more run may lie",
+    "tau-b": "1 is the published order, -1 its reverse",
+}
+"""What words of verdicts and conclusions mean, in a few words."""
+
+
+def legend(lines: Iterable[str]) -> str:
+    """Return what words of the lines mean in a sentence, empty if there are none of `LEGEND`.
+
+    Example:
+        >>> legend(["1 flips (spread unknown)"])
+        'Here "spread unknown" means: one seed does not tell.'
+    """
+    said = " ".join(lines)
+    meant = [f'"{word}" means: {meaning}' for word, meaning in LEGEND.items() if word in said]
+    return f"Here {'; '.join(meant)}." if meant else ""
 
 
 def other_code(verdict: Verdict) -> str:

@@ -26,6 +26,7 @@ from filelock import Timeout
 from crosswalk import __version__
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
+from crosswalk.run.processes import command_line as command_line  # for run.train, too
 from crosswalk.run.run_folder import CHILD_VARIABLE, STAGE_VARIABLE, RunFolder
 from crosswalk.run.run_folder import is_first_process as is_first
 
@@ -60,14 +61,6 @@ class RunInterrupted(SystemExit):
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
         self.signum = signum
-
-
-def command_line() -> str:
-    """Return the command that repeats this run, as one types it."""
-    program, *arguments = sys.argv
-    name = Path(program).name
-    words = ["python", "-m", "crosswalk"] if name == "__main__.py" else [name]
-    return shlex.join([*words, *arguments])
 
 
 BUT_RESULTS = ":(top,exclude,glob)**/results/**"

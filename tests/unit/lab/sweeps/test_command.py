@@ -1,4 +1,5 @@
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,14 +232,46 @@ def test_the_number_of_trials_is_the_users_the_files_or_the_grids(
     ("words", "message"),
     [
         (["--name=a/b"], "--name 'a/b' may contain letters"),
-        (["--agents", "3", "--devices=0,1"], "3 runs at a time"),
+        (["--agents", "3", "--trials=3", "--devices=0,1"], "3 runs at a time"),
         (["--slurm", "partition=gpu"], "add --launcher slurm"),
-        (["--show"], "holds no local sweep"),
+        (["--show"], "holds no local sweep. The same command without --show starts it"),
     ],
 )
 def test_a_wrong_option_is_refused(tmp_path: Path, words: list[str], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         sweep(tmp_path, *words)
+
+
+@pytest.mark.usefixtures("fake")
+def test_no_more_trials_run_at_a_time_than_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(tmp_path, "--agents", "1000", "--dry-run") == 0
+
+    assert "2 trials, 2 at a time" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_sweep_that_is_interrupted_says_the_command_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "run_locally", interrupted)
+    monkeypatch.setattr(sys, "argv", ["/bin/crosswalk", "sweep", "my file.yaml", "--local"])
+
+    assert sweep(tmp_path) == 130
+
+    said = capsys.readouterr().out
+    assert "goes on with the sweep:\n  crosswalk sweep 'my file.yaml' --local\n" in said
+
+
+def test_a_sweep_that_is_not_there_is_begun_here_with_local(tmp_path: Path) -> None:
+    words = ["sweep", str(sweep_file(tmp_path).path), "--show", "--output-dir", str(tmp_path)]
+
+    with pytest.raises(FileNotFoundError, match="with --local in the place of --show starts it"):
+        run_sweep(parse(words))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from crosswalk.cli import main, parse
 from crosswalk.lab import launch
 from crosswalk.lab.pool import Pool
+from crosswalk.lab.progress import Estimates
 from crosswalk.lab.tables import command
 from crosswalk.lab.tables.command import check_data, run_ablation
 from crosswalk.lab.tables.manifest import read_manifest
@@ -65,7 +67,9 @@ def test_a_dry_run_says_what_would_be_run_and_runs_nothing(
     assert capsys.readouterr().out.splitlines() == [
         "A table",
         "On synthetic_pairs: 2 runs, 0 finished and 2 left.",
-        "How long that takes is not known yet: no run of this method and data has ended yet.",
+        "All rows are run with trainer.max_epochs=1.",
+        "How long that takes is not known yet: no run of a table with this method and data has "
+        "ended here yet.",
         "# full, one view; seed 5",
         "crosswalk train method=rde data=synthetic_pairs trainer.max_epochs=1 seed=5",
         "# no division; seed 5",
@@ -149,7 +153,8 @@ def test_results_that_were_kept_are_shown_where_nothing_was_run(
     assert main(["ablate", str(table), "--show", "--output-dir", str(tmp_path / "other")]) == 0
 
     said = capsys.readouterr().out
-    assert f"these are the results in {table.parent / 'results'}" in said
+    assert f"No finished run of this table by the code as it is now lies in {tmp_path}" in said
+    assert f"These are the results that are kept in {table.parent / 'results'}" in said
     assert "50.00 ± 0.00" in said
 
 
@@ -193,7 +198,8 @@ def test_code_that_was_changed_meanwhile_gives_status_1(
         (["--slurm", "partition=gpu"], "add --launcher slurm"),
         (["--launcher", "slurm", "--devices", "0"], "--devices is about this machine"),
         (["trainer.num_nodes=2", "trainer.devices=1"], "is more than 1: add --launcher slurm"),
-        (["trainer.max_epoch=1"], "row 'full': trainer.max_epoch=1: Lightning's Trainer has no"),
+        (["trainer.max_epoch=1"], "crosswalk: trainer.max_epoch=1: Lightning's Trainer has no"),
+        (["--row=no division", "data.batch_size=0"], "crosswalk: data.batch_size=0 "),
     ],
 )
 def test_a_mistake_is_told_before_anything_runs(
@@ -209,24 +215,105 @@ def test_a_mistake_is_told_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_table_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ablate", "nowhere.yaml"]) == 2
-
-    assert "nowhere.yaml does not exist" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["rde/table2", "experiments/rde/table2", "rde/tabel2.yaml"])
-def test_the_table_that_is_meant_is_named(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rde", "rde is neither a file nor a table of experiments/. Those of rde are rde/heads, "),
+        ("experiments/rde/nope.yaml", "experiments/. Those of rde are rde/heads, rde/table2"),
+        ("rde/tabel2.yaml", "Did you mean rde/table2? Those of rde are rde/"),
+        ("table2", "Did you mean rde/table2? Name one as <method>/<table>; there are tables of "),
+        ("nowhere.yaml", "experiments/. Name one as <method>/<table>; there are tables of irra, r"),
+    ],
+)
+def test_a_table_that_does_not_exist_is_told_with_those_that_are_there(
+    name: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    table = tmp_path / "experiments" / "rde" / "table2.yaml"
-    table.parent.mkdir(parents=True)
-    table.touch()
+    tables = [
+        tmp_path / f"experiments/{each}.yaml" for each in ("rde/table2", "rde/heads", "irra/a")
+    ]
+    for table in tables:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.touch()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("crosswalk.lab.tables.manifest.beside_configs", lambda path: [path])
 
     assert main(["ablate", name]) == 2
 
-    assert "Did you mean experiments/rde/table2.yaml?" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["ablate", "sweep"])
+def test_only_one_of_what_runs_nothing_is_taken(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "rde", "--show", "--dry-run"])
+
+    assert "argument --dry-run: not allowed with argument --show" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["rde/two", "rde/two.yaml", "experiments/rde/two"])
+def test_a_table_is_found_by_its_method_and_name(
+    name: str,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["ablate", name, "--show"]) == 0
+    assert main(["ablate", "mar/margin", "--show"]) == 0  # beside the package's configurations
+
+    assert "A table" in capsys.readouterr().out
+
+
+def test_rows_that_were_asked_for_are_printed_alone(
+    ablate: Ablate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("--seeds=1",), ("--show",)):
+        capsys.readouterr()
+
+        assert ablate("--row=one view", *words) == 0
+
+        said = capsys.readouterr().out
+        assert "one view" in said
+        assert "no division" not in said
+        assert " ".join(said.split()).count("Rows that were not asked for are left out here") == 1
+
+
+def test_no_more_runs_are_made_at_a_time_than_there_are(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slots: list[int] = []
+    monkeypatch.setattr(launch, "run_locally", lambda runs, given, **_: slots.append(len(given)))
+    monkeypatch.setattr(command, "estimates_of", lambda plan: Estimates([("us", lambda _: [5.0])]))
+
+    ablate("--jobs", "1000", "--row=full", "--seeds=1")
+
+    assert "That takes about 5 s, 1 at a time (from us)." in capsys.readouterr().out
+    assert slots == [1]
+
+
+def test_a_table_that_is_interrupted_says_the_command_that_goes_on(
+    ablate: Ablate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "run_locally", interrupted)
+    monkeypatch.setattr(sys, "argv", ["/bin/crosswalk", "ablate", "rde/two", "--row=one view"])
+
+    assert ablate() == 130
+
+    said = capsys.readouterr().err
+    assert (
+        "goes on where this one was stopped:\n  crosswalk ablate rde/two '--row=one view'" in said
+    )
 
 
 def test_a_run_that_another_row_was_asked_for_says_so(
@@ -321,6 +408,17 @@ def test_a_table_without_its_data_starts_nothing(tmp_path: Path, table: str) -> 
         run_ablation(parse(["ablate", str(path), "--output-dir", str(tmp_path)]))
 
     assert not list(tmp_path.rglob("*.log"))
+
+
+def test_a_dry_run_without_the_folder_of_the_data_says_that_no_run_can_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = str(EXPERIMENTS / "rde/table2.yaml")
+
+    assert main(["ablate", table, "--dry-run", "--seeds=1", "--output-dir", str(tmp_path)]) == 0
+
+    said = "note: no run can start as it is: data=cuhk_pedes needs data.root=<folder of the data"
+    assert said in capsys.readouterr().err
 
 
 def test_a_table_whose_data_are_not_there_starts_nothing_and_a_dry_run_says_so(

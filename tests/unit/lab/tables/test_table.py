@@ -35,6 +35,9 @@ OTHERS = {
 OTHER_CODE = dict.fromkeys("ABCD", "000000000000")
 
 
+ONE_EACH = {"A": {1: (50.0, 50.0)}, "B": {1: (53.0, 51.0)}}
+
+
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
     return small_manifest(tmp_path, ROWS, **OTHERS)
@@ -251,6 +254,42 @@ def test_a_narrow_terminal_keeps_every_number(
 
     assert figures(narrow) == figures(wide)
     assert max(map(len, plain(narrow).splitlines())) <= width
+
+
+def test_a_very_narrow_terminal_has_row_below_row_and_breaks_no_word(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = judge(manifest, some_runs(manifest))
+    narrow_terminal(monkeypatch, 200)
+    wide = terminal(verdict)
+
+    narrow_terminal(monkeypatch, 40)
+    narrow = plain(terminal(verdict))
+
+    lines = [line.rstrip() for line in narrow.splitlines()]
+    place = lines.index("B")
+    assert lines[place + 1 : place + 7] == [
+        "  R@1 published   69.00",
+        "  R@1 obtained    53.00",
+        "  R@1 difference  -16.00",
+        "  mAP published   -",
+        "  mAP obtained    51.00",
+        "  mAP difference  -",
+    ]
+    assert figures(narrow) == figures(wide)
+    assert max(map(len, lines)) <= 40
+
+
+def test_words_of_verdicts_are_explained_once_where_they_stand(manifest: Manifest) -> None:
+    moved = manifest.with_data("synthetic_pairs")
+
+    one = " ".join(terminal(judge(moved, runs_with(moved, ONE_EACH))).split())
+    nothing = terminal(judge(moved, []))
+
+    assert '"spread unknown" means: one seed does not tell' in one
+    assert '"tau-b" means: 1 is the published order, -1 its reverse.' in one
+    assert "within seed noise" not in one
+    assert "means:" not in nothing
 
 
 def test_on_the_page_numbers_come_before_the_verdict(manifest: Manifest) -> None:
