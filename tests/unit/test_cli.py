@@ -874,13 +874,14 @@ def test_a_signal_ends_a_command_with_one_line(
 
 @pytest.mark.parametrize(
     "words",
-    ["compare a a --out file/page.html", "audit a --out file/x.csv", "report a --out file/x"],
+    ["compare a b --out file/page.html", "audit a --out file/x.csv", "report a --out file/x"],
 )
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    RunFolder(Path("a")).save_config({})
+    for name in "ab":
+        RunFolder(Path(name)).save_config({})
     Path("file").touch()
 
     assert main(words.split()) == 2

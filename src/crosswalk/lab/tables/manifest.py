@@ -277,9 +277,10 @@ def find_table(name: Path) -> Path:
     methods = list(dict.fromkeys(table.split("/")[0] for table in tables))
     method = next((part for part in name.parts if part in methods), "")
     among = [table for table in tables if table.startswith(f"{method}/")] if method else tables
-    same = [table for table in among if table.split("/")[1] == name.stem]
-    word = f"{method}/{name.stem}" if method else "/".join(name.parts[-2:])
-    near = same or difflib.get_close_matches(word, among, n=1, cutoff=0.8)
+    near = [table for table in among if table.split("/")[1] == name.stem]
+    word, start = (name.stem, len(f"{method}/")) if method else ("/".join(name.parts[-2:]), 0)
+    close = difflib.get_close_matches(word, [table[start:] for table in among], 1, 0.8)
+    near += [f"{among[0][:start]}{each}" for each in close]
     meant = f" Did you mean {near[0]}?" if near else ""
     there = f"Name one as <method>/<table>; there are tables of {', '.join(methods)}."
     if method:

@@ -219,10 +219,11 @@ def test_a_mistake_is_told_before_anything_runs(
     ("name", "message"),
     [
         ("rde", "rde is neither a file nor a table of experiments/. Those of rde are rde/heads, "),
+        ("mar", "mar is neither a file nor a table of experiments/. Those of mar are mar/margin."),
         ("experiments/rde/nope.yaml", "experiments/. Those of rde are rde/heads, rde/table2"),
         ("rde/tabel2.yaml", "Did you mean rde/table2? Those of rde are rde/"),
         ("table2", "Did you mean rde/table2? Name one as <method>/<table>; there are tables of "),
-        ("nowhere.yaml", "experiments/. Name one as <method>/<table>; there are tables of irra, r"),
+        ("nowhere.yaml", "experiments/. Name one as <method>/<table>; there are tables of mar, rd"),
     ],
 )
 def test_a_table_that_does_not_exist_is_told_with_those_that_are_there(
@@ -233,7 +234,7 @@ def test_a_table_that_does_not_exist_is_told_with_those_that_are_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     tables = [
-        tmp_path / f"experiments/{each}.yaml" for each in ("rde/table2", "rde/heads", "irra/a")
+        tmp_path / f"experiments/{each}.yaml" for each in ("rde/table2", "rde/heads", "mar/margin")
     ]
     for table in tables:
         table.parent.mkdir(parents=True, exist_ok=True)
