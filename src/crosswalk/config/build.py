@@ -160,13 +160,15 @@ def build_method(config: Mapping[str, Any], sizes: DataSpec, tokenizer: object) 
 def without_fetching(config: Mapping[str, Any]) -> str:
     """Return how a method is trained without published weights, a sentence after another one.
 
-    By the small model of it that comes with the package, unless that one knows other words, else by
-    the networks of its synthetic run; nothing where they have published weights, too.
+    By the small model of it that comes with the package, unless that one knows other words or is no
+    stage of a run, else by the networks of its synthetic run; nothing where they have published
+    weights, too.
     """
     choices = config["choices"]
     method = str(choices.get("method"))
     shipped = SHIPPED / method / EXPORTED
-    if shipped.is_file() and read_description(shipped)["vocabulary"] is None:
+    fits_all = shipped.is_file() and read_description(shipped)["vocabulary"] is None
+    if fits_all and config.get("stage") is None:
         return (
             " Or start, without encoder=, from the small model of synthetic people that is part of "
             f"crosswalk: checkpoint=tiny:{method}."

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from crosswalk.data.readers import dukemtmc, market1501, msmt17, own_images
-from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout, find_layout, read_json
+from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout, first_layout, read_json
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
 from crosswalk.data.readers.camstyle import camstyle_files, find_camstyle
 from crosswalk.data.readers.image_folders import MARKET_FOLDERS
@@ -56,10 +56,7 @@ def published(name: str, reader: ModuleType, read: Callable[[Path], AnySplits]) 
     """
 
     def find(root: Path) -> Layout | None:
-        try:
-            return find_layout(root, name, reader.FOLDERS, reader.FORMS, "")
-        except FileNotFoundError:
-            return None
+        return first_layout(root, reader.FOLDERS, reader.FORMS)
 
     return Source(name, read, find)
 

@@ -163,7 +163,10 @@ def run_synthesize(
         layout = layout or "market1501"
         root = synthesize_images(folder, layout=layout, size=size, seed=seed)
         inner = root / IMAGE_LAYOUTS[layout].folder
-        words = ["method=mmcl", "data=synthetic_images", f"data.root={root}"]
+        # a method without a stage, whose data would be others
+        words = ["method=supervised", "data=synthetic_images", f"data.root={root}"]
+        if size == "tiny":
+            words.append("data.batch_size=32")  # as many people as it has
         if layout != "market1501":
             words.append(f"data.reader._target_=crosswalk.data.readers.{layout}.read_{layout}")
     elif kind != "pairs":

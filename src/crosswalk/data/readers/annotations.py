@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +82,77 @@ def find_layout(
             f"data.root={root} is not a folder. Pass data.root=<folder of {dataset}, or the folder "
             f"above it>. {advice}"
         )
+    if (layout := first_layout(root, folders, forms)) is not None:
+        return layout
+    missing = f"No {what} of {dataset} below data.root={root}"
+    if like := looks_like(root):
+        raise FileNotFoundError(f"{missing}, which holds {contents(root)}. {like} {advice}")
+    above = root.absolute().parent
+    if any((above / mark).exists() for marks in forms.values() for mark in marks):
+        advice = f"Did you mean the folder above, data.root={above}? {advice}"
+    if not any(root.iterdir()):
+        raise FileNotFoundError(f"{missing}: the folder is empty. {advice}")
+    below = " or ".join(f"{name}/" for name in folders if name != ".")
+    raise FileNotFoundError(
+        f"{missing}. Looked for {', '.join(forms)}, there and in {below}; the folder holds "
+        f"{contents(root)}. {advice}"
+    )
+
+
+def first_layout(
+    root: Path, folders: Sequence[str], forms: Mapping[str, Sequence[str]]
+) -> Layout | None:
+    """Return what `find_layout` does; None where nothing matches.
+
+    Example:
+        >>> first_layout(Path("/nowhere"), ["."], {"lists": ["list_train.txt"]}) is None
+        True
+    """
     for name in folders:
         folder = root / name
         for form, marks in forms.items():
             present = tuple(folder / mark for mark in marks if (folder / mark).exists())
             if present:
                 return Layout(folder, present, form, form if name == "." else f"{name}/{form}")
-    tried = ", ".join(
-        form if name == "." else f"{name}/{form}" for name in folders for form in forms
-    )
-    above = root.absolute().parent
-    if any((above / mark).exists() for marks in forms.values() for mark in marks):
-        advice = f"Did you mean the folder above, data.root={above}? {advice}"
-    raise FileNotFoundError(
-        f"No {what} of {dataset} below data.root={root}. Looked for {tried}; the folder holds "
-        f"{contents(root)}. {advice}"
-    )
+    return None
+
+
+PUBLISHED = {
+    "cuhk_pedes": "CUHK-PEDES",
+    "icfg_pedes": "ICFG-PEDES",
+    "rstp_reid": "RSTPReid",
+    "market1501": "Market-1501",
+    "dukemtmc": "DukeMTMC-reID",
+    "msmt17": "MSMT17",
+    "occluded_duke": "Occluded-Duke",
+}
+"""Names of data sets by ``data=``, which is what the module that reads them is called, too."""
+
+
+def looks_like(root: Path) -> str:
+    """Return which published data set a folder may hold, as a sentence; nothing of another one.
+
+    Those in a folder of their name come before those that are only laid out so.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     (Path(root) / "Market-1501" / "bounding_box_train").mkdir(parents=True)
+        ...     looks_like(Path(root)), looks_like(Path(root) / "Market-1501/bounding_box_train")
+        ('That looks like Market-1501: data=market1501.', '')
+    """
+    found: dict[str, bool] = {}
+    for data in PUBLISHED:
+        reader = import_module(f"crosswalk.data.readers.{data}")  # late: they import this module
+        layout = first_layout(root, reader.FOLDERS, reader.FORMS)
+        if layout is not None:
+            names = {Path(name).name for name in reader.FOLDERS}
+            found[data] = layout.folder.absolute().name in names
+    meant = [data for data, is_named in found.items() if is_named or not any(found.values())]
+    if not meant:
+        return ""
+    named = " or ".join(PUBLISHED[data] for data in meant)
+    return f"That looks like {named}: {' or '.join(f'data={data}' for data in meant)}."
 
 
 def contents(folder: Path) -> str:

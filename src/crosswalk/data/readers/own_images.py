@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crosswalk.data.readers.annotations import contents, raise_problems
+from crosswalk.data.readers.annotations import contents, looks_like, raise_problems
 from crosswalk.data.readers.camera_names import GRAMMAR, IMAGE_SUFFIXES, JUNK, parse_name
 from crosswalk.data.readers.image_folders import with_image_notices
 from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record
@@ -67,6 +67,8 @@ EXAMPLE = (
     "A folder holds train/, query/ and gallery/, with images named like 0002_c1_17.jpg or one "
     "sub-folder per person; a CSV starts with the line path,person_id,camera_id,split."
 )
+
+WITH_CAPTIONS = "Images with captions are own_pairs, a CSV of image,caption,person_id,split."
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +220,14 @@ def _only_csv(folder: Path) -> Path:
         above = folder.absolute().parent
         tables = which_table(folder, (".csv",))
         meant = f"Did you mean the folder above, data.root={above}? "
-        raise FileNotFoundError(
+        holds = (
             f"data.root={folder} should hold folders of splits or one .csv file, but holds "
-            f"{contents(folder)}; .csv files: {names}. "
+            f"{contents(folder)}"
+        )
+        if not found and (like := looks_like(folder)):
+            raise FileNotFoundError(f"{holds}. {like}")
+        raise FileNotFoundError(
+            f"{holds}; .csv files: {names}. "
             f"{f'Pass {tables}. ' if tables else ''}"
             f"{meant if folder.absolute().name in SPLIT_NAMES else ''}{EXAMPLE}"
         )
@@ -235,7 +242,9 @@ def _from_csv(path: Path, check_files: bool) -> ImageSplits:
     with_person: list[int] = []
     without_person: list[int] = []
     hints = MissingHints()
-    rows = csv_rows(path, read_table_text(path), problems, required=REQUIRED, example=EXAMPLE)
+    text = read_table_text(path)
+    example = f"{EXAMPLE} {WITH_CAPTIONS}" if "caption" in text.partition("\n")[0] else EXAMPLE
+    rows = csv_rows(path, text, problems, required=REQUIRED, example=example)
     for line, row in rows:
         ignored |= set(row) - set(REQUIRED)
         complaint = _complaint(row) or _contradiction(row, seen.get(row["path"], []))

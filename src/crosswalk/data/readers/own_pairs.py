@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crosswalk.data.readers.annotations import raise_problems
+from crosswalk.data.readers.annotations import contents, looks_like, raise_problems
 from crosswalk.data.readers.records import SPLITS, Record, Splits, with_notices
 from crosswalk.data.readers.tables import (
     CAMERA_IDS,
@@ -38,6 +38,10 @@ SUFFIXES = {".csv": "CSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines"}
 EXAMPLE = (
     "The first line of a CSV is image,caption,person_id,split[,camera_id]; a JSON line is "
     '{"image": "a/1.jpg", "caption": "A man in red.", "person_id": 1, "split": "train"}.'
+)
+
+WITHOUT_CAPTIONS = (
+    "Images of people without captions are own_images, a CSV of path,person_id,camera_id,split."
 )
 
 
@@ -84,10 +88,11 @@ def _pairs_file(path: Path) -> Path:
         found = sorted(child for child in path.iterdir() if child.suffix.lower() in SUFFIXES)
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
-            raise FileNotFoundError(
-                f"data.root={path} should hold one .csv or .jsonl file of pairs, but holds "
-                f"{names}. Pass {which_table(path, SUFFIXES) or 'data.root=<the file>'}. {EXAMPLE}"
-            )
+            holds = f"data.root={path} should hold one .csv or .jsonl file of pairs, but holds"
+            if not found and (like := looks_like(path)):
+                raise FileNotFoundError(f"{holds} {contents(path)}. {like}")
+            table = which_table(path, SUFFIXES) or "data.root=<the file>"
+            raise FileNotFoundError(f"{holds} {names}. Pass {table}. {EXAMPLE}")
         return found[0]
     if not path.is_file():
         raise FileNotFoundError(
@@ -101,7 +106,8 @@ def _pairs_file(path: Path) -> Path:
 
 
 def _csv_rows(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, Row]]:
-    return csv_rows(path, text, problems, required=REQUIRED, example=EXAMPLE)
+    example = EXAMPLE if "caption" in text.partition("\n")[0] else f"{EXAMPLE} {WITHOUT_CAPTIONS}"
+    return csv_rows(path, text, problems, required=REQUIRED, example=example)
 
 
 def _json_rows(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, Row]]:

@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
+from crosswalk.config.constructors import construct
+from crosswalk.config.search import read_group_file
 from crosswalk.data.readers.annotations import (
+    PUBLISHED,
     expected_counts,
     image_folder,
+    looks_like,
     merge_captions,
     parse_entries,
     read_entries,
@@ -202,3 +206,41 @@ def test_captions_of_one_image_are_merged_in_linear_time() -> None:
     [merged] = merge_captions(entries)
 
     assert merged.captions[::99_999] == ("A man 0.", "A man 99999.")
+
+
+@pytest.mark.parametrize("data", [*PUBLISHED, "own_pairs", "own_images"])
+@pytest.mark.parametrize(
+    ("file", "meant"),
+    [
+        ("Market-1501-v15.09.15/bounding_box_train/a.jpg", ["market1501"]),
+        ("CUHK-PEDES/reid_raw.json", ["cuhk_pedes"]),
+        ("MSMT17_V1/list_train.txt", ["msmt17"]),
+        ("data_captions.json", ["rstp_reid"]),
+        ("bounding_box_train/a.jpg", ["market1501", "dukemtmc", "msmt17", "occluded_duke"]),
+    ],
+)
+def test_the_folder_of_another_data_set_is_told_what_it_looks_like(
+    data: str, file: str, meant: list[str], tmp_path: Path
+) -> None:
+    if data in meant:
+        pytest.skip("it is the one that is read")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+
+    with pytest.raises(FileNotFoundError) as refused:
+        construct(read_group_file("data", data)["reader"], {})(tmp_path)
+
+    names = " or ".join(PUBLISHED[each] for each in meant)
+    ends = " or ".join(f"data={each}" for each in meant)
+    assert f"holds {Path(file).parts[0]}" in str(refused.value)
+    assert f" That looks like {names}: {ends}." in str(refused.value)
+    assert "Looked for" not in str(refused.value)
+
+
+def test_a_folder_of_a_data_sets_own_name_is_taken_for_that_one(tmp_path: Path) -> None:
+    root = tmp_path / "DukeMTMC-reID"
+    (root / "bounding_box_train").mkdir(parents=True)
+
+    assert looks_like(root) == "That looks like DukeMTMC-reID: data=dukemtmc."
+    assert looks_like(tmp_path) == "That looks like DukeMTMC-reID: data=dukemtmc."
+    assert looks_like(tmp_path / "nowhere") == ""

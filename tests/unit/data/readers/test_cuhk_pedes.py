@@ -245,7 +245,8 @@ def test_an_unknown_folder_is_told_with_what_was_looked_for(tmp_path: Path) -> N
 
     message = str(error.value)
     assert f"data.root={tmp_path}" in message
-    assert "CUHK-PEDES/reid_raw.json, CUHK-PEDES/caption_all.json" in message
+    assert "Looked for reid_raw.json, caption_all.json, " in message
+    assert "there and in CUHK-PEDES/ or cuhkpedes/; " in message
     assert "the folder holds imgs/, readme.txt." in message
     assert "ask its authors" in message
 

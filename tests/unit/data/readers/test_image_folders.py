@@ -43,7 +43,7 @@ def test_nothing_found_says_what_was_looked_for_and_what_is_there(tmp_path: Path
         find_layout(tmp_path, "X", ["X", "."], FORMS, "Ask for it.", what="images")
 
     assert str(error.value) == (
-        f"No images of X below data.root={tmp_path}. Looked for X/lists, X/boxes, lists, boxes; "
+        f"No images of X below data.root={tmp_path}. Looked for lists, boxes, there and in X/; "
         "the folder holds images/, readme.txt. Ask for it."
     )
 

@@ -1,9 +1,11 @@
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from crosswalk.data.readers.own_images import REQUIRED as IMAGE_COLUMNS
 from crosswalk.data.readers.own_images import read_own_images
 from crosswalk.data.readers.own_pairs import read_own_pairs
 from tests.unit.data.trees import untouched
@@ -351,3 +353,32 @@ def test_thousands_of_captions_of_one_image_are_compared_once_each(tmp_path: Pat
     splits = read_own_pairs(write(tmp_path / "pairs.csv", HEADER, *rows))
 
     assert splits.train[0].captions[::49_999] == ("A man in coat 0.", "A man in coat 49999.")
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "header", "said"),
+    [
+        (
+            read_own_pairs,
+            "t.csv",
+            "image,person",
+            f"without captions are own_images, a CSV of {','.join(IMAGE_COLUMNS)}.",
+        ),
+        (
+            read_own_images,
+            "t.csv",
+            "image,caption,id",
+            f"with captions are own_pairs, a CSV of {HEADER}.",
+        ),
+    ],
+)
+def test_a_table_of_the_other_kind_is_told_the_columns_of_both(
+    read: Callable[[Path], object], name: str, header: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="no column") as refused:
+        read(write(tmp_path / name, header, "1.jpg,3"))
+
+    assert str(refused.value).endswith(said)
+    with pytest.raises(ValueError, match="no column") as refused:  # of its own kind
+        read(write(tmp_path / name, {"image,person": HEADER}.get(header, "path")[:-2], "1.jpg"))
+    assert not str(refused.value).endswith(said)

@@ -70,5 +70,5 @@ def test_a_missing_annotation_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No annotation file of RSTPReid") as error:
         read_rstp_reid(tmp_path)
 
-    assert "RSTPReid/data_captions.json, data_captions.json" in str(error.value)
+    assert "Looked for data_captions.json, there and in RSTPReid/; " in str(error.value)
     assert "data.root=<that folder" in str(error.value)
