@@ -372,7 +372,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise FileNotFoundError(f"{path} is missing.")
     try:
         with zipfile.ZipFile(path) as archive:
-            content = sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
+        others = [entry.filename for entry in entries if not entry.filename.endswith(".npy")]
+        if others:  # which numpy reads as bytes, or, up to 2.3.0, fails at
+            raise ValueError(f"{others[0]} in it is no array")
+        content = sum(entry.file_size for entry in entries)
         if content > LARGEST_ARRAYS:
             raise ValueError(f"it would unpack to {content} bytes")
         with np.load(path, allow_pickle=False) as file:

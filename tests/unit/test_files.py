@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,15 @@ def test_arrays_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
     assert read_arrays(path)["rank"].tolist() == [1, 3]
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_archive_of_something_else_is_no_file_of_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "test-best.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"weights")
+
+    with pytest.raises(ValueError, match=r"npz is damaged or .* \(archive/data.pkl in it is no"):
+        read_arrays(path)
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(

@@ -105,10 +105,10 @@ def build(checked: Checked, *, loads_weights: bool = False) -> Run:
     with downloading(config.get("checkpoint") is None and not loads_weights):
         try:
             method = build_method(config, sizes, getattr(data, "tokenizer", None))
-        except NotFetchedError as error:
+        except NotFetchedError as cause:
             if not checked.trains:
                 raise
-            raise NotFetchedError(f"{error}{without_fetching(config)}") from error
+            raise NotFetchedError(f"{cause}{without_fetching(config)}") from cause
     size = _image_size(config)
     if size is not None and (error := _error_of(_embed_one_image, method, size)) is not None:
         _refuse_image_size(config, error, _error_of(_embed_one_image, method, _larger(size, size)))

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.files import read_arrays
 from crosswalk.lab.tables.manifest import Manifest, Row, metric_key, row_overrides
 
 Run = Mapping[str, Any]
@@ -61,10 +61,7 @@ def read_results(path: Path) -> KeptResults:
     if not isinstance(runs, list):
         raise ValueError(f"{path} holds no list of runs; it was not written by `crosswalk ablate`.")
     kept = path.with_suffix(".queries.npz")
-    queries = None
-    if kept.is_file():
-        with np.load(kept, allow_pickle=False) as arrays:
-            queries = {name: arrays[name] for name in arrays}
+    queries = read_arrays(kept) if kept.is_file() else None
     overrides = tuple(content.get("overrides", ()))
     return KeptResults(content["data"], overrides, tuple(runs), queries)
 

@@ -92,7 +92,8 @@ def test_a_folder_with_other_names_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No images of Market-1501") as error:
         read_market1501(tmp_path)
 
-    assert "Looked for bounding_box_*, there and in market1501/Market-1501-v15.09.15/ or" in str(error.value)
+    places = "Looked for bounding_box_*, there and in market1501/Market-1501-v15.09.15/ or"
+    assert places in str(error.value)
     assert "holds Market-1501-v15.09.15/, test/." in str(error.value)
 
 
