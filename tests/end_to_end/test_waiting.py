@@ -152,6 +152,8 @@ def test_sweeps_and_evaluations_ask_the_device_for_nothing(trained: Trained) -> 
 
 
 PRETENDED = torch.device("cuda:0")
+GRU_CELL = "aten::_thnn_fused_gru_cell"
+"""What newer releases of torch, not yet 2.10, can run without values."""
 
 
 def pretended(values: Any) -> Any:  # noqa: ANN401
@@ -208,6 +210,9 @@ def test_everything_that_meets_is_on_one_device(
     trained: Trained, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, data = trained.run.method, trained.run.data
+    recurrent = any(isinstance(module, nn.RNNBase) for module in method.modules())
+    if recurrent and not torch._C._dispatch_has_kernel_for_dispatch_key(GRU_CELL, "Meta"):
+        pytest.skip(f"torch {torch.__version__} cannot pretend a recurrent cell on a device")
     kind = type(method)
     sweeps = kind.sweep_step is not Method.sweep_step
     training = next(iter(data.train_dataloader()))
