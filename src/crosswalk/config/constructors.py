@@ -39,6 +39,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
         ' Did you mean method.loss.temperature?'
         >>> did_you_mean("rdee", ["rde", "mmcl"])
         ' Did you mean rde?'
+        >>> did_you_mean("gpu", ["cpu", "one_gpu"])
+        ' Did you mean one_gpu?'
         >>> did_you_mean("learning_rate", ["method.momentum_growth", "optim.lr"])
         ' Did you mean optim.lr?'
     """
@@ -47,13 +49,14 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     elsewhere = CALLED_ELSEWHERE.get(last.lower().replace("-", "_"))
     same_name = [candidate for candidate in candidates if candidate.rsplit(".", 1)[-1] == last]
     longer = [candidate for candidate in candidates if word and candidate.startswith(word)]
+    holding = [each for each in candidates if word in each.rsplit(".", 1)[-1].split("_")]
     near = [
         candidate
         for candidate in difflib.get_close_matches(word, candidates, n=3, cutoff=0.6)
         if _are_near(last, candidate.rsplit(".", 1)[-1])
     ]
     meant = [elsewhere] if elsewhere in candidates else []
-    best = (meant if "." not in word else []) or same_name or meant or longer or near
+    best = (meant if "." not in word else []) or same_name or meant or longer or holding or near
     return f" Did you mean {best[0]}?" if best else ""
 
 

@@ -217,6 +217,7 @@ def test_nested_nodes_become_objects_and_partials() -> None:
         ),
         ("data.foo", ["data.root", "data.seed"], ""),
         ("zzz", ["method"], ""),
+        ("gpu", ["cpu", "one_gpu"], " Did you mean one_gpu?"),
         ("on", ["long", "ccd"], ""),  # half of it, by chance
         ("lrr", ["lr"], " Did you mean lr?"),
         ("", ["method"], ""),
