@@ -77,10 +77,10 @@ PLACE = ("global_step", "epoch", "time")
 """What a line of ``metrics.jsonl`` holds beside the values."""
 
 
-def no_run(path: Path) -> str:
+def no_run(path: Path, among: str = "runs") -> str:
     """Return what to say of a path that is no run, with the run that may be meant.
 
-    ``name=`` is the end of a folder's name.
+    ``name=`` is the end of a folder's name; the runs lie in the folder ``among``.
 
     Example:
         >>> no_run(Path("nowhere/own"))
@@ -98,7 +98,8 @@ def no_run(path: Path) -> str:
         )
     if (path.parent / CONFIG).is_file() and path.exists():
         return f"{path} is a file of a run. Name its folder: {path.parent}."
-    return f"{path} is no run folder; `ls runs` shows yours. {run_meant_by(path)}".rstrip()
+    shown = f"`ls {shlex.quote(among)}` shows yours."
+    return f"{path} is no run folder; {shown} {run_meant_by(path)}".rstrip()
 
 
 def run_meant_by(path: Path) -> str:
@@ -816,9 +817,10 @@ def create_run_folder(
     number = 1
     while not _take(folder, config):
         if name is not None:
-            goes_on = folder.config_file.is_file()
+            is_run = folder.config_file.is_file()
+            goes_on = is_run and not folder.is_finished and not _differing(config, folder.config())
             raise FileExistsError(
-                f"{folder.path} exists{'' if goes_on else ' and has no config.yaml'}. "
+                f"{folder.path} exists{'' if is_run else ' and has no config.yaml'}. "
                 f"{'Continue that run with resume=true, choose' if goes_on else 'Choose'} "
                 "another name=, or delete the folder."
             )
@@ -862,6 +864,7 @@ def find_run_to_resume(
         FileNotFoundError: If there is none.
         ValueError: If there are some but their configs differ, naming the keys of the newest.
     """
+    typed = f"resume={'restart' if config.get('resume') == 'restart' else 'true'}"
     pattern = f"{method}-{data}-{name}" if name is not None else f"{method}-{data}-*"
     folders = [
         RunFolder(path)
@@ -876,12 +879,12 @@ def find_run_to_resume(
         what = f"{Path(root) / pattern}"
         if folders:
             raise FileNotFoundError(
-                f"resume=true: nothing to continue, {folders[-1].path} is finished. Start a new "
-                f"run without resume, or write its report with `crosswalk report "
+                f"{typed}: nothing to continue, {folders[-1].path} is finished. Start a new "
+                f"{without_resume(config)}, or write its report with `crosswalk report "
                 f"{folders[-1].path}`."
             )
         raise FileNotFoundError(
-            f"resume=true: no run {what} exists. Leave resume away to start one, or name the "
+            f"{typed}: no run {what} exists. Leave resume away to start one, or name the "
             "folder: resume=<run folder>."
         )
     for folder in reversed(unfinished):
@@ -889,10 +892,21 @@ def find_run_to_resume(
             return folder
     newest = unfinished[-1]
     raise ValueError(
-        f"resume=true: the newest unfinished run {newest.path} has another config (its value → "
-        f"yours):\n{_explained(_differing(config, newest.config()))}\nRepeat its command "
-        "exactly, or leave resume away to start a new run."
+        f"{typed}: the {'newest ' if name is None else ''}unfinished run {newest.path} has another "
+        f"config (its value → yours):\n{_explained(_differing(config, newest.config()))}\nRepeat "
+        f"its command exactly, or start a new {without_resume(config)}."
     )
+
+
+def without_resume(config: Mapping[str, Any]) -> str:
+    """Return how another run than the one that would go on is started: not with its name.
+
+    Example:
+        >>> without_resume({"name": None}), without_resume({"name": "first"})
+        ('run without resume', 'run without resume and with another name=')
+    """
+    named = config.get("name") is not None
+    return f"run without resume{' and with another name=' if named else ''}"
 
 
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
@@ -922,17 +936,22 @@ def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
         raise ValueError(
             f"resume={path} is an evaluation of a run: name the run, resume={folder.evaluated}."
         )
+    if not folder.config_file.is_file() and not folder.record_file.is_file():
+        raise FileNotFoundError(
+            f"resume={path}: {no_run(folder.path, str(config.get('output_dir', 'runs')))} "
+            "resume=true finds the unfinished run of the same command."
+        )
     differing = _differing(config, folder.config())
     if folder.is_finished:
         raise ValueError(
-            f"resume={path}: that run is finished. Start a new one without "
-            f"resume; `crosswalk report {folder.path}` writes its report again."
+            f"resume={path}: that run is finished. Start a new "
+            f"{without_resume(config)}; `crosswalk report {folder.path}` writes its report again."
         )
     if differing:
         raise ValueError(
             f"resume={path}: its config differs from this command's (its value → yours):\n"
             f"{_explained(differing)}\nRepeat its command exactly (see run.json there), or start "
-            "a new run."
+            f"a new {without_resume(config)}."
         )
     _check_checkpoint_is_there(folder)
     return folder

@@ -56,6 +56,7 @@ from crosswalk.run.run_folder import (
     forget_stale_ranks,
     is_first_process,
     prepare_run_folder,
+    without_resume,
 )
 from crosswalk.run.stages import finished_stage, load_stage
 from crosswalk.run.tracking import RunLogger, wandb_run_id
@@ -149,8 +150,8 @@ def _begin(checked: Checked, folder: RunFolder, record: RunRecord) -> Run:
         raise ValueError(
             f"the data of {folder.path} have changed since it began (data.root="
             f"{config['data'].get('root')}, fingerprint {before}, now {run.data.fingerprint}): "
-            "files are other ones, or of another size. Put them back, or start a new run "
-            "without resume."
+            "files are other ones, or of another size. Put them back, or start a new "
+            f"{without_resume(config)}."
         )
     if not trains and not evaluates:
         raise ValueError(nothing_to_evaluate(run))
@@ -161,6 +162,8 @@ def _begin(checked: Checked, folder: RunFolder, record: RunRecord) -> Run:
         random = [] if goes_on or not trains else random_weights(config)
         for notice in [*run.data.notices, *random, *_all_warmup(config)]:
             print(f"note: {notice}", file=sys.stderr)
+        if trains and not goes_on and config["resume"] not in (False, "restart"):
+            print(f"{folder.path} has no checkpoint yet: it starts again.", file=sys.stderr)
         folder.keep_people(people_of(run.data))
         tokenizer = getattr(run.data, "tokenizer", None)
         if isinstance(tokenizer, LearningTokenizer):

@@ -164,8 +164,32 @@ def test_a_path_to_a_run_or_its_checkpoint_is_continued(tmp_path: Path, last: st
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="not the folder of a run"):
+    with pytest.raises(FileNotFoundError, match=rf"^resume={tmp_path}: .*not the folder of a run"):
         open_run_to_resume(tmp_path, config=CONFIG)
+
+
+def test_a_word_in_the_place_of_a_run_is_answered_with_its_key_and_the_folder_of_runs() -> None:
+    said = r"^resume=maybe: maybe is no run folder; `ls 'my runs'` shows .* resume=true finds"
+    with pytest.raises(FileNotFoundError, match=said):
+        open_run_to_resume(Path("maybe"), config={**CONFIG, "output_dir": "my runs"})
+
+
+@pytest.mark.parametrize("status", ["failed", "finished"])
+def test_a_run_that_cannot_go_on_is_left_by_another_name(tmp_path: Path, status: str) -> None:
+    ours = {**OTHER, "name": "first"}
+    folder = create_run_folder(tmp_path, "rde", "toy", name="first", config=CONFIG)
+    folder.save_record({"status": status})
+
+    with pytest.raises(FileExistsError, match=r"exists\. Choose another name=, or delete"):
+        create_run_folder(tmp_path, "rde", "toy", name="first", config=ours)
+    anew = "new run without resume and with another name="
+    for call in (
+        lambda: find_run_to_resume(tmp_path, "rde", "toy", name="first", config=ours),
+        lambda: open_run_to_resume(folder.path, config=ours),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=anew) as refused:
+            call()
+        assert "newest" not in str(refused.value)
 
 
 def test_processes_that_lightning_starts_share_the_folder(

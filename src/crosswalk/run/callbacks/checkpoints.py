@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,13 @@ class Checkpoints(Checkpoint):
                 "it. Use it as weights of a new run (checkpoint=<file>), without resume."
             )
         self._loaded = checkpoint["resume"]
+        if trainer.is_global_zero:
+            counters = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            step = f", step {counters['ready']}" if counters["ready"] else ""
+            print(
+                f"{self.last.parent} continues behind epoch {1 + checkpoint['epoch']}{step}.",
+                file=sys.stderr,
+            )
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put back the best score and cut the log back to the checkpoint.

@@ -121,6 +121,22 @@ def test_a_run_of_two_processes_is_not_continued_on_one(tmp_path: Path) -> None:
         train_toy(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [(StopAt("step", 5), "epoch 1, step 4."), (StopAt("step", 8), "epoch 1.")],
+)
+def test_a_run_that_goes_on_says_where(
+    tmp_path: Path, stop: StopAt, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stopped):
+        train_toy(tmp_path, stop)
+    assert "continues" not in capsys.readouterr().err
+
+    train_toy(tmp_path)
+
+    assert f"{tmp_path} continues behind {said}\n" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     train_toy(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
