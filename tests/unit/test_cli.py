@@ -448,6 +448,51 @@ def test_evaluate_refuses_what_it_does_not_read(
     assert said.replace("+", "") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("model", ["run", "tiny:rde"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("data.noise_rate=0.5", "data.noise_seed=2", "data.plan=null", "data.batch_size=32"),
+        *("data.sweep=clean", "data.transform.text_augmentation=false", "data={batch_size: 3}"),
+        *("data.plan.samples_per_person=4", "data.camstyle=on"),
+    ],
+)
+def test_evaluate_refuses_what_the_data_have_for_the_training_alone(
+    model: str, override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path / "run").save_config(to_plain(compose()))
+    words = [str(tmp_path / "run")] if model == "run" else [model, "data=synthetic_pairs"]
+
+    assert main(["evaluate", *words, override]) == 2
+
+    said = capsys.readouterr().err
+    assert " would have no effect: it is of the training alone, and an evaluation does not" in said
+
+
+def test_evaluate_says_that_best_and_last_are_both_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path).save_config(to_plain(compose()))
+
+    assert main(["evaluate", str(tmp_path), "checkpoint=last"]) == 2
+
+    assert "best and last are both evaluated" in capsys.readouterr().err
+
+
+def test_a_checkpoint_in_its_run_is_told_what_evaluates_it_on_the_data_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "my run")
+    run.save_config(to_plain(compose()))
+    run.best_checkpoint.write_bytes(b"weights")
+
+    assert main(["evaluate", str(run.best_checkpoint)]) == 2
+
+    said = capsys.readouterr().err
+    assert f"{run.best_checkpoint} alone needs data=<data set> data.root=<folder>" in said
+    assert f"`crosswalk evaluate '{run.path}'` evaluates the checkpoints of its run" in said
+
+
 @pytest.mark.parametrize(
     "override",
     [

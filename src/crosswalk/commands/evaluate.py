@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,20 @@ READ = (
 )
 """Keys that an evaluation reads, inner ones included; any other would be without effect."""
 
+OF_THE_TRAINING = (
+    *("data.batch_size", "data.plan", "data.sweep", "data.train_on", "data.crop", "data.camstyle"),
+    *("data.noise_rate", "data.noise_seed", "data.noise_index", "data.phrases"),
+    *(
+        f"data.transform.{name}"
+        for name in (
+            *("image_augmentation", "text_augmentation", "flip_probability", "padding"),
+            *("rotation", "brightness", "contrast", "saturation", "camera_style"),
+            *("erase_probability", "erase_area", "erase_ratio", "erase_law", "erase_fill"),
+        )
+    ),
+)
+"""Keys of data, inner ones included, that are read for the training alone."""
+
 INSTEAD = {
     "split": "Val and test are both evaluated, as far as the data have them, and have a row each",
     "output_dir": "The results go to evaluations/ in the folder of the run",
@@ -55,7 +70,7 @@ def configure(parser: ArgumentParser) -> None:
         "  crosswalk evaluate model/ data=own_pairs data.root=pairs.csv\n"
         "  crosswalk evaluate open_clip:ViT-B-16-quickgelu/openai data=icfg_pedes data.root=/data\n"
     )
-    parser.add_argument("model", metavar="MODEL", help=MODELS)
+    parser.add_argument("model", metavar="MODEL", help=f"{MODELS}; all but a run folder need data=")
 
 
 def run(options: Namespace) -> int:
@@ -111,6 +126,11 @@ def _check_model_stays(choices: Mapping[str, str], overrides: Sequence[str]) -> 
         key = override.key_or_group
         if key not in OF_A_RUN:
             continue
+        if key == "checkpoint":
+            raise ValueError(
+                "checkpoint is not chosen in an evaluation: best and last are both evaluated, as "
+                "far as the run has them, and have a row each. Leave it out."
+            )
         trained = choices.get(key)
         if override.is_delete() or override.value() != trained:
             raise ValueError(
@@ -131,7 +151,15 @@ def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
         inner = [key for key, _ in nested(value)] if isinstance(value, Mapping) else []
         for key in [f"{name}.{key}" for key in inner] or [name]:
             last = key.rpartition(".")[2]
-            is_read = any(f"{key}.".startswith(f"{each}.") for each in read)
+            is_read, trains = (
+                any(f"{key}.".startswith(f"{each}.") for each in keys)
+                for keys in (read, OF_THE_TRAINING)
+            )
+            if trains:
+                raise ValueError(
+                    f"{key} would have no effect: it is of the training alone, and an evaluation "
+                    "does not read it. Leave it out."
+                )
             if (is_read and last != "pretrained") or key in (*OF_A_RUN, "trainer"):
                 continue
             if key.partition(".")[0] == "choices":  # `restore` says what it is
@@ -178,6 +206,12 @@ def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
     from crosswalk.config.paths import check_paths, read_annotations
 
     if not any(each.key_or_group == "data" for each in parse_overrides(overrides)):
+        if source.kind == "checkpoint" and source.folder.config_file.is_file():
+            raise ValueError(
+                f"{source.weights} alone needs data=<data set> data.root=<folder>. `crosswalk "
+                f"evaluate {shlex.quote(str(source.folder.path))}` evaluates the checkpoints of "
+                "its run on the data of the run."
+            )
         raise ValueError(
             f"{source.name} is of no run here, so its data are not known. Say on which it is to be "
             "evaluated: data=<data set> data.root=<folder>."

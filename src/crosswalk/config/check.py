@@ -95,7 +95,7 @@ def check(
     plain = with_absolute_paths(to_plain(config))
     check_values(plain)
     check_precision(needs, plain["trainer"])
-    check_together(plain, whole_batch=needs.whole_batch)
+    check_together(plain, whole_batch=needs.whole_batch, trains=trains)
     if trains:
         check_plan(needs, method_class, plain)
         if plain.get("stage") is not None and plain.get("checkpoint") is None:

@@ -137,12 +137,13 @@ def check_precision(needs: Needs, trainer: Mapping[str, Any]) -> None:
         )
 
 
-def check_together(config: Mapping[str, Any], *, whole_batch: bool) -> None:
+def check_together(config: Mapping[str, Any], *, whole_batch: bool, trains: bool = True) -> None:
     """Refuse values that are right alone and wrong together.
 
     Args:
         config: The plain configuration.
         whole_batch: Whether the method's loss compares all samples of a batch.
+        trains: Whether there are training batches, which processes share.
 
     Example:
         >>> trainer = {"accelerator": "cpu", "devices": 8}
@@ -184,7 +185,7 @@ def check_together(config: Mapping[str, Any], *, whole_batch: bool) -> None:
             f"{processes}; add trainer.devices=<processes per machine> and, with several machines, "
             "trainer.num_nodes=<machines>."
         )
-    for key, batch_size in _batch_sizes(config["data"]):
+    for key, batch_size in _batch_sizes(config["data"]) if trains else ():
         below = batch_size // processes * processes
         if batch_size % processes:
             advice = f"{below} or {below + processes}" if below else f"{processes} or a multiple"

@@ -71,6 +71,7 @@ def what_counts_in(folder: RunFolder) -> str:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> run = RunFolder(Path(tempfile.mkdtemp()))
         >>> run.save_config({"protocol": "val", "trainer": {"max_epochs": 3}})
         >>> what_counts_in(RunFolder(run.path / "evaluations" / "by-other-rules"))

@@ -310,6 +310,8 @@ def evaluate(run_folder: Path, overrides: Iterable[str] = ()) -> Trained | None:
     overrides = list(overrides)
     vocabulary = folder.kept_vocabulary
     config = restore(folder.runnable_config(), overrides, vocabulary=vocabulary)
+    if overrides and "camstyle" in config["data"]:  # of training images alone
+        config["data"]["camstyle"] = "off"
     checked = check(config, trains=not overrides, stored=folder.config_file)
     check_hardware(checked.config["trainer"])
     forget_stale_ranks(num_processes(checked.config["trainer"]))

@@ -96,6 +96,7 @@ def evaluation_config(
     config["protocol"] = data["protocol"] = "official" if is_pairs else "last"
     data |= {"image_size": model["image_size"], "interpolation": steps.interpolation}
     data |= {key: None for key in ("eval_interpolation", "phrases") if key in data}
+    data |= {key: "off" for key in ("camstyle",) if key in data}  # of training images alone
     if COLOURS not in described.evaluation and "normalization" in data:
         data["normalization"] = "given"
     colours = {"mean": list(steps.mean), "std": list(steps.std)}

@@ -49,6 +49,12 @@ def test_build_refuses_before_it_reads_data(overrides: list[str], message: str) 
         build(check(compose(["data.root=/nowhere", *overrides])))
 
 
+def test_an_evaluation_shares_no_training_batches() -> None:
+    config = to_plain(compose(["trainer.devices=7", "trainer.accelerator=cpu"]))
+
+    check_together(config, whole_batch=True, trains=False)
+
+
 def test_a_protocol_of_the_data_alone_is_refused() -> None:
     config = to_plain(compose(["method=rde", "data.protocol=official"]))
 

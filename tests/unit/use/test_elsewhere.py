@@ -47,9 +47,12 @@ from crosswalk.run import train
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.weights import load_start
 from crosswalk.types import DataSpec, ImageBatch
-from crosswalk.use.described import MISSING, without_start
+from crosswalk.use.described import MISSING, described_by, without_start
+from crosswalk.use.evaluate import evaluation_config
+from crosswalk.use.load import weights_of
 from crosswalk.use.model import joined_views
 from crosswalk.use.named import named_model
+from crosswalk.use.source import source_of
 from tests.unit.importers import (
     test_cluster_contrast,
     test_cm_moco,
@@ -795,6 +798,17 @@ def test_a_model_is_evaluated_without_a_run_and_without_training_images(
     assert f"Name the model: crosswalk evaluate {name}" in capsys.readouterr().err
     with pytest.raises(ValueError, match=re.escape(f"Name its model: {name}")):
         crosswalk.load(folder.path)
+
+
+def test_an_evaluation_of_a_model_looks_for_no_camera_style_images() -> None:
+    source = source_of("tiny:mmcl")
+    described = described_by(source)
+    content = described.content(weights_of(source, described))
+
+    config = evaluation_config(source, described, content, ["data=market1501", "data.root=here"])
+
+    assert compose(["method=mmcl", "data=market1501"])["data"]["camstyle"] == "auto"
+    assert config["data"]["camstyle"] == "off"
 
 
 @pytest.mark.parametrize(
