@@ -17,6 +17,7 @@ from crosswalk.config.data_kinds import check_data
 from crosswalk.config.keys import ENCODERS
 from crosswalk.config.model_file import EXPORTED, read_description
 from crosswalk.config.model_names import SHIPPED
+from crosswalk.config.stage import stage_command
 from crosswalk.network import NotFetchedError
 
 if TYPE_CHECKING:
@@ -181,9 +182,13 @@ def without_fetching(config: Mapping[str, Any]) -> str:
             if group in own and own[group] != choices.get(group)
         ]
         config = to_plain(compose([f"method={method}", f"data={choices.get('data')}", *smaller]))
+        parts = [config]
+        if config.get("stage") is not None:
+            parts.append(to_plain(compose(stage_command(config))))
     except ValueError:  # of a package that is not here
         return ""
-    weights = [value for key, value in nested(config["encoder"]) if key.endswith("pretrained")]
+    leaves = [leaf for part in parts for leaf in nested(part)]
+    weights = [value for key, value in leaves if key.endswith("pretrained")]
     if not smaller or not all(map(_is_here, filter(None, weights))):
         return ""
     return f" Or train smaller networks, which need none: {' '.join(smaller)}."

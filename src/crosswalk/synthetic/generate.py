@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -163,12 +162,6 @@ def run_synthesize(
         layout = layout or "market1501"
         root = synthesize_images(folder, layout=layout, size=size, seed=seed)
         inner = root / IMAGE_LAYOUTS[layout].folder
-        # a method without a stage, whose data would be others
-        words = ["method=supervised", "data=synthetic_images", f"data.root={root}"]
-        if size == "tiny":
-            words.append("data.batch_size=32")  # as many people as it has
-        if layout != "market1501":
-            words.append(f"data.reader._target_=crosswalk.data.readers.{layout}.read_{layout}")
     elif kind != "pairs":
         raise ValueError(f"kind is {kind!r}. Set it to 'pairs' (images with captions) or 'images'.")
     elif layout not in (None, "cuhk_pedes"):
@@ -176,14 +169,11 @@ def run_synthesize(
     else:
         root = synthesize_pairs(folder, size=size, seed=seed)
         inner = root / FOLDER
-        words = ["method=rde", "data=synthetic_pairs", f"data.root={root}"]
     for split, count in recorded_counts(inner).items():
         captions = f", {count['captions']:,} captions" if "captions" in count else ""
         identities = f"{count['person_ids']:,} identities"
         print(f"{split:>7}: {identities}, {count['images']:,} images{captions}")
-    # the small networks of generated people: published sizes want weights, and a GPU
-    print(f"Synthetic {kind} are in {root}. Train on them:")
-    print(f"  {shlex.join(['crosswalk', 'train', *words])}")
+    print(f"Synthetic {kind} are in {root}.")
     return 0
 
 

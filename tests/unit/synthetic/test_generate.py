@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crosswalk.cli import main
 from crosswalk.config.check import check_early
 from crosswalk.config.compose import compose
 from crosswalk.data.readers.cuhk_pedes import read_cuhk_pedes
@@ -237,11 +238,11 @@ def test_pairs_come_from_the_looks_that_have_source_folders(tmp_path: Path, doma
 
 
 def test_the_command_says_what_it_wrote(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_synthesize(root, "pairs", "tiny", 5, "cuhk_pedes") == 0
+    assert main(["data", "synthesize", str(root), "--size=tiny", "--seed=5"]) == 0
 
     said = capsys.readouterr().out
     assert "train: 20 identities, 64 images, 131 captions" in said
-    config = compose(shlex.split(said.splitlines()[-1])[2:])
+    config = compose(shlex.split(said.partition("Train on them: ")[2])[2:])
     check_early(config)
     assert config.data.root == str(root)
     assert config.choices.encoder == "clip_tiny"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crosswalk.cli import main
 from crosswalk.config.check import check_early
 from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.constructors import construct
@@ -17,7 +18,6 @@ from crosswalk.data.readers.market1501 import read_market1501
 from crosswalk.data.readers.msmt17 import read_msmt17, read_msmt17_whole
 from crosswalk.data.readers.records import ImageSplits, count_deviations
 from crosswalk.synthetic import images
-from crosswalk.synthetic.generate import run_synthesize
 from crosswalk.synthetic.images import IMAGE_LAYOUTS, synthesize_images
 from crosswalk.synthetic.looks import look_named
 from crosswalk.synthetic.people import person_of
@@ -191,14 +191,15 @@ def test_wrong_settings_are_refused_by_name(
 def test_the_command_says_what_it_wrote_and_how_a_small_network_is_trained_on_it(
     roots: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_synthesize(roots["market1501"], "images", "tiny", 5) == 0
-    assert run_synthesize(roots["msmt17"], "images", "tiny", 5, "msmt17") == 0
+    tiny = ["--kind=images", "--size=tiny", "--seed=5"]
+    assert main(["data", "synthesize", str(roots["market1501"]), *tiny]) == 0
+    assert main(["data", "synthesize", str(roots["msmt17"]), *tiny, "--layout=msmt17"]) == 0
 
     said = capsys.readouterr().out
     assert "  train: 12 identities, 60 images\n" in said
     assert "gallery: 5 identities, 19 images\n" in said
     for line, root in zip(
-        [line for line in said.splitlines() if "crosswalk train" in line],
+        [line.partition(": ")[2] for line in said.splitlines() if "crosswalk train" in line],
         (roots["market1501"], roots["msmt17"]),
         strict=True,
     ):
@@ -206,6 +207,7 @@ def test_the_command_says_what_it_wrote_and_how_a_small_network_is_trained_on_it
         config = to_plain(compose(shlex.split(line)[2:]))
         assert config["data"]["root"] == str(root)
         assert config["choices"]["encoder"] == "resnet_tiny"  # no weights are fetched
+        assert config["stage"] is None
         assert len(construct(config["data"]["reader"], {})(root).train) == 60
 
 
