@@ -38,6 +38,7 @@ help:  ## list the targets
 	@echo '  make golden GOLDEN_METHODS=rde GOLDEN_DIR=folder'
 
 setup: $(DEV)  ## create .venv and install everything, with uv where it is installed
+	@echo "done: try make train METHOD=$(METHOD)"
 
 $(RUN): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" UV="$(UV)" tools/install.sh .

@@ -23,6 +23,7 @@ from crosswalk import cli
 from crosswalk.cli import COMMANDS, main, parse
 from crosswalk.commands.at_least import AtLeast
 from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.search import config_folder, group_values
 from crosswalk.data.text.noun_phrases import _textblob_parser
 from crosswalk.run.results import MEASURES, print_results
 from crosswalk.run.run_folder import RunFolder
@@ -197,6 +198,17 @@ def test_every_command_has_help_whose_examples_parse(
     for example in examples:
         options = parse(shlex.split(example)[1:])
         assert not [word for word in options.overrides if word.startswith("-")]
+
+
+def test_the_help_of_train_lists_methods_and_data_sets_without_slow_imports() -> None:
+    words = [sys.executable, "-X", "importtime", "-m", "crosswalk", "train", "--help"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+
+    listed = " ".join(ended.stdout.split())
+    assert f"Methods: {', '.join(group_values('method'))}." in listed
+    assert f"Data sets: {', '.join(group_values('data'))}." in listed
+    assert f"in the files of {config_folder()}." in listed
+    assert not re.search(r"\| +(torch|lightning|hydra|omegaconf)$", ended.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,13 +16,21 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the words of the command."""
+    from crosswalk.config.search import config_folder, group_values
+
     parser.usage = "crosswalk train [key=value ...]"
+    listed = (
+        fill(f"{title}: {', '.join(group_values(group))}.", 79, subsequent_indent="  ")
+        for group, title in {"method": "Methods", "data": "Data sets"}.items()
+    )
     parser.epilog = (
         "Examples:\n"
         "  crosswalk train method=rde\n"
         "  crosswalk train method=rde data=cuhk_pedes data.root=/datasets data.noise_rate=0.5\n"
         "  crosswalk train method=rde data=cuhk_pedes data.root=/datasets trainer=ddp\n"
-        "  crosswalk train method=rde resume=true\n"
+        "  crosswalk train method=rde resume=true\n\n"
+        + "\n".join(listed)
+        + f"\nEvery key stands, with its source, in the files of {config_folder()}.\n"
     )
 
 

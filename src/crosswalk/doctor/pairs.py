@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import default_method
 from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_pairs, rstp_reid
 from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout
@@ -200,7 +201,10 @@ def _key(dataset: str) -> str:
     key = dataset.lower().replace("-", "_").replace(" ", "_")
     key = ALIASES.get(key, key)
     if key not in SOURCES:
-        raise ValueError(f"There is no data set {dataset!r}; choose one of {', '.join(SOURCES)}.")
+        near = did_you_mean(key, [*SOURCES, *ALIASES])
+        raise ValueError(
+            f"There is no data set {dataset!r}.{near} Choose one of {', '.join(SOURCES)}."
+        )
     return key
 
 
@@ -378,13 +382,14 @@ def _training_command(root: Path, key: str, splits: AnySplits) -> str:
 def _image_findings(
     splits: AnySplits, problems: Sequence[ImageProblem], sources: dict[str, dict[str, int]]
 ) -> list[Finding]:
+    without = "or train without these images: data.allow_missing=true."
     advice = {
-        "missing": "Complete the data set, or train without these images: data.allow_missing=true.",
-        "empty": "Copy or unpack these files again.",
-        "truncated": "The copy was cut off: copy or unpack these files again.",
-        "corrupt": "Fetch these files again, or ask the authors of the data set about them.",
-        "refused": f"Put plain image files there, of at most {MAX_PIXELS:,} pixels, or leave these "
-        "images out.",
+        "missing": f"Complete the data set, {without}",
+        "empty": f"Copy or unpack these files again, {without}",
+        "truncated": f"The copy was cut off: copy or unpack these files again, {without}",
+        "corrupt": "Fetch these files again, ask the authors of the data set about them, "
+        f"{without}",
+        "refused": f"Put plain image files there, of at most {MAX_PIXELS:,} pixels, {without}",
     }
     findings = []
     for kind in KINDS:

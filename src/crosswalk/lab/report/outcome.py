@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from crosswalk.pages import Section, render, table_tag
 from crosswalk.run.results import (
+    DIRECTIONS,
     EXTRA_MEASURES,
     MEASURES,
     Results,
@@ -43,14 +45,15 @@ def summary_section(folder: RunFolder) -> Section:
         "Status": record.get("status", "not started"),
         "Error": record.get("error"),
         "Method": choices["method"],
-        "Data": ", ".join(dict.fromkeys([choices["data"], *_named(data)])),
+        "Data": ", ".join([choices["data"], *_named(data, choices["data"])]),
         "Epochs": str(config["trainer"]["max_epochs"]),
         "What counts": what_counts_in(folder),
         "Took": duration(record.get("sessions", [])),
         "Notes": "; ".join(data.get("notices", [])),
     }
+    place = f"test, {DIRECTIONS[directions_of(results)[0]]}"
     numbers = [
-        (f"{MEASURES[name]}, {checkpoint} ({metrics['epoch']})", f"{100 * value:.2f} %")
+        (f"{MEASURES[name]}, {place}, {checkpoint} ({metrics['epoch']})", f"{100 * value:.2f} %")
         for checkpoint, metrics in one_each(results).items()
         for name in HEADLINE
         if (value := metrics.get(f"test/{name}")) is not None
@@ -133,14 +136,18 @@ def _time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _named(data: Mapping[str, Any]) -> list[str]:
+def _named(data: Mapping[str, Any], choice: str) -> list[str]:
+    """Return the name of the data, unless it is that of their file, and their sizes."""
     counts = data.get("counts", {}).get("train", {})
     names = {name: name.replace("_", " ") for name in counts}
     sizes = [
         f"{count} training {names[name].removesuffix('s') if count == 1 else names[name]}"
         for name, count in counts.items()
     ]
-    return [*([data["dataset"]] if "dataset" in data else []), *sizes]
+    name, called = (
+        re.sub(r"[\W_]", "", text).lower() for text in (data.get("dataset", ""), choice)
+    )
+    return [*([data["dataset"]] if name not in ("", called) else []), *sizes]
 
 
 def _view_rows(results: Results) -> list[tuple[str, ...]]:

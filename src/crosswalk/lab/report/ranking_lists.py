@@ -189,7 +189,9 @@ def _item_html(
     item: Path | str, frame: str, *, alt: str, person: int | str | None = None
 ) -> Markup:
     if isinstance(item, str):
-        return Markup('<p class="caption {}">{}</p>').format(frame, item)
+        # the page cuts long ones off: whole where the pointer rests, or where one taps
+        tag = Markup('<p class="caption {}" tabindex="0" title="{}">{}</p>')
+        return tag.format(frame, item, item)
     try:
         title = f"{item}" if person is None else f"{item}, person {person}"
         return picture_tag(item, alt=alt, frame=frame, title=title, largest=PICTURE)

@@ -151,7 +151,9 @@ def test_queries_without_a_match_and_captions_with_markup_are_shown() -> None:
     assert "no match in the gallery" in page
     assert "AP" not in page
     assert "&lt;script&gt;" in page
-    assert '<p class="caption query">a &amp; b</p>' in page
+    # cut off by the page; whole under the pointer, or once it has the focus
+    whole = '<p class="caption query" tabindex="0" title="a &amp; b">a &amp; b</p>'
+    assert whole in page
 
 
 def test_ranking_lists_show_every_direction_but_no_single_view(tmp_path: Path) -> None:
@@ -176,8 +178,8 @@ def test_ranking_lists_show_every_direction_but_no_single_view(tmp_path: Path) -
     assert body.count('<div class="ranking">') == 2 * 6  # two of each kind
     assert "the last epoch on test" in body
     assert [body.count(f"<h3>{name}</h3>") for name in ("text → image", "image → text")] == [1, 1]
-    assert body.count('<p class="caption query">') == 6
-    assert body.count('<p class="caption right">') == 6
+    assert body.count('<p class="caption query"') == 6
+    assert body.count('<p class="caption right"') == 6
     assert body.count('<img class="query"') == 6
     assert body.count('<img class="right"') == 6
 
@@ -373,7 +375,7 @@ def test_the_summary_tells_state_duration_and_headline_numbers(tmp_path: Path) -
     assert "too &lt;hot&gt;" in body
     assert "25 h 1 min 7 s" in body
     assert "12.35 %" in body
-    assert "R@1, best (3)" in body
+    assert "R@1, test, image → image, best (3)" in body
     assert "61 training images" in body
     assert "odd names" in body
 
@@ -387,6 +389,23 @@ def test_an_evaluation_by_other_rules_says_what_has_chosen_the_epoch(tmp_path: P
 
     for section in (summary_section(elsewhere), results_section(elsewhere)):
         assert "best epoch by val/rank1 of the training" in section.body
+
+
+@pytest.mark.parametrize(
+    ("choice", "dataset", "said"),
+    [
+        ("synthetic_pairs", "synthetic-pairs", "<dd>synthetic_pairs</dd>"),
+        ("market1501", "Market-1501", "<dd>market1501</dd>"),
+        ("own_pairs", "shop", "<dd>own_pairs, shop</dd>"),
+    ],
+)
+def test_a_data_set_is_named_once(tmp_path: Path, choice: str, dataset: str, said: str) -> None:
+    run = make_run(tmp_path, data={"dataset": dataset})
+    config = run.config()
+    config["choices"]["data"] = choice
+    run.save_config(config)
+
+    assert said in summary_section(run).body
 
 
 def test_results_have_a_row_for_every_split_direction_and_view(tmp_path: Path) -> None:
