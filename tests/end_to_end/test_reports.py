@@ -208,5 +208,5 @@ def test_a_run_of_no_epochs_has_a_report(
     assert code == 0
     page = report_of(run).read_text()
     assert "this run did not train" in page
-    assert "R@1, start (0)" in page
+    assert "R@1, test, text → image, start (0)" in page
     assert "before training" in page

@@ -79,7 +79,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     if experiment is not None:
         lines.append(f"experiment={experiment}")
     config = copy.deepcopy(_hydra_compose(tuple(lines), config_folders()[1:]))
-    places = {}
+    parts, places = [str(part) for part in config], {}
     for override in parsed:
         if override.key_or_group == "checkpoint" and not override.is_delete():
             called = str(override.value())
@@ -90,6 +90,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
             _apply(override, config, known)
         if override.key_or_group == "checkpoint" and config.checkpoint in places:
             config.checkpoint = places[config.checkpoint]
+    _check_read(parsed, config, (*parts, *known))
     return config
 
 
@@ -304,8 +305,8 @@ def _unresolved(error: OmegaConfBaseException) -> str:
             f"{key} is taken from {lacks[1]}, which this configuration does not have. Set it with "
             f"{key}=<value>."
         )
-    missing = re.search(r"Missing mandatory value: ([\w.]+)", said)
-    if missing is not None and missing[1] != key:
+    missing = re.search(r"resolving interpolation: Missing mandatory value: ([\w.]+)", said)
+    if missing is not None:
         return (
             f"{key} is taken from {missing[1]}, which has no value yet. Set it with "
             f"{missing[1]}=<value>."
@@ -596,6 +597,19 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
                 f"{line}: what is above {key} is a single value. `crosswalk config show` says "
                 f"which ({_first_line(error)})."
             ) from error
+
+
+def _check_read(overrides: Sequence[Override], config: DictConfig, parts: Sequence[str]) -> None:
+    """Refuse a new part that nothing reads: a run knows none of its name, and no value takes it."""
+    for override in overrides:
+        part = override.key_or_group.partition(".")[0]
+        if part in (*parts, *TOP):
+            continue
+        if not re.search(rf"[{{,:]{re.escape(part)}[.}}]", OmegaConf.to_yaml(config)):
+            raise ValueError(
+                f"{override.input_line}: nothing in a run reads {part}.{did_you_mean(part, parts)}"
+                " `crosswalk config show` lists the keys."
+            )
 
 
 def _has_key(config: DictConfig, key: str) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -170,9 +171,10 @@ def test_what_is_made_of_a_run_is_not_written_into_its_data(
     run, out = RunFolder(tmp_path / "run"), cuhk / name
     run.save_config(config)
     run.last_checkpoint.touch()
+    other = shutil.copytree(run.path, tmp_path / "other")
 
     with untouched(cuhk):
-        assert main([*command.format(run.path, run.path).split(), str(out)]) == 2
+        assert main([*command.format(run.path, other).split(), str(out)]) == 2
 
     said = f"={out} lies inside the data set's folder {cuhk}"
     assert said in capsys.readouterr().err

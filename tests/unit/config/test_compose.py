@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from crosswalk.config.build import build, instantiate
 from crosswalk.config.check import check, check_types
@@ -453,6 +454,8 @@ def with_encoder(root: Path, encoder: type, words: bool, **arguments: object) ->
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
+    for name in ("1.jpg", "2.jpg"):
+        Image.new("RGB", (8, 16)).save(tmp_path / name)
     (tmp_path / "pairs.csv").write_text(
         "image,caption,person_id,split\n1.jpg,A man.,1,train\n2.jpg,In red.,2,test\n"
     )
@@ -481,6 +484,12 @@ def test_an_encoder_that_needs_words_is_refused_without(pairs: Path) -> None:
 def test_the_other_arguments_of_an_encoder_with_words_are_checked(pairs: Path) -> None:
     with pytest.raises(ValueError, match=r"encoder\.size='big' .* takes int"):
         build(check(with_encoder(pairs, Words, words=True, size="big")))
+
+
+def test_a_part_of_ones_own_is_taken_where_a_value_refers_to_it() -> None:
+    config = compose(["+width.hidden=3", "method.loss.margin=${width.hidden}"])
+
+    assert to_plain(config)["method"]["loss"]["margin"] == 3
 
 
 def test_whether_plans_see_identities_is_for_the_method_to_say() -> None:

@@ -308,9 +308,12 @@ def test_no_command_runs_what_a_run_folder_names(
     for name in parents:
         node = node[name]
     node[last] = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    runs = [tmp_path / "one", tmp_path / "other"]
+    for run in runs:
+        run.mkdir()
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
 
-    status = main(command.format(tmp_path, tmp_path).split())
+    status = main(command.format(*runs).split())
 
     assert status == 2
     assert f"config.yaml: {part}._target_='os.mkdir' is none of" in capsys.readouterr().err
