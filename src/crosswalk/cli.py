@@ -84,7 +84,7 @@ OVERRIDES_HELP = """
 overrides:
   group=file         method=..., data=cuhk_pedes, encoder=..., loss=..., trainer=one_gpu, logger=csv
   dotted.key=value   data.root=/datasets, data.noise_rate=0.5, trainer.max_epochs=3, seed=2
-  +new.key=value     a key that no file has; ~key removes one; --key=value is understood too
+  +encoder.backbone.eps=1e-5   a key that no file has; ~key removes one; --key=value works, too
 `crosswalk config show` with the same overrides prints the result and runs nothing.
 """
 PLAIN_SIGNS = {"→": "->", "±": "+-", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}  # noqa: RUF001

@@ -51,7 +51,7 @@ BASES = (
 NO_KEYS = {
     *("axis", "batches", "datamodule", "digits", "pad", "sort_keys", "sync_dist", "target"),
     *("nprobe", "gpus_per_node", "partition", "timeout_min"),  # of faiss and of Slurm
-    *("group", "key", "dotted.key", "new.key"),  # of the help's grammar
+    *("group", "key", "dotted.key"),  # of the help's grammar
     *("backend", "batch", "choices", "hydra.searchpath"),
     # of SQLite and of addresses
     *("cell_size_check", "immutable", "journal_mode", "mode", "synchronous", "trusted_schema"),

@@ -342,13 +342,14 @@ def test_train_hands_over_the_composed_configuration(monkeypatch: pytest.MonkeyP
         seen.append(config)
 
     stand_in(monkeypatch, "crosswalk.run.train", train=train)
+    new = ("+new=0.5", "method.loss.margin=${new}")
 
-    status = main(["train", "method=rde", "--seed=4", "--data.noise_rate=0.5", "+new=1"])
+    status = main(["train", "method=rde", "--seed=4", "--data.noise_rate=0.5", *new])
 
     assert status == 0
     assert seen[0].seed == 4
     assert seen[0].data.noise_rate == 0.5
-    assert seen[0].new == 1
+    assert seen[0].new == seen[0].method.loss.margin == 0.5
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -589,6 +590,8 @@ def test_config_show_prints_resolved_yaml(capsys: pytest.CaptureFixture[str]) ->
 def test_config_diff_compares_with_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "diff", "data.noise_seed=2"]) == 0
     assert capsys.readouterr().out == "data.noise_seed: 1 -> 2\n"
+    assert main(["config", "diff", "method=rde"]) == 0
+    assert capsys.readouterr() == ("", "note: no key differs.\n")
 
 
 def test_config_diff_reads_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

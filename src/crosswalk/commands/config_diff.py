@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ def run(options: Namespace) -> int:
     left, right = _side(options.left), _side(options.right)
     if not options.right:
         left, right = right, left
-    for key, before, after in differences(left, right):
+    rows = differences(left, right)
+    for key, before, after in rows:
         print(f"{key}: {before} -> {after}")
+    if not rows:
+        print("note: no key differs.", file=sys.stderr)
     return 0
 
 

@@ -59,7 +59,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
 
     Args:
         overrides: ``key=value`` in Hydra's grammar, with or without leading ``--``:
-            ``group=file``, ``dotted.key=value``, ``+new.key=value``, ``~key``.
+            ``group=file``, ``dotted.key=value``, ``+encoder.backbone.eps=1e-5``, ``~key``.
 
     Raises:
         ValueError: A key, a group or a value of a group does not exist; the message suggests

@@ -695,7 +695,7 @@ TABLE = "experiments/rde/table2.yaml --data synthetic_pairs"
 PARTS = {
     "train method=mmcl encoder=clip_tiny": "encoder=clip_tiny does not go with method=mmcl",
     "config show encoder=resnet_tiny": "encoder=resnet_tiny does not go with method=rde",
-    f"ablate {TABLE} optim.lr=x --dry-run": "row 'RDE (TAL)': optim.lr='x' is of type str",
+    f"ablate {TABLE} optim.lr=x --dry-run": "crosswalk: optim.lr='x' is of type str",
     f"ablate {TABLE} encoder=resnet_tiny --show": "encoder=resnet_tiny does not go with method=rde",
 }
 

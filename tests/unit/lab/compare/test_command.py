@@ -215,7 +215,7 @@ def test_the_page_shows_both_lists_of_a_query_with_frames(
     # two queries of person 7, two sides: images 0 and 1 show that person, image 2 does not
     assert better.count('<img class="right"') == 8
     assert better.count('<img class="wrong"') == 4
-    assert better.count("a tall man in a red coat") == 2
+    assert better.count("a tall man in a red coat") == 4  # of each query, and whole in its title
     worse = section(page, "worse")
     assert worse.count('<img class="right"') == 2 * (1 + 2)  # persons 8 and 7
     assert "http" not in page.replace("http://www.w3.org", "")
