@@ -480,8 +480,6 @@ def _check_choice(choice: Override, chosen: Mapping[str, Any]) -> None:
         advice += f" A model of timm: encoder=timm encoder.backbone.name={value}."
     written = re.sub(r"\W", "_", str(value)).lower()
     near = did_you_mean(str(value), values) or did_you_mean(written, values)
-    if not near and (with_word := [each for each in values if written in each.split("_")]):
-        near = f" Did you mean {with_word[0]}?"
     raise ValueError(f"{group}={value} does not exist.{near} {advice}")
 
 

@@ -37,7 +37,6 @@ from crosswalk.run.callbacks.remember import StepMemory
 from crosswalk.run.callbacks.retrieval import RetrievalMetrics
 from crosswalk.run.callbacks.run_record import (
     RunRecord,
-    command_line,
     commit_of_this_package,
     hardware,
     now,
@@ -47,7 +46,7 @@ from crosswalk.run.callbacks.step_log import StepLog
 from crosswalk.run.callbacks.sweep import EpochSweep
 from crosswalk.run.code_digest import code_digest
 from crosswalk.run.meeting import begun_together
-from crosswalk.run.processes import end_with_parent
+from crosswalk.run.processes import command_line, end_with_parent
 from crosswalk.run.ranking_lists import people_of
 from crosswalk.run.results import monitor_of, print_results, what_counts_in
 from crosswalk.run.run_folder import (

@@ -26,7 +26,7 @@ from filelock import Timeout
 from crosswalk import __version__
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.processes import command_line as command_line  # for run.train, too
+from crosswalk.run.processes import command_line
 from crosswalk.run.run_folder import CHILD_VARIABLE, STAGE_VARIABLE, RunFolder
 from crosswalk.run.run_folder import is_first_process as is_first
 
