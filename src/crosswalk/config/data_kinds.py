@@ -28,6 +28,17 @@ SYNTHETIC = {"PairBatch": "pairs", "ImageBatch": "images", "SourceTargetBatch": 
 """The kinds of generated people."""
 
 
+def data_sets(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the parts of ``data`` that are read from somewhere: itself, or a source and a target.
+
+    Example:
+        >>> data_sets({"source": {"reader": 1}, "target": {"reader": 2}, "batch_size": 3})
+        [{'reader': 1}, {'reader': 2}]
+    """
+    nodes = (data, *(value for _, value in nested(data)))
+    return [node for node in nodes if isinstance(node, Mapping) and "reader" in node]
+
+
 def needs_of(method_class: Any, arguments: Mapping[str, Any]) -> Needs:  # noqa: ANN401
     """Return what a method needs when it is made with these arguments.
 

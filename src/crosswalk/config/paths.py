@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.compose import nested
 from crosswalk.config.constructors import construct
-from crosswalk.config.data_kinds import SYNTHETIC
+from crosswalk.config.data_kinds import SYNTHETIC, data_sets
 from crosswalk.config.keys import flatten, path_in
 from crosswalk.config.sources import read_batches
 from crosswalk.words import no_root
@@ -41,9 +40,7 @@ def check_paths(config: Mapping[str, Any]) -> None:
 
 def _check_root(data: Mapping[str, Any]) -> None:
     """Refuse data of this package that are neither to be generated nor lie anywhere."""
-    for node in (data, *(value for _, value in nested(data))):
-        if not isinstance(node, Mapping) or "reader" not in node:
-            continue
+    for node in data_sets(data):
         if not str(node.get("_target_")).startswith("crosswalk."):
             continue  # knows itself what it needs
         given = (node.get("root"), node.get("synthetic"), data.get("root"))
@@ -64,9 +61,8 @@ def read_annotations(data: Mapping[str, Any]) -> None:
         FileNotFoundError: As the reader.
         ValueError: As the reader.
     """
-    for node in (data, *(value for _, value in nested(data))):
-        if not isinstance(node, Mapping) or not isinstance(node.get("reader"), Mapping):
-            continue
-        root = node.get("root") or data.get("root")
-        if root and str(node["reader"].get("_target_")).startswith("crosswalk.data.readers."):
-            construct(node["reader"], {})(Path(str(root)).expanduser())
+    for node in data_sets(data):
+        root, reader = node.get("root") or data.get("root"), node["reader"]
+        target = str(reader.get("_target_")) if isinstance(reader, Mapping) else ""
+        if root and target.startswith("crosswalk.data.readers."):
+            construct(reader, {})(Path(str(root)).expanduser())

@@ -17,6 +17,7 @@ from crosswalk.config.constructors import (
     construct,
     optional_arguments,
 )
+from crosswalk.config.data_kinds import data_sets
 from crosswalk.config.keys import ENCODERS, TOP, flatten
 from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.trainer_arguments import check_trainer, num_processes
@@ -94,8 +95,8 @@ def _reaches(choice: str, place: str, own: DictConfig) -> bool:
 
 def check_synthetic(data: Mapping[str, Any]) -> None:
     """Refuse people that cannot be generated, where any are to be."""
-    for node in (data, *(value for _, value in nested(data))):
-        if not isinstance(node, Mapping) or not isinstance(node.get("synthetic"), Mapping):
+    for node in data_sets(data):
+        if not isinstance(node.get("synthetic"), Mapping):
             continue
         if (node.get("root") or data.get("root")) is None:
             match read_batches(str(node.get("_target_"))):
@@ -111,9 +112,7 @@ def check_plans(data: Mapping[str, Any]) -> None:
     The plan itself refuses it: it is made for a single batch, of samples whose persons are unknown.
     Plans of this package alone are, which import no torch.
     """
-    for node in (data, *(value for _, value in nested(data))):
-        if not isinstance(node, Mapping) or "reader" not in node:
-            continue
+    for node in data_sets(data):
         plan, size = (node.get(key) or data.get(key) for key in ("plan", "batch_size"))
         takes = read_signature(str(plan.get("_target_"))) if isinstance(plan, Mapping) else None
         if not isinstance(size, int) or takes is None:
