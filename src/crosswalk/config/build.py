@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from crosswalk.config.check import Checked, check_types
-from crosswalk.config.compose import compose, diagnostics_of, nested, to_plain
+from crosswalk.config.compose import diagnostics_of, nested, to_plain
 from crosswalk.config.constructors import construct, locate
 from crosswalk.config.data_kinds import check_data
 from crosswalk.config.keys import ENCODERS
-from crosswalk.config.model_file import EXPORTED, read_description
-from crosswalk.config.model_names import SHIPPED
-from crosswalk.config.stage import stage_command
+from crosswalk.config.starting_weights import without_fetching
 from crosswalk.network import NotFetchedError
 
 if TYPE_CHECKING:
@@ -156,48 +154,6 @@ def build_method(config: Mapping[str, Any], sizes: DataSpec, tokenizer: object) 
                 _refuse_image_size(config, error, _error_of(construct, larger, words))
                 raise
     return construct(config["method"], {"data": sizes, **parts})
-
-
-def without_fetching(config: Mapping[str, Any]) -> str:
-    """Return how a method is trained without published weights, a sentence after another one.
-
-    By the small model of it that comes with the package, unless that one knows other words or is no
-    stage of a run, else by the networks of its synthetic run; nothing where they have published
-    weights, too.
-    """
-    choices = config["choices"]
-    method = str(choices.get("method"))
-    shipped = SHIPPED / method / EXPORTED
-    fits_all = shipped.is_file() and read_description(shipped)["vocabulary"] is None
-    if fits_all and config.get("stage") is None:
-        return (
-            " Or start, without encoder=, from the small model of synthetic people that is part of "
-            f"crosswalk: checkpoint=tiny:{method}."
-        )
-    try:
-        own = compose([f"method={method}"])["choices"]
-        smaller = [
-            f"{group}={own[group]}"
-            for group in ("encoder", "text")
-            if group in own and own[group] != choices.get(group)
-        ]
-        config = to_plain(compose([f"method={method}", f"data={choices.get('data')}", *smaller]))
-        parts = [config]
-        if config.get("stage") is not None:
-            parts.append(to_plain(compose(stage_command(config))))
-    except ValueError:  # of a package that is not here
-        return ""
-    leaves = [leaf for part in parts for leaf in nested(part)]
-    weights = [value for key, value in leaves if key.endswith("pretrained")]
-    if not smaller or not all(map(_is_here, filter(None, weights))):
-        return ""
-    return f" Or train smaller networks, which need none: {' '.join(smaller)}."
-
-
-def _is_here(pretrained: object) -> bool:
-    from crosswalk.encoders.clip_weights import local_file
-
-    return isinstance(pretrained, str) and local_file(pretrained) is not None
 
 
 def _backbone(encoder: Mapping[str, Any], name: str) -> str:

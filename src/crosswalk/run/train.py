@@ -20,10 +20,11 @@ from lightning.pytorch.loggers import Logger
 from crosswalk import __version__
 from crosswalk.config.build import Run, build
 from crosswalk.config.check import Checked, check
-from crosswalk.config.compose import compose, restore
+from crosswalk.config.compose import restore
 from crosswalk.config.constructors import construct
-from crosswalk.config.keys import ROOTS, compared, flatten
+from crosswalk.config.keys import ROOTS, compared
 from crosswalk.config.places import refuse_inside_data
+from crosswalk.config.starting_weights import random_weights
 from crosswalk.config.trainer_arguments import check_hardware, num_processes
 from crosswalk.data.pairs import LearningTokenizer
 from crosswalk.distributed import wait_for_everyone
@@ -219,47 +220,6 @@ def _all_warmup(config: Mapping[str, Any]) -> list[str]:
         f"trainer.max_epochs={epochs}), so the learning rate does not reach optim.lr. For a short "
         "training pass optim.schedule.warmup_epochs=0."
     ]
-
-
-def random_weights(config: Mapping[str, Any]) -> list[str]:
-    """Return what to say of an encoder without weights, where the method's own has some.
-
-    Example:
-        >>> from crosswalk.config.compose import to_plain
-        >>> config = to_plain(compose(["method=rde", "data=own_pairs", "encoder=clip_tiny"]))
-        >>> [notice[:75] for notice in random_weights(config)]
-        ['encoder.clip.pretrained=null: the encoder starts from random weights; encod']
-    """
-    if config["checkpoint"] is not None or config["stage"] is not None:
-        return []
-    choices, ours = config["choices"], _pretrained(config)
-    if not ours or any(ours.values()):
-        return []
-    words = [
-        f"{group}={choices[group]}"
-        for group in ("method", "data", "experiment")
-        if group in choices
-    ]
-    try:
-        usual = compose(words)
-    except ValueError:  # of a package that is not here
-        return []
-    theirs = {key: value for key, value in _pretrained(usual).items() if value}
-    if not theirs:
-        return []
-    (key, value), (their_key, weights) = next(iter(ours.items())), next(iter(theirs.items()))
-    return [
-        f"{key}={'null' if value is None else 'false'}: the encoder starts from random weights; "
-        f"encoder={usual.choices.encoder}, which this training has by itself, starts from "
-        f"{their_key}={'true' if weights is True else weights}. Name a file of weights, or start "
-        "from a model by checkpoint=<run folder>."
-    ]
-
-
-def _pretrained(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of an encoder that name weights, with their values."""
-    leaves = flatten({"encoder": config.get("encoder") or {}})
-    return {key: value for key, value in leaves.items() if key.endswith(".pretrained")}
 
 
 def _load_starting_weights(run: Run, folder: RunFolder, record: RunRecord) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,11 @@ import torch
 
 from crosswalk.cli import main
 from crosswalk.config import build as config_build
-from crosswalk.config.build import build, build_method, without_fetching
-from crosswalk.config.check import check, check_early
-from crosswalk.config.compose import compose, nested, to_plain
-from crosswalk.config.encoder_kinds import check_encoders
-from crosswalk.config.model_file import read_description
+from crosswalk.config.build import build, build_method
+from crosswalk.config.check import check
+from crosswalk.config.compose import compose, to_plain
 from crosswalk.config.places import refuse_inside_data
-from crosswalk.config.search import group_values
 from crosswalk.data.images import ImageToImageData, Reader
-from crosswalk.encoders.clip_weights import local_file
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.types import DataSpec, ImageBatch, Needs
@@ -338,47 +333,6 @@ def test_weights_that_cannot_be_had_are_told_with_the_key_of_the_method_alone(
 
 def no_network(name: str, **arguments: object) -> torch.nn.Module:
     raise OSError("no network")
-
-
-PUBLISHED = sorted(
-    (run.split("/")[0], run.split("/")[1])
-    for run in group_values("experiment")
-    if "synthetic" not in run and run.split("/")[1] in group_values("data")
-)
-"""Methods, and published data sets that they are trained on."""
-
-
-@pytest.mark.parametrize("shipped", [True, False])
-@pytest.mark.parametrize(("method", "data"), [run for run in PUBLISHED if run[0] != "clip_reid"])
-def test_the_way_without_published_weights_needs_none_and_fits_the_method(
-    method: str, data: str, shipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not shipped:
-        monkeypatch.setattr(config_build, "SHIPPED", tmp_path)
-    words = [f"method={method}", f"data={data}", "data.root=/data"]
-
-    said = without_fetching(to_plain(compose(words)))
-    advised = re.findall(r"\b(?:checkpoint|encoder|text)=[\w:]+", said)
-
-    assert advised
-    assert shipped or not advised[0].startswith("checkpoint")
-    config = compose([*words, *advised])
-    check_early(config)
-    check_encoders(config)
-    plain = to_plain(config)
-    if plain["checkpoint"] is None:
-        plain["stage"] = None  # its encoder is the run's
-        weights = [value for key, value in nested(plain) if key.endswith("pretrained") and value]
-        assert all(local_file(value) for value in weights)
-    else:  # of the very shapes
-        stored = read_description(Path(plain["checkpoint"]) / "config.json")
-        assert stored["vocabulary"] is None
-        assert stored["encoder"]["_target_"] == plain["encoder"]["_target_"]
-        assert stored["preprocessing"]["image_size"] == plain["data"]["image_size"]
-
-
-def test_no_way_is_named_where_the_texts_of_a_stage_need_published_weights() -> None:
-    assert without_fetching(to_plain(compose(["method=clip_reid", "data=market1501"]))) == ""
 
 
 def test_weights_that_cannot_be_had_for_a_training_are_told_with_the_way_without(
