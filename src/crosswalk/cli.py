@@ -29,6 +29,8 @@ class Command(NamedTuple):
     """Whether it opens what may be somebody else's: a run, a table, a sweep file."""
     ends_itself: bool = False
     """Whether it looks after signals itself, and says how to go on."""
+    evaluates: bool = False
+    """Whether its overrides are those of an evaluation, which reads few keys."""
     is_short: bool = False
     """Whether it is over before anybody misses the memory of garbage."""
 
@@ -40,7 +42,9 @@ COMMANDS = {
         opens_others=True,
         ends_itself=True,
     ),
-    "evaluate": Command("evaluate a finished run again", takes_overrides=True, opens_others=True),
+    "evaluate": Command(
+        "evaluate a finished run again", takes_overrides=True, opens_others=True, evaluates=True
+    ),
     "embed": Command("embed images and sentences with a trained model", opens_others=True),
     "export": Command("write a trained model as a folder to give away", opens_others=True),
     "card": Command("write the model card of a run", opens_others=True),
@@ -52,6 +56,7 @@ COMMANDS = {
         "measure whether scores tell that a person is in a gallery at all",
         takes_overrides=True,
         opens_others=True,
+        evaluates=True,
     ),
     "report": Command("write the report of a run again", opens_others=True, is_short=True),
     "compare": Command("compare two runs query by query", opens_others=True, is_short=True),
@@ -86,6 +91,12 @@ overrides:
   dotted.key=value   data.root=/datasets, data.noise_rate=0.5, trainer.max_epochs=3, seed=2
   +encoder.backbone.eps=1e-5   a key that no file has; ~key removes one; --key=value works, too
 `crosswalk config show` with the same overrides prints the result and runs nothing.
+"""
+EVALUATION_HELP = """
+overrides:
+  group=file         data=cuhk_pedes, reranking=k_reciprocal, trainer=one_gpu, logger=csv
+  dotted.key=value   data.root=/datasets, data.eval_batch_size=64, protocol=official
+The model stays as it was trained, with its method, encoder and preprocessing.
 """
 PLAIN_SIGNS = {"→": "->", "±": "+-", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}  # noqa: RUF001
 """What stands for a sign where the encoding of a terminal or a log lacks it."""
@@ -172,7 +183,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), "")
     if not name:
         raise ValueError(_no_command(words))
-    summary, takes_overrides, opens_others, ends_itself, is_short = COMMANDS[name]
+    summary, takes_overrides, opens_others, ends_itself, evaluates, is_short = COMMANDS[name]
     file_name = re.sub(r"\W", "_", name)
     module = importlib.import_module(f"crosswalk.commands.{file_name}")
     parser = argparse.ArgumentParser(
@@ -188,7 +199,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     _check_options(parser, words, takes_overrides=takes_overrides)
     overrides: list[str] = []
     if takes_overrides:
-        parser.epilog = f"{parser.epilog}{OVERRIDES_HELP}"
+        parser.epilog = f"{parser.epilog}{EVALUATION_HELP if evaluates else OVERRIDES_HELP}"
         words, overrides = _split(parser, words)
     options, strays = parser.parse_known_args(words)
     if strays:

@@ -69,6 +69,6 @@ def no_root(kind: str) -> str:
         'data.root is missing.'
     """
     return (
-        "data.root is missing. Pass data.root=<folder of the data set>, or train on generated "
-        f"people with data=synthetic_{kind}."
+        "data.root is missing. Pass data.root=<folder of the data set>, or take generated people "
+        f"with data=synthetic_{kind}."
     )

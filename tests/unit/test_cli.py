@@ -95,7 +95,7 @@ def test_help_config_and_mistakes_import_nothing_heavy(tmp_path: Path) -> None:
     found = [line for line in output.stdout.splitlines() if line.startswith("HEAVY")]
     fails = re.compile(r"(train|evaluate|sweep) (?!--help)|.*nowhere")
     told = [f"HEAVY {line} {2 if fails.match(line) else 0} []" for line in lines]
-    assert found == [*told, f"HEAVY {looks_at_images} 1 []"]
+    assert found == [*told, f"HEAVY {looks_at_images} 2 []"]
     assert "Traceback" not in output.stderr
 
 
@@ -356,13 +356,19 @@ def test_train_hands_over_the_composed_configuration(monkeypatch: pytest.MonkeyP
 def test_the_first_process_reports_on_what_it_trained(
     first: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = types.SimpleNamespace(folder="runs/it", data="data")
+    folder = types.SimpleNamespace(path="runs/it")
+    trained = types.SimpleNamespace(folder=folder, data="data")
     stand_in(monkeypatch, "crosswalk.run.train", train=lambda config: trained if first else None)
-    report = {"write_report": lambda folder, data: f"{folder}/report.html of {data}"}
+    report = {"write_report": lambda folder, data: f"{folder.path}/report.html of {data}"}
     stand_in(monkeypatch, "crosswalk.lab.report.report", **report)
+    monkeypatch.setattr(sys, "argv", ["env/crosswalk", "train"])
+    monkeypatch.setenv("PATH", "")
 
     assert main(["train"]) == 0
-    assert capsys.readouterr().out == ("Report: runs/it/report.html of data\n" if first else "")
+
+    search = "env/crosswalk index runs/it photos/ --out photos.gallery"
+    said = ["Report: runs/it/report.html of data", f"To search pictures of yours with it: {search}"]
+    assert capsys.readouterr().out.splitlines() == (said if first else [])
 
 
 def test_a_report_that_fails_does_not_fail_the_run(
@@ -377,7 +383,7 @@ def test_a_report_that_fails_does_not_fail_the_run(
 
     assert main(["train"]) == 0
     said = capsys.readouterr()
-    assert said.out == ""
+    assert "Report" not in said.out
     assert "no report was written (KeyError: 'odd')" in said.err
     assert "`crosswalk report runs/it` tries again" in said.err
 
@@ -467,7 +473,8 @@ def test_evaluate_refuses_what_it_does_not_read(
     [
         *("data.noise_rate=0.5", "data.noise_seed=2", "data.plan=null", "data.batch_size=32"),
         *("data.sweep=clean", "data.transform.text_augmentation=false", "data={batch_size: 3}"),
-        *("data.plan.samples_per_person=4", "data.camstyle=on"),
+        *("data.plan.samples_per_person=4", "data.camstyle=on", "data.source.camstyle=on"),
+        *("data.target.batch_size=3", "data.target.transform.flip_probability=1"),
     ],
 )
 def test_evaluate_refuses_what_the_data_have_for_the_training_alone(

@@ -29,7 +29,8 @@ def configure(parser: ArgumentParser) -> None:
         "  crosswalk calibrate runs/<name> --out thresholds.json\n"
         "  crosswalk calibrate model/ data=own_pairs data.root=pairs.csv --out thresholds.json\n"
         "  crosswalk calibrate photos.gallery --label person_id\n\n"
-        "Of a gallery its labelled pictures are looked for among all, and the result is kept in it."
+        "Of a gallery its labelled pictures are looked for among all, and the result is kept\n"
+        "in it.\n"
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODELS)

@@ -10,7 +10,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.epilog = (
         "Layout, counts against the published ones, missing and damaged images, suspicious\n"
         "captions, identities in two splits, cameras, queries without a match. Status 1 if\n"
-        "something is broken, 0 for warnings.\n\n"
+        "something is broken, 0 for warnings, 2 if there is nothing to examine.\n\n"
         "Examples:\n"
         "  crosswalk data check /datasets\n"
         "  crosswalk data check /datasets --dataset market1501 --json report.json\n"

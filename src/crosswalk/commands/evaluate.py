@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -151,11 +152,9 @@ def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
         inner = [key for key, _ in nested(value)] if isinstance(value, Mapping) else []
         for key in [f"{name}.{key}" for key in inner] or [name]:
             last = key.rpartition(".")[2]
-            is_read, trains = (
-                any(f"{key}.".startswith(f"{each}.") for each in keys)
-                for keys in (read, OF_THE_TRAINING)
-            )
-            if trains:
+            of_data = re.sub(r"^data\.(source|target)\.", "data.", key)
+            is_read = any(f"{key}.".startswith(f"{each}.") for each in read)
+            if any(f"{of_data}.".startswith(f"{each}.") for each in OF_THE_TRAINING):
                 raise ValueError(
                     f"{key} would have no effect: it is of the training alone, and an evaluation "
                     "does not read it. Leave it out."

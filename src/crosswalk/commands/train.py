@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
     from crosswalk.config.check import check_early, compose_training
     from crosswalk.config.compose import to_plain
     from crosswalk.config.stored import targets_of, trusting
-    from crosswalk.run.processes import end_with_parent
+    from crosswalk.run.processes import end_with_parent, to_type
 
     end_with_parent()  # before the slow imports, in which the first process may end
     config = compose_training(options.overrides)
@@ -51,6 +51,9 @@ def run(options: Namespace) -> int:
     if trained is not None:
         with trusting(str(target) for _, target in targets_of(to_plain(config))):
             leave_report(trained.folder, trained.data)
+        folder = str(trained.folder.path)
+        search = to_type("index", folder, "photos/", "--out", "photos.gallery")
+        print(f"To search pictures of yours with it: {search}")
     return 0
 
 

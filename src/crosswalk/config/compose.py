@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from crosswalk.config.constructors import did_you_mean, fits
+from crosswalk.config.constructors import Signature, did_you_mean, fits
 from crosswalk.config.encoder_kinds import encoders_for
-from crosswalk.config.keys import NEEDED, TOP, flatten
+from crosswalk.config.keys import NEEDED, PARTS, TOP, flatten
 from crosswalk.config.model_file import model_in
 from crosswalk.config.model_names import checkpoint_named
 from crosswalk.config.search import (
@@ -90,7 +91,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
             _apply(override, config, known)
         if override.key_or_group == "checkpoint" and config.checkpoint in places:
             config.checkpoint = places[config.checkpoint]
-    _check_read(parsed, config, (*parts, *known))
+    _check_read([each for each in parsed if not _is_choice(each, known)], config, parts)
     return config
 
 
@@ -575,7 +576,7 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
     if not is_known and not adds:
         known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
         near = did_you_mean(key, [*known, *groups, *(f"trainer.{name}" for name in trainer_keys())])
-        advice = near or f" `crosswalk config show` lists all; +{key}=<value> adds a new one."
+        advice = near or _how_to_add(key, config)
         raise ValueError(f"{key} is not a key of this configuration.{advice}")
     if override.is_delete():
         parent, _, name = key.rpartition(".")
@@ -597,15 +598,37 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
             ) from error
 
 
+def _how_to_add(key: str, config: DictConfig) -> str:
+    """Return how a key that is not there is added, or what is taken in its place instead."""
+    listed, names = "`crosswalk config show` lists all", key.split(".")
+    for depth in range(len(names) - 1, 0, -1):
+        part, name = ".".join(names[:depth]), names[depth]
+        target, takes = _constructor(part, config)
+        if target is None:
+            continue
+        if takes is not None and name not in takes.parameters:
+            kinds = {each.kind for each in takes.parameters.values()}
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                return f" {target} takes {', '.join(takes.parameters)}."
+        is_sure = takes is not None and depth == len(names) - 1
+        condition = "" if is_sure else f", if {target} takes it"
+        return f" {listed}; +{key}=<value> adds a new one{condition}."
+    return f" {listed}."
+
+
 def _check_read(overrides: Sequence[Override], config: DictConfig, parts: Sequence[str]) -> None:
     """Refuse a new part that nothing reads: a run knows none of its name, and no value takes it."""
     for override in overrides:
-        part = override.key_or_group.partition(".")[0]
-        if part in (*parts, *TOP):
+        key = override.key_or_group
+        part = key.partition(".")[0]
+        if part in (*parts, *TOP, *PARTS):
             continue
         if not re.search(rf"[{{,:]{re.escape(part)}[.}}]", OmegaConf.to_yaml(config)):
+            known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
+            others = [name for name in known if name.partition(".")[0] != part]
+            near = did_you_mean(key, [*parts, *others])
             raise ValueError(
-                f"{override.input_line}: nothing in a run reads {part}.{did_you_mean(part, parts)}"
+                f"{override.input_line}: nothing in a run reads {part}.{near}"
                 " `crosswalk config show` lists the keys."
             )
 
@@ -654,10 +677,17 @@ def _expected(key: str, config: DictConfig) -> Any:  # noqa: ANN401
     parent, _, name = key.rpartition(".")
     if not parent:
         return TOP.get(name, Any)
-    node = OmegaConf.select(config, parent, throw_on_resolution_failure=False)
-    target = node.get("_target_") if isinstance(node, DictConfig) else None
-    takes = read_signature(target) if isinstance(target, str) else None
+    _, takes = _constructor(parent, config)
     return Any if takes is None else takes.annotations.get(name, Any)
+
+
+def _constructor(part: str, config: DictConfig) -> tuple[str | None, Signature | None]:
+    """Return what builds a part, None for one that is not built, and what it takes, if known."""
+    node = OmegaConf.select(config, part, throw_on_resolution_failure=False)
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if not isinstance(target, str):
+        return None, None
+    return target, read_signature(target)
 
 
 def _check_trainer_key(key: str, line: str) -> None:

@@ -154,7 +154,8 @@ def check_node(
 
     Raises:
         ValueError: An argument that the constructor does not have or that is handed over, a value
-            that it does not take, or no value where it has no default.
+            that it does not take, or no value where it has no default; a ``_target_`` that is no
+            text.
 
     Example:
         >>> check_node({"_target_": "fractions.Fraction", "numerater": 1}, key="share")
@@ -164,6 +165,8 @@ def check_node(
         share.numerator?
     """
     target: Any = node.get("_target_")
+    if "_target_" in node and not isinstance(target, str):
+        raise ValueError(f"{key}._target_={target} is no dotted path of a class or a function.")
     takes = (describe or signature_of)(target, key) if "_target_" in node else None
     if takes is not None:
         check_call(node, key, takes, target, given=given, imports=describe is None)
@@ -302,8 +305,17 @@ def check_value(value: Any, expected: Any, key: str, who: str) -> None:  # noqa:
         takes += f": write {key}=[{value}]"
     elif isinstance(value, float) and value.is_integer() and fits(int(value), expected):
         takes += f": write {key}={int(value)}"
-    shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:80]}…"
-    raise ValueError(f"{key}={shown} is {kind}; {who} takes {takes}.")
+    raise ValueError(f"{key}={shown(value)} is {kind}; {who} takes {takes}.")
+
+
+def shown(value: Any) -> str:  # noqa: ANN401
+    """Return a value for a message, cut where it is long.
+
+    Example:
+        >>> shown([0.5]), len(shown("a" * 1000))
+        ('[0.5]', 81)
+    """
+    return repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:80]}…"
 
 
 def _without_ranges(expected: Any) -> Any:  # noqa: ANN401

@@ -43,6 +43,9 @@ NEEDED = ("method", "data", "optim", "trainer")
 ENCODERS = ("encoder",)
 """Groups that are handed to the method by name."""
 
+PARTS = (*NEEDED, *ENCODERS, "reranking", "logger")
+"""Groups whose files have a part of their own name; those of others are within one of these."""
+
 WITHOUT_EFFECT = (
     *("name", "output_dir", "resume"),  # where a run lies, and how it begins
     *("logger", "choices.logger", "tags"),  # who hears of it

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from crosswalk.data.readers import dukemtmc, market1501, msmt17, own_images
+from crosswalk.data.readers import dukemtmc, market1501, msmt17, occluded_duke, own_images
 from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout, first_layout, read_json
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
 from crosswalk.data.readers.camstyle import camstyle_files, find_camstyle
@@ -36,7 +36,12 @@ NAME_STYLES = {
     "market1501": re.compile(r"(-1|\d+)_c\ds\d_\d+_\d+\.jpg", re.ASCII),
     "dukemtmc": re.compile(r"\d+_c\d_f\d+\.jpg", re.ASCII),
 }
-FOLDER_NAMES = {"market": "market1501", "duke": "dukemtmc", "msmt17": "msmt17"}
+FOLDER_NAMES = {
+    "occluded": "occluded_duke",
+    "market": "market1501",
+    "duke": "dukemtmc",
+    "msmt17": "msmt17",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ IMAGE_SOURCES = {
     "market1501": published("Market-1501", market1501, market1501.read_market1501),
     "dukemtmc": published("DukeMTMC-reID", dukemtmc, dukemtmc.read_dukemtmc),
     "msmt17": published("MSMT17", msmt17, msmt17.read_msmt17),
+    "occluded_duke": published("Occluded-Duke", occluded_duke, occluded_duke.read_occluded_duke),
     "own_images": Source(
         "own images", partial(own_images.read_own_images, check_files=False), _find_own_images
     ),
@@ -121,7 +127,7 @@ IMAGE_SOURCES = {
 def detect_images(root: Path) -> list[str]:
     """Return which published image sets lie at ``root``, as keys of `IMAGE_SOURCES`.
 
-    Folders laid out like Market-1501 that lie directly in ``root`` may be any of the three: what
+    Folders laid out like Market-1501 that lie directly in ``root`` may be any of the four: what
     they call themselves, the names of the images and that of the folder decide, in this order.
 
     Example:
@@ -283,13 +289,14 @@ def _whose(folder: Path) -> str:
         made = content.get("layout") if isinstance(content, dict) else None
         if made in FOLDER_NAMES.values():
             return str(made)
+    called = folder.resolve().name.lower()
+    named = next((key for word, key in FOLDER_NAMES.items() if word in called), "market1501")
     for name in MARKET_FOLDERS.values():
         images = sorted((folder / name).glob("*.jpg"))[:1]
         for key, style in NAME_STYLES.items():
             if images and style.fullmatch(images[0].name):
-                return key
-    called = folder.resolve().name.lower()
-    return next((key for word, key in FOLDER_NAMES.items() if word in called), "market1501")
+                return named if key == "dukemtmc" and named == "occluded_duke" else key
+    return named
 
 
 def _holds_images(folder: Path) -> bool:

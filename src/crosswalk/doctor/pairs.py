@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -164,6 +163,10 @@ def run_check(root: str, dataset: str | None = None, json_path: str | None = Non
         json_path: File to write the report to: an object for one data set, or an object with
             ``status`` and a list ``reports`` for several.
 
+    Raises:
+        FileNotFoundError: If there is no data set at ``root``, or no folder for ``json_path``.
+        ValueError: If ``dataset`` is not known, or ``json_path`` lies inside the data set.
+
     Example:
         >>> run_check("/nowhere", dataset="own_pairs")  # doctest: +ELLIPSIS
         own pairs at /nowhere
@@ -173,12 +176,8 @@ def run_check(root: str, dataset: str | None = None, json_path: str | None = Non
         1
     """
     start = Path(root)
-    try:
-        keys = [_key(dataset)] if dataset is not None else _detected(start)
-        _refuse_inside(start, keys, json_path)
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    keys = [_key(dataset)] if dataset is not None else _detected(start)
+    _refuse_inside(start, keys, json_path)
     reports = []
     for key in keys:
         with Progress(f"Checking images of {SOURCES[key].name}") as progress:
@@ -239,9 +238,9 @@ def _detected(root: Path) -> list[str]:
         f"{root} holds no data set that is known. Looked there, and in folders of the name of the "
         "data set, for reid_raw.json, caption_all.json or one file per split (CUHK-PEDES), "
         "ICFG-PEDES.json or ICFG_PEDES.json (ICFG-PEDES), data_captions.json (RSTPReid), "
-        "bounding_box_train/ and bounding_box_test/ (Market-1501, DukeMTMC-reID), list_train.txt "
-        "(MSMT17), train/, query/ and gallery/ with images (own images), and one .csv or .jsonl "
-        "file (own pairs; own images with a column `path`)."
+        "bounding_box_train/ and bounding_box_test/ (Market-1501, DukeMTMC-reID, Occluded-Duke), "
+        "list_train.txt (MSMT17), train/, query/ and gallery/ with images (own images), and one "
+        ".csv or .jsonl file (own pairs; own images with a column `path`)."
         f"{f' Try: {table}.' if table else ' Give the folder that holds one of these.'}"
     )
 

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,11 +66,24 @@ def device_names(text: str) -> list[str]:
 
 
 def command_line() -> str:
-    """Return the command that was started, as one types it."""
+    """Return the command that was started, for records: without the place of the program."""
+    name = Path(sys.argv[0]).name
+    words = ["python", "-m", "crosswalk"] if name == "__main__.py" else [name]
+    return shlex.join([*words, *sys.argv[1:]])
+
+
+def to_type(*words: str) -> str:
+    """Return a command of this program as the user's shell finds it; as it was started by default.
+
+    It is on no search path where `make` or the path of a virtual environment started it.
+    """
     program, *arguments = sys.argv
     name = Path(program).name
-    words = ["python", "-m", "crosswalk"] if name == "__main__.py" else [name]
-    return shlex.join([*words, *arguments])
+    if name == "__main__.py":
+        begin = ["python", "-m", "crosswalk"]
+    else:
+        begin = [name if shutil.which(name) else program]
+    return shlex.join([*begin, *(words or arguments)])
 
 
 def make_slots(

@@ -162,7 +162,11 @@ def test_a_key_can_be_removed() -> None:
         ("seeed=3", r"seeed .* Did you mean seed\?"),
         ("data.rot=/x", r"data\.rot .* Did you mean data\.root\?"),
         ("temperature=1", r"Did you mean method\.loss\.temperature\?"),
-        ("data.zzzz=3", r"data\.zzzz is not a key .* \+data\.zzzz=<value> adds a new one"),
+        ("optim.zzzz=3", r"optim\.zzzz is not a key .*\. crosswalk\.optim\.OptimBuilder takes opt"),
+        ("optim.zzzz.yyyy=3", r"zzzz\.yyyy is not a key .*\. crosswalk\.optim\.OptimBuilder takes"),
+        ("zzzz=3", r"^zzzz is not a key of this .* `crosswalk config show` lists all\.$"),
+        ("logger.zzzz=3", r"logger\.zzzz is not a key .* `crosswalk config show` lists all\.$"),
+        ("data.synthetic.zzzz=3", r"adds a new one, if crosswalk\.data\..*Data takes it\.$"),
         ("~data.zzzz", r"data\.zzzz is not a key"),
         ("method=rdee", r"method=rdee does not exist\. Did you mean rde\? There are: .*rde"),
         ("data=cuhk", r"data=cuhk does not exist\. Did you mean cuhk_pedes\?"),
@@ -177,6 +181,12 @@ def test_a_key_can_be_removed() -> None:
 def test_a_mistake_is_refused_with_a_suggestion(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compose([override])
+
+
+def test_a_key_that_is_taken_and_not_there_is_offered() -> None:
+    with pytest.raises(ValueError, match=r"\+optim\.interval=<value> adds a new one\.$"):
+        compose(["optim.interval=epoch"])
+    compose(["+optim.interval=epoch"])
 
 
 def test_a_composed_configuration_is_closed() -> None:

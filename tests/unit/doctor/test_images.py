@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from crosswalk.config.search import group_values
 from crosswalk.data.readers.market1501 import read_market1501
 from crosswalk.data.readers.own_images import read_own_images
 from crosswalk.data.readers.records import ImageSplits, Record
 from crosswalk.doctor.findings import Finding, Report
 from crosswalk.doctor.images import image_set_findings, images_by_camera, table_columns
-from crosswalk.doctor.pairs import check, detect, run_check
+from crosswalk.doctor.pairs import SOURCES, check, detect, run_check
 from tests.unit.data.trees import untouched, write_cuhk, write_image, write_images, write_json
 
 MARKET = {
@@ -129,6 +131,8 @@ def test_broken_images_are_named_and_stop_the_command(folder: Path) -> None:
         ("Duke-copy", "0005_c2_7.jpg", "dukemtmc"),
         ("my-msmt17", "0005_c2_7.jpg", "msmt17"),
         ("duke", "0002_c1s1_000451_03.jpg", "market1501"),
+        ("Occluded_Duke", "0005_c2_f0046985.jpg", "occluded_duke"),
+        ("Occluded_Duke", "0002_c1s1_000451_03.jpg", "market1501"),
     ],
 )
 def test_sets_laid_out_like_market_are_told_apart(
@@ -153,8 +157,15 @@ def test_sets_of_other_names_lie_side_by_side(tmp_path: Path) -> None:
     write_market(tmp_path / "market")
     write_market(tmp_path / "duke")
     write_market(tmp_path / "msmt17")
+    write_market(tmp_path / "Occluded_Duke")
 
-    assert detect(tmp_path) == ["cuhk_pedes", "market1501", "dukemtmc", "msmt17"]
+    assert detect(tmp_path) == ["cuhk_pedes", "market1501", "dukemtmc", "msmt17", "occluded_duke"]
+
+
+def test_every_data_set_that_is_read_can_be_checked() -> None:
+    published = {name for name in group_values("data") if not re.search("_to_|synthetic", name)}
+
+    assert set(SOURCES) == published
 
 
 def test_ids_of_msmt17_may_restart_in_test(tmp_path: Path) -> None:
@@ -187,9 +198,10 @@ def test_an_image_that_a_list_names_but_nobody_has_is_missing(tmp_path: Path) ->
     assert str(folder) == report.root
 
 
-def test_dukemtmc_is_named_as_withdrawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["duke", "Occluded_Duke"])
+def test_dukemtmc_is_named_as_withdrawn(tmp_path: Path, name: str) -> None:
     for part in MARKET:
-        write_image(tmp_path / "duke" / part / "0005_c2_f0046985.jpg")
+        write_image(tmp_path / name / part / "0005_c2_f0046985.jpg")
 
     report = check(tmp_path)
 

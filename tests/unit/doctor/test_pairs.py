@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from crosswalk.cli import main
 from crosswalk.data.readers.own_pairs import read_own_pairs
 from crosswalk.doctor.findings import Finding, Report, print_report
 from crosswalk.doctor.pairs import check, detect, run_check
@@ -419,14 +420,9 @@ def test_the_json_report_holds_everything(folder: Path, tmp_path: Path) -> None:
     assert content["findings"][0]["next_step"].startswith("Nothing of cam_a is there")
 
 
-def test_nothing_is_written_into_the_data_set(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with untouched(folder):
-        status = run_check(str(folder), json_path=str(folder / "report.json"))
-
-    assert status == 1
-    assert "lies inside the data set" in capsys.readouterr().err
+def test_nothing_is_written_into_the_data_set(folder: Path) -> None:
+    with untouched(folder), pytest.raises(ValueError, match="lies inside the data set"):
+        run_check(str(folder), json_path=str(folder / "report.json"))
 
 
 @pytest.mark.parametrize(
@@ -439,17 +435,20 @@ def test_nothing_is_written_into_the_data_set(
         ("", "zebra", "There is no data set 'zebra'. Choose one of cuhk_pedes"),
     ],
 )
-def test_what_cannot_be_checked_ends_with_status_1_and_the_reason(
+def test_what_cannot_be_checked_is_a_mistake_of_the_command(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     path: str,
     dataset: str | None,
     message: str,
 ) -> None:
-    status = run_check(str(tmp_path / path), dataset)
+    options = [] if dataset is None else ["--dataset", dataset]
 
-    assert status == 1
-    assert message in capsys.readouterr().err
+    assert main(["data", "check", str(tmp_path / path), *options]) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith("crosswalk: ")
+    assert message in said
 
 
 def test_long_lists_are_cut_on_the_terminal_only() -> None:
@@ -583,37 +582,31 @@ def test_the_report_names_files_that_are_not_utf_8(tmp_path: Path) -> None:
     assert [image["path"] for image in report["images"]] == [str(path)]
 
 
-def test_a_picture_is_told_from_a_data_set(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_picture_is_told_from_a_data_set(tmp_path: Path) -> None:
     picture = tmp_path / "walk.JPG"
     picture.touch()
 
-    assert run_check(str(picture), None, None) == 1
-
-    assert f"{picture} is a single picture. Give the folder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"walk\.JPG is a single picture\. Give the folder"):
+        run_check(str(picture), None, None)
 
 
 @pytest.mark.parametrize(
     ("name", "told"), [("notes.txt", "is a .txt file"), ("notes", "is a file without an ending")]
 )
-def test_a_file_of_another_kind_is_told_from_a_folder(
-    tmp_path: Path, name: str, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_another_kind_is_told_from_a_folder(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / name).touch()
     (tmp_path / "reid_raw.json").touch()
 
-    assert run_check(str(tmp_path / name), None, None) == 1
+    with pytest.raises(ValueError, match="no data set is read from one") as refused:
+        run_check(str(tmp_path / name), None, None)
 
-    said = capsys.readouterr().err
-    assert f"{tmp_path / name} {told}, and no data set is read from one." in said
+    said = str(refused.value)
+    assert f"{tmp_path / name} {told}, " in said
     assert f"({tmp_path} holds CUHK-PEDES), or a table of pairs or images: .csv," in said
 
 
 @pytest.mark.parametrize("names", [["a.csv", "b.CSV"], ["one/pairs.csv", "readme.txt"]])
-def test_tables_that_may_be_meant_are_named(
-    tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_that_may_be_meant_are_named(tmp_path: Path, names: list[str]) -> None:
     tmp_path = tmp_path / "sets"
     tmp_path.mkdir()
     for name in names:
@@ -622,10 +615,11 @@ def test_tables_that_may_be_meant_are_named(
     tables = [str(tmp_path / name) for name in names if name.lower().endswith("csv")]
     (tmp_path.parent / "above.csv").touch()  # those below come first
 
-    assert run_check(str(tmp_path), None, None) == 1
+    with pytest.raises(FileNotFoundError) as unknown:
+        run_check(str(tmp_path), None, None)
     with pytest.raises(FileNotFoundError) as refused:
         read_own_pairs(tmp_path)
 
     told = " or ".join(f"crosswalk data check {table}" for table in tables)
-    assert capsys.readouterr().err.endswith(f" Try: {told}.\n")
+    assert str(unknown.value).endswith(f" Try: {told}.")
     assert f" Pass {' or '.join(f'data.root={table}' for table in tables)}." in str(refused.value)

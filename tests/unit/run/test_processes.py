@@ -16,6 +16,7 @@ from crosswalk.run.processes import (
     make_slots,
     run_tasks,
     start,
+    to_type,
 )
 from crosswalk.run.run_folder import CHILD_VARIABLE, FIRST_VARIABLE
 
@@ -379,3 +380,23 @@ def test_a_further_process_whose_first_one_is_gone_before_it_can_ask_ends(tmp_pa
 
     assert status == -signal.SIGKILL
     assert not (tmp_path / "pid").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "is_on_path", "told"),
+    [
+        ("/env/bin/crosswalk", True, "crosswalk sweep 'my file.yaml'"),
+        (".venv/bin/crosswalk", False, ".venv/bin/crosswalk sweep 'my file.yaml'"),
+        ("/src/crosswalk/__main__.py", False, "python -m crosswalk sweep 'my file.yaml'"),
+    ],
+)
+def test_a_command_is_told_as_the_shell_of_the_user_finds_it(
+    program: str, is_on_path: bool, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_on_path:
+        (tmp_path / "crosswalk").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [program, "sweep", "my file.yaml"])
+
+    assert to_type() == told
+    assert to_type("index") == told.replace("sweep 'my file.yaml'", "index")

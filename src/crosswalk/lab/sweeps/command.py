@@ -28,7 +28,7 @@ from crosswalk.lab.sweeps.sweep_file import (
     with_overrides,
 )
 from crosswalk.lab.sweeps.trials import LocalSweep, Trials
-from crosswalk.run.processes import command_line
+from crosswalk.run.processes import to_type
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.words import counted
 
@@ -105,7 +105,7 @@ def run_sweep(options: Namespace) -> int:
     except KeyboardInterrupt:
         jobs = " Jobs that were submitted go on." if on_slurm else ""
         print(
-            f"\nInterrupted.{jobs} The same command goes on with the sweep:\n  {command_line()}",
+            f"\nInterrupted.{jobs} The same command goes on with the sweep:\n  {to_type()}",
             flush=True,
         )
         status = 130

@@ -24,7 +24,7 @@ from crosswalk.lab.tables.runs import CodeChanged, TableRuns
 from crosswalk.lab.tables.terminal import render_terminal
 from crosswalk.lab.tables.verdict import judge
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.processes import command_line
+from crosswalk.run.processes import to_type
 from crosswalk.words import counted
 
 
@@ -178,9 +178,7 @@ def _run(where: Launcher, runs: TableRuns) -> None:
         where.make(runs, runs.plan.pool.path / "slurm", first=runs.waiting)
     except KeyboardInterrupt:
         jobs = "The" if where.slurm is None else "Jobs that were submitted go on, and the"
-        runs.board.say(
-            f"{jobs} same command goes on where this one was stopped:\n  {command_line()}"
-        )
+        runs.board.say(f"{jobs} same command goes on where this one was stopped:\n  {to_type()}")
         raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from textwrap import wrap
 from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
@@ -29,6 +30,9 @@ from crosswalk.lab.tables.words import (
 )
 from crosswalk.terminal import fit
 
+LINES = 6
+"""Lines that a sentence may take in a cell; where one takes more, rows stand below each other."""
+
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """Return the verdict in what JSON knows, without the runs, which stand beside it."""
@@ -44,7 +48,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
 def render_terminal(
     verdict: Verdict, *, only: Collection[str] = (), file: TextIO | None = None
 ) -> None:
-    """Print the table with its main metrics, row below row where columns would break words.
+    """Print the table with its main metrics, row below row where columns would be too narrow.
 
     Args:
         verdict: The table.
@@ -66,7 +70,7 @@ def render_terminal(
         columns = _columns(verdict, row, positions)
         texts = [Text("\n".join(column)) for column in columns.values()]
         table.add_row(Text(row.name), *texts, runs_of_row(row), Text(row.verdict))
-    if _breaks_words(fit(table, console, numbers=range(1, 2 + len(numbers)))):
+    if _is_squeezed(fit(table, console, numbers=range(1, 2 + len(numbers)))):
         console.print(Text(heading(verdict)))
         for row in shown:
             console.print(Text(row.name), Padding(_entries(verdict, row, positions), (0, 0, 0, 2)))
@@ -109,13 +113,16 @@ def _columns(
     return columns
 
 
-def _breaks_words(table: Table) -> bool:
-    """Return whether a word of a table stands on two lines."""
+def _is_squeezed(table: Table) -> bool:
+    """Return whether a word of a table stands on two lines, or a sentence on more than `LINES`."""
     return any(
-        column.width is not None and column.width < cell_len(word)
+        column.width is not None
+        and (
+            any(column.width < cell_len(word) for word in str(text).split())
+            or any(len(wrap(line, column.width)) > LINES for line in str(text).split("\n"))
+        )
         for column in table.columns
         for text in (column.header, *column.cells)
-        for word in str(text).split()
     )
 
 

@@ -26,7 +26,7 @@ from filelock import Timeout
 from crosswalk import __version__
 from crosswalk.files import lock
 from crosswalk.run.code_digest import code_digest
-from crosswalk.run.processes import command_line
+from crosswalk.run.processes import command_line, to_type
 from crosswalk.run.run_folder import CHILD_VARIABLE, STAGE_VARIABLE, RunFolder
 from crosswalk.run.run_folder import is_first_process as is_first
 
@@ -125,18 +125,30 @@ def package_versions() -> dict[str, str]:
 def hardware() -> dict[str, Any]:
     """Return the machine in words.
 
+    Processors of other kinds, and other instructions of theirs, round sums in other ways.
+
     Example:
         >>> sorted(hardware())
-        ['cpus', 'gpus', 'host', 'machine', 'system']
+        ['cpus', 'gpus', 'host', 'instructions', 'machine', 'processor', 'system']
     """
     available = hasattr(os, "sched_getaffinity")
     return {
         "host": platform.node(),
         "system": platform.platform(),
         "machine": platform.machine(),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cpus": len(os.sched_getaffinity(0)) if available else os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def _processor() -> str:
+    """Return the model of the processor, or what its maker calls it where nothing lists it."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def now() -> str:
@@ -344,7 +356,7 @@ def _as_typed(words: Sequence[str]) -> str:
     begin = os.environ.get(MAKE_VARIABLE)
     rest = [word for word in words[2:] if not word.startswith(("method=", "data="))]
     if begin is None or shlex.join(rest) != " ".join(rest):  # quotes within those of ARGS
-        return shlex.join(words)
+        return to_type(*words[3 if words[0] == "python" else 1 :])
     return f'{begin} ARGS="{" ".join(rest)}"'
 
 

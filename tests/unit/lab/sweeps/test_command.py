@@ -259,12 +259,13 @@ def test_a_sweep_that_is_interrupted_says_the_command_that_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "run_locally", interrupted)
-    monkeypatch.setattr(sys, "argv", ["/bin/crosswalk", "sweep", "my file.yaml", "--local"])
+    monkeypatch.setattr(sys, "argv", ["env/crosswalk", "sweep", "my file.yaml", "--local"])
+    monkeypatch.setenv("PATH", "")
 
     assert sweep(tmp_path) == 130
 
     said = capsys.readouterr().out
-    assert "goes on with the sweep:\n  crosswalk sweep 'my file.yaml' --local\n" in said
+    assert "goes on with the sweep:\n  env/crosswalk sweep 'my file.yaml' --local\n" in said
 
 
 def test_a_sweep_that_is_not_there_is_begun_here_with_local(tmp_path: Path) -> None:

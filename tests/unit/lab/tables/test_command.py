@@ -307,13 +307,15 @@ def test_a_table_that_is_interrupted_says_the_command_that_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "run_locally", interrupted)
-    monkeypatch.setattr(sys, "argv", ["/bin/crosswalk", "ablate", "rde/two", "--row=one view"])
+    monkeypatch.setattr(sys, "argv", ["env/crosswalk", "ablate", "rde/two", "--row=one view"])
+    monkeypatch.setenv("PATH", "")
 
     assert ablate() == 130
 
     said = capsys.readouterr().err
     assert (
-        "goes on where this one was stopped:\n  crosswalk ablate rde/two '--row=one view'" in said
+        "goes on where this one was stopped:\n  env/crosswalk ablate rde/two '--row=one view'"
+        in said
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,25 @@ def test_a_narrow_terminal_keeps_every_number(
 
     assert figures(narrow) == figures(wide)
     assert max(map(len, plain(narrow).splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_sentence_of_a_row_stands_on_many_lines(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    told = "3 of 6 pairs agree (2 separated); 3 flip (1 separated, 2 within noise)"
+    verdict = judge(manifest.with_data("synthetic_pairs"), some_runs(manifest))
+    rows = tuple(replace(row, name=f"{row.name} for TAL", verdict=told) for row in verdict.rows)
+    narrow_terminal(monkeypatch, width)
+
+    table = plain(terminal(replace(verdict, rows=rows))).partition("Source: ")[0]
+
+    told_on = [
+        line
+        for line in table.splitlines()
+        if re.search("6 pairs|agree|separated|flip|within|noise", line)
+    ]
+    assert 0 < len(told_on) <= 6 * len(rows)
 
 
 def test_a_very_narrow_terminal_has_row_below_row_and_breaks_no_word(
