@@ -263,7 +263,9 @@ def test_no_sentence_of_a_row_stands_on_many_lines(
 ) -> None:
     told = "3 of 6 pairs agree (2 separated); 3 flip (1 separated, 2 within noise)"
     verdict = judge(manifest.with_data("synthetic_pairs"), some_runs(manifest))
-    rows = tuple(replace(row, name=f"{row.name} for TAL", verdict=told) for row in verdict.rows)
+    rows = tuple(
+        replace(row, name=f"{row.name} with momentum", verdict=told) for row in verdict.rows
+    )
     narrow_terminal(monkeypatch, width)
 
     table = plain(terminal(replace(verdict, rows=rows))).partition("Source: ")[0]
