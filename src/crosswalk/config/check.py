@@ -25,8 +25,9 @@ from crosswalk.config.data_kinds import (
     needs_of,
 )
 from crosswalk.config.encoder_kinds import check_encoders, fits_by_source
-from crosswalk.config.keys import ENCODERS, NEEDED, with_absolute_paths
-from crosswalk.config.search import default_method, group_values
+from crosswalk.config.keys import ENCODERS, with_absolute_paths
+from crosswalk.config.search import default_method
+from crosswalk.config.shape import check_shape
 from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.stage import stage_command
 from crosswalk.config.stored import check_stored
@@ -81,7 +82,7 @@ def check(
     """
     if trains:
         check_early(config)  # most of what may be wrong, before anything is imported
-    _check_groups(config)
+    check_shape(config)
     method_class: Any = locate(config["method"]["_target_"], "method")
     needs = needs_of(method_class, config["method"])
     # first: a method may ask for keys that only its own kind of data has
@@ -137,16 +138,9 @@ def _has_own_encoder(config: Mapping[str, Any]) -> bool:
     )
 
 
-def _check_groups(config: Mapping[str, Any]) -> None:
-    for group in NEEDED:
-        if config.get(group) is None:
-            values = ", ".join(f"{group}={value}" for value in group_values(group))
-            raise ValueError(f"a run needs {group}=. Choose one of {values}.")
-
-
 def _check_kinds(config: Mapping[str, Any]) -> None:
     """Refuse data of another kind than the method takes, by the sources of both."""
-    _check_groups(config)
+    check_shape(config)
     takes, gives = (
         read_batches(str(config[group].get("_target_"))) for group in ("method", "data")
     )

@@ -133,7 +133,7 @@ def restore(
         _apply(override, config, known)
     if "data" in stored:  # what the model was built for, and what interpolations once said
         kept = dict(nested(stored["data"]))
-        present = {key for key, _ in nested(OmegaConf.to_container(config.data, resolve=False))}
+        present = {key for key, _ in nested(unresolved(config.data))}
         names = [override.key_or_group for override in single]
         _check_model_kept(config, kept, single)
         for key in OF_THE_MODEL:
@@ -222,7 +222,7 @@ def _take_model(config: DictConfig, checkpoint: str, chosen: Mapping[str, Any]) 
     check_stored({"encoder": theirs, "data": sizes, "choices": {"encoder": name}}, file)
     OmegaConf.set_struct(config, False)
     config.encoder = dict(theirs)
-    present = {key for key, _ in nested(OmegaConf.to_container(config.data, resolve=False))}
+    present = {key for key, _ in nested(unresolved(config.data))}
     for key, size in sizes.items():
         if key in present:
             OmegaConf.update(config.data, key, size, merge=False)
@@ -296,6 +296,18 @@ def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(_unresolved(error)) from error
     return typing.cast(dict[str, Any], plain)
+
+
+def unresolved(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration as plain containers, with what it takes from elsewhere as written.
+
+    Example:
+        >>> unresolved(OmegaConf.create({"seed": 1, "data": {"seed": "${seed}"}}))
+        {'seed': 1, 'data': {'seed': '${seed}'}}
+    """
+    if not isinstance(config, DictConfig):
+        return dict(config)
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
 
 
 def _unresolved(error: OmegaConfBaseException) -> str:
@@ -574,7 +586,7 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
         _check_trainer_key(key, line)
         adds = not override.is_delete()
     if not is_known and not adds:
-        known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
+        known = [name for name, _ in nested(unresolved(config))]
         near = did_you_mean(key, [*known, *groups, *(f"trainer.{name}" for name in trainer_keys())])
         advice = near or _how_to_add(key, config)
         raise ValueError(f"{key} is not a key of this configuration.{advice}")
@@ -624,7 +636,7 @@ def _check_read(overrides: Sequence[Override], config: DictConfig, parts: Sequen
         if part in (*parts, *TOP, *PARTS):
             continue
         if not re.search(rf"[{{,:]{re.escape(part)}[.}}]", OmegaConf.to_yaml(config)):
-            known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
+            known = [name for name, _ in nested(unresolved(config))]
             others = [name for name in known if name.partition(".")[0] != part]
             near = did_you_mean(key, [*parts, *others])
             raise ValueError(

@@ -154,8 +154,7 @@ def check_node(
 
     Raises:
         ValueError: An argument that the constructor does not have or that is handed over, a value
-            that it does not take, or no value where it has no default; a ``_target_`` that is no
-            text.
+            that it does not take, or no value where it has no default.
 
     Example:
         >>> check_node({"_target_": "fractions.Fraction", "numerater": 1}, key="share")
@@ -165,8 +164,6 @@ def check_node(
         share.numerator?
     """
     target: Any = node.get("_target_")
-    if "_target_" in node and not isinstance(target, str):
-        raise ValueError(f"{key}._target_={target} is no dotted path of a class or a function.")
     takes = (describe or signature_of)(target, key) if "_target_" in node else None
     if takes is not None:
         check_call(node, key, takes, target, given=given, imports=describe is None)
@@ -362,6 +359,8 @@ def made_by(node: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
     Any, too, where there is no such function, which is said with its key when its turn comes.
     """
+    if not isinstance(node["_target_"], str):
+        return Any
     try:
         target = locate(node["_target_"], "")
     except ValueError:

@@ -16,6 +16,7 @@ from crosswalk.config.constructors import (
     check_node,
     construct,
     optional_arguments,
+    readable,
 )
 from crosswalk.ranges import Count, Epoch, Matching, NotNegative, WholeNumber
 
@@ -75,6 +76,9 @@ ARGUMENTS: dict[str, Any] = {
     "model_registry": str | None,
 }
 
+MADE = ("strategy", "profiler")
+"""Arguments that may be nodes."""
+
 _PARTIAL = "measures of a part of the queries or the gallery have no meaning. Use smaller data"
 REFUSED = {
     "logger": "metrics go to the run folder and W&B. Choose logger=csv or logger=wandb",
@@ -127,6 +131,12 @@ def check_trainer(trainer: Mapping[str, Any], describe: Describe | None = None) 
             "has a number of them. Set trainer.max_epochs=<number>; trainer.max_steps=<number> "
             "ends it earlier."
         )
+    for name, value in trainer.items():
+        if isinstance(value, Mapping) and "_target_" in value and name not in MADE:
+            raise ValueError(
+                f"trainer.{name}={value['_target_']} is a node; a run takes "
+                f"{readable(ARGUMENTS.get(name, Any))}."
+            )
     check_call(trainer, "trainer", optional_arguments(ARGUMENTS), "a run")
     check_node(trainer, "trainer", describe=describe)
 

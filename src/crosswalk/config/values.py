@@ -16,10 +16,9 @@ from crosswalk.config.constructors import (
     check_node,
     construct,
     optional_arguments,
-    shown,
 )
 from crosswalk.config.data_kinds import data_sets
-from crosswalk.config.keys import ENCODERS, PARTS, TOP, flatten
+from crosswalk.config.keys import ENCODERS, TOP, flatten
 from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.trainer_arguments import check_trainer, num_processes
 from crosswalk.synthetic.settings import settings_of
@@ -50,27 +49,19 @@ def _check_nodes(plain: Mapping[str, Any], describe: Describe | None) -> None:
     # before the others, which take over its numbers
     check_trainer({"max_epochs": None, **plain["trainer"]}, describe)
     encoders = [name for name in ENCODERS if plain.get(name) is not None]
-    logger = plain.get("logger") or {}
-    check_call(logger, "logger", optional_arguments({"wandb": Any}), "a run")
+    wandb = (plain.get("logger") or {}).get("wandb")
     nodes: list[tuple[str, Any, tuple[str, ...]]] = [
         ("method", plain["method"], ("data", "optim", *encoders)),
         ("data", plain["data"], ("identities",)),
         ("optim", plain["optim"], ()),
         *((name, plain[name], ("words",)) for name in encoders),
         ("reranking", plain.get("reranking"), ("query", "gallery")),
-        ("logger.wandb", logger.get("wandb"), ("folder", "config", "tags")),
+        ("logger.wandb", wandb, ("folder", "config", "tags")),
         *((f"diagnostics.{i}", node, ()) for i, node in enumerate(plain.get("diagnostics") or ())),
     ]
     for key, node, given in nodes:
-        if node is None:
-            continue
-        if not isinstance(node, Mapping) or "_target_" not in node:
-            part = key.partition(".")[0]
-            file = f"Choose a file, {part}=<file>, or give" if part in PARTS else "Give"
-            raise ValueError(
-                f"{key}={shown(node)} does not say what is to be built. {file} it a _target_."
-            )
-        check_node(node, key, frozenset(given), describe)
+        if node is not None:
+            check_node(node, key, frozenset(given), describe)
 
 
 def _foreign_choices(choices: Mapping[str, str], place: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import typing
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from crosswalk.config.check import check, check_early
-from crosswalk.config.compose import compose
+from crosswalk.config.check import check, check_early, compose_training
+from crosswalk.config.compose import compose, nested, to_plain
 from crosswalk.config.constructors import fits, locate, signature_of
 from crosswalk.config.keys import TOP, compared, path_in
 from crosswalk.config.search import config_folder, group_values
@@ -137,7 +138,7 @@ def test_every_published_run_is_right(experiment: str) -> None:
         ("seed=null", r"seed=None is of type NoneType"),
         ("output_dir=null", r"output_dir=None is of type NoneType; a run takes str"),
         ("output_dir=", r"output_dir='' is not allowed; .* at least one letter"),
-        ("stage=foo", r"stage='foo' is of type str; a run takes Mapping"),
+        ("stage=foo", r"stage='foo' is a single value, and a run has a part there"),
         (f"name={'x' * 300}", r"name='x+… is not allowed; .* at most 150 of them"),
         ("name=a/b", r"name='a/b' is not allowed; a run takes str of letters, digits and"),
         ("tags=abc", r"tags='abc' is of type str; .*: write tags=\[abc\]\."),
@@ -184,15 +185,27 @@ def test_every_published_run_is_right(experiment: str) -> None:
         ("trainer.limit_test_batches=2", r"limit_test_batches=2 cannot be set"),
         ("trainer.default_root_dir=x", r"default_root_dir=x cannot be set: .*output_dir"),
         ("trainer.callbacks=[]", r"trainer\.callbacks=\[\] cannot be set"),
-        ("logger.wandb=3", r"logger\.wandb=3 does not say what .* Choose a file, logger=<file>"),
-        ("+logger.csv.x=3", r"logger\.csv is not an argument of a run"),
-        ("diagnostics=[3]", r"diagnostics\.0=3 does not say what is to be built\. Give it a _tar"),
+        (
+            "logger.wandb=3",
+            r"logger\.wandb=3 does not say what .* Choose one of logger=csv, logger",
+        ),
+        ("+logger.csv.x=3", r"logger\.csv: nothing in a run reads it\. Choose one of logger=csv, "),
+        ("logger={_target_: x}", r"logger\._target_: nothing in a run reads it"),
+        ("+logger=3", r"logger=3 is a single value, and a run has a part there\. Choose one of"),
+        ("+encoder=0", r"encoder=0 does not say what is to be built"),
+        ("+encoder=3", r"encoder=3 is a single value, and a run has a part there"),
+        ("diagnostics={_target_: x}", r"diagnostics=.* is no list\. The file of the method says"),
+        ("diagnostics=[3]", r"diagnostics\.0=3 does not say what is to be built: .* no _target_"),
         ("diagnostics=[{a: 1}]", r"diagnostics\.0=\{'a': 1\} does not say what is to be built"),
-        ("+reranking.k1=3", r"reranking=\{'k1': 3\} does not say .* Choose a file, reranking=<"),
-        ("~method._target_", r"method=.* does not say what .* Choose a file, method=<file>"),
+        ("+reranking.k1=3", r"reranking=\{'k1': 3\} does not say .* Choose one of reranking="),
+        ("~method._target_", r"method=.* does not say what .* Choose one of method=clip_reid"),
         ("~optim._target_", r"optim=.* does not say what is to be built"),
         ("method.loss._target_=null", r"method\.loss\._target_=None is no dotted path of a class"),
         ("data.reader._target_=3", r"data\.reader\._target_=3 is no dotted path of a class"),
+        ("optim.lr={_target_: null}", r"optim\.lr\._target_=None is no dotted path of a class"),
+        ("data.reader._partial_=x", r"data\.reader\._partial_='x' is of type str; .* bool"),
+        ("+data.reader._recursive_=1", r"_recursive_: nothing reads _recursive_; a node has"),
+        ("trainer.devices={_target_: x}", r"trainer\.devices=x is a node; a run takes auto"),
     ],
 )
 def test_a_value_that_means_nothing_is_named_with_what_is_allowed(
@@ -404,3 +417,42 @@ def test_weights_in_a_file_are_a_path_although_it_is_not_there(value: str) -> No
 
     assert path is not None
     assert path == Path(os.path.abspath(Path(value).expanduser()))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage.overrides=3", r"stage\.overrides=3 is of type int; a run takes Mapping"),
+        ("stage.choices.data=[1]", r"stage\.choices=.* is of type dict; a run takes Mapping"),
+        ("stage=3", r"stage=3 is a single value"),
+        ("+stage.loads.encoder=x", r"stage\.loads: nothing in a run reads it"),
+        ("~stage.load", r"stage\.load=None is of type NoneType"),
+        ("~stage.choices", r"stage\.choices=None is of type NoneType"),
+        ("stage.overrides.data=3", r"stage \(its keys are below stage\.overrides\): data=3 is a"),
+    ],
+)
+def test_a_stage_that_is_none_is_refused_before_it_is_trained(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(compose(["method=mar", override]))
+
+
+@pytest.mark.parametrize("method", group_values("method"))
+def test_no_value_of_any_key_ends_in_a_traceback(method: str) -> None:
+    """Keys of a method get odd values in turn; what is refused is named, the rest is taken."""
+    values = ("null", "[]", "{}", "x", "-1", "1e30", "true", "[[1]]", "{a: 1}", "nan", "''")
+    nodes = ("{_target_: null}", "{_target_: os.getcwd}", "{_target_: a.b}", "{_partial_: 3}")
+    odd, signs = itertools.cycle((*values, *nodes)), itertools.cycle(("", "", "+"))
+    keys = [key for key, _ in nested(to_plain(compose([f"method={method}"])))]
+    chosen = keys[:: 1 + len(keys) // 30]
+    unnamed, refused = [], 0
+    for key in chosen:
+        override = f"{next(signs)}{key}={next(odd)}"
+        try:
+            check(compose_training([f"method={method}", override]))
+        except (ValueError, OSError) as error:
+            refused += 1
+            if key.partition(".")[0] not in str(error):
+                unnamed.append((override, str(error)))
+
+    assert unnamed == []
+    assert refused > len(chosen) // 3

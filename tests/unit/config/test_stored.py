@@ -269,7 +269,8 @@ def foreign_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("foreign_configs")
 def test_a_method_beside_the_run_brings_no_other_code() -> None:
     plain = to_plain(compose(["method=supervised"]))
-    with_stage = {**plain, "stage": {"choices": {"method": "theirs"}, "overrides": {}}}
+    stage = {"choices": {"method": "theirs"}, "overrides": {}, "load": {}}
+    with_stage = {**plain, "stage": stage}
     chosen = {"choices": {"method": "theirs"}}
 
     with pytest.raises(ValueError, match=r"diagnostics\.0\._target_='os\.getcwd'"):
