@@ -96,7 +96,7 @@ EVALUATION_HELP = """
 overrides:
   group=file         data=cuhk_pedes, reranking=k_reciprocal, trainer=one_gpu, logger=csv
   dotted.key=value   data.root=/datasets, data.eval_batch_size=64, protocol=official
-The model stays as it was trained, with its method, encoder and preprocessing.
+Weights, method and preprocessing stay those of the model; encoder.<key>= is computed otherwise.
 """
 PLAIN_SIGNS = {"→": "->", "±": "+-", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}  # noqa: RUF001
 """What stands for a sign where the encoding of a terminal or a log lacks it."""
@@ -396,7 +396,7 @@ def _no_command(words: Sequence[str]) -> str:
 
     names = _group(words[:1])
     word = " ".join(words[:2] if names else words[:1])
-    nearest = did_you_mean(word, names or COMMANDS)
+    nearest = did_you_mean(word, names or COMMANDS) or did_you_mean(" ".join(words[:2]), COMMANDS)
     return f"there is no command {word!r}.{nearest} `crosswalk --help` lists them."
 
 

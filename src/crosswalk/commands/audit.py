@@ -19,7 +19,8 @@ def configure(parser: ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("run_folder", metavar="RUN", type=Path, help="a run folder")
-    add("--out", metavar="FILE", type=Path, default=Path("suspects.csv"), help="the table to write")
+    told = "the table to write; default: suspects.csv"
+    add("--out", metavar="FILE", type=Path, default=Path("suspects.csv"), help=told)
     add("--threshold", metavar="P", type=float, help="list pairs that are right with at most this")
     add("--limit", metavar="N", type=AtLeast(1), help="list at most so many")
     add("--which", choices=("last", "first"), default="last", help="by which division of the run")

@@ -32,4 +32,5 @@ def run(options: Namespace) -> int:
         print(card, end="")
     else:
         write_text(options.out, card)
+        print(f"Model card: {options.out}")
     return 0

@@ -113,7 +113,6 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
         ValueError: As `check`.
     """
     _check_kinds(config)
-    check_encoders(config, fits_by_source)
     plain = to_plain(config)
     check_synthetic(plain["data"])
     try:
@@ -139,13 +138,14 @@ def _has_own_encoder(config: Mapping[str, Any]) -> bool:
 
 
 def _check_kinds(config: Mapping[str, Any]) -> None:
-    """Refuse data of another kind than the method takes, by the sources of both."""
+    """Refuse data and encoders of another kind than the method takes, by the sources of all."""
     check_shape(config)
     takes, gives = (
         read_batches(str(config[group].get("_target_"))) for group in ("method", "data")
     )
     if takes and gives:
         check_batches(takes, gives, config["choices"])
+    check_encoders(config, fits_by_source)
 
 
 def _check_stage(plain: Mapping[str, Any], stored: Path | None) -> None:

@@ -485,7 +485,8 @@ def _check_choice(choice: Override, chosen: Mapping[str, Any]) -> None:
         return
     there = "There are"
     if group == "encoder" and (method := _method_of(chosen)) in group_values("method"):
-        values, there = encoders_for(method), f"With method={method} go"
+        values = [name for name in encoders_for(method) if goes_with(name, chosen)]
+        there = f"With method={method} go"
     advice = f"{there}: {', '.join(values)}."
     if value is None:
         raise ValueError(f"{choice.input_line}: a run needs {group}=. {advice}")
@@ -494,6 +495,31 @@ def _check_choice(choice: Override, chosen: Mapping[str, Any]) -> None:
     written = re.sub(r"\W", "_", str(value)).lower()
     near = did_you_mean(str(value), values) or did_you_mean(written, values)
     raise ValueError(f"{group}={value} does not exist.{near} {advice}")
+
+
+def goes_with(encoder: str, chosen: Mapping[str, Any]) -> bool:
+    """Return whether an encoder takes what the method and its run set of encoders.
+
+    Args:
+        encoder: A file of the group.
+        chosen: Files by group, of which method, data and experiment count.
+
+    Example:
+        >>> goes_with("clip_rn50_global", {"method": "rde", "data": "cuhk_pedes"})
+        True
+        >>> goes_with("clip_rn50_global", {"method": "rde"})  # a tiny run
+        False
+    """
+    from crosswalk.config.values import check_nodes  # which composes, too
+
+    run = {group: chosen.get(group) for group in ("method", "data", "experiment")}
+    lines = [f"{group}={value}" for group, value in run.items() if value is not None]
+    try:
+        config = compose([*lines, f"encoder={encoder}"])
+        check_nodes(to_plain(config), read_signature)
+    except ValueError:
+        return False
+    return True
 
 
 def _method_of(chosen: Mapping[str, Any]) -> str:
@@ -604,6 +630,11 @@ def _apply(override: Override, config: DictConfig, groups: Sequence[str]) -> Non
         try:
             OmegaConf.update(config, key, value, merge=not is_whole, force_add=adds)
         except (OmegaConfBaseException, AssertionError, TypeError, ValueError) as error:
+            if key in groups:
+                raise ValueError(
+                    f"{line}: {key}= takes the name of one file. There are: "
+                    f"{', '.join(group_values(key))}. Its keys are set one by one, {key}.<key>=."
+                ) from error
             raise ValueError(
                 f"{line}: what is above {key} is a single value. `crosswalk config show` says "
                 f"which ({_first_line(error)})."

@@ -39,11 +39,15 @@ def check_encoders(config: Mapping[str, Any], fits: Fits = fits_by_import) -> No
         is_right, expected = fits(node, target, name)
         if is_right is not False:
             continue
+        from crosswalk.config.compose import goes_with  # which asks for encoders, too
+
         files = [(value, read_group_file(name, value)) for value in group_values(name)]
         right = [
             f"{name}={value}"
             for value, file in files
-            if "_target_" in file and fits(file, target, name)[0]
+            if "_target_" in file
+            and fits(file, target, name)[0]
+            and goes_with(value, config["choices"])
         ]
         choices, made = config["choices"], node["_target_"].rpartition(".")[2]
         kinds = f"is {with_article(made)}, and the method takes {with_article(expected)}"

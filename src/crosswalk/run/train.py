@@ -95,12 +95,14 @@ def train(config: Mapping[str, Any]) -> Trained | None:
     forget_stale_ranks(num_processes(config["trainer"]))
     if (config.get("logger") or {}).get("wandb") is not None:
         wandb_mode(os.environ)
+    is_first_run = not Path(config["output_dir"]).exists()
     folder = prepare_run_folder(config)
     with RunRecord(
         folder,
         seeds={"seed": config["seed"]},
         config=config,
         takes_back=config["resume"] is False,
+        took_root=is_first_run,
     ) as record:
         with begun_together(folder, config):
             run = _begin(checked, folder, record)
@@ -393,8 +395,7 @@ def _evaluated(
     for notice in [*(run.data.notices if told is not None else ()), *notes]:
         print(f"note: {notice}", file=sys.stderr)
     _print(run, results, target)
-    if told is not None:
-        print(f"Evaluation: {target.path}")
+    print(f"{'Run folder' if told is None else 'Evaluation'}: {target.path}")
     return Trained(target, run.data)
 
 

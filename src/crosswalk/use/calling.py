@@ -44,8 +44,8 @@ def merged(
         half: Whether weights are rounded to float16.
 
     Raises:
-        ValueError: If files of another format in the folder are another model's, or of another
-            state of its weights.
+        ValueError: If files in the folder are another model's, or those of another format of
+            another state of its weights.
     """
     names = {path.name for path in target.iterdir()} if target.is_dir() else set()
     kept = {
@@ -55,9 +55,10 @@ def merged(
     }
     old = read_text(target / CARD) if CARD in names else ""
     others = [name for found in kept.values() for name in found]
-    if old and others and _heading(old) != _heading(card):
+    same = sorted(name for name in names if name.endswith(FORMATS[form]))
+    if old and (others or same) and _heading(old) != _heading(card):
         raise ValueError(
-            f"--out {target} holds {others[0]} of another model, "
+            f"--out {target} holds {[*others, *same][0]} of another model, "
             f"{_heading(old)}. Name a new folder."
         )
     state = STATE.search(old)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from crosswalk.config.build import build, instantiate
-from crosswalk.config.check import check, check_types
+from crosswalk.config.check import check, check_early, check_types
 from crosswalk.config.compose import (
     _has_key,
     compose,
@@ -180,6 +181,23 @@ def test_a_key_can_be_removed() -> None:
 )
 def test_a_mistake_is_refused_with_a_suggestion(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        compose([override])
+
+
+@pytest.mark.parametrize("method", ["rde", "irra", "clip_reid"])
+def test_every_encoder_that_is_offered_is_taken(method: str) -> None:
+    with pytest.raises(ValueError, match=f"With method={method} go: ") as refused:
+        compose([f"method={method}", "encoder=nothing"])
+
+    offered = re.findall(r"\w+", str(refused.value).partition(" go: ")[2])
+    assert len(offered) > 1
+    for encoder in offered:
+        check_early(compose([f"method={method}", f"encoder={encoder}"]))
+
+
+@pytest.mark.parametrize("override", ["method=[rde]", "method=[rde,mar]", "method={a: 1}"])
+def test_a_group_takes_one_name(override: str) -> None:
+    with pytest.raises(ValueError, match=r"method= takes the name of one file\. There are: .*rde"):
         compose([override])
 
 

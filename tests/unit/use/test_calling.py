@@ -56,6 +56,9 @@ def test_a_folder_holds_one_state_of_a_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors of other weights of run \(best\)"):
         merged(card, tmp_path, "onnx", fingerprint="b2")
     assert "`b2`" in merged(card, tmp_path, "safetensors", fingerprint="b2")
+    for form in ("safetensors", "onnx"):
+        with pytest.raises(ValueError, match=r"model\.safetensors of another model, run \(best\)"):
+            merged(card.replace("# run", "# other"), tmp_path, form, fingerprint="a1")
 
 
 def test_merges_of_an_earlier_model_do_not_stay_beside_the_words_of_another(tmp_path: Path) -> None:

@@ -125,10 +125,11 @@ def run_audit(
     at_most = threshold_of(folder) if threshold is None else threshold
     listed = suspects(record, training_pairs(data), threshold=at_most, limit=limit)
     summary = _summary(listed, record, at_most=at_most)
+    replaced = ", in the place of an earlier one" if out.exists() else ""
     write_text(out, to_csv(listed, record.views))
     page = out.with_suffix(".html")
     write_text(page, audit_page(folder.name, listed, summary))
-    print(f"{summary}\nTable: {out}\nPage:  {page}")
+    print(f"{summary}\nTable: {out}{replaced}\nPage:  {page}")
     return 0
 
 

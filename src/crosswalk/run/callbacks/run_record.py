@@ -174,6 +174,7 @@ class RunRecord(L.Callback):
             environment that Lightning, torchrun or SLURM set says otherwise.
         takes_back: Whether a run that is refused before it begins leaves no folder: a corrected
             command may then have its name.
+        took_root: Whether the folder of runs was made for it, and is then taken back, too.
 
     Example:
         >>> import tempfile
@@ -194,9 +195,11 @@ class RunRecord(L.Callback):
         config: Mapping[str, Any] = MappingProxyType({}),
         is_first_process: bool | None = None,
         takes_back: bool = False,
+        took_root: bool = False,
     ) -> None:
         self.folder = folder
         self.takes_back = takes_back
+        self.took_root = took_root
         self.seeds = dict(seeds)
         self.config = config
         if is_first_process is None:
@@ -273,6 +276,9 @@ class RunRecord(L.Callback):
         refused = self._received is None and isinstance(error, (ValueError, OSError))
         if refused and self.takes_back and self.is_first_process:
             shutil.rmtree(self.folder.path, ignore_errors=True)
+            if self.took_root:
+                with contextlib.suppress(OSError):  # something else lies in it by now
+                    self.folder.path.parent.rmdir()
         # Workers and other processes that end first can put errors of their own in the way.
         if self._received is not None and not isinstance(error, RunInterrupted):
             raise RunInterrupted(self._received) from error

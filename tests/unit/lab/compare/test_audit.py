@@ -327,7 +327,13 @@ def test_a_list_without_suspects_is_written_too(
     page = audited(tmp_path, monkeypatch, record_of([[0.9] * 9]), threshold=0.2)
 
     assert "<img" not in page
-    assert "0 of 9 training pairs are listed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 of 9 training pairs are listed" in said
+    assert "suspects.csv\n" in said
+
+    out = tmp_path / "lists" / "suspects.csv"
+    assert audit.run_audit(tmp_path / "run", out) == 0
+    assert f"Table: {out}, in the place of an earlier one\n" in capsys.readouterr().out
 
 
 def test_a_picture_that_is_gone_is_named() -> None:

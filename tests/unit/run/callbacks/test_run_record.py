@@ -247,18 +247,33 @@ def test_commit_and_changes_are_those_of_the_clone(tmp_path: Path) -> None:
 def test_a_run_that_is_refused_before_it_begins_leaves_no_folder(
     error: Exception, begun: bool, stays: bool, tmp_path: Path
 ) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "runs" / "run")
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=None))
 
     def run() -> None:
-        with RunRecord(folder, seeds={}, takes_back=True) as record:
+        with RunRecord(folder, seeds={}, takes_back=True, took_root=True) as record:
             if begun:
                 record.on_train_start(trainer, trainer)
             raise error
 
     with pytest.raises(type(error)):
         run()
-    assert folder.path.exists() == stays
+    assert folder.path.exists() == folder.path.parent.exists() == stays
+
+
+@pytest.mark.parametrize("took_root", [True, False])
+def test_a_folder_of_runs_that_holds_more_stays(took_root: bool, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "run")
+    (tmp_path / "runs" / ("other" if took_root else "run")).mkdir(parents=True)
+
+    def run() -> None:
+        with RunRecord(folder, seeds={}, takes_back=True, took_root=took_root):
+            raise ValueError("no such key")
+
+    with pytest.raises(ValueError, match="no such key"):
+        run()
+    assert not folder.path.exists()
+    assert folder.path.parent.exists()
 
 
 def test_a_run_that_the_disk_has_no_room_for_has_failed(
