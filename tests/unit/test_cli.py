@@ -369,6 +369,9 @@ def test_the_first_process_reports_on_what_it_trained(
     search = "env/crosswalk index runs/it photos/ --out photos.gallery"
     said = ["Report: runs/it/report.html of data", f"To search pictures of yours with it: {search}"]
     assert capsys.readouterr().out.splitlines() == (said if first else [])
+    monkeypatch.setenv("CROSSWALK_STAGE", "stage")
+    assert main(["train"]) == 0
+    assert capsys.readouterr().out.splitlines() == (said[:1] if first else [])
 
 
 def test_a_report_that_fails_does_not_fail_the_run(

@@ -40,6 +40,7 @@ def run(options: Namespace) -> int:
     from crosswalk.config.compose import to_plain
     from crosswalk.config.stored import targets_of, trusting
     from crosswalk.run.processes import end_with_parent, to_type
+    from crosswalk.run.run_folder import STAGE_VARIABLE
 
     end_with_parent()  # before the slow imports, in which the first process may end
     config = compose_training(options.overrides)
@@ -51,9 +52,10 @@ def run(options: Namespace) -> int:
     if trained is not None:
         with trusting(str(target) for _, target in targets_of(to_plain(config))):
             leave_report(trained.folder, trained.data)
-        folder = str(trained.folder.path)
-        search = to_type("index", folder, "photos/", "--out", "photos.gallery")
-        print(f"To search pictures of yours with it: {search}")
+        if STAGE_VARIABLE not in os.environ:
+            folder = str(trained.folder.path)
+            search = to_type("index", folder, "photos/", "--out", "photos.gallery")
+            print(f"To search pictures of yours with it: {search}")
     return 0
 
 
