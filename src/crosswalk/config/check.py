@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.compose import compose, parse_overrides, to_plain
+from crosswalk.config.compose import compose, goes_with, parse_overrides, to_plain
 from crosswalk.config.constructors import check_node, locate
 from crosswalk.config.data_kinds import (
     check_batches,
@@ -92,7 +92,7 @@ def check(
         check_batches(takes, gives, config["choices"])
     else:
         check_captions(takes, gives, config["choices"])
-    check_encoders(config)
+    check_encoders(config, goes_with)
     plain = with_absolute_paths(to_plain(config))
     check_values(plain)
     check_precision(needs, plain["trainer"])
@@ -119,7 +119,7 @@ def check_early(config: DictConfig | Mapping[str, Any]) -> None:
         check_values(plain, read_signature)
     except ValueError as error:
         if str(error).startswith("encoder.") and not _has_own_encoder(config):
-            check_encoders(config)  # imports, but has the better words for it
+            check_encoders(config, goes_with)  # imports, but has the better words for it
         raise
     check_plans(plain["data"])
     if not counts_devices(plain["trainer"]):
@@ -145,7 +145,7 @@ def _check_kinds(config: Mapping[str, Any]) -> None:
     )
     if takes and gives:
         check_batches(takes, gives, config["choices"])
-    check_encoders(config, fits_by_source)
+    check_encoders(config, goes_with, fits_by_source)
 
 
 def _check_stage(plain: Mapping[str, Any], stored: Path | None) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from crosswalk.config.constructors import Signature, did_you_mean, fits
+from crosswalk.config.constructors import Signature, check_node, did_you_mean, fits
 from crosswalk.config.encoder_kinds import encoders_for
 from crosswalk.config.keys import NEEDED, PARTS, TOP, flatten
 from crosswalk.config.model_file import model_in
@@ -510,13 +510,13 @@ def goes_with(encoder: str, chosen: Mapping[str, Any]) -> bool:
         >>> goes_with("clip_rn50_global", {"method": "rde"})  # a tiny run
         False
     """
-    from crosswalk.config.values import check_nodes  # which composes, too
-
     run = {group: chosen.get(group) for group in ("method", "data", "experiment")}
     lines = [f"{group}={value}" for group, value in run.items() if value is not None]
     try:
         config = compose([*lines, f"encoder={encoder}"])
-        check_nodes(to_plain(config), read_signature)
+        if missing_keys(config):  # they are still to be set, such as the name of a model of timm
+            return True
+        check_node(to_plain(config)["encoder"], "encoder", frozenset({"words"}), read_signature)
     except ValueError:
         return False
     return True

@@ -29,8 +29,18 @@ def fits_by_source(node: Mapping[str, Any], target: str, argument: str) -> tuple
     return read_fits(str(node["_target_"]), target, argument)
 
 
-def check_encoders(config: Mapping[str, Any], fits: Fits = fits_by_import) -> None:
-    """Refuse encoders of another kind than the method's."""
+def check_encoders(
+    config: Mapping[str, Any],
+    goes_with: Callable[[str, Mapping[str, Any]], bool],
+    fits: Fits = fits_by_import,
+) -> None:
+    """Refuse encoders of another kind than the method's.
+
+    Args:
+        config: As composed.
+        goes_with: `crosswalk.config.compose.goes_with`, of those that are to be offered.
+        fits: By import, or by source.
+    """
     target = str(config["method"].get("_target_"))
     for name in ENCODERS:
         node = config.get(name)
@@ -39,8 +49,6 @@ def check_encoders(config: Mapping[str, Any], fits: Fits = fits_by_import) -> No
         is_right, expected = fits(node, target, name)
         if is_right is not False:
             continue
-        from crosswalk.config.compose import goes_with  # which asks for encoders, too
-
         files = [(value, read_group_file(name, value)) for value in group_values(name)]
         right = [
             f"{name}={value}"

@@ -30,12 +30,10 @@ def check_shape(config: DictConfig | Mapping[str, Any]) -> None:
             that are read; the message names the key.
 
     Example:
-        >>> check_shape({"method": 3})
+        >>> check_shape({"method": 3, "data": {}, "optim": {}, "trainer": {}})  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        ValueError: method=3 is a single value, and a run has a part there. Choose one of \
-        method=clip_reid, method=cluster_contrast, method=cm_moco, method=cmmt, method=irra, \
-        method=mar, method=mmcl, method=rde, method=supervised.
+        ValueError: method=3 is a single value, and a run has a part there. Choose one of ...
     """
     plain = unresolved(config)
     for group in NEEDED:

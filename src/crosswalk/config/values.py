@@ -33,7 +33,7 @@ FOREIGN = re.compile(r" is not an argument of |=\S+ gives ")
 def check_values(plain: Mapping[str, Any], describe: Describe | None = None) -> None:
     """Refuse a value that what takes it does not: its type, choice or range."""
     try:
-        check_nodes(plain, describe)
+        _check_nodes(plain, describe)
     except ValueError as error:
         if FOREIGN.search(str(error)):
             place, sign, _ = re.split(r"([= ])", str(error), maxsplit=1)
@@ -43,8 +43,7 @@ def check_values(plain: Mapping[str, Any], describe: Describe | None = None) -> 
         raise
 
 
-def check_nodes(plain: Mapping[str, Any], describe: Describe | None = None) -> None:
-    """Compare all that a run is built of with what builds it, as `check_values`."""
+def _check_nodes(plain: Mapping[str, Any], describe: Describe | None) -> None:
     top = {key: plain[key] for key in TOP if key in plain}
     check_call(top, "", optional_arguments(TOP), "a run")
     # before the others, which take over its numbers

@@ -41,7 +41,7 @@ def test_an_encoder_of_another_kind_is_told_those_that_fit(
     [
         (
             ["encoder=vit"],
-            r"Did you mean clip_vit_b16\? With method=rde go: clip_res[^.]*_global\.$",
+            r"Did you mean clip_vit_b16\? With method=rde go: clip_tiny, [^.]*_global\.$",
         ),
         (
             ["experiment=mmcl/market1501", "encoder=vit"],

@@ -234,7 +234,7 @@ def test_a_value_that_means_nothing_is_named_with_what_is_allowed(
         ("~seed", r"~seed: a run needs seed\. Set it: seed=<value>"),
         ("~compile", r"~compile: a run needs compile"),
         ("choices.method=mar", r"choices\.method only says .*method=<file>"),
-        ("encoder=vit_tiny", r"Did you mean clip_tiny\? With method=rde go: clip_resnet_tiny_g"),
+        ("encoder=vit_tiny", r"Did you mean clip_tiny\? With method=rde go: clip_tiny, clip"),
         ("optim.lr=1e-3,1e-4", r"has several values.*crosswalk sweep <file>"),
         ("~data.image_size.0", r"part of a list"),
     ],

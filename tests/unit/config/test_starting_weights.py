@@ -7,7 +7,7 @@ import pytest
 
 from crosswalk.config import starting_weights
 from crosswalk.config.check import check_early
-from crosswalk.config.compose import compose, nested, to_plain
+from crosswalk.config.compose import compose, goes_with, nested, to_plain
 from crosswalk.config.encoder_kinds import check_encoders
 from crosswalk.config.model_file import read_description
 from crosswalk.config.search import group_values
@@ -81,7 +81,7 @@ def test_the_way_without_published_weights_needs_none_and_fits_the_method(
     assert shipped or not advised[0].startswith("checkpoint")
     config = compose([*words, *advised])
     check_early(config)
-    check_encoders(config)
+    check_encoders(config, goes_with)
     plain = to_plain(config)
     if plain["checkpoint"] is None:
         plain["stage"] = None  # its encoder is the run's
