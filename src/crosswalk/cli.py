@@ -96,7 +96,8 @@ EVALUATION_HELP = """
 overrides:
   group=file         data=cuhk_pedes, reranking=k_reciprocal, trainer=one_gpu, logger=csv
   dotted.key=value   data.root=/datasets, data.eval_batch_size=64, protocol=official
-Weights, method and preprocessing stay those of the model; encoder.<key>= is computed otherwise.
+Weights, method and preprocessing stay those of the model; encoder.<key>=... changes how its
+layers compute.
 """
 PLAIN_SIGNS = {"→": "->", "±": "+-", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}  # noqa: RUF001
 """What stands for a sign where the encoding of a terminal or a log lacks it."""

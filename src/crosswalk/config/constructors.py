@@ -305,7 +305,7 @@ def check_value(value: Any, expected: Any, key: str, who: str) -> None:  # noqa:
     raise ValueError(f"{key}={shown(value)} is {kind}; {who} takes {takes}.")
 
 
-def shown(value: Any) -> str:  # noqa: ANN401
+def shown(value: object) -> str:
     """Return a value for a message, cut where it is long.
 
     Example:

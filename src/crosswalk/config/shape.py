@@ -63,7 +63,7 @@ def check_shape(config: DictConfig | Mapping[str, Any]) -> None:
             check_value(plain["stage"].get(name), expected, f"stage.{name}", "a run")
 
 
-def _check_entry(key: str, value: Any) -> None:  # noqa: ANN401
+def _check_entry(key: str, value: object) -> None:
     name = key.rpartition(".")[2]
     if name == "_target_" and not isinstance(value, str):
         raise ValueError(f"{key}={shown(value)} is no dotted path of a class or a function.")
