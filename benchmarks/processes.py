@@ -38,7 +38,8 @@ from torch import Tensor
 
 from crosswalk.config.build import build
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import group_values, small_overrides
 from crosswalk.distributed import rank_and_world_size
 from crosswalk.run.callbacks.run_record import RunRecord

@@ -21,8 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crosswalk.config.build import build_method, construct
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
 from crosswalk.config.keys import flatten
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import group_values, small_overrides
 from crosswalk.distributed import all_gather_ragged, rank_and_world_size
 from crosswalk.encoders.clip_weights import downloading

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import errno
 import io
 import json
@@ -167,6 +168,31 @@ def _check_parents(path: Path, given: str, kind: str) -> None:
         raise PermissionError(
             f"{given}: {folder} is no folder that may be written to. Name another {kind}."
         )
+
+
+def path_meant(path: Path) -> str:
+    """Return the question whether a path is meant whose first missing name is alike; or nothing.
+
+    Example:
+        >>> path_meant(Path(__file__).with_name("flies.py")).endswith("files.py?")
+        True
+        >>> path_meant(Path("nowhere/at/all"))
+        ''
+    """
+    missing = path
+    while not missing.parent.is_dir():
+        if missing.parent == missing:
+            return ""
+        missing = missing.parent
+    try:
+        names = sorted(os.listdir(missing.parent))
+    except OSError:
+        return ""
+    for name in difflib.get_close_matches(missing.name, names, n=3, cutoff=0.75):
+        meant = missing.with_name(name) / path.relative_to(missing)
+        if meant.exists():
+            return f" Did you mean {meant}?"
+    return ""
 
 
 def check_safetensors(path: Path) -> None:

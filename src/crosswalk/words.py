@@ -58,17 +58,18 @@ def counted(number: int, noun: str, verb: str = "") -> str:
     return " ".join(filter(None, words))
 
 
-def no_root(kind: str) -> str:
+def no_root(kind: str, own: str = "") -> str:
     """Return what to say where no folder of data is given, and none may be generated here.
 
     Args:
         kind: Of generated people that would do: ``pairs``, ``images`` or ``transfer``.
+        own: What holds data of one's own, where they are to be read; nothing for a data set.
 
     Example:
         >>> no_root("pairs")[:21]
         'data.root is missing.'
     """
     return (
-        "data.root is missing. Pass data.root=<folder of the data set>, or take generated people "
-        f"with data=synthetic_{kind}."
+        f"data.root is missing. Pass data.root=<{own or 'folder of the data set'}>, or take "
+        f"generated people with data=synthetic_{kind}."
     )

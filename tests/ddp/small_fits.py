@@ -18,7 +18,8 @@ from torch.testing import assert_close
 
 from crosswalk.config.build import Run, build
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.run.callbacks.run_record import RunRecord
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import make_trainer

@@ -7,7 +7,8 @@ import pytest
 
 from crosswalk.config.build import build
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.encoders.batch_norm import GroupBatchNorm
 
 

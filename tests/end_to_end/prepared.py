@@ -14,7 +14,8 @@ import crosswalk.commands.report
 import crosswalk.commands.train  # noqa: F401
 from crosswalk.byte_pairs import byte_pairs
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.config.stage import stage_config
 from crosswalk.run.code_digest import code_digest
 from tests.end_to_end.small_runs import KINDS, small_run

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from crosswalk.config.constructors import locate
+from crosswalk.config.construct import locate
 from crosswalk.config.data_kinds import needs_of
 from crosswalk.config.search import read_group_file
 from crosswalk.methods.base import Method

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import config_folder, group_values
 
 # What a file is for, where that is not the default method; first match of the choice's beginning.

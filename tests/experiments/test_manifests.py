@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, differences, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import differences, to_plain
 from crosswalk.config.stage import stage_overrides
 from crosswalk.lab.tables.manifest import Manifest, Row, read_manifest, row_overrides
 from tests.end_to_end.small_runs import tiny_pairs

@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from crosswalk.cli import main
-from crosswalk.config.compose import compose, to_plain
-from crosswalk.config.constructors import locate
+from crosswalk.config.compose import compose
+from crosswalk.config.construct import locate
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import small_overrides
 from crosswalk.config.stage import stage_config
 from crosswalk.methods.base import Method

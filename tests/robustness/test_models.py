@@ -16,7 +16,8 @@ from PIL import Image
 import crosswalk
 from crosswalk.cli import main
 from crosswalk.config.build import build_method
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import small_overrides
 from crosswalk.types import DataSpec
 from tests.robustness.damage import ARCHIVE, damage

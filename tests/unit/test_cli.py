@@ -22,7 +22,8 @@ import pytest
 from crosswalk import cli
 from crosswalk.cli import COMMANDS, main, parse
 from crosswalk.commands.at_least import AtLeast
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import config_folder, group_values
 from crosswalk.data.text.noun_phrases import _textblob_parser
 from crosswalk.run.results import MEASURES, print_results

@@ -21,7 +21,7 @@ from PIL import Image
 from crosswalk.cli import COMMANDS, parse
 from crosswalk.config.check import check, check_early
 from crosswalk.config.compose import compose
-from crosswalk.config.constructors import construct
+from crosswalk.config.construct import construct
 from crosswalk.config.keys import ASSETS, flatten
 from crosswalk.config.search import config_folder, group_values
 from crosswalk.lab.sweeps.sweep_file import find_sweep_file, read_sweep_file

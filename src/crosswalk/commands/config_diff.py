@@ -24,7 +24,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
-    from crosswalk.config.compose import differences
+    from crosswalk.config.plain import differences
 
     left, right = _side(options.left), _side(options.right)
     if not options.right:
@@ -39,11 +39,15 @@ def run(options: Namespace) -> int:
 
 def _side(words: str) -> dict[str, Any]:
     from crosswalk.config.check import compose_training
-    from crosswalk.config.compose import to_plain
+    from crosswalk.config.plain import to_plain
 
     folder = Path(words)
     if words and folder.is_dir():
         from crosswalk.run.run_folder import RunFolder
 
         return RunFolder(folder).config()
+    if words and "=" not in words and not words.startswith(("+", "~", "-")):
+        from crosswalk.run.run_folder import no_run
+
+        raise ValueError(f"{no_run(folder)} Overrides are key=value, several of them in quotes.")
     return to_plain(compose_training(shlex.split(words)))

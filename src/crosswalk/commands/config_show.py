@@ -19,7 +19,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     from crosswalk.config.check import compose_training
-    from crosswalk.config.compose import missing_keys, to_yaml
+    from crosswalk.config.plain import missing_keys, to_yaml
 
     config = compose_training(options.overrides)
     print(to_yaml(config), end="", flush=True)

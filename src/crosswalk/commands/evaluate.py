@@ -92,8 +92,9 @@ def evaluated(model: str, overrides: Sequence[str]) -> Trained | None:
 
 
 def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
-    from crosswalk.config.compose import restore, to_plain
+    from crosswalk.config.compose import restore
     from crosswalk.config.paths import check_paths, read_annotations
+    from crosswalk.config.plain import to_plain
     from crosswalk.run.run_folder import RunFolder
 
     folder = RunFolder(path)
@@ -121,7 +122,7 @@ def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
 
 def _check_model_stays(choices: Mapping[str, str], overrides: Sequence[str]) -> None:
     """Refuse other parts of a model than those that a run was trained with."""
-    from crosswalk.config.compose import parse_overrides
+    from crosswalk.config.overrides import parse_overrides
 
     for override in parse_overrides(overrides):
         key = override.key_or_group
@@ -142,9 +143,10 @@ def _check_model_stays(choices: Mapping[str, str], overrides: Sequence[str]) -> 
 
 def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
     """Refuse overrides without effect: they would make an evaluation of equal numbers."""
-    from crosswalk.config.compose import nested, parse_overrides
     from crosswalk.config.constructors import did_you_mean
     from crosswalk.config.keys import TOP
+    from crosswalk.config.overrides import parse_overrides
+    from crosswalk.config.plain import nested
     from crosswalk.config.search import groups
 
     for override in parse_overrides(overrides):
@@ -175,8 +177,9 @@ def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
 
 def _check_kept(source: Source, overrides: Sequence[str]) -> None:
     """Refuse overrides that would change the model, or have no effect on it."""
-    from crosswalk.config.compose import nested, parse_overrides
     from crosswalk.config.model_file import COLOURS
+    from crosswalk.config.overrides import parse_overrides
+    from crosswalk.config.plain import nested
 
     told = description(source) or {}
     steps = told.get("preprocessing") or {}
@@ -201,8 +204,10 @@ def _check_kept(source: Source, overrides: Sequence[str]) -> None:
 
 
 def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
-    from crosswalk.config.compose import compose, parse_overrides, to_plain
+    from crosswalk.config.compose import compose
+    from crosswalk.config.overrides import parse_overrides
     from crosswalk.config.paths import check_paths, read_annotations
+    from crosswalk.config.plain import to_plain
 
     if not any(each.key_or_group == "data" for each in parse_overrides(overrides)):
         if source.kind == "checkpoint" and source.folder.config_file.is_file():

@@ -37,7 +37,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Do it, and return the exit status."""
     from crosswalk.config.check import check_early, compose_training
-    from crosswalk.config.compose import to_plain
+    from crosswalk.config.plain import to_plain
     from crosswalk.config.stored import targets_of, trusting
     from crosswalk.run.processes import end_with_parent, to_type
     from crosswalk.run.run_folder import STAGE_VARIABLE
@@ -61,9 +61,9 @@ def run(options: Namespace) -> int:
 
 def _look_ahead(config: Mapping[str, Any]) -> None:
     """Refuse paths and files that the run would refuse, before the slow imports."""
-    from crosswalk.config.compose import to_plain
     from crosswalk.config.keys import with_absolute_paths
     from crosswalk.config.paths import check_paths, read_annotations
+    from crosswalk.config.plain import to_plain
     from crosswalk.files import check_folder
     from crosswalk.run.run_folder import is_first_process, run_to_resume, weights_of
 

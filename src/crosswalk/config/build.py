@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from crosswalk.config.check import Checked, check_types
-from crosswalk.config.compose import diagnostics_of, nested, to_plain
-from crosswalk.config.constructors import construct, locate
+from crosswalk.config.compose import diagnostics_of
+from crosswalk.config.construct import construct, locate
 from crosswalk.config.data_kinds import check_data
 from crosswalk.config.keys import ENCODERS
+from crosswalk.config.plain import nested, to_plain
 from crosswalk.config.starting_weights import without_fetching
 from crosswalk.network import NotFetchedError
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.compose import compose, goes_with, parse_overrides, to_plain
-from crosswalk.config.constructors import check_node, locate
+from crosswalk.config.compose import compose, goes_with
+from crosswalk.config.construct import locate
+from crosswalk.config.constructors import check_node
 from crosswalk.config.data_kinds import (
     check_batches,
     check_captions,
@@ -26,6 +27,8 @@ from crosswalk.config.data_kinds import (
 )
 from crosswalk.config.encoder_kinds import check_encoders, fits_by_source
 from crosswalk.config.keys import ENCODERS, with_absolute_paths
+from crosswalk.config.overrides import parse_overrides
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import default_method
 from crosswalk.config.shape import check_shape
 from crosswalk.config.sources import read_batches, read_signature

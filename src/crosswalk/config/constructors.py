@@ -1,16 +1,10 @@
-"""Configuration nodes and the constructors they name: the constructor is the schema.
-
-A node is a mapping with ``_target_``, the dotted path of a class or function; its other keys are
-arguments, nodes again or plain values. With ``_partial_: true`` it describes a function that waits
-for its remaining arguments.
-"""
+"""Whether nodes fit the constructors they name: the constructor is the schema."""
 
 from __future__ import annotations
 
 import collections.abc
 import difflib
 import functools
-import importlib
 import inspect
 import math
 import os
@@ -22,10 +16,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple, Union
 
+from crosswalk.config.construct import arguments_of, locate
 from crosswalk.config.keys import CALLED_ELSEWHERE
 from crosswalk.ranges import allows, in_words
 
 PLAIN_TYPES = (bool, int, float, str)
+LISTS = ("builtins", "collections.abc")
+"""Modules of classes that a list of YAML may be; those of others are objects."""
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
@@ -39,6 +36,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
         ' Did you mean method.loss.temperature?'
         >>> did_you_mean("rdee", ["rde", "mmcl"])
         ' Did you mean rde?'
+        >>> did_you_mean("tripet", ["multilabel", "triplet_ranking", "triplet_alignment"])
+        ' Did you mean triplet_ranking?'
         >>> did_you_mean("gpu", ["cpu", "one_gpu"])
         ' Did you mean one_gpu?'
         >>> did_you_mean("learning_rate", ["method.momentum_growth", "optim.lr"])
@@ -57,6 +56,9 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     ]
     meant = [elsewhere] if elsewhere in candidates else []
     best = (meant if "." not in word else []) or same_name or meant or longer or holding or near
+    if not best and "." not in word:  # one word of a name is
+        words = {part: each for each in reversed(candidates) for part in re.split(r"[_/.]", each)}
+        best = [words[part] for part in difflib.get_close_matches(last, words, 1, cutoff=0.8)]
     return f" Did you mean {best[0]}?" if best else ""
 
 
@@ -65,59 +67,6 @@ def _are_near(word: str, candidate: str) -> bool:
     matcher = difflib.SequenceMatcher(None, word, candidate)
     shared = sum(block.size for block in matcher.get_matching_blocks())
     return matcher.ratio() >= 0.6 and 2 * shared > max(len(word), len(candidate))
-
-
-def locate(target: str, key: str) -> Callable[..., Any]:
-    """Return the class or function behind a dotted path; ``key`` is for the message.
-
-    Example:
-        >>> locate("fractions.Fraction", "share").__name__
-        'Fraction'
-    """
-    parts = target.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:cut])
-        try:
-            found: Any = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if f"{module}.".startswith(f"{error.name}."):
-                continue
-            raise
-        for name in parts[cut:]:
-            found = getattr(found, name, None)
-        if callable(found):
-            return typing.cast(Callable[..., Any], found)
-        break
-    raise ValueError(f"{key}._target_={target} names nothing that can be imported and called.")
-
-
-def construct(value: Any, kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return ``value`` with every node inside replaced by the object it describes.
-
-    Args:
-        value: A node, a list, a mapping, or a plain value.
-        kwargs: Further arguments of the outermost node.
-
-    Example:
-        >>> half = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
-        >>> construct({"shares": [half, 3]}, {})
-        {'shares': [Fraction(1, 2), 3]}
-    """
-    if isinstance(value, list):
-        return [construct(item, {}) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "_target_" not in value:
-        return {name: construct(item, {}) for name, item in value.items()}
-    target = locate(value["_target_"], "")
-    arguments = {name: construct(item, {}) for name, item in _arguments(value).items()}
-    if value.get("_partial_", False):
-        return functools.partial(target, **arguments, **kwargs)
-    return target(**arguments, **kwargs)
-
-
-def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in node.items() if not re.fullmatch(r"_\w+_", name)}
 
 
 class Signature(NamedTuple):
@@ -237,7 +186,7 @@ def check_call(
     kinds = {parameter.kind for parameter in takes.parameters.values()}
     takes_all = inspect.Parameter.VAR_KEYWORD in kinds
     prefix = f"{key}." if key else ""
-    for name, value in _arguments(node).items():
+    for name, value in arguments_of(node).items():
         if name not in takes.parameters:
             if takes_all:
                 continue
@@ -296,10 +245,11 @@ def check_value(value: Any, expected: Any, key: str, who: str) -> None:  # noqa:
     elif fits(value, _without_ranges(expected)):
         kind = "not allowed" if isinstance(value, str) else "out of range"
     else:
-        kind = f"of type {type(value).__name__}"
+        kind = f"of type {type(value).__name__}" if value is not None else "no value"
     takes = ", ".join(choices) or readable(expected)
-    if isinstance(value, str) and fits([value], expected):
-        takes += f": write {key}=[{value}]"
+    lists = [[value] * count for count in (1, 2)]
+    if fitting := next((each for each in lists if fits(each, expected)), None):
+        takes += f": write {key}=[{','.join(map(str, fitting))}]"
     elif isinstance(value, float) and value.is_integer() and fits(int(value), expected):
         takes += f": write {key}={int(value)}"
     raise ValueError(f"{key}={shown(value)} is {kind}; {who} takes {takes}.")
@@ -312,7 +262,8 @@ def shown(value: object) -> str:
         >>> shown([0.5]), len(shown("a" * 1000))
         ('[0.5]', 81)
     """
-    return repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:80]}…"
+    words = "null" if value is None else repr(value)
+    return words if len(words) <= 100 else f"{words[:80]}…"
 
 
 def _without_ranges(expected: Any) -> Any:  # noqa: ANN401
@@ -447,7 +398,9 @@ def fits(value: Any, expected: Any) -> bool:  # noqa: ANN401
 
 
 def _list_fits(value: list[Any], plain: Any, inner: tuple[Any, ...]) -> bool:  # noqa: ANN401
-    if not isinstance(plain, type) or not issubclass(plain, collections.abc.Iterable):
+    if not isinstance(plain, type) or plain.__module__ not in LISTS:
+        return False
+    if not issubclass(plain, collections.abc.Iterable):
         return False
     if issubclass(plain, (str, collections.abc.Mapping)):
         return False
@@ -485,6 +438,8 @@ def readable(expected: Any) -> str:  # noqa: ANN401
         >>> from crosswalk.ranges import Positive
         >>> readable(Positive | None), readable(Literal["val", "last"])
         ('float > 0 | null', 'val | last')
+        >>> readable(tuple[int, int]), readable(Mapping[str, float])
+        ('list of 2 x int', 'mapping of float')
     """
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
     if origin is typing.Annotated:
@@ -494,12 +449,24 @@ def readable(expected: Any) -> str:  # noqa: ANN401
         return " | ".join(dict.fromkeys(map(str, inner)))
     if origin in (Union, types.UnionType):
         return " | ".join(map(readable, inner))
-    if expected is types.NoneType:
+    if expected in (None, types.NoneType):
         return "null"
-    if getattr(expected, "_is_protocol", False):
-        return f"{expected.__name__} (a node with _target_)"
-    if isinstance(expected, type) and not inner:
-        return expected.__name__
-    if isinstance(origin, type) and _is_ranged(expected):
-        return f"{origin.__name__}[{', '.join(map(readable, inner))}]"
-    return re.sub(r"\b(typing|collections\.abc|pathlib)\.", "", str(expected))
+    if expected in (Any, object):
+        return "any value"
+    if expected is bool:
+        return "true | false"
+    if expected in PLAIN_TYPES:
+        return str(expected.__name__)
+    plain = origin or expected
+    if not isinstance(plain, type) or plain.__name__ == "Callable":
+        return "a node with _target_"
+    if issubclass(plain, PurePath):
+        return "path"
+    if issubclass(plain, collections.abc.Mapping):
+        return f"mapping of {readable(inner[1])}" if len(inner) == 2 else "mapping"
+    if issubclass(plain, collections.abc.Iterable) and plain.__module__ in LISTS:
+        kinds = [readable(each) for each in inner if each is not Ellipsis]
+        same = len(kinds) > 1 and len(set(kinds)) == 1
+        words = f"{len(kinds)} x {kinds[0]}" if same else ", ".join(kinds)
+        return f"list of {words}" if kinds else "list"
+    return f"{plain.__name__} (a node with _target_)"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from crosswalk.config.compose import nested
-from crosswalk.config.constructors import locate
+from crosswalk.config.construct import locate
+from crosswalk.config.plain import nested
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.config.sources import read_batches
 

@@ -19,12 +19,15 @@ Name = Annotated[
     str, Matching(r"[\w.+=-]{1,150}", "letters, digits and . _ + = - only, at most 150 of them")
 ]
 Words = Annotated[str, Matching(r"(?s).*\S.*", "at least one letter")]
+Resumed = Annotated[
+    str, Matching(r"(?s)(?!(?i:yes|no|on|off|y|n)$).*\S.*", "restart, or a run's folder")
+]
 Tag = Annotated[str, Matching(r"(?s).{1,64}", "1 to 64 characters")]  # W&B refuses longer ones
 TOP: dict[str, Any] = {
     "seed": Seed,
     "output_dir": Words,
     "name": Name | None,
-    "resume": bool | Words,
+    "resume": bool | Resumed,
     "checkpoint": Words | None,
     "stage": Mapping[str, Any] | None,
     "checkpoint_every_n_steps": WholeNumber,

@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.constructors import construct
+from crosswalk.config.construct import construct
 from crosswalk.config.data_kinds import SYNTHETIC, data_sets
 from crosswalk.config.keys import flatten, path_in
 from crosswalk.config.sources import read_batches
+from crosswalk.files import path_meant
 from crosswalk.words import no_root
+
+OWN = {
+    "read_own_pairs": "your table, .csv or .jsonl, or its folder",
+    "read_own_images": "your .csv, or a folder of train/, query/ and gallery/",
+}
+"""What holds data of one's own, by the function that reads them."""
 
 
 def check_paths(config: Mapping[str, Any]) -> None:
@@ -32,8 +39,8 @@ def check_paths(config: Mapping[str, Any]) -> None:
         if path is not None and not unread and not path.exists():
             place = "" if Path(value).expanduser().is_absolute() else f" in {Path.cwd()}"
             raise FileNotFoundError(
-                f"{key}={value} does not exist{place}. Correct the path, or copy or unpack there "
-                "what it should hold."
+                f"{key}={value} does not exist{place}.{path_meant(path)} Correct the path, or copy "
+                "or unpack there what it should hold."
             )
     _check_root(config.get("data") or {})
 
@@ -46,7 +53,9 @@ def _check_root(data: Mapping[str, Any]) -> None:
         given = (node.get("root"), node.get("synthetic"), data.get("root"))
         if all(each is None for each in given):
             gives = read_batches(str(data.get("_target_")))
-            raise FileNotFoundError(no_root(SYNTHETIC[gives[0]] if gives else "pairs"))
+            reader = str((node.get("reader") or {}).get("_target_")).rpartition(".")[2]
+            kind = SYNTHETIC[gives[0]] if gives else "pairs"
+            raise FileNotFoundError(no_root(kind, OWN.get(reader, "")))
 
 
 def read_annotations(data: Mapping[str, Any]) -> None:
@@ -65,4 +74,14 @@ def read_annotations(data: Mapping[str, Any]) -> None:
         root, reader = node.get("root") or data.get("root"), node["reader"]
         target = str(reader.get("_target_")) if isinstance(reader, Mapping) else ""
         if root and target.startswith("crosswalk.data.readers."):
-            construct(reader, {})(Path(str(root)).expanduser())
+            folder = Path(str(root)).expanduser()
+            try:
+                construct(reader, {})(folder)
+            except FileNotFoundError as error:
+                if not isinstance(node.get("synthetic"), Mapping):
+                    raise
+                raise FileNotFoundError(
+                    f"data.root={root} is no set of generated people, which `crosswalk data "
+                    "synthesize` writes. Leave data.root out, and they are generated, or name the "
+                    "data set with data=."
+                ) from error

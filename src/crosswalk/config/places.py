@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.compose import nested
-from crosswalk.config.constructors import construct
+from crosswalk.config.construct import construct
+from crosswalk.config.plain import nested
 from crosswalk.config.stored import check_stored
 from crosswalk.files import refuse_inside
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.compose import nested, unresolved
 from crosswalk.config.constructors import check_value, shown
 from crosswalk.config.keys import NEEDED, PARTS
+from crosswalk.config.plain import nested, unresolved
 from crosswalk.config.search import group_values
 
 STAGE = {

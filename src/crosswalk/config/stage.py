@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
 from crosswalk.config.keys import flatten
+from crosswalk.config.plain import to_plain
 from crosswalk.config.stored import SETTABLE
 
 OF_THE_RUN = ("accelerator", "devices", "precision")

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crosswalk.config.compose import compose, nested, to_plain
+from crosswalk.config.compose import compose
 from crosswalk.config.keys import flatten
 from crosswalk.config.model_file import EXPORTED, read_description
 from crosswalk.config.model_names import SHIPPED
+from crosswalk.config.plain import nested, to_plain
 from crosswalk.config.stage import stage_command
 
 
@@ -61,7 +62,7 @@ def random_weights(config: Mapping[str, Any]) -> list[str]:
     """Return what to say of an encoder without weights, where the method's own has some.
 
     Example:
-        >>> from crosswalk.config.compose import to_plain
+        >>> from crosswalk.config.plain import to_plain
         >>> config = to_plain(compose(["method=rde", "data=own_pairs", "encoder=clip_tiny"]))
         >>> [notice[:75] for notice in random_weights(config)]
         ['encoder.clip.pretrained=null: the encoder starts from random weights; encod']

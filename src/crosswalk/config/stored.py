@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from crosswalk.config.constructors import locate
+from crosswalk.config.construct import locate
 from crosswalk.config.keys import flatten
 from crosswalk.config.search import config_folder, installed, named_folders
 from crosswalk.files import load_yaml, read_text

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from crosswalk.config.construct import construct
 from crosswalk.config.constructors import (
     Describe,
     check_call,
     check_node,
-    construct,
     optional_arguments,
     readable,
 )

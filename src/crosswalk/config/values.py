@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.compose import compose, nested, to_plain
-from crosswalk.config.constructors import (
-    Describe,
-    check_call,
-    check_node,
-    construct,
-    optional_arguments,
-)
+from crosswalk.config.compose import compose
+from crosswalk.config.construct import construct
+from crosswalk.config.constructors import Describe, check_call, check_node, optional_arguments
 from crosswalk.config.data_kinds import data_sets
 from crosswalk.config.keys import ENCODERS, TOP, flatten
+from crosswalk.config.plain import nested, to_plain
 from crosswalk.config.sources import read_batches, read_signature
 from crosswalk.config.trainer_arguments import check_trainer, num_processes
 from crosswalk.synthetic.settings import settings_of

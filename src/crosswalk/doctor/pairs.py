@@ -60,6 +60,7 @@ from crosswalk.doctor.integrity import (
     damaged_images,
     missing_images,
 )
+from crosswalk.files import path_meant
 from crosswalk.image_files import MAX_PIXELS, TRAITS
 from crosswalk.progress import Progress
 
@@ -212,7 +213,9 @@ def _detected(root: Path) -> list[str]:
     if keys:
         return keys
     if not root.exists():
-        raise FileNotFoundError(f"{root} does not exist. Give the folder of a data set.")
+        raise FileNotFoundError(
+            f"{root} does not exist.{path_meant(root)} Give the folder of a data set."
+        )
     if root.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(
             f"{root} is a single picture. Give the folder of its data set, or the table that names "

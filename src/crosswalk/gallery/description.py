@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import Timeout
 
-from crosswalk.files import lock, read_text, write_text
+from crosswalk.files import lock, path_meant, read_text, write_text
 from crosswalk.network import offline
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def read_gallery(path: Path) -> Description:
     again = f"`crosswalk index MODEL FOLDER --out {path}` makes it"
     file = path / FILE
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist. {again}.")
+        raise FileNotFoundError(f"{path} does not exist.{path_meant(path)} {again}.")
     if not file.is_file():
         raise ValueError(
             f"{path} is no gallery: it has no {FILE}. `crosswalk index MODEL FOLDER --out <new "

@@ -28,9 +28,10 @@ TRAINING = ("crosswalk.run.train", "crosswalk.config.trainer_arguments")
 LOOKS_ONLY = (
     *("lab", "diagnostics", "doctor", "importers", "cli", "pages", "use"),
     *("files", "cache_folder"),
-    *("config.check", "config.compose", "config.data_kinds", "config.encoder_kinds"),
-    *("config.keys", "config.moved", "config.paths", "config.search", "config.starting_weights"),
-    "config.values",
+    *("config.brought", "config.check", "config.choices", "config.compose", "config.constructors"),
+    *("config.data_kinds", "config.encoder_kinds", "config.keys", "config.moved"),
+    *("config.overrides", "config.paths", "config.plain", "config.search"),
+    *("config.starting_weights", "config.values"),
     *("config.stage", "run.allocator", "run.code_digest", "run.processes", "run.results"),
     *("run.ranking_lists", "run.run_folder", "run.tracking", "run.wandb_server"),
     *("run.callbacks.progress", "run.callbacks.ranking_lists", "run.callbacks.run_record"),

@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from crosswalk.config.compose import compose, to_plain
-from crosswalk.config.constructors import construct
+from crosswalk.config.compose import compose
+from crosswalk.config.construct import construct
 from crosswalk.config.keys import ENCODERS
 from crosswalk.config.model_file import COLOURS, written_description
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import only_own_folder
 from crosswalk.data.pairs import LearningTokenizer, Tokenizer
 from crosswalk.data.pipeline.image_transform import ImageTransform

@@ -29,6 +29,7 @@ from crosswalk.files import (
     UNFINISHED,
     is_locked,
     lock,
+    path_meant,
     read_arrays,
     read_text,
     whole,
@@ -139,7 +140,7 @@ def weights_of(checkpoint: Path) -> Path:
             raise ValueError(f"checkpoint={checkpoint} is a text, and holds no weights.{instead}")
         if checkpoint.is_file():
             return checkpoint
-        near = run_meant_by(checkpoint)
+        near = run_meant_by(checkpoint) or path_meant(checkpoint).strip()
         named = (
             "Name a run folder, the .ckpt of a run, an exported folder, a .safetensors of "
             "`crosswalk import-weights` or `export-weights`, tiny:<method> or "

@@ -21,7 +21,7 @@ from crosswalk import __version__
 from crosswalk.config.build import Run, build
 from crosswalk.config.check import Checked, check
 from crosswalk.config.compose import restore
-from crosswalk.config.constructors import construct
+from crosswalk.config.construct import construct
 from crosswalk.config.keys import ROOTS, compared
 from crosswalk.config.places import refuse_inside_data
 from crosswalk.config.starting_weights import random_weights

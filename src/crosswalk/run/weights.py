@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crosswalk import __version__
-from crosswalk.config.constructors import locate
+from crosswalk.config.construct import locate
 from crosswalk.config.model_file import COLOURS, HEADER, model_in
 from crosswalk.config.search import group_values, read_group_file
 from crosswalk.files import check_safetensors, safetensors_header, whole

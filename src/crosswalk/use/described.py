@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from crosswalk.config.constructors import check_node, construct, fits, locate, signature_of
+from crosswalk.config.construct import construct, locate
+from crosswalk.config.constructors import check_node, fits, signature_of
 from crosswalk.config.keys import ENCODERS, flatten
 from crosswalk.config.model_file import (
     COLOURS,

@@ -9,9 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from crosswalk.config.compose import compose, restore, to_plain
+from crosswalk.config.compose import compose, restore
 from crosswalk.config.keys import ENCODERS
 from crosswalk.config.model_file import COLOURS
+from crosswalk.config.plain import to_plain
 from crosswalk.run.train import Trained, evaluate_weights
 from crosswalk.run.weights import load_weights
 from crosswalk.use.described import Described, described_by

@@ -11,6 +11,7 @@ from crosswalk.data.readers.annotations import raise_problems
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
 from crosswalk.data.readers.records import within
 from crosswalk.data.readers.tables import Row, csv_rows, read_table_text, text_complaint
+from crosswalk.files import path_meant
 
 IMAGE_COLUMNS = ("path", "image")
 EXAMPLE = "A CSV has a column `path` (or `image`), and `caption` if there are sentences."
@@ -93,7 +94,8 @@ def listed_images(
     """
     if not place.exists():
         raise FileNotFoundError(
-            f"{place} does not exist: name a folder of images or a .csv. {EXAMPLE}"
+            f"{place} does not exist: name a folder of images or a .csv.{path_meant(place)} "
+            f"{EXAMPLE}"
         )
     if place.is_dir():
         images = sorted(path for path in place.rglob("*") if _is_image(path, place))

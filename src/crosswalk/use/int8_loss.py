@@ -9,7 +9,7 @@ from torch import Tensor
 
 from crosswalk.config.check import check
 from crosswalk.config.compose import restore
-from crosswalk.config.constructors import construct
+from crosswalk.config.construct import construct
 from crosswalk.metrics.retrieval import RetrievalScores
 from crosswalk.progress import Progress
 from crosswalk.types import TextBatch

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from crosswalk.config.build import build_method
-from crosswalk.config.constructors import construct, signature_of
+from crosswalk.config.construct import construct
+from crosswalk.config.constructors import signature_of
 from crosswalk.config.stored import trusting
 from crosswalk.data.pairs import LearningTokenizer, Tokenizer
 from crosswalk.encoders.clip_weights import downloading

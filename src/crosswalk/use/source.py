@@ -19,7 +19,7 @@ from crosswalk.config.model_file import (
 from crosswalk.config.model_names import FORMS, OF_HUB, named_folder, parsed_name
 from crosswalk.config.search import default_method, group_values, read_group_file
 from crosswalk.config.sources import read_batches
-from crosswalk.files import safetensors_header
+from crosswalk.files import path_meant, safetensors_header
 from crosswalk.run.run_folder import RunFolder, run_meant_by
 
 WHICH = ("best", "last", "start")
@@ -106,7 +106,7 @@ def source_of(model: str | Path, which: str | None = None) -> Source:
         elsewhere = _elsewhere(str(model))
         if elsewhere is not None:
             return elsewhere
-        near = run_meant_by(path)
+        near = run_meant_by(path) or path_meant(path).strip()
         hint = near or ADVICE
         looks_so = OF_HUB.fullmatch(str(model)) and path.suffix not in (".ckpt", ".safetensors")
         if looks_so and not near and not path.parent.exists() and path.parts[0] != "runs":

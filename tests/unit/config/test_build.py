@@ -14,8 +14,9 @@ from crosswalk.cli import main
 from crosswalk.config import build as config_build
 from crosswalk.config.build import build, build_method
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
 from crosswalk.config.places import refuse_inside_data
+from crosswalk.config.plain import to_plain
 from crosswalk.data.images import ImageToImageData, Reader
 from crosswalk.methods.base import Method, OptimFactory
 from crosswalk.run.run_folder import RunFolder

@@ -12,16 +12,10 @@ from PIL import Image
 
 from crosswalk.config.build import build, instantiate
 from crosswalk.config.check import check, check_early, check_types
-from crosswalk.config.compose import (
-    _has_key,
-    compose,
-    differences,
-    nested,
-    restore,
-    to_plain,
-    to_yaml,
-)
+from crosswalk.config.compose import compose, restore
 from crosswalk.config.keys import CALLED_ELSEWHERE
+from crosswalk.config.overrides import has_key
+from crosswalk.config.plain import differences, nested, to_plain, to_yaml
 from crosswalk.config.search import config_folder, default_method, group_values
 from crosswalk.config.stored import read_yaml
 from crosswalk.config.values import check_together
@@ -48,9 +42,9 @@ def test_a_configuration_has_the_keys_that_are_in_it_and_no_others(overrides: li
     config = compose(overrides)
 
     known = [name for name, _ in nested(OmegaConf.to_container(config, resolve=False))]
-    assert [key for key in known if not _has_key(config, key)] == []
+    assert [key for key in known if not has_key(config, key)] == []
     wrong = {each for key in known for each in (f"{key}.", f".{key}", f"{key}.0", f"{key}x")}
-    assert {key for key in wrong if _has_key(config, key)} == wrong & {*known}
+    assert {key for key in wrong if has_key(config, key)} == wrong & {*known}
 
 
 def test_method_and_data_together_select_the_published_run() -> None:
@@ -228,6 +222,17 @@ def test_a_stored_configuration_takes_overrides() -> None:
     assert config["data"]["root"] == "/x"
     assert config["seed"] == 5
     assert config["method"] == stored["method"]
+
+
+def test_an_evaluation_elsewhere_keeps_how_long_the_run_was() -> None:
+    stored = plain("trainer=debug", "trainer.max_epochs=3", "trainer.accumulate_grad_batches=2")
+
+    config = to_plain(restore(stored, ["trainer=ddp"]))
+
+    assert config["trainer"]["devices"] == "auto"
+    length = ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches")
+    assert [config["trainer"][key] for key in length] == [3, 4, 4, 2]
+    assert "detect_anomaly" not in config["trainer"]
 
 
 def test_a_stored_configuration_takes_other_data_and_keeps_the_model() -> None:

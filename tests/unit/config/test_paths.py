@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from crosswalk.config.compose import compose, to_plain
-from crosswalk.config.paths import check_paths
+from crosswalk.config.compose import compose
+from crosswalk.config.paths import check_paths, read_annotations
+from crosswalk.config.plain import to_plain
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,41 @@ def test_only_data_of_this_package_are_asked_for_a_root() -> None:
     for data in (node, {**own, "inner": node}):
         with pytest.raises(FileNotFoundError, match=r"^data\.root is missing"):
             check_paths({"data": data})
+
+
+@pytest.mark.parametrize(
+    ("data", "own"),
+    [("own_pairs", "your table, .csv or .jsonl, or its folder"), ("own_images", "your .csv, or a")],
+)
+def test_data_of_ones_own_are_asked_for_as_what_they_are(data: str, own: str) -> None:
+    method = "rde" if data == "own_pairs" else "mmcl"
+
+    with pytest.raises(FileNotFoundError, match=rf"Pass data\.root=<{own}"):
+        check_paths(to_plain(compose([f"method={method}", f"data={data}"])))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("sets/my_pair.csv", "sets/my pairs.csv"),
+        ("set/my pairs.csv", "sets/my pairs.csv"),
+        ("other/my pairs.csv", None),
+    ],
+)
+def test_a_path_that_is_misspelt_is_guessed(tmp_path: Path, typed: str, meant: str | None) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets/my pairs.csv").touch()
+    question = "" if meant is None else f" Did you mean {tmp_path / meant}?"
+
+    with pytest.raises(FileNotFoundError) as raised:
+        check_paths({"data": {"root": str(tmp_path / typed)}})
+    assert f"{typed} does not exist.{question} Correct the path" in str(raised.value)
+
+
+def test_a_folder_without_generated_people_names_no_authors(tmp_path: Path) -> None:
+    data = to_plain(compose([f"data.root={tmp_path}"]))["data"]
+
+    with pytest.raises(FileNotFoundError, match="is no set of generated people"):
+        read_annotations(data)
+    with pytest.raises(FileNotFoundError, match="ask its authors"):
+        read_annotations({**data, "synthetic": None})

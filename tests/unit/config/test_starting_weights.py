@@ -7,9 +7,10 @@ import pytest
 
 from crosswalk.config import starting_weights
 from crosswalk.config.check import check_early
-from crosswalk.config.compose import compose, goes_with, nested, to_plain
+from crosswalk.config.compose import compose, goes_with
 from crosswalk.config.encoder_kinds import check_encoders
 from crosswalk.config.model_file import read_description
+from crosswalk.config.plain import nested, to_plain
 from crosswalk.config.search import group_values
 from crosswalk.config.starting_weights import random_weights, without_fetching
 from crosswalk.encoders.clip_weights import local_file

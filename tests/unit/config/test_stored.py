@@ -10,7 +10,9 @@ import yaml
 
 from crosswalk.cli import main
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, diagnostics_of, parse_overrides, restore, to_plain
+from crosswalk.config.compose import compose, diagnostics_of, restore
+from crosswalk.config.overrides import parse_overrides
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import PATH_VARIABLE, group_values
 from crosswalk.config.stage import stage_overrides
 from crosswalk.config.stored import check_overrides, check_stored, read_yaml, trusting

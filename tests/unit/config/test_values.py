@@ -6,7 +6,8 @@ import pytest
 
 from crosswalk.config.build import build
 from crosswalk.config.check import check, check_early
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.config.values import check_together
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from crosswalk.config.constructors import locate
+from crosswalk.config.construct import locate
 from crosswalk.labels.infomap import infomap_clusters, large_modules, neighbour_links
 
 NOTHING = torch.tensor(torch.nan)

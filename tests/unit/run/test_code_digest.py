@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import crosswalk
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.run.code_digest import LOOKS_ONLY, _folder_of, code_digest, modules_of
 
 PACKAGE = Path(crosswalk.__file__).parent

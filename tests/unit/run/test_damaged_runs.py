@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from crosswalk.cli import main
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.diagnostics.division import DivisionRecord, read_division
 from crosswalk.files import write_arrays
 from crosswalk.metrics.queries import QueryResults

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from crosswalk.config.build import Run
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.run.run_folder import RunFolder
 from crosswalk.run.train import evaluation_folder
 

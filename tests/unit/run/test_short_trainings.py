@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.config.trainer_arguments import check_hardware
 from crosswalk.run.train import _all_warmup
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from crosswalk.cli import main
 from crosswalk.config.check import check_early
-from crosswalk.config.compose import compose, to_plain
-from crosswalk.config.constructors import construct
+from crosswalk.config.compose import compose
+from crosswalk.config.construct import construct
+from crosswalk.config.plain import to_plain
 from crosswalk.data.readers.dukemtmc import read_dukemtmc
 from crosswalk.data.readers.market1501 import read_market1501
 from crosswalk.data.readers.msmt17 import read_msmt17, read_msmt17_whole

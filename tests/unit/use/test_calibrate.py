@@ -10,8 +10,9 @@ import torch
 from torch.nn.functional import normalize
 
 from crosswalk.cli import main
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
 from crosswalk.config.model_names import SHIPPED
+from crosswalk.config.plain import to_plain
 from crosswalk.metrics.queries import QueryResults
 from crosswalk.metrics.ranking import rank_embeddings
 from crosswalk.run.run_folder import RunFolder

@@ -28,10 +28,12 @@ import crosswalk
 from crosswalk.cli import main
 from crosswalk.commands import evaluate as evaluate_command
 from crosswalk.config.build import build_method
-from crosswalk.config.compose import compose, parse_overrides, to_plain
-from crosswalk.config.constructors import construct
+from crosswalk.config.compose import compose
+from crosswalk.config.construct import construct
 from crosswalk.config.keys import flatten
 from crosswalk.config.model_names import SHIPPED
+from crosswalk.config.overrides import parse_overrides
+from crosswalk.config.plain import to_plain
 from crosswalk.config.stored import check_overrides, check_stored
 from crosswalk.data.pipeline.image_transform import ImageTransform
 from crosswalk.data.pipeline.preprocessing import Preprocessing

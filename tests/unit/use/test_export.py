@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.use import export_check
 from crosswalk.use.described import described_by
 from crosswalk.use.export_check import Settings, check_settings, check_target

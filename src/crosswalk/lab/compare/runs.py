@@ -12,6 +12,7 @@ from crosswalk.config.keys import differing_keys
 from crosswalk.lab.compare.groups import split_fingerprint
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.metrics.queries import QueryResults
+from crosswalk.run.processes import to_type
 from crosswalk.run.run_folder import RunFolder, runs_named
 
 Queries = Mapping[str, QueryResults]
@@ -168,8 +169,9 @@ def _check_data(reference: RunFolder, run: RunFolder, split: str) -> list[str]:
     if ours["fingerprint"] == theirs["fingerprint"] and same_people:
         return []
     message = (
-        f"{reference.path} was evaluated on {ours['dataset']} (fingerprint {ours['fingerprint']}), "
-        f"{run.path} on {theirs['dataset']} ({theirs['fingerprint']})"
+        f"{reference.path} was evaluated on {ours['dataset']} (fingerprint "
+        f"{ours['fingerprint'][:12]}), {run.path} on {theirs['dataset']} "
+        f"({theirs['fingerprint'][:12]})"
     )
     try:
         same = split_fingerprint(evaluation_data(reference), split) == split_fingerprint(
@@ -182,14 +184,23 @@ def _check_data(reference: RunFolder, run: RunFolder, split: str) -> list[str]:
     if not same:
         raise ValueError(
             f"{message}, and their {split} images, captions or persons differ. Queries can only be "
-            "compared with themselves: evaluate both runs on the same data."
+            f"compared with themselves: {_to_evaluate_on(reference, run)} evaluates the second run "
+            "on the data of the first. Compare the folder that it prints."
         )
     if len(ours["fingerprint"]) != len(theirs["fingerprint"]):  # one is of an earlier release
         return []
     return [
-        f"The data sets of the runs differ (fingerprints {ours['fingerprint']} and "
-        f"{theirs['fingerprint']}), but not in their {split} split."
+        f"The data sets of the runs differ (fingerprints {ours['fingerprint'][:12]} and "
+        f"{theirs['fingerprint'][:12]}), but not in their {split} split."
     ]
+
+
+def _to_evaluate_on(reference: RunFolder, run: RunFolder) -> str:
+    """Return the command that evaluates a run on the data of another one."""
+    config = reference.config()
+    data, root = (config.get("choices") or {}).get("data"), (config.get("data") or {}).get("root")
+    words = [f"data={data}", *([f"data.root={root}"] if root is not None else [])]
+    return f"`{to_type('evaluate', str(run.path), *words)}`"
 
 
 def _evaluated(run: RunFolder) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def configuration_section(folder: RunFolder) -> Section:
 
 
 def _differences(config: dict[str, Any]) -> Markup:
-    from crosswalk.config.compose import compose, differences, to_plain
+    from crosswalk.config.compose import compose
+    from crosswalk.config.plain import differences, to_plain
 
     choices = config["choices"]
     words = [f"method={choices['method']}", f"data={choices['data']}"]

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from crosswalk.config.build import instantiate
-from crosswalk.config.compose import restore, to_plain
-from crosswalk.config.constructors import check_node, construct
+from crosswalk.config.compose import restore
+from crosswalk.config.construct import construct
+from crosswalk.config.constructors import check_node
+from crosswalk.config.plain import to_plain
 from crosswalk.config.sources import read_signature
 from crosswalk.data.contents import ImageContents, PairContents, TransferContents
 from crosswalk.run.run_folder import RunFolder

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from crosswalk.config.check import check, check_early, compose_training
-from crosswalk.config.compose import parse_overrides, targets_in, to_plain
+from crosswalk.config.compose import targets_in
+from crosswalk.config.overrides import parse_overrides
+from crosswalk.config.plain import to_plain
 from crosswalk.config.stored import check_overrides, check_stored, trusting
 from crosswalk.lab.sweeps.parameters import Value
 from crosswalk.lab.sweeps.sweep_file import SweepFile

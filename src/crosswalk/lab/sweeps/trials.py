@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.plain import to_plain
 from crosswalk.files import lock
 from crosswalk.lab.claims import OURS, Claims
 from crosswalk.lab.local import TRAIN, End, Work

@@ -6,10 +6,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from crosswalk.config.compose import to_plain
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.data_kinds import check_kind
 from crosswalk.config.places import refuse_inside_data
+from crosswalk.config.plain import to_plain
 from crosswalk.config.search import group_values
 from crosswalk.files import check_folder
 from crosswalk.lab.launch import Launcher, launcher, only_said

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.compose import parse_overrides
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.keys import TOP
+from crosswalk.config.overrides import parse_overrides
 from crosswalk.config.search import beside_configs, file_beside_configs, groups
 from crosswalk.config.stored import check_overrides, read_yaml
+from crosswalk.files import path_meant
 from crosswalk.run.results import DIRECTIONS, EXTRA_MEASURES, MEASURES
 
 EXPERIMENTS = Path("experiments")
@@ -298,7 +299,8 @@ def read_manifest(path: Path) -> Manifest:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist; the tables lie in experiments/<method>/<table>.yaml."
+            f"{path} does not exist.{path_meant(path)} The tables lie in "
+            "experiments/<method>/<table>.yaml."
         )
     content = read_yaml(path)
     place = str(path)

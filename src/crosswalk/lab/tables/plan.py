@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from crosswalk.config.check import check
-from crosswalk.config.compose import compose, parse_overrides, targets_in, to_plain
+from crosswalk.config.compose import compose, targets_in
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.overrides import parse_overrides
+from crosswalk.config.plain import to_plain
 from crosswalk.config.stored import check_stored, trusting
 from crosswalk.lab.pool import PlannedRun, Pool, seconds_of, total_seconds
 from crosswalk.lab.progress import Estimates, epochs_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 import warnings
@@ -299,9 +300,9 @@ class Progress(L.Callback):
     # Parts
 
     def _begin_epoch(self, trainer: L.Trainer) -> None:
-        last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        steps = trainer.num_training_batches
+        steps, whole = trainer.num_training_batches, self._steps_in_all(trainer)
         total = int(steps) if steps != float("inf") else None
+        last = f"/{math.ceil(whole / total)}" if whole and total else ""
         self.start(total, f"epoch {trainer.current_epoch + 1}{last}")
 
     def _note_loss(self, trainer: L.Trainer) -> None:
@@ -314,12 +315,13 @@ class Progress(L.Callback):
 
     @staticmethod
     def _steps_in_all(trainer: L.Trainer) -> int | None:
+        limits = []
         if trainer.max_steps != -1:
-            return trainer.max_steps * trainer.accumulate_grad_batches
+            limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
         steps, epochs = trainer.num_training_batches, trainer.max_epochs
-        if steps == float("inf") or epochs is None or epochs == -1:
-            return None
-        return int(steps) * epochs
+        if steps != float("inf") and epochs not in (None, -1):
+            limits.append(int(steps) * epochs)
+        return min(limits, default=None)
 
     def _time_left(self) -> float:
         """Return the seconds left if all goes on as since the start, sweeps and tests included."""

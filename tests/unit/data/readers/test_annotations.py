@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from crosswalk.config.constructors import construct
+from crosswalk.config.construct import construct
 from crosswalk.config.search import read_group_file
 from crosswalk.data.readers.annotations import (
     PUBLISHED,

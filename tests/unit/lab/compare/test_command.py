@@ -361,6 +361,7 @@ def test_data_that_differ_elsewhere_than_in_the_split_are_noted(
     ("data", "message"),
     [
         (("a blue bag", "no bag"), "their test images, captions or persons differ"),
+        (("a blue bag", "no bag"), "{b} data=own` evaluates the second"),
         (FileNotFoundError("no such folder"), "is the same cannot be seen: no such folder"),
     ],
 )
@@ -381,7 +382,7 @@ def test_other_test_data_are_refused(
     found = compare(a, b)
 
     assert found["status"] == 2
-    assert message in found["message"]
+    assert message.format(b=b) in found["message"]
     assert "(fingerprint 0123)" in found["message"]
     assert "(4567)" in found["message"]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.lab.report.open_set import open_set_section
 from crosswalk.metrics.queries import QueryResults
 from crosswalk.run.run_folder import RunFolder

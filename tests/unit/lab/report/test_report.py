@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.files import write_arrays
 from crosswalk.lab.report.configuration import configuration_section
 from crosswalk.lab.report.curves import wanted_curves

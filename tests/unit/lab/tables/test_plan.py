@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.config.compose import compose, to_plain
+from crosswalk.config.compose import compose
+from crosswalk.config.plain import to_plain
 from crosswalk.lab.pool import Pool
 from crosswalk.lab.progress import UNKNOWN
 from crosswalk.lab.tables import plan as planning

@@ -59,6 +59,16 @@ def test_between_lines_there_are_so_many_seconds_and_one_line_ends_an_epoch(tmp_
     assert losses == [f"loss {value:.3f}" for value in (steps[0], *means)]
 
 
+def test_the_epochs_are_those_that_the_steps_allow(tmp_path: Path) -> None:
+    stream = io.StringIO()
+
+    train_toy(tmp_path, callbacks=[plain(stream, interval=0.0)], max_steps=8)
+
+    lines = stream.getvalue().splitlines()
+    epochs = [line.split(" step ")[0] for line in lines if line.startswith("epoch")]
+    assert list(dict.fromkeys(epochs)) == ["epoch 1/2", "epoch 2/2"]
+
+
 def test_the_last_step_of_an_epoch_is_shown_once(tmp_path: Path) -> None:
     stream = io.StringIO()
 
