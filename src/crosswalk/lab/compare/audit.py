@@ -27,6 +27,10 @@ MOST_SHOWN = 200
 SEPARATE = 2.0
 """Ashman's D from which on two Gaussians are apart."""
 
+FEW = 500
+"""Training pairs below which two Gaussians fitted to the losses of right pairs alone are often
+`SEPARATE`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingPair:
@@ -201,6 +205,11 @@ def apart_in_words(record: DivisionRecord) -> str:
     """Return how far the two Gaussians of a division are apart, and what that means."""
     apart = distances(record)
     listed = ", ".join(f"{view} {value:.1f}" for view, value in apart.items())
+    if len(record.clean) < FEW:
+        return (
+            f"Of so few losses as {len(record.clean)} two Gaussians lie apart by chance "
+            f"(Ashman's D: {listed}): being listed is no evidence that a pair is wrong."
+        )
     if min(apart.values()) >= SEPARATE:
         return f"The losses of right and wrong pairs lie apart (Ashman's D: {listed})."
     return (

@@ -17,6 +17,7 @@ from crosswalk.data.readers.records import Record
 from crosswalk.diagnostics.division import DivisionRecord, division_file, write_division
 from crosswalk.lab.compare import audit
 from crosswalk.lab.compare.audit import (
+    FEW,
     Suspect,
     TrainingPair,
     apart_in_words,
@@ -212,6 +213,25 @@ def test_the_audit_says_whether_the_two_gaussians_are_apart(gap: float, overlap:
     assert apart == pytest.approx(expected, rel=0.1)
     assert (apart < 2) == overlap
     assert ("is no evidence that a pair is wrong" in apart_in_words(record)) == overlap
+
+
+def test_few_losses_lie_apart_by_chance_and_the_audit_says_so() -> None:
+    draw = np.random.default_rng(0)
+    shares = []
+    for number in (FEW // 10, FEW):
+        far = []
+        for _ in range(30):
+            losses = draw.normal(size=(number, 1))  # of one kind alone
+            mixture = GaussianMixture(2, random_state=0).fit(losses)
+            right = mixture.predict_proba(losses).T[:1]
+            record = record_of(right.tolist(), losses=losses.T.astype(np.float32))
+            far.append(distances(record)["global"] >= 2)
+            by_chance = f"so few losses as {number} " in apart_in_words(record)
+            assert by_chance == (number < FEW)
+        shares.append(np.mean(far))
+
+    assert shares[0] > 0.3
+    assert shares[1] < 0.1
 
 
 def test_pairs_that_are_all_called_right_are_not_apart() -> None:
