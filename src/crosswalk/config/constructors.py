@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Union
 
 from crosswalk.config.construct import arguments_of, locate
 from crosswalk.config.keys import CALLED_ELSEWHERE
-from crosswalk.ranges import allows, in_words
+from crosswalk.config.limits import allows, in_words
 
 PLAIN_TYPES = (bool, int, float, str)
 LISTS = ("builtins", "collections.abc")

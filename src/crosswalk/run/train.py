@@ -90,9 +90,10 @@ def train(config: Mapping[str, Any]) -> Trained | None:
     keep_freed_memory()
     checked = check(config)
     config = checked.config
-    refuse_inside_data(config, Path(config["output_dir"]), "output_dir")
     check_hardware(config["trainer"])
-    forget_stale_ranks(num_processes(config["trainer"]))
+    processes = num_processes(config["trainer"])
+    refuse_inside_data(config, Path(config["output_dir"]), "output_dir")
+    forget_stale_ranks(processes)
     if (config.get("logger") or {}).get("wandb") is not None:
         wandb_mode(os.environ)
     is_first_run = not Path(config["output_dir"]).exists()
