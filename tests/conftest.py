@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # What a shell starts in the background of a script ignores Ctrl-C, and so would its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+# Whoever starts the tests has a terminal of some width.
+os.environ.pop("COLUMNS", None)
 
 settings.register_profile("any machine", deadline=None)  # a busy one takes its time
 settings.load_profile("any machine")

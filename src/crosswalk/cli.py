@@ -208,6 +208,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         instead = next((f". {HYDRA[word]}" for word in strays if word in HYDRA), "")
         if takes_overrides and not instead:
             instead = _meant(strays, parser)
+        if not (takes_overrides or instead) and not strays[0].startswith("-"):
+            instead = "; several words stand in quotes"
         parser.error(f"not understood: {' '.join(strays)}{takes}{instead}")
     options.overrides, options.run = overrides, module.run
     options.is_short = is_short

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
+from textwrap import wrap
+from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -13,6 +16,23 @@ from rich.text import Text
 
 READABLE, LEAST = 8, 3
 """Letters that a label keeps on a line as long as there is room, and however little there is."""
+
+LINES = 6
+"""Lines that a sentence may take in a cell; where one takes more, rows stand below each other."""
+
+
+def console_for(file: TextIO | None, *, width: int = 100, **options: Any) -> Console:  # noqa: ANN401
+    """Return what tables are printed to: of ``width`` where neither a terminal nor COLUMNS says.
+
+    Args:
+        file: Where they go; standard output by default.
+        width: Columns of a file or a pipe.
+        options: Of rich's `Console`.
+    """
+    console = Console(file=file, **options)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = width
+    return console
 
 
 def fit(table: Table, console: Console, *, numbers: Collection[int] = ()) -> Table:
@@ -54,6 +74,55 @@ def fit(table: Table, console: Console, *, numbers: Collection[int] = ()) -> Tab
     for column, width in zip(table.columns, widths, strict=True):
         column.width, column.no_wrap, column.overflow = width, False, "fold"
     return table
+
+
+def show(table: Table, console: Console, *, numbers: Collection[int] = ()) -> None:
+    """Print a table: as `fit` gives it, or row below row where words and numbers would be broken.
+
+    Args:
+        table: As for `fit`.
+        console: Where it is shown.
+        numbers: As for `fit`.
+
+    Example:
+        >>> table = Table("split", "R@1", "mAP", title="Results")
+        >>> table.add_row("test", "49.35", "52.03")
+        >>> show(table, Console(width=14), numbers=[1, 2])
+        Results
+        split  test
+          R@1  49.35
+          mAP  52.03
+    """
+    if not is_squeezed(fit(table, console, numbers=numbers)):
+        console.print(table)
+        return
+    if table.title:
+        console.print(table.title)
+    heads = [str(column.header) for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        entries = Table.grid(padding=(0, 2, 0, 0))
+        for place, (head, cell) in enumerate(zip(heads, cells, strict=True)):
+            entries.add_row(Text(f"{'  ' * (place > 0)}{head}"), cell)
+        console.print(entries)
+    if table.caption:
+        console.print(table.caption)
+
+
+def is_squeezed(table: Table) -> bool:
+    """Return whether a word of a table stands on two lines, or a sentence on more than `LINES`.
+
+    Args:
+        table: As `fit` returns it.
+    """
+    return any(
+        column.width is not None
+        and (
+            any(column.width < cell_len(word) for word in str(text).split())
+            or any(len(wrap(line, column.width)) > LINES for line in str(text).split("\n"))
+        )
+        for column in table.columns
+        for text in (column.header, *column.cells)
+    )
 
 
 def _widths(column: Column, *, kept: bool) -> tuple[int, int, int]:

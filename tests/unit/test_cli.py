@@ -459,6 +459,7 @@ def test_evaluate_keeps_the_parts_of_the_model(
         ("+split=val", "Val and test are both evaluated"),
         ("output_dir=there", "The results go to evaluations/ in the folder of the run"),
         ("dta=own_pairs", "Did you mean data?"),
+        ("trainer.device=1", "Did you mean trainer.devices?"),
     ],
 )
 def test_evaluate_refuses_what_it_does_not_read(
@@ -603,6 +604,27 @@ def test_config_diff_compares_with_the_default(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "data.noise_seed: 1 -> 2\n"
     assert main(["config", "diff", "method=rde"]) == 0
     assert capsys.readouterr() == ("", "note: no key differs.\n")
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"),
+    [
+        (["optim.lr=fast"], "optim.lr='fast' is of type str"),
+        (["runs/a", "runs/b"], "runs/a is no run folder"),
+        (["rde"], "Overrides are key=value, several of them in quotes."),
+    ],
+)
+def test_config_diff_refuses_what_is_no_side(
+    sides: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "diff", *sides]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_sentence_without_quotes_is_told_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["search", "photos.gallery", "a", "man", "in", "red"])
+    assert "not understood: man in red; several words stand in quotes" in capsys.readouterr().err
 
 
 def test_config_diff_reads_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

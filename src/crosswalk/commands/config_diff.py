@@ -38,7 +38,7 @@ def run(options: Namespace) -> int:
 
 
 def _side(words: str) -> dict[str, Any]:
-    from crosswalk.config.check import compose_training
+    from crosswalk.config.check import check_early, compose_training
     from crosswalk.config.plain import to_plain
 
     folder = Path(words)
@@ -50,4 +50,6 @@ def _side(words: str) -> dict[str, Any]:
         from crosswalk.run.run_folder import no_run
 
         raise ValueError(f"{no_run(folder)} Overrides are key=value, several of them in quotes.")
-    return to_plain(compose_training(shlex.split(words)))
+    config = compose_training(shlex.split(words))
+    check_early(config)
+    return to_plain(config)

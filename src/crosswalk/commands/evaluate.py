@@ -148,6 +148,7 @@ def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
     from crosswalk.config.overrides import parse_overrides
     from crosswalk.config.plain import nested
     from crosswalk.config.search import groups
+    from crosswalk.config.trainer_arguments import trainer_keys
 
     for override in parse_overrides(overrides):
         name, value = override.key_or_group, None if override.is_delete() else override.value()
@@ -167,7 +168,9 @@ def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
                 continue
             parts = "data=, data.*, encoder.*, reranking=, protocol= and what the machine needs"
             advice = INSTEAD.get(last, f"It reads {parts}, such as trainer.devices=")
-            known = "." in key or key in (*TOP, *groups(), *INSTEAD)
+            of_trainer = key.startswith("trainer.")
+            known = key in (*TOP, *groups(), *INSTEAD) or ("." in key and not of_trainer)
+            known = known or (of_trainer and last in trainer_keys())
             near = "" if known else did_you_mean(key, (*read, "data.root", "data.eval_batch_size"))
             raise ValueError(
                 f"{key} would have no effect: an evaluation does not read it."

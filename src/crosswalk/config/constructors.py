@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple, Union
 
 from crosswalk.config.construct import arguments_of, locate
-from crosswalk.config.keys import CALLED_ELSEWHERE
+from crosswalk.config.keys import CALLED_ELSEWHERE, CALLED_VALUES
 from crosswalk.config.limits import allows, in_words
 
 PLAIN_TYPES = (bool, int, float, str)
@@ -55,7 +55,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
         if _are_near(last, candidate.rsplit(".", 1)[-1])
     ]
     meant = [elsewhere] if elsewhere in candidates else []
-    best = (meant if "." not in word else []) or same_name or meant or longer or holding or near
+    plural = [each for each in longer if len(each) - len(word) <= 2]
+    best = (meant if "." not in word else plural) or same_name or meant or longer or holding or near
     if not best and "." not in word:  # one word of a name is
         words = {part: each for each in reversed(candidates) for part in re.split(r"[_/.]", each)}
         best = [words[part] for part in difflib.get_close_matches(last, words, 1, cutoff=0.8)]
@@ -247,12 +248,13 @@ def check_value(value: Any, expected: Any, key: str, who: str) -> None:  # noqa:
     else:
         kind = f"of type {type(value).__name__}" if value is not None else "no value"
     takes = ", ".join(choices) or readable(expected)
+    near = did_you_mean(CALLED_VALUES.get(str(value).lower(), str(value)), choices)
     lists = [[value] * count for count in (1, 2)]
     if fitting := next((each for each in lists if fits(each, expected)), None):
         takes += f": write {key}=[{','.join(map(str, fitting))}]"
     elif isinstance(value, float) and value.is_integer() and fits(int(value), expected):
         takes += f": write {key}={int(value)}"
-    raise ValueError(f"{key}={shown(value)} is {kind}; {who} takes {takes}.")
+    raise ValueError(f"{key}={shown(value)} is {kind}; {who} takes {takes}.{near}")
 
 
 def shown(value: object) -> str:

@@ -126,6 +126,19 @@ CALLED_ELSEWHERE = {
 }
 """What other programs of the field call a key, by its last part."""
 
+CALLED_VALUES = {
+    name: value
+    for value, names in {
+        "16-mixed": "amp fp16 float16 half mixed",
+        "bf16-mixed": "bfloat16 bf16_mixed",
+        "32-true": "fp32 float32 full",
+        "64-true": "fp64 float64 double",
+        "gpu": "cuda:0 gpus nvidia",
+    }.items()
+    for name in names.split()
+}
+"""What other programs call a value that is one of several choices."""
+
 
 def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose `PATHS`, and weights that are files, are absolute.

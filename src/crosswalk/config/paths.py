@@ -74,14 +74,28 @@ def read_annotations(data: Mapping[str, Any]) -> None:
         root, reader = node.get("root") or data.get("root"), node["reader"]
         target = str(reader.get("_target_")) if isinstance(reader, Mapping) else ""
         if root and target.startswith("crosswalk.data.readers."):
-            folder = Path(str(root)).expanduser()
-            try:
-                construct(reader, {})(folder)
-            except FileNotFoundError as error:
-                if not isinstance(node.get("synthetic"), Mapping):
-                    raise
-                raise FileNotFoundError(
-                    f"data.root={root} is no set of generated people, which `crosswalk data "
-                    "synthesize` writes. Leave data.root out, and they are generated, or name the "
-                    "data set with data=."
-                ) from error
+            name = target.split(".")[-2] if node is data else "<data set>"
+            _read(
+                construct(reader, {}),
+                str(root),
+                name,
+                generated=isinstance(node.get("synthetic"), Mapping),
+            )
+
+
+def _read(reader: Any, root: str, name: str, *, generated: bool) -> None:  # noqa: ANN401
+    """Read annotations, and refuse others where generated people are to be."""
+    try:
+        found = reader(Path(root).expanduser())
+    except FileNotFoundError as error:
+        if not generated:
+            raise
+        raise FileNotFoundError(
+            f"data.root={root} is no set of generated people, which `crosswalk data synthesize` "
+            "writes. Leave data.root out, and they are generated, or name the data set with data=."
+        ) from error
+    if generated and not found.dataset.startswith("synthetic"):
+        raise ValueError(
+            f"data.root={root} holds {found.dataset}, and data= is of generated people: results "
+            f"would be called so. Name the data set: data={name}."
+        )

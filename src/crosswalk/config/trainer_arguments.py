@@ -223,6 +223,11 @@ def check_hardware(trainer: Mapping[str, Any]) -> None:
                 f"trainer.devices={devices} means all GPUs, and the run is on a CPU. Write the "
                 "number of processes: trainer.devices=1."
             )
+        if isinstance(devices, list) or "," in str(devices):
+            raise ValueError(
+                f"trainer.devices={devices} names GPUs, and the run is on a CPU. Write the number "
+                "of processes: trainer.devices=1."
+            )
         return
     per_node = num_processes({**trainer, "num_nodes": 1})
     named = devices if isinstance(devices, list) else str(devices).split(",")

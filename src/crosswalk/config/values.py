@@ -155,6 +155,12 @@ def check_together(config: Mapping[str, Any], *, whole_batch: bool, trains: bool
             "a batch with each other, so several small batches are not one large batch. Use one "
             "larger data.batch_size on more processes (trainer.devices), or keep the batch."
         )
+    for key, batch_size in _batch_sizes(config["data"]) if trains and whole_batch else ():
+        if batch_size == 1:
+            raise ValueError(
+                f"{key}=1: this method's loss compares the samples of a batch with each other, and "
+                f"one has no other. Set {key} to 2 or more."
+            )
     if config["data"].get("protocol", config.get("protocol")) != config.get("protocol"):
         raise ValueError(
             f"data.protocol={config['data']['protocol']} and protocol={config['protocol']} differ: "

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import default_method
-from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_pairs, rstp_reid
-from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, Layout
+from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_images, own_pairs, rstp_reid
+from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, PUBLISHED, Layout
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
 from crosswalk.data.readers.records import (
     SPLITS,
@@ -231,7 +231,14 @@ def _detected(root: Path) -> list[str]:
             f"{root} is {kind}, and no data set is read from one. Give the folder of a data set"
             f"{nearby}, or a table of pairs or images: {', '.join(own_pairs.SUFFIXES)}."
         )
-    table = which_table(root, own_pairs.SUFFIXES, "crosswalk data check ")
+    command = "crosswalk data check "
+    columns = (own_pairs.REQUIRED, own_images.REQUIRED)
+    below = [
+        f"{command}{shlex.quote(str(folder))}"
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and any(SOURCES[data].find(folder) for data in PUBLISHED)
+    ]
+    table = " or ".join(below[:3]) or which_table(root, own_pairs.SUFFIXES, *columns, word=command)
     if meant and not table:
         raise FileNotFoundError(
             f"{root} holds no data set that is known, but the folder above does: did you mean "

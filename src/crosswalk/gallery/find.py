@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosswalk.files import check_writable
+from crosswalk.files import check_writable, path_meant
 from crosswalk.gallery.description import MOST_HITS, read_gallery
 from crosswalk.gallery.where import parse_where
 from crosswalk.use.source import source_of
@@ -37,6 +37,11 @@ def check(options: Namespace) -> None:
     if options.image is not None:
         from crosswalk.image_files import check_plain_file  # late: brings NumPy along
 
+        if not options.image.exists():
+            raise FileNotFoundError(
+                f"--image {options.image} does not exist.{path_meant(options.image)} Name a "
+                "picture of a person."
+            )
         check_plain_file(options.image)
     else:
         if not options.sentence.strip():

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.table import Table
 
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.terminal import fit
+from crosswalk.terminal import console_for, show
 from crosswalk.words import counted
 
 MEASURES = {"rank1": "R@1", "rank5": "R@5", "rank10": "R@10", "map": "mAP", "minp": "mINP"}
@@ -172,10 +171,8 @@ def print_results(
         table.add_column(label, justify="right")
     for row in result_rows(results, directions=directions, measures=tuple(columns)):
         table.add_row(*row)
-    console = Console(file=file)
-    if not console.is_terminal:
-        console.width = 100 + 20 * (len(columns) - len(MEASURES))
-    console.print(fit(table, console, numbers=range(3, 3 + len(columns))))
+    console = console_for(file, width=100 + 20 * (len(columns) - len(MEASURES)))
+    show(table, console, numbers=range(3, 3 + len(columns)))
 
 
 def _is_measured(results: Results, measure: str) -> bool:

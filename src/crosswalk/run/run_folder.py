@@ -884,6 +884,13 @@ def find_run_to_resume(
                 f"{without_resume(config)}, or write its report with `crosswalk report "
                 f"{folders[-1].path}`."
             )
+        others = sorted(Path(root).glob(f"{method}-{data}-*/{CONFIG}")) if name is None else []
+        if others:
+            other = others[-1].parent
+            raise FileNotFoundError(
+                f"{typed}: no run of method={method} data={data} in {root} is without a name=. To "
+                f"continue {other}, give name={other.name.removeprefix(f'{method}-{data}-')}."
+            )
         raise FileNotFoundError(
             f"{typed}: no run {what} exists. Leave resume away to start one, or name the "
             "folder: resume=<run folder>."
@@ -945,7 +952,8 @@ def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
     differing = _differing(config, folder.config())
     if folder.is_finished:
         raise ValueError(
-            f"resume={path}: that run is finished. Start a new "
+            f"resume={path}: that run is finished. checkpoint={path} starts one from its weights; "
+            f"or start a new "
             f"{without_resume(config)}; `crosswalk report {folder.path}` writes its report again."
         )
     if differing:

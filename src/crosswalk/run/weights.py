@@ -306,7 +306,7 @@ def _how_to_fit(path: Path) -> str:
     for key in ("image_size", "context_length"):
         if data.get(key):
             words.append(f"data.{key}={str(data[key]).replace(' ', '')}")
-    return f"Its run had {' '.join(words)}."
+    return f"Its run had {' '.join(words)}: give these, or leave encoder= out."
 
 
 def _config_of(path: Path) -> dict[str, Any] | None:

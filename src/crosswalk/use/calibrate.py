@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -20,7 +19,7 @@ from crosswalk.metrics.open_set import (
 )
 from crosswalk.run.results import DIRECTIONS
 from crosswalk.run.run_folder import RunFolder
-from crosswalk.terminal import fit
+from crosswalk.terminal import console_for, show
 from crosswalk.use.source import WHICH, Source, source_of
 from crosswalk.use.thresholds import Thresholds, read_thresholds
 
@@ -158,9 +157,7 @@ def print_thresholds(found: Thresholds, *, file: TextIO | None = None) -> None:
         found: It.
         file: Where to; standard output by default.
     """
-    console = Console(file=file)
-    if not console.is_terminal:
-        console.width = 120
+    console = console_for(file, width=120)
     rates = Table(
         title=escape(f"First scores of {found.model} on {found.data}, {found.split}")
         + "; in brackets 95 % intervals",
@@ -179,7 +176,7 @@ def print_thresholds(found: Thresholds, *, file: TextIO | None = None) -> None:
             for group in each.quantiles.values()
         ]
         scores.add_row(DIRECTIONS[direction], *quartiles)
-    console.print(fit(rates, console, numbers=()))
-    console.print(fit(scores, console, numbers=()))
+    show(rates, console)
+    show(scores, console)
     for direction, each in found.directions.items():
         print(f"{DIRECTIONS[direction]}: {verdict(each)}", file=file)

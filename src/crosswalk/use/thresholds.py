@@ -81,8 +81,9 @@ class Thresholds(NamedTuple):
         rate = found.rates.get(RATES[0])
         if rate is None:
             return (
-                f"whether the person is in this gallery is not known: {found.absent} queries are "
-                "too few to measure it"
+                f"whether the person is in this gallery is not known: {found.absent} queries "
+                f"({self.data}, {self.split}) were too few to measure it. `crosswalk calibrate` "
+                "does so with larger data"
             )
         if not found.tells:
             return "the scores of this model cannot tell whether the person is in this gallery"

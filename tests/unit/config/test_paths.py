@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,13 @@ def test_a_folder_without_generated_people_names_no_authors(tmp_path: Path) -> N
         read_annotations(data)
     with pytest.raises(FileNotFoundError, match="ask its authors"):
         read_annotations({**data, "synthetic": None})
+
+
+def test_a_data_set_is_not_read_as_generated_people(tmp_path: Path) -> None:
+    entry = {"split": "train", "file_path": "a.jpg", "id": 1, "captions": ["A man in red."]}
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "reid_raw.json").write_text(json.dumps([entry]))
+    data = to_plain(compose([f"data.root={tmp_path}"]))["data"]
+
+    with pytest.raises(ValueError, match=r"holds CUHK-PEDES, .* Name the data set: data=cuhk_ped"):
+        read_annotations(data)

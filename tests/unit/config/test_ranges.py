@@ -148,6 +148,7 @@ def test_every_published_run_is_right(experiment: str) -> None:
         ("logger.wandb.project=a/b", r"logger\.wandb\.project='a/b' is not allowed; .* without /"),
         ("resume=yes", r"resume='yes' is not allowed; .* true \| false \| str of restart, or"),
         ("data.image_size=224", r"of type int; .* write data\.image_size=\[224,224\]"),
+        ("trainer.precision=fp16", r"no choice; .* Did you mean 16-mixed\?"),
         ("compile=1", r"compile=1 is of type int; a run takes true \| false"),
         ("bn_group_size=0", r"bn_group_size=0 is out of range"),
         ("checkpoint_every_n_steps=-1", r"checkpoint_every_n_steps=-1 is out of range"),

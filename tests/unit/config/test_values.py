@@ -129,3 +129,8 @@ def test_a_size_of_batches_that_no_data_would_fit_is_refused_before_anything_slo
 
 def test_a_plan_that_leaves_numbers_to_its_defaults_is_made_with_them() -> None:
     check_early(compose(["method=cm_moco", f"data.plan={PLAN}", "data.batch_size=12"]))
+
+
+def test_a_batch_of_one_compares_nothing() -> None:
+    with pytest.raises(ValueError, match=r"^data\.batch_size=1: .* Set data\.batch_size to 2"):
+        check(compose(["method=rde", "data.batch_size=1"]))

@@ -451,6 +451,18 @@ def test_what_cannot_be_checked_is_a_mistake_of_the_command(
     assert message in said
 
 
+def test_data_sets_below_a_folder_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one/Market-1501/bounding_box_train").mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / f"{name}.csv").touch()
+
+    assert main(["data", "check", str(tmp_path)]) == 2
+
+    assert f"Try: crosswalk data check {tmp_path / 'one'}.\n" in capsys.readouterr().err
+
+
 def test_long_lists_are_cut_on_the_terminal_only() -> None:
     items = tuple(f"image {n}" for n in range(12))
     finding = Finding("warning", "repeated_image", "12 images.", "Look at them.", items)

@@ -72,7 +72,10 @@ def files() -> list[Path]:
         (["search", "g", "x", "--image", "photos/1.png"], "--image FILE, not both"),
         (["search", "g", " "], "the sentence is empty"),
         (["search", "g", "photos/1.png"], "is a file. Search by a picture with --image photos"),
-        (["search", "g", "--image", "nowhere.png"], "nowhere.png is missing"),
+        (
+            ["search", "g", "--image", "nowhere.png"],
+            "--image nowhere.png does not exist. Name a picture",
+        ),
         (["search", "g", "x", "--where", "shop = 1"], "asks for shop"),
         (["search", "g", "x", "-k", "20000"], "-k 20000 is more than 10,000"),
         (["search", "g", "x" * 300, "--where", "shop = 1"], "asks for shop"),

@@ -52,6 +52,8 @@ def test_mixing_that_a_cpu_cannot_do_is_refused_and_not_replaced(precision: str)
     [
         (0, ["+trainer.accelerator=gpu"], r"accelerator=gpu: PyTorch sees no GPU .*trainer=cpu"),
         (0, ["trainer=cpu", "trainer.devices=-1"], r"devices=-1 means all GPUs.*devices=1\."),
+        (0, ["+trainer.devices=[0]"], r"devices=\[0\] names GPUs, .* on a CPU.*devices=1\."),
+        (0, ["+trainer.devices='0,1'"], r"devices=0,1 names GPUs, .* on a CPU"),
         (2, ["+trainer.devices=3"], r"devices=3: this machine has 2 GPUs, numbered from 0"),
         (2, ["+trainer.devices=[0,2]"], r"devices=\[0, 2\]: this machine has 2 GPUs"),
     ],

@@ -85,7 +85,7 @@ def find_layout(
     if (layout := first_layout(root, folders, forms)) is not None:
         return layout
     missing = f"No {what} of {dataset} below data.root={root}"
-    if like := looks_like(root):
+    if like := looks_like(root, pairs=dataset in map(PUBLISHED.get, OF_PAIRS)):
         raise FileNotFoundError(f"{missing}, which holds {contents(root)}. {like} {advice}")
     above = root.absolute().parent
     if any((above / mark).exists() for marks in forms.values() for mark in marks):
@@ -129,16 +129,24 @@ PUBLISHED = {
 """Names of data sets by ``data=``, which is what the module that reads them is called, too."""
 
 
-def looks_like(root: Path) -> str:
+OF_PAIRS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
+"""Those of images with captions; the others are of images of people alone."""
+
+
+def looks_like(root: Path, *, pairs: bool) -> str:
     """Return which published data set a folder may hold, as a sentence; nothing of another one.
 
     Those in a folder of their name come before those that are only laid out so.
+
+    Args:
+        root: The folder.
+        pairs: Whether images with captions were looked for.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as root:
         ...     (Path(root) / "Market-1501" / "bounding_box_train").mkdir(parents=True)
-        ...     looks_like(Path(root)), looks_like(Path(root) / "Market-1501/bounding_box_train")
+        ...     looks_like(Path(root), pairs=False), looks_like(Path(root) / "Market", pairs=False)
         ('That looks like Market-1501: data=market1501.', '')
     """
     found: dict[str, bool] = {}
@@ -152,7 +160,10 @@ def looks_like(root: Path) -> str:
     if not meant:
         return ""
     named = " or ".join(PUBLISHED[data] for data in meant)
-    return f"That looks like {named}: {' or '.join(f'data={data}' for data in meant)}."
+    kinds = {data in OF_PAIRS for data in meant}
+    other = "image-caption pairs" if kinds == {True} else "images of people"
+    kind = "" if pairs in kinds else f", for methods that train on {other}"
+    return f"That looks like {named}: {' or '.join(f'data={data}' for data in meant)}{kind}."
 
 
 def contents(folder: Path) -> str:

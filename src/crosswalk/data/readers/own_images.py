@@ -218,13 +218,13 @@ def _only_csv(folder: Path) -> Path:
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         above = folder.absolute().parent
-        tables = which_table(folder, (".csv",))
+        tables = which_table(folder, (".csv",), REQUIRED)
         meant = f"Did you mean the folder above, data.root={above}? "
         holds = (
             f"data.root={folder} should hold folders of splits or one .csv file, but holds "
             f"{contents(folder)}"
         )
-        if not found and (like := looks_like(folder)):
+        if not found and (like := looks_like(folder, pairs=False)):
             raise FileNotFoundError(f"{holds}. {like}")
         raise FileNotFoundError(
             f"{holds}; .csv files: {names}. "

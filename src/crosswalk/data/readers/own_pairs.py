@@ -89,9 +89,9 @@ def _pairs_file(path: Path) -> Path:
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
             holds = f"data.root={path} should hold one .csv or .jsonl file of pairs, but holds"
-            if not found and (like := looks_like(path)):
+            if not found and (like := looks_like(path, pairs=True)):
                 raise FileNotFoundError(f"{holds} {contents(path)}. {like}")
-            table = which_table(path, SUFFIXES) or "data.root=<the file>"
+            table = which_table(path, SUFFIXES, REQUIRED) or "data.root=<the file>"
             raise FileNotFoundError(f"{holds} {names}. Pass {table}. {EXAMPLE}")
         return found[0]
     if not path.is_file():

@@ -98,8 +98,11 @@ def csv_rows(
         if missing:
             semicolons = len(header) == 1 and any(sign in header[0] for sign in ";\t")
             hint = " Separate the columns by commas." if semicolons else ""
-            near = {name: like for name in missing if (like := get_close_matches(name, header, 1))}
-            hint += "".join(f" Is {like} meant for {name}?" for name, (like, *_) in near.items())
+            plain = {re.sub(r"\W+", "_", name).lower(): name for name in header}
+            near = {name: like for name in missing if (like := get_close_matches(name, plain, 1))}
+            hint += "".join(
+                f" Is {plain[like]} meant for {name}?" for name, (like, *_) in near.items()
+            )
             raise ValueError(
                 f"{path}, line 1: no column {', '.join(missing)}; the header is "
                 f"{','.join(header)[:200] or 'empty'}.{hint} {example}"
@@ -122,21 +125,42 @@ def csv_rows(
         problems.append(f"line {line}: not readable as CSV ({error}); check the quotes")
 
 
-def which_table(folder: Path, endings: Collection[str], word: str = "data.root=") -> str:
+def which_table(
+    folder: Path,
+    endings: Collection[str],
+    *required: Collection[str],
+    word: str = "data.root=",
+) -> str:
     """Return which tables of a folder, or of those below it, may be meant; else nothing.
 
     Args:
         folder: What was named.
         endings: Of tables, such as ``.csv``.
+        required: Columns of a table that can be read, of each kind of them; where some tables have
+            them, only those are meant.
         word: What stands before a path in the command.
     """
     for pattern in ("*", "*/*"):
         found = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in endings)
-        if found:
+        have = [(path, _columns(path)) for path in found]
+        fitting = [path for path, names in have if any(names >= set(each) for each in required)]
+        if found := fitting or found:
             named = " or ".join(f"{word}{quote(str(path))}" for path in found[:3])
             more = f" (there are {len(found)})" if len(found) > 3 else ""
             return f"{named}{more}"
     return ""
+
+
+def _columns(path: Path) -> set[str]:
+    """Return the names in the first line of a table; none where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(1 << 16)
+        if path.suffix.lower() == ".csv":
+            return {name.strip() for name in next(csv.reader([line]), [])}
+        return set(parse_json(line))
+    except (OSError, ValueError, TypeError, csv.Error):
+        return set()
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever the text holds

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from crosswalk.config.keys import differing_keys
+from crosswalk.config.compose import compose
+from crosswalk.config.keys import differing_keys, flatten
+from crosswalk.config.plain import unresolved
 from crosswalk.lab.compare.groups import split_fingerprint
 from crosswalk.lab.report.evaluation_data import evaluation_data
 from crosswalk.metrics.queries import QueryResults
@@ -195,11 +199,24 @@ def _check_data(reference: RunFolder, run: RunFolder, split: str) -> list[str]:
     ]
 
 
+OF_THE_DATA = re.compile(
+    r"((source|target)\.)?(root|synthetic\.\w+|val_person_ids|camera_rule|allow_missing)"
+)
+"""Keys of ``data`` that say which queries and gallery there are."""
+
+
 def _to_evaluate_on(reference: RunFolder, run: RunFolder) -> str:
     """Return the command that evaluates a run on the data of another one."""
     config = reference.config()
-    data, root = (config.get("choices") or {}).get("data"), (config.get("data") or {}).get("root")
-    words = [f"data={data}", *([f"data.root={root}"] if root is not None else [])]
+    choices = config.get("choices") or {}
+    words, own = [f"data={choices.get('data')}"], {}
+    with suppress(ValueError):  # of a package that is not here
+        own = flatten(unresolved(compose([f"method={choices.get('method')}", *words])["data"]))
+    words += [
+        f"data.{key}={value}"
+        for key, value in flatten(config.get("data") or {}).items()
+        if OF_THE_DATA.fullmatch(key) and own.get(key) != value
+    ]
     return f"`{to_type('evaluate', str(run.path), *words)}`"
 
 

@@ -11,7 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from crosswalk.config.keys import idle_keys
-from crosswalk.lab.compare.compare import BROKEN_DOWN, Breakdown, Change, ChangedQuery, Comparison
+from crosswalk.lab.compare.compare import (
+    BROKEN_DOWN,
+    SMALL,
+    Breakdown,
+    Change,
+    ChangedQuery,
+    Comparison,
+)
 from crosswalk.lab.compare.runs import Side, run_facts
 from crosswalk.lab.compare.words import (
     ABOUT_INTERVALS,
@@ -24,7 +31,7 @@ from crosswalk.lab.compare.words import (
 )
 from crosswalk.run.ranking_lists import queries_and_gallery
 from crosswalk.run.results import MEASURES
-from crosswalk.terminal import fit
+from crosswalk.terminal import console_for, show
 from crosswalk.words import counted
 
 WIDTH = 100
@@ -41,9 +48,7 @@ def print_comparison(comparison: Comparison, *, file: TextIO | None = None) -> N
         comparison: What to print.
         file: Where to; standard output by default.
     """
-    console = Console(file=file, highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console_for(file, width=WIDTH, highlight=False)
     for line in verdict_on(comparison):
         console.print(Text(line))
     console.print()
@@ -113,7 +118,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def _print_table(console: Console, table: Table) -> None:
     numbers = [place for place, column in enumerate(table.columns) if column.justify == "right"]
-    console.print(fit(table, console, numbers=numbers))
+    show(table, console, numbers=numbers)
 
 
 def _changes_table(title: str, changes: Sequence[Change]) -> Table:
@@ -127,10 +132,12 @@ def _changes_table(title: str, changes: Sequence[Change]) -> Table:
 def _breakdown_table(direction: str, breakdown: Breakdown) -> Table:
     columns = ["", "queries", *(f"{MEASURES[name]}: B - A" for name in BROKEN_DOWN)]
     table = _table(f"{direction}, by {breakdown.title}", columns)
+    if any(group.is_small for group in breakdown.groups):
+        table.caption = f"few: less than {SMALL} queries, so even the interval is uncertain"
     for group in breakdown.groups:
         rows: list[Row] = [row_of(change) for change in group.changes]
         table.add_row(
-            f"{group.name} (small)" if group.is_small else group.name,
+            f"{group.name} (few)" if group.is_small else group.name,
             f"{group.num_queries:,}",
             *(Text(f"{row.mean}  {row.interval}") for row in rows),
         )

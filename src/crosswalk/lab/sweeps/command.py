@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from crosswalk.config.compose import compose
 from crosswalk.config.places import refuse_inside_data
 from crosswalk.files import check_folder, lock, write_text
 from crosswalk.lab.launch import launcher, only_said
@@ -22,6 +23,7 @@ from crosswalk.lab.sweeps.search import JOURNAL, preview
 from crosswalk.lab.sweeps.summary import SweepSummary, as_text, summarize
 from crosswalk.lab.sweeps.summary_page import write_summary
 from crosswalk.lab.sweeps.sweep_file import (
+    EarlyTermination,
     SweepFile,
     find_sweep_file,
     read_sweep_file,
@@ -187,6 +189,19 @@ def _identity(sweep: LocalSweep) -> dict[str, Any]:
     return identity
 
 
+def _early_in_words(sweep: LocalSweep, early: EarlyTermination) -> str:
+    """Return when trials are stopped early."""
+    (first,) = preview(sweep.file, seed=sweep.seed, count=1)
+    epochs = compose(sweep.trial_overrides(first)).trainer.max_epochs
+    if epochs <= early.min_iter:
+        return f"no trial is stopped early: of {epochs} epochs, before epoch {early.min_iter}"
+    upto = f", below {early.max_iter} epochs" if early.max_iter else ""
+    return (
+        f"after {early.min_iter} epochs, {early.eta} times as many and so on{upto}, one of "
+        f"{early.eta} trials goes on"
+    )
+
+
 def plan(sweep: LocalSweep, at_a_time: int) -> str:
     """Return what a sweep will do, in words, and the commands of its first trials."""
     file = sweep.file
@@ -197,11 +212,7 @@ def plan(sweep: LocalSweep, at_a_time: int) -> str:
         f"  {counted(sweep.num_trials, 'trial')}{size}, {at_a_time} at a time, in {sweep.folder}",
     ]
     if file.early is not None:
-        upto = f", below {file.early.max_iter} epochs" if file.early.max_iter else ""
-        lines.append(
-            f"  after {file.early.min_iter} epochs, {file.early.eta} times as many and so on"
-            f"{upto}, one of {file.early.eta} trials goes on"
-        )
+        lines.append(f"  {_early_in_words(sweep, file.early)}")
     width = max(map(len, file.parameters))
     lines += [f"  {name:{width}}  {parameter}" for name, parameter in file.parameters.items()]
     if sweep.overrides:

@@ -24,7 +24,12 @@ from crosswalk.lab.sweeps.parameters import (
 METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
 MEASURES = ("rank1", "rank5", "rank10", "map", "minp")
-NEEDED = ("method", "metric", "parameters")
+NEEDED = {
+    "method": "method: random",
+    "metric": "metric: {name: val/rank1, goal: maximize}",
+    "parameters": "parameters: {optim.lr: {values: [0.001, 0.0001]}}",
+}
+"""What a sweep file must hold, with an example."""
 UNDERSTOOD = (
     *NEEDED,
     *(
@@ -216,7 +221,7 @@ def _read(path: Path, contents: Mapping[str, Any]) -> SweepFile:
             )
     for key in NEEDED:
         if key not in contents:
-            raise ValueError(f"{key} is missing.")
+            raise ValueError(f"{key} is missing. Add a line such as `{NEEDED[key]}`.")
     words, program = contents.get("command", [*DEFAULT_COMMAND]), contents.get("program")
     if isinstance(words, list) and "${program}" in words:
         if not PROGRAM.fullmatch(str(program or "crosswalk")):

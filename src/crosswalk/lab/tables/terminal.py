@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from textwrap import wrap
 from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -28,10 +24,7 @@ from crosswalk.lab.tables.words import (
     runs_of_row,
     source_line,
 )
-from crosswalk.terminal import fit
-
-LINES = 6
-"""Lines that a sentence may take in a cell; where one takes more, rows stand below each other."""
+from crosswalk.terminal import console_for, fit, is_squeezed
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
@@ -55,9 +48,7 @@ def render_terminal(
         only: Names of the rows to print; all if empty.
         file: Where to; standard output by default.
     """
-    console = Console(file=file, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = 100
+    console = console_for(file, highlight=False)
     positions = [verdict.metrics.index(name) for name in main_metrics(verdict)]
     table = Table(
         title=Text(heading(verdict)), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1)
@@ -70,7 +61,7 @@ def render_terminal(
         columns = _columns(verdict, row, positions)
         texts = [Text("\n".join(column)) for column in columns.values()]
         table.add_row(Text(row.name), *texts, runs_of_row(row), Text(row.verdict))
-    if _is_squeezed(fit(table, console, numbers=range(1, 2 + len(numbers)))):
+    if is_squeezed(fit(table, console, numbers=range(1, 2 + len(numbers)))):
         console.print(Text(heading(verdict)))
         for row in shown:
             console.print(Text(row.name), Padding(_entries(verdict, row, positions), (0, 0, 0, 2)))
@@ -111,19 +102,6 @@ def _columns(
     if verdict.is_on_published_data:
         columns["difference"] = [percent(cell.difference, sign=True) for cell in cells]
     return columns
-
-
-def _is_squeezed(table: Table) -> bool:
-    """Return whether a word of a table stands on two lines, or a sentence on more than `LINES`."""
-    return any(
-        column.width is not None
-        and (
-            any(column.width < cell_len(word) for word in str(text).split())
-            or any(len(wrap(line, column.width)) > LINES for line in str(text).split("\n"))
-        )
-        for column in table.columns
-        for text in (column.header, *column.cells)
-    )
 
 
 def _entries(verdict: Verdict, row: RowVerdict, positions: Sequence[int]) -> Table:

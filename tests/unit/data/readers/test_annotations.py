@@ -8,6 +8,7 @@ import pytest
 from crosswalk.config.construct import construct
 from crosswalk.config.search import read_group_file
 from crosswalk.data.readers.annotations import (
+    OF_PAIRS,
     PUBLISHED,
     expected_counts,
     image_folder,
@@ -238,7 +239,10 @@ def test_the_folder_of_another_data_set_is_told_what_it_looks_like(
     names = " or ".join(PUBLISHED[each] for each in meant)
     ends = " or ".join(f"data={each}" for each in meant)
     assert f"holds {Path(file).parts[0]}" in str(refused.value)
-    assert f" That looks like {names}: {ends}." in str(refused.value)
+    pairs = {True: "image-caption pairs", False: "images of people"}
+    wants, has = ({each in (*OF_PAIRS, "own_pairs") for each in sets} for sets in ([data], meant))
+    kind = "" if wants <= has else f", for methods that train on {pairs[has.pop()]}"
+    assert f" That looks like {names}: {ends}{kind}." in str(refused.value)
     assert "Looked for" not in str(refused.value)
 
 
@@ -246,6 +250,9 @@ def test_a_folder_of_a_data_sets_own_name_is_taken_for_that_one(tmp_path: Path) 
     root = tmp_path / "DukeMTMC-reID"
     (root / "bounding_box_train").mkdir(parents=True)
 
-    assert looks_like(root) == "That looks like DukeMTMC-reID: data=dukemtmc."
-    assert looks_like(tmp_path) == "That looks like DukeMTMC-reID: data=dukemtmc."
-    assert looks_like(tmp_path / "nowhere") == ""
+    assert looks_like(root, pairs=False) == "That looks like DukeMTMC-reID: data=dukemtmc."
+    assert looks_like(tmp_path, pairs=False) == "That looks like DukeMTMC-reID: data=dukemtmc."
+    assert looks_like(tmp_path / "nowhere", pairs=True) == ""
+    assert looks_like(tmp_path, pairs=True).endswith(
+        "data=dukemtmc, for methods that train on images of people."
+    )

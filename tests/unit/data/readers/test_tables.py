@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.data.readers.tables import Row, csv_rows, read_table_text
+from crosswalk.data.readers.tables import Row, csv_rows, read_table_text, which_table
 
 
 def read(text: str, *required: str) -> tuple[list[tuple[int, Row]], list[str]]:
@@ -31,6 +31,7 @@ def test_short_rows_lack_their_last_columns() -> None:
     [
         ("a\n1\n", r"t\.csv, line 1: no column b; the header is a\. Write a,b\."),
         ("a,bb\n1,2\n", r"no column b; the header is a,bb\. Is bb meant for b\? Write a,b\."),
+        ("a,B.\n1,2\n", r"the header is a,B\.\. Is B\. meant for b\? Write a,b\."),
         ("", r"no column a, b; the header is empty\. Write"),
         ("a;b\n", r"the header is a;b\. Separate the columns by commas\. Write"),
         ("a\tb\n", r"Separate the columns by commas"),
@@ -40,6 +41,20 @@ def test_short_rows_lack_their_last_columns() -> None:
 def test_a_header_that_does_not_fit_is_refused(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         read(text, "a", "b")
+
+
+def test_tables_that_can_be_read_are_meant_before_others(tmp_path: Path) -> None:
+    (tmp_path / "bom.csv").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "other.csv").write_text("path,split\n")
+    assert which_table(tmp_path, [".csv"], ["a", "b"], word="root=") == (
+        f"root={tmp_path / 'bom.csv'} or root={tmp_path / 'other.csv'}"
+    )
+
+    (tmp_path / "mine.csv").write_text("b, c,a\n1,2,3\n")
+    (tmp_path / "lines.jsonl").write_text('{"b": 1, "a": 2}\n')
+    (tmp_path / "list.jsonl").write_text("3\n")
+    meant = which_table(tmp_path, [".csv", ".jsonl"], ["a", "b"], ["d"], word="root=")
+    assert meant == f"root={tmp_path / 'lines.jsonl'} or root={tmp_path / 'mine.csv'}"
 
 
 def test_rows_that_cannot_be_read_become_problems() -> None:

@@ -201,7 +201,7 @@ def test_the_terminal_gets_plain_tables_of_at_most_100_columns(
     assert tables
     assert max(map(len, tables)) <= 100
     assert re.search(r"│ R@1 +│ +40\.00 │ +60\.00 │ \+20\.00 │ +\[.*\] │ +2 │ +1 │ +2 │", text)
-    assert re.search(r"│ 1 match \(small\) +│ +2 │ +-50\.00 ", text)
+    assert re.search(r"│ 1 match \(few\) +│ +2 │ +-50\.00 ", text)
     assert re.search(r"│ +2 │ +7 │ 25\.0 → 100\.0 │ +3 → 1 │ red ", text)
 
 
