@@ -52,7 +52,7 @@ $(DOCS): $(RUN)
 	@PYTHON="$(PYTHON)" UV="$(UV)" tools/install.sh ".[docs]"
 	@touch $@
 
-train: $(RUN)  ## train METHOD on DATA (default: synthetic), with ARGS="key=value ..."
+train: $(RUN)  ## train METHOD on DATA (default: generated people), with ARGS="key=value ..."
 	@CROSSWALK_MAKE="make train METHOD=$(METHOD)$(if $(DATA), DATA=$(DATA))" \
 	  $(BIN)/crosswalk train method=$(METHOD) $(if $(DATA),data=$(DATA)) $(ARGS)
 

@@ -63,7 +63,8 @@ def source(manifest: Manifest) -> str:
     said = manifest.source
     seen = "seen in the paper" if said["verified"] else "not checked against the paper"
     note = f" {said['note']}" if said.get("note") else ""
-    return f"{said['paper']}, {said['table']}; {seen}.{note}"
+    place = ", ".join(str(said[key]) for key in ("paper", "table") if said[key])
+    return f"{place}; {seen}.{note}"
 
 
 def published(manifest: Manifest) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.data_kinds import check_kind
 from crosswalk.config.encoder_kinds import encoders_for
 from crosswalk.config.keys import NEEDED
 from crosswalk.config.search import default_method, group_values, read_group_file
@@ -55,8 +57,22 @@ def check_choice(
     if group == "encoder" and "timm" in values and _is_of_timm(str(value)):
         advice += f" A model of timm: encoder=timm encoder.backbone.name={value}."
     written = re.sub(r"\W", "_", str(value)).lower()
-    near = did_you_mean(str(value), values) or did_you_mean(written, values)
+    fitting = _of_kind(_method_of(chosen), values) if group == "data" else values
+    guesses = (
+        did_you_mean(each, names) for names in (fitting, values) for each in (str(value), written)
+    )
+    near = next(filter(None, guesses), "")
     raise ValueError(f"{choice.input_line} does not exist.{near} {advice}")
+
+
+def _of_kind(method: str, values: Sequence[str]) -> list[str]:
+    """Return the data that a method can train on, by their files."""
+    fitting = []
+    for value in values:
+        with suppress(ValueError):
+            check_kind(method, value)
+            fitting.append(value)
+    return fitting
 
 
 def losses_for(method: str) -> list[str]:

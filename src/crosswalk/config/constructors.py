@@ -46,9 +46,17 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     candidates = list(dict.fromkeys(candidates))
     last = word.rsplit(".", 1)[-1]
     elsewhere = CALLED_ELSEWHERE.get(last.lower().replace("-", "_"))
-    same_name = [candidate for candidate in candidates if candidate.rsplit(".", 1)[-1] == last]
+    same_name = [
+        each
+        for each in candidates
+        if each.rsplit(".", 1)[-1] == last and ("." in each or "." not in word)
+    ]
     longer = [candidate for candidate in candidates if word and candidate.startswith(word)]
-    holding = [each for each in candidates if word in each.rsplit(".", 1)[-1].split("_")]
+    holding = [
+        each
+        for each in candidates
+        if (len(word) > 3 or "." not in each) and word in each.rsplit(".", 1)[-1].split("_")
+    ]
     near = [
         candidate
         for candidate in difflib.get_close_matches(word, candidates, n=3, cutoff=0.6)
@@ -57,7 +65,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     meant = [elsewhere] if elsewhere in candidates else []
     plural = [each for each in longer if len(each) - len(word) <= 2]
     best = (meant if "." not in word else plural) or same_name or meant or longer or holding or near
-    if not best and "." not in word:  # one word of a name is
+    if not best and len(word) > 3 and "." not in word:  # one word of a name is
         words = {part: each for each in reversed(candidates) for part in re.split(r"[_/.]", each)}
         best = [words[part] for part in difflib.get_close_matches(last, words, 1, cutoff=0.8)]
     return f" Did you mean {best[0]}?" if best else ""

@@ -101,7 +101,7 @@ CALLED_ELSEWHERE = {
         "data.eval_batch_size": "test_batch_size val_batch_size eval_batch eval_bs test_bs",
         "data.num_workers": "workers n_workers num_worker nworkers",
         "data.root": "root_dir data_root data_dir datadir data_path dataset_root dataset_path path "
-        "dataset_dir datasets_dir",
+        "dir dataset_dir datasets_dir",
         "data.image_size": "img_size imgsize image_shape input_size size size_train resize height "
         "width",
         "data.context_length": "max_length max_len text_length caption_length seq_length",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def _check_root(data: Mapping[str, Any]) -> None:
     for node in data_sets(data):
         if not str(node.get("_target_")).startswith("crosswalk."):
             continue  # knows itself what it needs
+        if "" in (node.get("root"), data.get("root")):
+            raise FileNotFoundError(
+                "data.root= is empty; a variable that was meant may not be set. Name the folder, "
+                "or leave data.root out."
+            )
         given = (node.get("root"), node.get("synthetic"), data.get("root"))
         if all(each is None for each in given):
             gives = read_batches(str(data.get("_target_")))
@@ -74,7 +80,7 @@ def read_annotations(data: Mapping[str, Any]) -> None:
         root, reader = node.get("root") or data.get("root"), node["reader"]
         target = str(reader.get("_target_")) if isinstance(reader, Mapping) else ""
         if root and target.startswith("crosswalk.data.readers."):
-            name = target.split(".")[-2] if node is data else "<data set>"
+            name = target.split(".")[-2] if node is data else ""
             _read(
                 construct(reader, {}),
                 str(root),
@@ -84,12 +90,23 @@ def read_annotations(data: Mapping[str, Any]) -> None:
 
 
 def _read(reader: Any, root: str, name: str, *, generated: bool) -> None:  # noqa: ANN401
-    """Read annotations, and refuse others where generated people are to be."""
+    """Read annotations, and refuse others where generated people are to be.
+
+    Args:
+        reader: Of a data set.
+        root: Its folder.
+        name: The value of ``data=``; nothing where that has two sets.
+        generated: Whether generated people are to be read.
+    """
     try:
         found = reader(Path(root).expanduser())
     except FileNotFoundError as error:
-        if not generated:
+        if not generated and name:
             raise
+        if not generated:  # what one folder looks like may be the other set
+            said = re.sub(r" That looks like [^.]*\.", "", str(error))
+            apart = "Two sets may lie apart: data.source.root= and data.target.root=."
+            raise FileNotFoundError(f"{said} {apart}") from error
         raise FileNotFoundError(
             f"data.root={root} is no set of generated people, which `crosswalk data synthesize` "
             "writes. Leave data.root out, and they are generated, or name the data set with data=."
@@ -97,5 +114,5 @@ def _read(reader: Any, root: str, name: str, *, generated: bool) -> None:  # noq
     if generated and not found.dataset.startswith("synthetic"):
         raise ValueError(
             f"data.root={root} holds {found.dataset}, and data= is of generated people: results "
-            f"would be called so. Name the data set: data={name}."
+            f"would be called so. Name the data set: data={name or '<data set>'}."
         )

@@ -55,7 +55,7 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tenso
         raise ValueError(
             f"a position embedding of {len(embedding)} rows cannot be resized to {rows}x{columns} "
             "patches: without the class token it is no square grid. Use weights that were trained "
-            "on square images, or set data.image_size to the size these were trained on."
+            "on square images, or leave data.image_size out: the method has the size of its own."
         )
     return interpolate_positions(embedding, (side, side), grid)
 

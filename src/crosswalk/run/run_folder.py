@@ -686,10 +686,20 @@ class RunFolder:
             and self.config().get("protocol") == "last"
         ):
             why = "This run chose no best epoch (protocol=last). "
+        if checkpoint == "start" and self._began_with_nothing():
+            return (
+                f"{file} is missing: {self.path} began with no weights of another run, so nothing "
+                f"was evaluated at its start. {found}".rstrip()
+            )
         return (
             f"{file} is missing, the results of every query. {why}{found}"
             f"`{self.evaluate_command()}` writes those of all checkpoints of a run."
         )
+
+    def _began_with_nothing(self) -> bool:
+        """Return whether a run had neither a stage nor a checkpoint to start from."""
+        config = self.config() if self.config_file.exists() else {"stage": True}
+        return config.get("stage") is None and config.get("checkpoint") is None
 
 
 def _parsed(path: Path, mend: str) -> dict[str, Any]:

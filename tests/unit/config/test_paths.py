@@ -82,3 +82,17 @@ def test_a_data_set_is_not_read_as_generated_people(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"holds CUHK-PEDES, .* Name the data set: data=cuhk_ped"):
         read_annotations(data)
+
+
+def test_an_empty_root_is_no_folder() -> None:
+    with pytest.raises(FileNotFoundError, match=r"data\.root= is empty; a variable"):
+        check_paths(to_plain(compose(["data=cuhk_pedes", "data.root=''"])))
+
+
+def test_of_two_sets_the_one_that_is_missing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "Market-1501" / "bounding_box_train").mkdir(parents=True)
+    config = compose(["method=mar", "data=msmt17_to_market1501", f"data.root={tmp_path}"])
+
+    with pytest.raises(FileNotFoundError, match=r"MSMT17 .*data\.source\.root=") as raised:
+        read_annotations(to_plain(config)["data"])
+    assert "looks like" not in str(raised.value)

@@ -473,3 +473,21 @@ def test_a_run_goes_on_by_the_command_that_named_its_files_from_here(
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="elsewhere"):
         find_run_to_resume(tmp_path, "rde", "toy", name=None, config=typed)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"checkpoint": None}, "began with no weights of another run, so nothing was evaluated"),
+        ({"checkpoint": "a.ckpt"}, "writes those of all checkpoints of a run"),
+        ({"stage": {"load": {}}}, "writes those of all checkpoints of a run"),
+    ],
+)
+def test_results_at_the_start_are_only_of_runs_that_started_from_something(
+    tmp_path: Path, config: dict[str, Any], told: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_config({"protocol": "val", **config})
+
+    with pytest.raises(FileNotFoundError, match=told):
+        folder.queries("test", "start")

@@ -325,10 +325,14 @@ def _splits(
     for query, gallery in (("query", "gallery"), ("val_query", "val_gallery")):
         if (query in images) != (gallery in images):
             there, absent = (query, gallery) if query in images else (gallery, query)
+            like = "" if annotation_files else looks_like(root, pairs=False)
             raise ValueError(
                 f"{root / layout if annotation_files else root} has images of {there}, but none of "
-                f"{absent}. Nothing can be evaluated with one of them: add the other, or remove "
-                "both."
+                f"{absent}. "
+                + (
+                    like
+                    or "Nothing can be evaluated with one of them: add the other, or remove both."
+                )
             )
     people = {image.person for of_split in images.values() for image in of_split}
     person_id = number_people(person for person in people if person not in (None, str(JUNK)))

@@ -192,7 +192,8 @@ def _show(table: TableFiles, *, only: Sequence[str]) -> None:
         manifest = plan.manifest.with_overrides(kept.overrides)
         verdict = judge(manifest, kept.runs, kept.queries, code=plan.codes())
         print(
-            f"No finished run of this table by the code as it is now lies in {plan.pool.path}. "
+            f"No finished run of this table by the code as it is now lies in {plan.pool.path}; "
+            "overrides of a run are repeated behind --show. "
             f"These are the results that are kept in {path}."
         )
     render_terminal(verdict, only=only)

@@ -154,6 +154,7 @@ def test_results_that_were_kept_are_shown_where_nothing_was_run(
 
     said = capsys.readouterr().out
     assert f"No finished run of this table by the code as it is now lies in {tmp_path}" in said
+    assert "overrides of a run are repeated behind --show." in said
     assert f"These are the results that are kept in {table.parent / 'results'}" in said
     assert "50.00 ± 0.00" in said
 
