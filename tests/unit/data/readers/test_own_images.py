@@ -111,9 +111,9 @@ def test_a_part_is_enough_and_the_rest_is_told(tmp_path: Path, kept: list[str], 
 
 def test_queries_beside_market1501s_folders_are_taken_for_it(tmp_path: Path) -> None:
     files = {"bounding_box_train": ["0001_c1.jpg"], "query": ["0001_c1.jpg"]}
-    for folder, names in files.items():
+    for folder, images in files.items():
         (tmp_path / folder).mkdir()
-        for name in names:
+        for name in images:
             (tmp_path / folder / name).touch()
 
     with pytest.raises(ValueError, match=r"none of gallery\. That looks like Market-1501"):
