@@ -70,7 +70,8 @@ def measure(page: Path, folder: Path, *, width: int) -> dict[str, Any]:
     outer = folder / "outer.html"
     # in a frame: a window has 500 pixels at least
     outer.write_text(
-        f'<!DOCTYPE html><body><iframe style="border: 0" width="{width}" height="800" '
+        '<!DOCTYPE html><meta charset="utf-8"><body>'
+        f'<iframe style="border: 0" width="{width}" height="800" '
         f'srcdoc="{html.escape(content)}"></iframe></body>',
         encoding="utf-8",
     )
