@@ -7,7 +7,7 @@ from pathlib import Path
 from crosswalk.config.search import group_values
 from crosswalk.lab.tables.kept import KeptResults, commit_of
 from crosswalk.lab.tables.manifest import Manifest, metric_label, read_manifest
-from crosswalk.lab.tables.words import percent
+from crosswalk.lab.tables.words import percent, place_in_paper
 from docs.tools.readme_tables import Options, kept_table, table_in_document
 
 
@@ -29,6 +29,8 @@ def kept_of(manifest: Manifest) -> list[tuple[str, Manifest, KeptResults]]:
 
 def tables_of(experiments: Path, method: str) -> str:
     """Return the section of a method's page: each table as published, and as obtained."""
+    if not manifests(experiments, method):
+        return ""
     lines = ["## Its tables", ""]
     lines += [
         "Each is a file of `experiments/`, and `crosswalk ablate <file>` runs it. Numbers are "
@@ -63,8 +65,7 @@ def source(manifest: Manifest) -> str:
     said = manifest.source
     seen = "seen in the paper" if said["verified"] else "not checked against the paper"
     note = f" {said['note']}" if said.get("note") else ""
-    place = ", ".join(str(said[key]) for key in ("paper", "table") if said[key])
-    return f"{place}; {seen}.{note}"
+    return f"{place_in_paper(said)}; {seen}.{note}"
 
 
 def published(manifest: Manifest) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from crosswalk.lab.tables.manifest import metric_label
 from crosswalk.lab.tables.ordering import Ordering
@@ -94,10 +94,25 @@ def main_metrics(verdict: Verdict) -> tuple[str, ...]:
 def source_line(verdict: Verdict) -> str:
     """Return where the published numbers are from, in a sentence."""
     source = verdict.source
-    table = f", Table {source['table']}" if source.get("table") else ""
     checked = "checked against the paper" if source["verified"] else "not checked against the paper"
     note = f" {source['note']}" if source.get("note") else ""
-    return f"Source: {source['paper']}{table} ({checked}).{note}"
+    return f"Source: {place_in_paper(source)} ({checked}).{note}"
+
+
+def place_in_paper(source: Mapping[str, Any]) -> str:
+    """Return the paper and its table or figure.
+
+    Example:
+        >>> place_in_paper({"paper": "RDE (CVPR 2024)", "table": "2"})
+        'RDE (CVPR 2024), Table 2'
+        >>> place_in_paper({"paper": "RDE (CVPR 2024)", "table": "Figs. 4 and 6"})
+        'RDE (CVPR 2024), Figs. 4 and 6'
+        >>> place_in_paper({"paper": "ours", "table": None})
+        'ours'
+    """
+    table = str(source.get("table") or "")
+    numbered = f"Table {table}" if table[:1].isdigit() else table
+    return ", ".join(filter(None, [source["paper"], numbered]))
 
 
 def conclusions(verdict: Verdict) -> list[str]:
