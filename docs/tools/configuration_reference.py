@@ -28,7 +28,7 @@ GROUPS = {
     "logger": "Logger",
     "data": "Data",
     "transform": "Transforms: how images become tensors",
-    "text": "Text augmentation",
+    "text": "Text: tokenizers and caption encoders",
     "encoder": "Encoders",
     "method": "Methods",
     "loss": "Losses",
@@ -97,7 +97,7 @@ def _leaves(
     node: MappingNode, prefix: str, text: str, lines: list[str]
 ) -> Iterator[tuple[str, str, str]]:
     for key, value in node.value:
-        if not prefix and key.value in NO_KEYS:
+        if key.value == "defaults" or (not prefix and key.value in NO_KEYS):
             continue
         name = f"{prefix}{key.value}"
         if isinstance(value, MappingNode) and value.value and not value.flow_style:

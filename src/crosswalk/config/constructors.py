@@ -258,7 +258,8 @@ def check_value(value: Any, expected: Any, key: str, who: str) -> None:  # noqa:
     takes = ", ".join(choices) or readable(expected)
     near = did_you_mean(CALLED_VALUES.get(str(value).lower(), str(value)), choices)
     lists = [[value] * count for count in (1, 2)]
-    if fitting := next((each for each in lists if fits(each, expected)), None):
+    fitting = next((each for each in lists if fits(each, expected)), None)
+    if fitting is not None and kind.startswith("of type"):
         takes += f": write {key}=[{','.join(map(str, fitting))}]"
     elif isinstance(value, float) and value.is_integer() and fits(int(value), expected):
         takes += f": write {key}={int(value)}"
