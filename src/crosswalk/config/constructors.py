@@ -256,7 +256,8 @@ def check_value(value: Any, expected: Any, key: str, who: str) -> None:  # noqa:
     else:
         kind = f"of type {type(value).__name__}" if value is not None else "no value"
     takes = ", ".join(choices) or readable(expected)
-    near = did_you_mean(CALLED_VALUES.get(str(value).lower(), str(value)), choices)
+    meant = CALLED_VALUES.get(str(value).lower(), str(value))
+    near = did_you_mean(meant, choices or (["true", "false"] if fits(True, expected) else []))
     lists = [[value] * count for count in (1, 2)]
     fitting = next((each for each in lists if fits(each, expected)), None)
     if fitting is not None and kind.startswith("of type"):

@@ -134,6 +134,8 @@ CALLED_VALUES = {
         "32-true": "fp32 float32 full",
         "64-true": "fp64 float64 double",
         "gpu": "cuda:0 gpus nvidia",
+        "true": "yes on y",
+        "false": "no off n none",
     }.items()
     for name in names.split()
 }

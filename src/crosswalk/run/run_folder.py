@@ -691,6 +691,11 @@ class RunFolder:
                 f"{file} is missing: {self.path} began with no weights of another run, so nothing "
                 f"was evaluated at its start. {found}".rstrip()
             )
+        if not (why or others or self.best_checkpoint.is_file() or self.last_checkpoint.is_file()):
+            return (
+                f"{file} is missing: the run did not finish an epoch. Continue it with the same "
+                "command plus resume=true."
+            )
         return (
             f"{file} is missing, the results of every query. {why}{found}"
             f"`{self.evaluate_command()}` writes those of all checkpoints of a run."

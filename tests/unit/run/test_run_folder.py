@@ -488,6 +488,15 @@ def test_results_at_the_start_are_only_of_runs_that_started_from_something(
 ) -> None:
     folder = RunFolder(tmp_path)
     folder.save_config({"protocol": "val", **config})
+    folder.last_checkpoint.touch()
 
     with pytest.raises(FileNotFoundError, match=told):
         folder.queries("test", "start")
+
+
+def test_a_run_without_an_epoch_is_to_be_continued(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_config({"protocol": "val"})
+
+    with pytest.raises(FileNotFoundError, match=r"did not finish an epoch.*resume=true\."):
+        folder.queries("test", "best")

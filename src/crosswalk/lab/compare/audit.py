@@ -249,6 +249,11 @@ def division_of(run_folder: RunFolder, which: str) -> DivisionRecord:
             f"{run_folder.path} trained on all pairs (division=off), so it judged none wrong. "
             "Audit a run with division=published."
         )
+    if (config.get("trainer") or {}).get("max_epochs") == 0:
+        raise ValueError(
+            f"{run_folder.path} was trained for no epoch (trainer.max_epochs=0), so it judged no "
+            "pairs. Audit a run that was trained."
+        )
     path = division_file(run_folder.path, which)
     if not path.exists():
         raise FileNotFoundError(

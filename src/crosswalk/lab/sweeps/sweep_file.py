@@ -12,6 +12,7 @@ from typing import Any
 from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import group_folders, group_values
 from crosswalk.config.stored import read_yaml
+from crosswalk.files import path_meant
 from crosswalk.lab.sweeps.parameters import (
     Choice,
     Constant,
@@ -186,7 +187,8 @@ def find_sweep_file(name: str) -> Path:
             return folder / f"{name}.yaml"
     known = group_values("sweep")
     raise FileNotFoundError(
-        f"{name} is neither a file nor a sweep of configs/sweep.{did_you_mean(name, known)} "
+        f"{name} is neither a file nor a sweep of configs/sweep."
+        f"{path_meant(Path(name)) or did_you_mean(name, known)} "
         f"There are: {', '.join(known)}."
     )
 

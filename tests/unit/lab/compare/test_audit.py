@@ -265,6 +265,14 @@ def test_other_runs_are_refused_with_a_reason(
         division_of(make_run(tmp_path, method), "last")
 
 
+def test_a_run_of_no_epoch_judged_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_config({"method": {"division": {}}, "trainer": {"max_epochs": 0}})
+
+    with pytest.raises(ValueError, match=r"trained for no epoch \(trainer\.max_epochs=0\)"):
+        division_of(folder, "last")
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not the folder of a run"):
         division_of(RunFolder(tmp_path), "last")
