@@ -691,7 +691,8 @@ class RunFolder:
                 f"{file} is missing: {self.path} began with no weights of another run, so nothing "
                 f"was evaluated at its start. {found}".rstrip()
             )
-        if not (why or others or self.best_checkpoint.is_file() or self.last_checkpoint.is_file()):
+        kept = others or self.best_checkpoint.is_file() or self.last_checkpoint.is_file()
+        if self.config_file.exists() and not (why or kept or self.is_finished):
             return (
                 f"{file} is missing: the run did not finish an epoch. Continue it with the same "
                 "command plus resume=true."
