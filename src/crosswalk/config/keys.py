@@ -80,9 +80,14 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 MISSING = "(missing)"
 
-CALLED_ELSEWHERE = {
-    name: key
-    for key, names in {
+
+def _by_word(called: Mapping[str, str]) -> dict[str, str]:
+    """Return what each word means, of the words that things are called by."""
+    return {word: meant for meant, words in called.items() for word in words.split()}
+
+
+CALLED_ELSEWHERE = _by_word(
+    {
         "optim.lr": "learning_rate lr base_lr init_lr initial_lr",
         "optim.weight_decay": "wd weight_decay",
         "trainer.max_epochs": "epochs epoch num_epochs n_epochs nb_epochs num_epoch total_epochs",
@@ -121,14 +126,12 @@ CALLED_ELSEWHERE = {
         "seed": "random_seed manual_seed rng_seed",
         "protocol": "selection model_selection",
         "compile": "torch_compile",
-    }.items()
-    for name in names.split()
-}
+    }
+)
 """What other programs of the field call a key, by its last part."""
 
-CALLED_VALUES = {
-    name: value
-    for value, names in {
+CALLED_VALUES = _by_word(
+    {
         "16-mixed": "amp fp16 float16 half mixed",
         "bf16-mixed": "bfloat16 bf16_mixed",
         "32-true": "fp32 float32 full",
@@ -136,9 +139,8 @@ CALLED_VALUES = {
         "gpu": "cuda:0 gpus nvidia",
         "true": "yes on y",
         "false": "no off n none",
-    }.items()
-    for name in names.split()
-}
+    }
+)
 """What other programs call a value that is one of several choices."""
 
 

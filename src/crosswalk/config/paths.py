@@ -101,16 +101,18 @@ def _read(reader: Any, root: str, name: str, *, generated: bool) -> None:  # noq
     try:
         found = reader(Path(root).expanduser())
     except FileNotFoundError as error:
-        if not generated and name:
+        if generated:
+            raise FileNotFoundError(
+                f"data.root={root} is no set of generated people, which `crosswalk data "
+                "synthesize` writes. Leave data.root out, and they are generated, or name the "
+                "data set with data=."
+            ) from error
+        if name:
             raise
-        if not generated:  # what one folder looks like may be the other set
-            said = re.sub(r" That looks like [^.]*\.", "", str(error))
-            apart = "Two sets may lie apart: data.source.root= and data.target.root=."
-            raise FileNotFoundError(f"{said} {apart}") from error
-        raise FileNotFoundError(
-            f"data.root={root} is no set of generated people, which `crosswalk data synthesize` "
-            "writes. Leave data.root out, and they are generated, or name the data set with data=."
-        ) from error
+        # what one folder looks like may be the other set
+        said = re.sub(r" That looks like [^.]*\.", "", str(error))
+        apart = "Two sets may lie apart: data.source.root= and data.target.root=."
+        raise FileNotFoundError(f"{said} {apart}") from error
     if generated and not found.dataset.startswith("synthetic"):
         raise ValueError(
             f"data.root={root} holds {found.dataset}, and data= is of generated people: results "
