@@ -18,10 +18,11 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from crosswalk.config.compose import compose
 from crosswalk.config.construct import locate
-from crosswalk.config.constructors import readable, signature_of
+from crosswalk.config.constructors import signature_of
 from crosswalk.config.keys import CALLED_ELSEWHERE, TOP
 from crosswalk.config.search import config_folder, group_values
 from crosswalk.config.trainer_arguments import ARGUMENTS, REFUSED
+from crosswalk.config.words import readable
 
 GROUPS = {
     "trainer": "Trainer: devices, precision, length",

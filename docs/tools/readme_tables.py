@@ -20,7 +20,7 @@ from statistics import mean, stdev
 
 import yaml
 
-from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.words import did_you_mean
 from crosswalk.lab.tables.document import CHECKPOINTS, grid_in_markdown, render_markdown
 from crosswalk.lab.tables.kept import KeptResults, Run, commit_of, measured, read_results, runs_of
 from crosswalk.lab.tables.manifest import (

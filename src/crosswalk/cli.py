@@ -230,7 +230,7 @@ def _check_options(
     parser: argparse.ArgumentParser, words: Sequence[str], *, takes_overrides: bool
 ) -> None:
     """Refuse options that are misspelt, before they are taken for overrides, or others missed."""
-    from crosswalk.config.constructors import did_you_mean
+    from crosswalk.config.words import did_you_mean
 
     options = [*parser._option_string_actions, *HYDRA, "--debug", "--config-dir"]
     known = [option[2:] for option in options if option.startswith("--")]
@@ -395,7 +395,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _no_command(words: Sequence[str]) -> str:
-    from crosswalk.config.constructors import did_you_mean
+    from crosswalk.config.words import did_you_mean
 
     names = _group(words[:1])
     word = " ".join(words[:2] if names else words[:1])

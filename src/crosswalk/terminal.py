@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Sequence
 from textwrap import wrap
 from typing import Any, TextIO
@@ -16,6 +17,8 @@ from rich.text import Text
 
 READABLE, LEAST = 8, 3
 """Letters that a label keeps on a line as long as there is room, and however little there is."""
+
+INTERVAL = re.compile(r"\[[^][,]+, [^][,]+\]$")
 
 LINES = 6
 """Lines that a sentence may take in a cell; where one takes more, rows stand below each other."""
@@ -109,7 +112,7 @@ def show(table: Table, console: Console, *, numbers: Collection[int] = ()) -> No
 
 
 def is_squeezed(table: Table) -> bool:
-    """Return whether a word of a table stands on two lines, or a sentence on more than `LINES`.
+    """Return whether a word or an interval stands on two lines, or a sentence on more than `LINES`.
 
     Args:
         table: As `fit` returns it.
@@ -117,12 +120,17 @@ def is_squeezed(table: Table) -> bool:
     return any(
         column.width is not None
         and (
-            any(column.width < cell_len(word) for word in str(text).split())
-            or any(len(wrap(line, column.width)) > LINES for line in str(text).split("\n"))
+            any(column.width < cell_len(part) for line in lines for part in _whole_parts(line))
+            or any(len(wrap(line, column.width)) > LINES for line in lines)
         )
         for column in table.columns
-        for text in (column.header, *column.cells)
+        for lines in (str(text).split("\n") for text in (column.header, *column.cells))
     )
+
+
+def _whole_parts(line: str) -> list[str]:
+    """Return what of a line stays together: its words, or all of it where it gives an interval."""
+    return [line] if INTERVAL.search(line) else line.split()
 
 
 def _widths(column: Column, *, kept: bool) -> tuple[int, int, int]:

@@ -37,6 +37,20 @@ def test_a_table_never_breaks_a_number_and_stands_row_below_row_instead(width: i
     assert words[-2:] == ["9", "queries"]
 
 
+@pytest.mark.parametrize("width", [42, 80])
+def test_an_interval_stays_on_its_line(width: int) -> None:
+    interval = "+1.10  [-0.45, +3.75]"
+    table = Table("", "queries", "R@1: B - A", "mAP: B - A")
+    table.add_row("camera 12 (few)", "6", "0.00  [0.00, 0.00]", interval)
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+
+    show(table, console, numbers=[1, 2, 3])
+
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line for line in lines if interval in line]
+    assert (f"  mAP: B - A  {interval}" in lines) == (width == 42)
+
+
 def test_the_width_of_a_pipe_is_that_of_columns_where_it_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosswalk.commands.train import leave_report
+from crosswalk.commands.train import leave_report, say_begun
 from crosswalk.use.source import MODELS, Source, description, reads_captions, recipe_of, source_of
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ READ = (
 )
 """Keys that an evaluation reads, inner ones included; any other would be without effect."""
 
+BATCH_SIZE = "data.batch_size"
+
 OF_THE_TRAINING = (
-    *("data.batch_size", "data.plan", "data.sweep", "data.train_on", "data.crop", "data.camstyle"),
+    *(BATCH_SIZE, "data.plan", "data.sweep", "data.train_on", "data.crop", "data.camstyle"),
     *("data.noise_rate", "data.noise_seed", "data.noise_index", "data.phrases"),
     *(
         f"data.transform.{name}"
@@ -112,6 +114,7 @@ def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
         data.pop("noise_index", None)  # of the training alone
     check_paths({"data": data})
     read_annotations(data)
+    say_begun(f"Evaluating {path}")
     from crosswalk.run.train import evaluate
 
     found = evaluate(path, overrides)
@@ -143,12 +146,12 @@ def _check_model_stays(choices: Mapping[str, str], overrides: Sequence[str]) -> 
 
 def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
     """Refuse overrides without effect: they would make an evaluation of equal numbers."""
-    from crosswalk.config.constructors import did_you_mean
-    from crosswalk.config.keys import TOP
+    from crosswalk.config.keys import CALLED_ELSEWHERE, TOP
     from crosswalk.config.overrides import parse_overrides
     from crosswalk.config.plain import nested
     from crosswalk.config.search import groups
     from crosswalk.config.trainer_arguments import trainer_keys
+    from crosswalk.config.words import did_you_mean
 
     for override in parse_overrides(overrides):
         name, value = override.key_or_group, None if override.is_delete() else override.value()
@@ -171,7 +174,9 @@ def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
             of_trainer = key.startswith("trainer.")
             known = key in (*TOP, *groups(), *INSTEAD) or ("." in key and not of_trainer)
             known = known or (of_trainer and last in trainer_keys())
-            near = "" if known else did_you_mean(key, (*read, "data.root", "data.eval_batch_size"))
+            read_here = (*read, "data.root", "data.eval_batch_size")
+            called = "data.eval_batch_size" if CALLED_ELSEWHERE.get(key) == BATCH_SIZE else key
+            near = "" if known else did_you_mean(called, read_here)
             raise ValueError(
                 f"{key} would have no effect: an evaluation does not read it."
                 f"{near or f' Leave it out. {advice}.'}"
@@ -239,6 +244,7 @@ def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
             data = {}
         check_paths({"data": data})
         read_annotations(data)
+    say_begun(f"Evaluating {source.name}")
     from crosswalk.use.evaluate import evaluate_model
 
     found = evaluate_model(source, overrides)

@@ -46,6 +46,7 @@ def run(options: Namespace) -> int:
     config = compose_training(options.overrides)
     check_early(config)  # what is wrong is said before the slow imports
     _look_ahead(config)
+    say_begun(f"Training {config['choices']['method']} on {config['choices']['data']}")
     from crosswalk.run.train import train
 
     trained = train(config)
@@ -81,6 +82,14 @@ def _look_ahead(config: Mapping[str, Any]) -> None:
     if plain["resume"] not in (False, "restart"):
         run_to_resume(plain)
     read_annotations(plain["data"])
+
+
+def say_begun(what: str) -> None:
+    """Say what a command does before the slow imports, in which nothing else is said."""
+    from crosswalk.run.run_folder import is_first_process
+
+    if is_first_process(os.environ):
+        print(f"{what} …", file=sys.stderr, flush=True)
 
 
 def leave_report(folder: RunFolder, data: Any) -> None:  # noqa: ANN401

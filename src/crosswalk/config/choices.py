@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.data_kinds import check_kind
 from crosswalk.config.encoder_kinds import encoders_for
 from crosswalk.config.keys import NEEDED
 from crosswalk.config.search import default_method, group_values, read_group_file
+from crosswalk.config.words import did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

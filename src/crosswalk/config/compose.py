@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crosswalk.config.brought import take_model
 from crosswalk.config.choices import check_choice, choice_line, is_choice, published_run
-from crosswalk.config.constructors import check_node, did_you_mean
+from crosswalk.config.constructors import check_node
 from crosswalk.config.keys import PARTS, TOP
 from crosswalk.config.model_names import checkpoint_named
 from crosswalk.config.overrides import apply, parse_overrides
@@ -33,6 +33,7 @@ from crosswalk.config.search import (
 )
 from crosswalk.config.sources import read_signature
 from crosswalk.config.stored import check_stored, targets_of, trusting
+from crosswalk.config.words import did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from crosswalk.config.constructors import Signature, did_you_mean, fits
+from crosswalk.config.constructors import Signature, fits
 from crosswalk.config.keys import NEEDED, TOP
 from crosswalk.config.plain import first_line, nested, unresolved
 from crosswalk.config.search import group_values
 from crosswalk.config.sources import read_signature
 from crosswalk.config.trainer_arguments import trainer_keys
+from crosswalk.config.words import did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -8,10 +8,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from crosswalk.config.constructors import check_value, shown
+from crosswalk.config.constructors import check_value
 from crosswalk.config.keys import NEEDED, PARTS
 from crosswalk.config.plain import nested, unresolved
 from crosswalk.config.search import group_values
+from crosswalk.config.words import shown
 
 STAGE = {
     "choices": Mapping[str, str],

@@ -11,13 +11,8 @@ from typing import Annotated, Any, Literal, Protocol
 from annotated_types import Ge, Gt, Le, MinLen
 
 from crosswalk.config.construct import construct
-from crosswalk.config.constructors import (
-    Describe,
-    check_call,
-    check_node,
-    optional_arguments,
-    readable,
-)
+from crosswalk.config.constructors import Describe, check_call, check_node, optional_arguments
+from crosswalk.config.words import readable
 from crosswalk.ranges import Count, Epoch, Matching, NotNegative, WholeNumber
 
 

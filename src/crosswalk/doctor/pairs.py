@@ -14,8 +14,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import default_method
+from crosswalk.config.words import did_you_mean
 from crosswalk.data.readers import cuhk_pedes, icfg_pedes, own_images, own_pairs, rstp_reid
 from crosswalk.data.readers.annotations import EXPECTED_COUNTS_FILE, PUBLISHED, Layout
 from crosswalk.data.readers.camera_names import IMAGE_SUFFIXES
@@ -214,7 +214,8 @@ def _detected(root: Path) -> list[str]:
         return keys
     if not root.exists():
         raise FileNotFoundError(
-            f"{root} does not exist.{path_meant(root)} Give the folder of a data set."
+            f"{root} does not exist.{path_meant(root)} Give the folder of a data set, or a table "
+            f"of pairs or images: {', '.join(own_pairs.SUFFIXES)}."
         )
     if root.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(

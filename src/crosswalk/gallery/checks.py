@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crosswalk.config.constructors import did_you_mean
+from crosswalk.config.words import did_you_mean
 from crosswalk.gallery.store import KINDS, Condition, Kind
 from crosswalk.words import counted
 

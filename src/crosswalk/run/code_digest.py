@@ -31,7 +31,7 @@ LOOKS_ONLY = (
     *("config.brought", "config.check", "config.choices", "config.compose", "config.constructors"),
     *("config.data_kinds", "config.encoder_kinds", "config.keys", "config.limits"),
     *("config.moved", "config.overrides", "config.paths", "config.plain", "config.search"),
-    *("config.starting_weights", "config.values"),
+    *("config.starting_weights", "config.values", "config.words"),
     *("config.stage", "run.allocator", "run.code_digest", "run.processes", "run.results"),
     *("run.ranking_lists", "run.run_folder", "run.tracking", "run.wandb_server"),
     *("run.callbacks.progress", "run.callbacks.ranking_lists", "run.callbacks.run_record"),

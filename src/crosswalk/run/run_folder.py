@@ -657,9 +657,19 @@ class RunFolder:
         """Return the command that writes ``config.yaml`` again, as far as run.json knows it."""
         if self.evaluated != self.path:
             return f"Put back a copy, or write it again: {self.evaluate_command()}"
-        made = [word for word in self._words_behind("train") if not word.startswith("resume=")]
-        command = shlex.join(["crosswalk", "config", "show", *made])
+        command = shlex.join(["crosswalk", "config", "show", *self._words_of_training()])
         return f"Put back a copy, or write it again: {command} > {self.config_file}"
+
+    def resume_command(self, resume: str) -> str:
+        """Return the command that goes on with a run, as far as run.json knows it.
+
+        Args:
+            resume: What is behind ``resume=``.
+        """
+        return shlex.join(["crosswalk", "train", *self._words_of_training(), f"resume={resume}"])
+
+    def _words_of_training(self) -> list[str]:
+        return [word for word in self._words_behind("train") if not word.startswith("resume=")]
 
     def _words_behind(self, command: str) -> list[str]:
         """Return the words behind that command of those that made the folder, without the run."""
@@ -917,8 +927,9 @@ def find_run_to_resume(
     newest = unfinished[-1]
     raise ValueError(
         f"{typed}: the {'newest ' if name is None else ''}unfinished run {newest.path} has another "
-        f"config (its value → yours):\n{_explained(_differing(config, newest.config()))}\nRepeat "
-        f"its command exactly, or start a new {without_resume(config)}."
+        f"config (its value → yours):\n{_explained(_differing(config, newest.config()))}\nGo on "
+        f"with it by `{newest.resume_command(str(typed.partition('=')[2]))}`, or start a new "
+        f"{without_resume(config)}."
     )
 
 
@@ -975,8 +986,8 @@ def open_run_to_resume(path: Path, *, config: Mapping[str, Any]) -> RunFolder:
     if differing:
         raise ValueError(
             f"resume={path}: its config differs from this command's (its value → yours):\n"
-            f"{_explained(differing)}\nRepeat its command exactly (see run.json there), or start "
-            f"a new {without_resume(config)}."
+            f"{_explained(differing)}\nGo on with it by `{folder.resume_command(str(path))}`, or "
+            f"start a new {without_resume(config)}."
         )
     _check_checkpoint_is_there(folder)
     return folder

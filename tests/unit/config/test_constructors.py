@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import pytest
 
 from crosswalk.config.construct import construct, locate
-from crosswalk.config.constructors import check_node, did_you_mean
+from crosswalk.config.constructors import check_node
 
 
 class Loss(Protocol):
@@ -204,27 +204,3 @@ def test_nested_nodes_become_objects_and_partials() -> None:
     assert built["anything"][0]["number"] == 7
     assert built["make"](share=0.25)["number"] == 2
     assert built["make"](share=0.25)["share"] == 0.25
-
-
-@pytest.mark.parametrize(
-    ("word", "candidates", "expected"),
-    [
-        ("methd", ["method", "data"], " Did you mean method?"),
-        ("cuhk", ["cuhk_pedes", "icfg_pedes"], " Did you mean cuhk_pedes?"),
-        (
-            "temperature",
-            ["seed", "method.loss.temperature"],
-            " Did you mean method.loss.temperature?",
-        ),
-        ("data.foo", ["data.root", "data.seed"], ""),
-        ("zzz", ["method"], ""),
-        ("gpu", ["cpu", "one_gpu"], " Did you mean one_gpu?"),
-        ("on", ["long", "ccd"], ""),  # half of it, by chance
-        ("lrr", ["lr"], " Did you mean lr?"),
-        ("", ["method"], ""),
-    ],
-)
-def test_the_nearest_candidate_is_suggested(
-    word: str, candidates: list[str], expected: str
-) -> None:
-    assert did_you_mean(word, candidates) == expected

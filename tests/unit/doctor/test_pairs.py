@@ -428,7 +428,11 @@ def test_nothing_is_written_into_the_data_set(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "dataset", "message"),
     [
-        ("nowhere", None, "nowhere does not exist. Give the folder of a data set."),
+        (
+            "nowhere.csv",
+            None,
+            "nowhere.csv does not exist. Give the folder of a data set, or a",
+        ),
         ("", None, "holds no data set that is known. Looked there"),
         ("", "market", "There is no data set 'market'. Did you mean market1501? Choose one"),
         ("", "own_pair", "There is no data set 'own_pair'. Did you mean own_pairs? Choose one of"),

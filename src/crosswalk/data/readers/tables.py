@@ -20,6 +20,16 @@ MAX_ID = 2**63 - 10**9  # kept in 64 bits; images without a person are numbered 
 CAMERA_IDS = "a whole number >= 0 or empty"
 TOO_LARGE = "ids are numbers below 2**63"
 
+CALLED_ELSEWHERE = {
+    "image": "path file file_path image_path img_path file_name img photo picture",
+    "path": "image file image_path img_path file_name img photo picture",
+    "caption": "text sentence description captions sentences",
+    "person_id": "id pid identity person label person_name",
+    "camera_id": "cam camid cam_id",
+    "split": "set subset partition fold",
+}
+"""What other tables call a column, in small letters and with ``_`` for other signs."""
+
 
 def read_table_text(path: Path, advice: str = "Save it again as UTF-8.") -> str:
     """Return the text of a table, or of another file that people write.
@@ -99,10 +109,10 @@ def csv_rows(
             semicolons = len(header) == 1 and any(sign in header[0] for sign in ";\t")
             hint = " Separate the columns by commas." if semicolons else ""
             plain = {re.sub(r"\W+", "_", name).lower(): name for name in header}
-            near = {name: like for name in missing if (like := get_close_matches(name, plain, 1))}
-            hint += "".join(
-                f" Is {plain[like]} meant for {name}?" for name, (like, *_) in near.items()
-            )
+            for name in missing:
+                called = [each for each in plain if each in CALLED_ELSEWHERE.get(name, "").split()]
+                if like := get_close_matches(name, plain, 1) or called:
+                    hint += f" Is {plain[like[0]]} meant for {name}?"
             raise ValueError(
                 f"{path}, line 1: no column {', '.join(missing)}; the header is "
                 f"{','.join(header)[:200] or 'empty'}.{hint} {example}"

@@ -107,5 +107,7 @@ def run_report(path: Path, target: Path | None) -> int:
     folder = RunFolder(path)
     if gone := lost_parts(folder):
         print(f"note: {lost_in_words(folder, gone)}", file=sys.stderr)
+    if (note := folder.note()) is not None:
+        print(f"note: {note}", file=sys.stderr)
     print(f"Report: {write_report(folder, target=target)}")
     return 0

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.search import group_folders, group_values
 from crosswalk.config.stored import read_yaml
+from crosswalk.config.words import did_you_mean
 from crosswalk.files import path_meant
 from crosswalk.lab.sweeps.parameters import (
     Choice,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosswalk.config.compose import compose
-from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.plain import to_plain
+from crosswalk.config.words import did_you_mean
 from crosswalk.files import lock
 from crosswalk.lab.claims import OURS, Claims
 from crosswalk.lab.local import TRAIN, End, Work

@@ -6,11 +6,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.data_kinds import check_kind
 from crosswalk.config.places import refuse_inside_data
 from crosswalk.config.plain import to_plain
 from crosswalk.config.search import group_values
+from crosswalk.config.words import did_you_mean
 from crosswalk.files import check_folder
 from crosswalk.lab.launch import Launcher, launcher, only_said
 from crosswalk.lab.pool import Pool

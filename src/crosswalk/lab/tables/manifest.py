@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.keys import TOP
 from crosswalk.config.overrides import parse_overrides
 from crosswalk.config.search import beside_configs, file_beside_configs, groups
 from crosswalk.config.stored import check_overrides, read_yaml
+from crosswalk.config.words import did_you_mean
 from crosswalk.files import path_meant
 from crosswalk.run.results import DIRECTIONS, EXTRA_MEASURES, MEASURES
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from crosswalk.config.check import check
 from crosswalk.config.compose import compose, targets_in
-from crosswalk.config.constructors import did_you_mean
 from crosswalk.config.overrides import parse_overrides
 from crosswalk.config.plain import to_plain
 from crosswalk.config.stored import check_stored, trusting
+from crosswalk.config.words import did_you_mean
 from crosswalk.lab.pool import PlannedRun, Pool, seconds_of, total_seconds
 from crosswalk.lab.progress import Estimates, epochs_of
 from crosswalk.lab.tables.manifest import Manifest, Row, row_overrides

@@ -114,7 +114,7 @@ class Progress(L.Callback):
 
     Args:
         interval: Seconds between two plain lines.
-        metrics: Names of metrics shown at the end of an epoch that has them.
+        metrics: Names of metrics, in [0, 1], shown at the end of an epoch that has them.
         stream: Where lines go; standard error by default.
         terminal: Whether bars are drawn; by default, whether ``stream`` is a terminal.
         now: Clock in seconds.
@@ -280,7 +280,9 @@ class Progress(L.Callback):
             self._bars.remove_task(self._tasks.pop())
         self._note_loss(trainer)
         known = trainer.callback_metrics
-        values = [f"{name} {float(known[name]):.4f}" for name in self.metrics if name in known]
+        values = [
+            f"{name} {100 * float(known[name]):.2f} %" for name in self.metrics if name in known
+        ]
         last = trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
         self.say("  ".join([self._describe_step(stage, last), *values]))
 

@@ -227,6 +227,8 @@ def test_several_problems_are_told_at_once(tmp_path: Path) -> None:
     [
         ("image,caption,split", "line 1: no column person_id; the header is image,caption,split."),
         ("image;caption;person_id;split", "Separate the columns by commas."),
+        ("Photo,Text,ID,Set", "Is Photo meant for image? Is Text meant for caption? Is ID meant"),
+        ("image,description,pid,split", "Is description meant for caption? Is pid meant for perso"),
         ("image,caption,person_id,split,split", "line 1: column split occurs twice"),
     ],
 )

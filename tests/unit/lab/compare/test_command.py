@@ -531,7 +531,8 @@ def test_a_narrow_terminal_keeps_every_number(
     terminal(monkeypatch, width)
     narrow = compare(a, b)["text"]
 
-    assert figures(narrow) == figures(wide)
+    head = "95 % interval"  # of a table, or of each of its rows where they stand below each other
+    assert figures(narrow.replace(head, "")) == figures(wide.replace(head, ""))
     assert "queries" in narrow  # no letter of it is on a line of its own
     for line in plain(narrow).splitlines():
         assert len(line) <= width or str(a.parent) in line  # where the page lies

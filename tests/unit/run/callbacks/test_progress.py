@@ -35,7 +35,7 @@ def test_a_line_says_where_the_run_is_and_how_long_it_takes(tmp_path: Path) -> N
         r"epoch 2/3 step 4/6  loss \d\.\d{3}  \d+\.\d it/s  eta 00:\d\d",
         next(line for line in lines if line.startswith("epoch 2/3 step 4/6")),
     )
-    assert re.search(r"eta \S+  val/score \d\.\d{4}$", lines[-2])
+    assert re.search(r"eta \S+  val/score \d\d\.\d\d %$", lines[-2])
     assert re.fullmatch(r"training took 00:\d\d", lines[-1])
 
 
