@@ -17,6 +17,13 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 options = $(foreach name,$(1),$(if $($(name)),--$(shell tr A-Z a-z <<< $(name)) "$($(name))"))
 flags = $(foreach name,$(1),$(if $(filter-out 0,$($(name))),--$(shell tr A-Z a-z <<< $(name))))
 
+# make takes every name=value: one that nothing here reads would be without effect.
+READ := $(shell grep -oE '[A-Z][A-Z_]+' $(firstword $(MAKEFILE_LIST)))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+upper = $(shell tr a-z A-Z <<< '$(1)')
+$(foreach name,$(filter-out $(READ),$(GIVEN)),$(error $(name)=$($(name)) is nothing that make reads. Write \
+  $(if $(filter $(call upper,$(name)),$(READ)),$(call upper,$(name))=$($(name)),ARGS="$(name)=$($(name))")))
+
 BIN := .venv/bin
 UV ?= $(shell command -v uv)
 # What is installed: all that training needs, the tools of development, those of the site.

@@ -70,7 +70,8 @@ def commands() -> Iterator[Command]:
 
 def words_of(line: str) -> list[str]:
     """Return the words behind `crosswalk` that a line types, none for another program."""
-    line = filled(line.replace("…", "method=rde").replace("$SLURM_NNODES", "2"))
+    anything = "train METHOD=rde" if line.startswith("make") else "method=rde"
+    line = filled(line.replace("…", anything).replace("$SLURM_NNODES", "2"))
     try:
         words = shlex.split(line.replace("<", "").replace(">", ""), comments=True)
     except ValueError:

@@ -48,6 +48,23 @@ def test_make_passes_its_variables_on(variables: str, words: str) -> None:
     assert shlex.split(command) == shlex.split(words)
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("method=mmcl", "METHOD=mmcl"),
+        ("data.noise_rate=0.5", 'ARGS="data.noise_rate=0.5"'),
+        ("METHODS=rde", 'ARGS="METHODS=rde"'),
+    ],
+)
+def test_make_refuses_what_would_be_without_effect(word: str, meant: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        dry_run("train", word)
+
+    assert refused.value.returncode == 2
+    assert f"{word} is nothing that make reads. Write {meant}." in refused.value.stderr
+    assert refused.value.stdout == ""
+
+
 def test_make_divides_the_names_of_rows_at_semicolons(tmp_path: Path) -> None:
     program = tmp_path / "crosswalk"
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')

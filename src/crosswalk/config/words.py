@@ -17,6 +17,7 @@ from crosswalk.config.limits import in_words
 PLAIN_TYPES = (bool, int, float, str)
 LISTS = ("builtins", "collections.abc")
 """Modules of classes that a list of YAML may be; those of others are objects."""
+CALLED_BY_LETTERS = {word.replace("_", ""): meant for word, meant in CALLED_ELSEWHERE.items()}
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
@@ -39,7 +40,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """
     candidates = list(dict.fromkeys(candidates))
     last = word.rsplit(".", 1)[-1]
-    elsewhere = CALLED_ELSEWHERE.get(last.lower().replace("-", "_"))
+    elsewhere = CALLED_BY_LETTERS.get(re.sub(r"[-_]", "", last.lower()))
     same_name = [
         each
         for each in candidates
@@ -66,10 +67,12 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 def _are_near(word: str, candidate: str) -> bool:
-    """Return whether words share most letters, and more than half of the longer one's."""
+    """Return whether words are about as long, share most letters, and half of the longer one's."""
     matcher = difflib.SequenceMatcher(None, word, candidate)
     shared = sum(block.size for block in matcher.get_matching_blocks())
-    return matcher.ratio() >= 0.6 and 2 * shared > max(len(word), len(candidate))
+    longer = max(len(word), len(candidate))
+    as_long = abs(len(word) - len(candidate)) <= max(2, longer // 3)
+    return as_long and matcher.ratio() >= 0.6 and 2 * shared > longer
 
 
 def shown(value: object) -> str:

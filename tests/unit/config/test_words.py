@@ -19,6 +19,9 @@ from crosswalk.config.words import did_you_mean
         ("on", ["long", "ccd"], ""),  # half of it, by chance
         ("lrr", ["lr"], " Did you mean lr?"),
         ("", ["method"], ""),
+        ("dropout", ["data.root"], ""),
+        ("dataRoot", ["data.root", "data"], " Did you mean data.root?"),
+        ("learning-rate", ["optim.lr"], " Did you mean optim.lr?"),
     ],
 )
 def test_the_nearest_candidate_is_suggested(
