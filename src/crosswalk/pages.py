@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import Image
 
 from crosswalk.image_files import as_seen, open_image
@@ -148,7 +148,7 @@ def table_tag(
 
     head = line([Markup("<th>{}</th>").format(name) for name in header])
     body = Markup("\n").join(line([cell(value) for value in row]) for row in rows)
-    title = Markup("<caption>{}</caption>").format(escape(caption)) if caption else Markup("")
+    title = Markup("<caption><span>{}</span></caption>").format(caption) if caption else ""
     return Markup(
         '<div class="wide"><table>{}<thead>{}</thead>\n<tbody>{}</tbody></table></div>'
     ).format(title, head, body)

@@ -480,6 +480,26 @@ def test_evaluate_refuses_what_it_does_not_read(
 
 @pytest.mark.parametrize("model", ["run", "tiny:rde"])
 @pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.batchsize=3", "of the training alone. Did you mean data.eval_batch_size?"),
+        ("data.noise_rat=0.5", "data.noise_rate is of the training alone. Leave it out."),
+        ("data.eval_batchsize=3", "Did you mean data.eval_batch_size?"),
+    ],
+)
+def test_evaluate_suggests_nothing_that_it_does_not_read(
+    model: str, override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path).save_config(to_plain(compose()))
+    words = [model, "data=synthetic_pairs"] if model != "run" else [str(tmp_path)]
+
+    assert main(["evaluate", *words, override]) == 2
+
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["run", "tiny:rde"])
+@pytest.mark.parametrize(
     "override",
     [
         *("data.noise_rate=0.5", "data.noise_seed=2", "data.plan=null", "data.batch_size=32"),

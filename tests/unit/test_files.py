@@ -281,7 +281,7 @@ def test_a_folder_that_may_not_be_written_to_is_named_with_what_to_do(
 
     assert main(words.format(folder).split()) == 2
 
-    message = capsys.readouterr().err
+    message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith(f"crosswalk: {folder}/")
     assert said in message
     assert list(folder.iterdir()) == []

@@ -239,7 +239,7 @@ def test_cells_of_markup_stay_as_they_are() -> None:
     assert "<td>&lt;b&gt;</td>" in table
     assert "<td>None</td>" in table
     assert "<th>&lt;a&gt;</th>" in table
-    assert "<caption>a &lt; b</caption>" in table
+    assert "<caption><span>a &lt; b</span></caption>" in table
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 3])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,8 @@ def _run_of(path: Path, overrides: Sequence[str]) -> Trained | None:
     _check_model_stays(stored.get("choices") or {}, overrides)
     own = str(stored["method"].get("_target_")).startswith("crosswalk.")
     _check_read(overrides, READ if own else (*READ, "method"))
-    config = restore(stored, overrides, vocabulary=folder.kept_vocabulary)
+    with _meant_of_evaluations():
+        config = restore(stored, overrides, vocabulary=folder.kept_vocabulary)
     try:
         data = to_plain(config)["data"]
     except ValueError:  # said by `evaluate`, which looks at the whole of it
@@ -158,9 +160,8 @@ def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
         inner = [key for key, _ in nested(value)] if isinstance(value, Mapping) else []
         for key in [f"{name}.{key}" for key in inner] or [name]:
             last = key.rpartition(".")[2]
-            of_data = re.sub(r"^data\.(source|target)\.", "data.", key)
             is_read = any(f"{key}.".startswith(f"{each}.") for each in read)
-            if any(f"{of_data}.".startswith(f"{each}.") for each in OF_THE_TRAINING):
+            if _is_of_training(key):
                 raise ValueError(
                     f"{key} would have no effect: it is of the training alone, and an evaluation "
                     "does not read it. Leave it out."
@@ -181,6 +182,25 @@ def _check_read(overrides: Sequence[str], read: Sequence[str]) -> None:
                 f"{key} would have no effect: an evaluation does not read it."
                 f"{near or f' Leave it out. {advice}.'}"
             )
+
+
+@contextmanager
+def _meant_of_evaluations() -> Iterator[None]:
+    """Let an unknown key be answered by none that an evaluation refuses in its turn."""
+    try:
+        yield
+    except ValueError as error:
+        said, _, meant = str(error).partition(" Did you mean ")
+        meant = meant.removesuffix("?")
+        if not _is_of_training(meant):
+            raise
+        instead = " Did you mean data.eval_batch_size?" if meant == BATCH_SIZE else " Leave it out."
+        raise ValueError(f"{said} {meant} is of the training alone.{instead}") from error
+
+
+def _is_of_training(key: str) -> bool:
+    of_data = re.sub(r"^data\.(source|target)\.", "data.", key)
+    return any(f"{of_data}.".startswith(f"{each}.") for each in OF_THE_TRAINING)
 
 
 def _check_kept(source: Source, overrides: Sequence[str]) -> None:
@@ -231,7 +251,8 @@ def _zero_shot(source: Source, overrides: Sequence[str]) -> Trained | None:
     _check_kept(source, overrides)
     _check_read(overrides, (*READ, "output_dir"))
     if source.kind != "checkpoint":  # whose content is not known yet
-        config = compose([f"method={recipe_of(source)}", *overrides])
+        with _meant_of_evaluations():
+            config = compose([f"method={recipe_of(source)}", *overrides])
         if reads_captions(source) is False and "tokenizer" in config["data"]:
             raise ValueError(
                 f"data={config['choices']['data']} gives image-caption pairs, and {source.name} is "

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the words of the command."""
-    from crosswalk.config.search import config_folder, group_values
+    from crosswalk.config.search import config_folder, default_method, group_values
 
     parser.usage = "crosswalk train [key=value ...]"
     listed = (
@@ -30,6 +30,7 @@ def configure(parser: ArgumentParser) -> None:
         "  crosswalk train method=rde data=cuhk_pedes data.root=/datasets trainer=ddp\n"
         "  crosswalk train method=rde resume=true\n\n"
         + "\n".join(listed)
+        + f"\nWithout method= it is {default_method()}, without data= people that are generated."
         + f"\nEvery key stands, with its source, in the files of {config_folder()}.\n"
     )
 

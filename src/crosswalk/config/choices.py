@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosswalk.config.data_kinds import check_kind
 from crosswalk.config.encoder_kinds import encoders_for
-from crosswalk.config.keys import NEEDED
+from crosswalk.config.keys import CALLED_FILES, NEEDED
 from crosswalk.config.search import default_method, group_values, read_group_file
 from crosswalk.config.words import did_you_mean
 
@@ -58,9 +58,8 @@ def check_choice(
         advice += f" A model of timm: encoder=timm encoder.backbone.name={value}."
     written = re.sub(r"\W", "_", str(value)).lower()
     fitting = _of_kind(_method_of(chosen), values) if group == "data" else values
-    guesses = (
-        did_you_mean(each, names) for names in (fitting, values) for each in (str(value), written)
-    )
+    words = (str(value), written, CALLED_FILES.get(written, written))
+    guesses = (did_you_mean(each, names) for names in (fitting, values) for each in words)
     near = next(filter(None, guesses), "")
     raise ValueError(f"{choice.input_line} does not exist.{near} {advice}")
 

@@ -143,6 +143,19 @@ CALLED_VALUES = _by_word(
 )
 """What other programs call a value that is one of several choices."""
 
+CALLED_FILES = _by_word(
+    {
+        "off": "none false no null disabled",
+        "triplet_alignment": "tal",
+        "similarity_distribution": "sdm",
+        "info_nce": "itc infonce clip",
+    }
+)
+"""What papers and other programs call a file of a group."""
+
+SAME_NAMES = {"tau": "temperature", "temp": "temperature"}
+"""Signs that papers write for a key, by its last part."""
+
 
 def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose `PATHS`, and weights that are files, are absolute.

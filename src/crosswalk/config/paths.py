@@ -53,8 +53,8 @@ def _check_root(data: Mapping[str, Any]) -> None:
             continue  # knows itself what it needs
         if "" in (node.get("root"), data.get("root")):
             raise FileNotFoundError(
-                "data.root= is empty; a variable that was meant may not be set. Name the folder, "
-                "or leave data.root out."
+                "data.root= is empty; a variable that was meant may not be set. Name the folder"
+                f"{', or leave data.root out' if node.get('synthetic') else ''}."
             )
         given = (node.get("root"), node.get("synthetic"), data.get("root"))
         if all(each is None for each in given):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any, Literal, Union
 
-from crosswalk.config.keys import CALLED_ELSEWHERE
+from crosswalk.config.keys import CALLED_ELSEWHERE, SAME_NAMES
 from crosswalk.config.limits import in_words
 
 PLAIN_TYPES = (bool, int, float, str)
@@ -44,7 +44,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     same_name = [
         each
         for each in candidates
-        if each.rsplit(".", 1)[-1] == last and ("." in each or "." not in word)
+        if each.rsplit(".", 1)[-1] in (last, SAME_NAMES.get(last))
+        and ("." in each or "." not in word)
     ]
     longer = [candidate for candidate in candidates if word and candidate.startswith(word)]
     holding = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -256,8 +257,18 @@ def _with_val(splits: Splits, protocol: str, val_person_ids: int | None) -> Spli
         num_people = len({record.person_id for record in splits.train})
         wanted = max(1, num_people // 10) if val_person_ids is None else val_person_ids
         # the same people in every run, whatever its seed
-        splits = carve_val(splits, wanted, seed=1)
-    return splits
+        return carve_val(splits, wanted, seed=1)
+    unused = _unused(protocol, val_person_ids, has_val=bool(splits.val))
+    return replace(splits, notices=(*splits.notices, *unused))
+
+
+def _unused(protocol: str, val_person_ids: int | None, *, has_val: bool) -> list[str]:
+    """Return why a number of people that are to be held out is not used, if it is given."""
+    why = "the data have a val split" if has_val else "there is no training set"
+    if protocol != "val":
+        why = f"protocol={protocol} trains on all"
+    given = val_person_ids is not None
+    return [f"data.val_person_ids={val_person_ids} is not used: {why}."] if given else []
 
 
 def _synthetic_pairs(synthetic: Mapping[str, Any] | None) -> Path:
@@ -285,8 +296,9 @@ def _with_val_images(
     """Return the splits with people held out of training where a val split is needed."""
     if protocol == "val" and splits.train and not splits.val_query:
         # the same people in every run, whatever its seed
-        splits = carve_val_images(splits, val_person_ids, seed=1, camera_rule=camera_rule)
-    return splits
+        return carve_val_images(splits, val_person_ids, seed=1, camera_rule=camera_rule)
+    unused = _unused(protocol, val_person_ids, has_val=bool(splits.val_query))
+    return replace(splits, notices=(*splits.notices, *unused))
 
 
 def _synthetic_images(synthetic: Mapping[str, Any] | None) -> Path:

@@ -107,7 +107,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     found = local_file(path)
     if found is None:
-        raise FileNotFoundError(f"{path} is missing: name a file of weights.")
+        raise FileNotFoundError(
+            f"{path} is missing: name a file of weights, or write null for random ones."
+        )
     if is_torchscript(found):
         return plain_names(_scripted(found))
     return tensors_in(found)

@@ -906,9 +906,10 @@ def find_run_to_resume(
         what = f"{Path(root) / pattern}"
         if folders:
             raise FileNotFoundError(
-                f"{typed}: nothing to continue, {folders[-1].path} is finished. Start a new "
-                f"{without_resume(config)}, or write its report with `crosswalk report "
-                f"{folders[-1].path}`."
+                f"{typed}: nothing to continue, {folders[-1].path} is finished. "
+                f"checkpoint={folders[-1].path} starts one from its weights; or start a new "
+                f"{without_resume(config)}; `crosswalk report {folders[-1].path}` writes its "
+                "report again."
             )
         others = sorted(Path(root).glob(f"{method}-{data}-*/{CONFIG}")) if name is None else []
         if others:

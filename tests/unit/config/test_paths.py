@@ -85,8 +85,10 @@ def test_a_data_set_is_not_read_as_generated_people(tmp_path: Path) -> None:
 
 
 def test_an_empty_root_is_no_folder() -> None:
-    with pytest.raises(FileNotFoundError, match=r"data\.root= is empty; a variable"):
+    with pytest.raises(FileNotFoundError, match=r"data\.root= is empty; .* Name the folder\.$"):
         check_paths(to_plain(compose(["data=cuhk_pedes", "data.root=''"])))
+    with pytest.raises(FileNotFoundError, match=r"Name the folder, or leave data\.root out\.$"):
+        check_paths(to_plain(compose(["data=synthetic_pairs", "data.root=''"])))
 
 
 def test_of_two_sets_the_one_that_is_missing_is_told(tmp_path: Path) -> None:

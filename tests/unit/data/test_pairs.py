@@ -604,6 +604,22 @@ def test_a_val_split_is_carved_from_train_where_there_is_none(root: Path) -> Non
     assert data.evaluation_roles("validate") == [("val", "query"), ("val", "gallery")]
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "the data have a val split"),
+        ({"reader": read_without_val, "protocol": "official"}, "protocol=official trains on all"),
+    ],
+)
+def test_a_number_of_people_to_hold_out_that_is_not_used_is_said(
+    root: Path, options: dict[str, Any], why: str
+) -> None:
+    with_number = make_data(root, val_person_ids=2, **options)
+
+    assert with_number.spec == make_data(root, **options).spec
+    assert with_number.notices == [f"data.val_person_ids=2 is not used: {why}."]
+
+
 def test_the_official_protocol_carves_nothing(root: Path) -> None:
     data = make_data(root, reader=read_without_val, protocol="official")
 

@@ -56,11 +56,12 @@ class BrokenImagesError(ValueError):
         )
         more = len(self.problems) - len(shown)
         rest = f"\n  ... and {more:,} more" if more else ""
+        rest_is_there = len(self.problems) < total
         super().__init__(
             f"{len(self.problems):,} of {total:,} images cannot be read:{listed}{rest}\n"
             f"`crosswalk data check {quote(str(root or 'ROOT'))}` lists them all. Fetch these "
-            "files again or correct their names, or pass data.allow_missing=true to go on without "
-            "them."
+            "files again or correct their names"
+            + (", or pass data.allow_missing=true to go on without them." if rest_is_there else ".")
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from crosswalk.data.readers.records import (
@@ -19,7 +20,10 @@ from crosswalk.data.readers.records import (
     with_notices,
 )
 from crosswalk.data.readers.tables import (
+    OWN_COLUMNS,
+    OWN_SUFFIXES,
     TOO_LARGE,
+    columns_of,
     parse_json,
     read_fetched_text,
     text_complaint,
@@ -87,6 +91,8 @@ def find_layout(
     missing = f"No {what} of {dataset} below data.root={root}"
     if like := looks_like(root, pairs=dataset in map(PUBLISHED.get, OF_PAIRS)):
         raise FileNotFoundError(f"{missing}, which holds {contents(root)}. {like} {advice}")
+    if table := _own_table(root, pairs=dataset in map(PUBLISHED.get, OF_PAIRS)):
+        raise FileNotFoundError(f"{missing}, which holds {contents(root)}. {table} {advice}")
     above = root.absolute().parent
     if any((above / mark).exists() for marks in forms.values() for mark in marks):
         advice = f"Did you mean the folder above, data.root={above}? {advice}"
@@ -97,6 +103,15 @@ def find_layout(
         f"{missing}. Looked for {', '.join(forms)}, there and in {below}; the folder holds "
         f"{contents(root)}. {advice}"
     )
+
+
+def _own_table(root: Path, *, pairs: bool) -> str:
+    """Return how a table of one's own in a folder is taken, as a sentence; nothing without one."""
+    name = "own_pairs" if pairs else "own_images"
+    for table in sorted(root.iterdir()):
+        if table.suffix.lower() in OWN_SUFFIXES and {*OWN_COLUMNS[name]} <= columns_of(table):
+            return f"A table of your own is data={name} data.root={quote(str(table))}."
+    return ""
 
 
 def first_layout(

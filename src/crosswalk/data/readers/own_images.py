@@ -34,6 +34,7 @@ from crosswalk.data.readers.records import IMAGE_SPLITS, ImageSplits, Record
 from crosswalk.data.readers.tables import (
     CAMERA_IDS,
     MAX_ID,
+    OWN_COLUMNS,
     TOO_LARGE,
     Row,
     csv_rows,
@@ -49,7 +50,7 @@ from crosswalk.words import counted
 
 SPLIT_NAMES = (*IMAGE_SPLITS, "val_query", "val_gallery")
 
-REQUIRED = ("path", "person_id", "camera_id", "split")
+REQUIRED = OWN_COLUMNS["own_images"]
 
 # An image may be ranked among the gallery that it queries, but is in no other two splits.
 PAIRED = ({"query", "gallery"}, {"val_query", "val_gallery"})

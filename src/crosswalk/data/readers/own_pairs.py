@@ -19,6 +19,8 @@ from crosswalk.data.readers.annotations import contents, looks_like, raise_probl
 from crosswalk.data.readers.records import SPLITS, Record, Splits, with_notices
 from crosswalk.data.readers.tables import (
     CAMERA_IDS,
+    OWN_COLUMNS,
+    OWN_SUFFIXES,
     TOO_LARGE,
     Row,
     csv_rows,
@@ -31,9 +33,9 @@ from crosswalk.data.readers.tables import (
     whole_number,
 )
 
-REQUIRED = ("image", "caption", "person_id", "split")
+REQUIRED = OWN_COLUMNS["own_pairs"]
 OPTIONAL = ("camera_id",)
-SUFFIXES = {".csv": "CSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines"}
+SUFFIXES = OWN_SUFFIXES
 
 EXAMPLE = (
     "The first line of a CSV is image,caption,person_id,split[,camera_id]; a JSON line is "

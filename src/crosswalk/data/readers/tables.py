@@ -20,6 +20,14 @@ MAX_ID = 2**63 - 10**9  # kept in 64 bits; images without a person are numbered 
 CAMERA_IDS = "a whole number >= 0 or empty"
 TOO_LARGE = "ids are numbers below 2**63"
 
+OWN_COLUMNS = {
+    "own_pairs": ("image", "caption", "person_id", "split"),
+    "own_images": ("path", "person_id", "camera_id", "split"),
+}
+"""Columns that a table of one's own must have, by ``data=``."""
+
+OWN_SUFFIXES = {".csv": "CSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines"}
+
 CALLED_ELSEWHERE = {
     "image": "path file file_path image_path img_path file_name img photo picture",
     "path": "image file image_path img_path file_name img photo picture",
@@ -152,7 +160,7 @@ def which_table(
     """
     for pattern in ("*", "*/*"):
         found = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in endings)
-        have = [(path, _columns(path)) for path in found]
+        have = [(path, columns_of(path)) for path in found]
         fitting = [path for path, names in have if any(names >= set(each) for each in required)]
         if found := fitting or found:
             named = " or ".join(f"{word}{quote(str(path))}" for path in found[:3])
@@ -161,8 +169,13 @@ def which_table(
     return ""
 
 
-def _columns(path: Path) -> set[str]:
-    """Return the names in the first line of a table; none where it cannot be read."""
+def columns_of(path: Path) -> set[str]:
+    """Return the names in the first line of a table; none where it cannot be read.
+
+    Example:
+        >>> columns_of(Path("nowhere.csv"))
+        set()
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             line = file.readline(1 << 16)

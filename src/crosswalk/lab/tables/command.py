@@ -41,16 +41,17 @@ def run_ablation(options: Namespace) -> int:
     check_folder(options.output_dir, f"--output-dir {options.output_dir}")
     manifest = _manifest(options)
     pool = Pool(options.output_dir.resolve() / "ablations", code_digest)
+    seeds = parse_seeds(options.seeds, manifest)
     plan = make_plan(
         manifest,
         pool,
         rows=options.row,
-        seeds=parse_seeds(options.seeds, manifest),
+        seeds=seeds,
         any_code=options.any_code,
     )
     table = TableFiles(Collector(plan))
     if options.show:
-        _show(table, only=options.row)
+        _show(table, only=options.row, seeds=seeds)
         return 0
     estimates, missing = estimates_of(plan), plan.missing()
     configs, jobs = [run.config for run in missing], min(options.jobs, len(missing))
@@ -182,15 +183,16 @@ def _run(where: Launcher, runs: TableRuns) -> None:
         raise
 
 
-def _show(table: TableFiles, *, only: Sequence[str]) -> None:
+def _show(table: TableFiles, *, only: Sequence[str], seeds: Sequence[int]) -> None:
     """Print the table from the runs that are there, or else from the kept results."""
     plan, verdict = table.collector.plan, table.judged()
     path = plan.manifest.committed_path
     if not verdict.runs and path.is_file():
         kept = read_results(path)
+        runs = [run for run in kept.runs if not seeds or run["seed"] in seeds]
         # as they were kept: with the overrides of then, such as where the data were
         manifest = plan.manifest.with_overrides(kept.overrides)
-        verdict = judge(manifest, kept.runs, kept.queries, code=plan.codes())
+        verdict = judge(manifest, runs, kept.queries, code=plan.codes())
         print(
             f"No finished run of this table by the code as it is now lies in {plan.pool.path}; "
             "overrides of a run are repeated behind --show. "

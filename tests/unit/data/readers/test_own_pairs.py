@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from crosswalk.data.readers.cuhk_pedes import read_cuhk_pedes
 from crosswalk.data.readers.own_images import REQUIRED as IMAGE_COLUMNS
 from crosswalk.data.readers.own_images import read_own_images
 from crosswalk.data.readers.own_pairs import read_own_pairs
@@ -384,3 +385,12 @@ def test_a_table_of_the_other_kind_is_told_the_columns_of_both(
     with pytest.raises(ValueError, match="no column") as refused:  # of its own kind
         read(write(tmp_path / name, {"image,person": HEADER}.get(header, "path")[:-2], "1.jpg"))
     assert not str(refused.value).endswith(said)
+
+
+def test_a_table_of_ones_own_is_named_where_another_data_set_was_looked_for(tmp_path: Path) -> None:
+    table = write(tmp_path / "my pairs.csv", "image,caption,person_id,split", "1.jpg,a man,3,train")
+
+    with pytest.raises(FileNotFoundError) as error:
+        read_cuhk_pedes(tmp_path)
+
+    assert f"A table of your own is data=own_pairs data.root='{table}'." in str(error.value)

@@ -158,6 +158,13 @@ def test_results_that_were_kept_are_shown_where_nothing_was_run(
     assert f"These are the results that are kept in {table.parent / 'results'}" in said
     assert "50.00 ± 0.00" in said
 
+    words = ["--show", "--seeds", "1", "--output-dir", str(tmp_path / "other")]
+    assert main(["ablate", str(table), *words]) == 0
+
+    said = capsys.readouterr().out
+    assert "50.00" in said
+    assert "±" not in said  # of the one seed alone
+
 
 def test_a_failed_run_gives_status_1_and_the_rest_of_the_table(
     ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
